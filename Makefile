@@ -1,0 +1,60 @@
+# `make tune PART=wrist` and `make test` set everything up themselves; the rest is listed by `make help`.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PART ?= wrist
+DATA ?= demo
+ARGS ?=
+UI_PORT ?= 5000
+SERVE_PORT ?= 5001
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+
+BIN := $(CURDIR)/.venv/bin
+# The command that `mlflow run` and `mlflow models serve` start is looked up on the path.
+IN_VENV := PATH="$(BIN):$$PATH"
+WITH_SOURCES := PYTHONPATH="$(CURDIR)/platform:$(CURDIR)"
+
+.PHONY: help tune ui serve test check format bench bench-full clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.venv/installed: requirements.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
+		|| { echo 'Python 3.11 or 3.12 is needed; name one: make PYTHON=/path/to/python3.11 ...' >&2; exit 1; }
+	"$(PYTHON)" -m venv .venv
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/installed-dev: .venv/installed requirements-dev.txt
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+tune: .venv/installed ## the main job: tune and compare all recipes, register the best (PART, DATA, ARGS='-P trials=4')
+	@$(IN_VENV) mlflow run . -e tune -P part="$(PART)" -P data="$(DATA)" --env-manager local \
+		--experiment-name "mura-$(PART)" $(ARGS)
+
+ui: .venv/installed ## browse the runs at http://127.0.0.1:5000 (UI_PORT)
+	@$(IN_VENV) mlflow ui --host 127.0.0.1 --port $(UI_PORT)
+
+serve: .venv/installed ## serve the registered model at http://127.0.0.1:5001 (PART, SERVE_PORT)
+	@$(IN_VENV) mlflow models serve -m "models:/mura-$(PART)@champion" --env-manager local \
+		--host 127.0.0.1 --port $(SERVE_PORT)
+
+test: .venv/installed-dev ## all tests, in parallel, with coverage
+	@$(IN_VENV) python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=85
+
+check: .venv/installed-dev ## style, types, floors and the tests of the house: under a minute
+	@$(IN_VENV) ruff check .
+	@$(IN_VENV) ruff format --check .
+	@$(IN_VENV) mypy
+	@$(IN_VENV) $(WITH_SOURCES) lint-imports
+	@$(IN_VENV) python -m pytest tests/test_house.py tests/test_recipes.py tests/test_mlproject.py
+
+format: .venv/installed-dev ## let ruff write the style
+	@$(IN_VENV) ruff check --fix .
+	@$(IN_VENV) ruff format .
+
+clean: ## remove what the checks left behind; runs, models and the environment stay
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage .coverage.* htmlcov

@@ -1,0 +1,141 @@
+"""How long would the audit of all of MURA take?
+
+    python bench/audit.py            (about a minute on two cores; --quick: half of that)
+
+Reading, decoding and hashing cost the same for each file: they are timed on some PNGs of MURA's usual size with two
+threads, at two numbers of files in turn, so that a growth that is worse than linear shows (medians). What compares
+files with each other (duplicates, outliers) is timed at the full 40,000, on facts made up for the purpose: pictures
+that share their layout, as radiographs of one part do. The sum is the estimate; on a busy machine the seconds of CPU
+time say what two free cores would take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from muralab.data.audit import audit_images
+from muralab.data.findings import find_all
+from muralab.data.likeness import THUMBNAIL, FileFacts, perceptual_hash
+
+N_MURA = 40_000
+WIDTH, HEIGHT = 512, 420  # px; MURA's longer side is 512
+THREADS = 2
+TARGET_S = 120.0
+PLANTED = 200
+
+
+def shape(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+    """A bright, soft-edged limb on dark ground: pictures that resemble each other as radiographs of a part do."""
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
+    centre, slope = rng.normal(width / 2, width / 12), rng.normal(0, 0.15)
+    distance = np.abs(columns - centre - slope * (rows - height / 2)) / (width * rng.uniform(0.15, 0.3))
+    texture = cv2.resize(rng.normal(0, 25, (8, 8)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(np.clip(190 * np.exp(-(distance**2)) + texture, 0, 255))
+
+
+def write_tree(root: Path, n_images: int) -> pd.DataFrame:
+    """PNGs with grain, and the table that `read_index` would make of them."""
+    rng = np.random.default_rng(0)
+    for image in (table := rows_of(n_images, root))["path"]:
+        picture = np.clip(shape(rng, WIDTH, HEIGHT) + rng.normal(0, 1.5, (HEIGHT, WIDTH)), 0, 255).astype(np.uint8)
+        Path(image).parent.mkdir(parents=True)
+        Image.fromarray(picture).save(image)
+    return table
+
+
+def rows_of(n_images: int, root: Path) -> pd.DataFrame:
+    patients = [f"patient{number:05d}" for number in range(n_images)]
+    splits = ["train" if number % 12 else "valid" for number in range(n_images)]
+    studies = [f"{split}/XR_WRIST/{patient}/study1_negative" for split, patient in zip(splits, patients)]
+    images = [f"{study}/image1.png" for study in studies]
+    paths = [f"{root}/{image}" for image in images]
+    columns = {"split": splits, "part": "wrist", "patient": patients, "study": studies, "image": images, "label": 0}
+    return pd.DataFrame({**columns, "path": paths})
+
+
+def made_up_facts(n_images: int) -> list[FileFacts]:
+    """Facts of pictures that look alike in the large, with some near duplicates planted."""
+    rng = np.random.default_rng(1)
+    facts = []
+    for number in range(n_images):
+        thumbnail = shape(rng, THUMBNAIL, THUMBNAIL).astype(np.uint8)
+        facts.append(
+            FileFacts(
+                digest=f"{number:032x}",
+                form="8-bit grey",
+                cut_short=False,
+                pixels=f"{number:032x}",
+                width=WIDTH,
+                height=HEIGHT,
+                brightness=float(thumbnail.mean()),
+                spread=float(thumbnail.std()),
+                hash=perceptual_hash(thumbnail),
+                thumbnail=thumbnail.tobytes(),
+            )
+        )
+    facts[-PLANTED:] = [replace(facts[place], digest=f"d{place}", pixels=f"d{place}") for place in range(PLANTED)]
+    return facts
+
+
+def cost_per_image(n_images: int) -> tuple[float, float]:
+    """Seconds of wall clock and of CPU time an image."""
+    with tempfile.TemporaryDirectory() as folder:
+        table = write_tree(Path(folder) / "MURA-v1.1", n_images)
+        started, cpu_started = time.perf_counter(), time.process_time()
+        audit_images(table, folder=Path(folder) / "audit", workers=THREADS)
+        return (time.perf_counter() - started) / n_images, (time.process_time() - cpu_started) / n_images
+
+
+def measure(sizes: tuple[int, int], rounds: int) -> dict[int, tuple[float, float]]:
+    """Median costs at each number of files."""
+    cost_per_image(sizes[0] // 4)  # warms up
+    costs: dict[int, list[tuple[float, float]]] = {n_images: [] for n_images in sizes}
+    for _ in range(rounds):
+        for n_images in sizes:
+            costs[n_images].append(cost_per_image(n_images))
+    medians = {}
+    for n_images, pairs in costs.items():
+        wall_s, cpu_s = (statistics.median(column) for column in zip(*pairs))
+        medians[n_images] = (wall_s, cpu_s)
+        print(
+            f"  {n_images:5d} files of {WIDTH} x {HEIGHT} px, {THREADS} threads: {wall_s * 1000:.2f} ms an image, "
+            f"{cpu_s * 1000:.2f} ms of CPU time"
+        )
+    return medians
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer files; the comparison stays at 40,000")
+    sizes, rounds = ((100, 400), 1) if parser.parse_args().quick else ((250, 1000), 3)
+    cv2.setNumThreads(1)
+    costs = measure(sizes, rounds)
+    table, facts = rows_of(N_MURA, Path("/MURA-v1.1")), made_up_facts(N_MURA)
+    started = time.perf_counter()
+    findings = find_all(table, facts)
+    compare_s = time.perf_counter() - started
+    doubles = sum("nearly equal" in finding.detail for finding in findings)
+    print(f"  comparing {N_MURA:,} with each other: {compare_s:.1f} s ({PLANTED} planted, {doubles} doubles found)")
+    wall_s, cpu_s = costs[sizes[1]]
+    total_s, free_s = (cost * N_MURA + compare_s for cost in (wall_s, cpu_s / THREADS))
+    verdict = "met" if total_s <= TARGET_S else "MISSED"
+    growth = costs[sizes[1]][1] / costs[sizes[0]][1]
+    print(
+        f"audit | {N_MURA:,} images in {total_s:.0f} s (estimate; {free_s:.0f} s on two free cores) "
+        f"| limit {TARGET_S:.0f} s | ratio {total_s / TARGET_S:.2f} "
+        f"| CPU time an image at {sizes[1]} / {sizes[0]} files: {growth:.2f} | {verdict}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""How many augmented images a second does one core give to training, and what would torchvision give?
+
+    python bench/input.py            (about a minute on one core; --quick: a few seconds)
+
+Both sides make uint8 batches of 299 px squares from the same 512 px grey PNGs with the same operations: scale down,
+rotate, zoom, shift, change contrast and brightness. Ours: the memory-mapped cache and `training_batches`. Theirs:
+torchvision's ImageFolder (with a grey loader, which is in its favour) and transforms.v2 in a DataLoader, on Pillow
+images and on tensors; the faster of the two counts. One thread each, rounds interleaved, medians. The cache's own cost,
+once for all epochs and trials, stands below as a number of epochs after which it has paid for itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+from muralab.data.augment import Augment
+from muralab.data.cache import PixelCache, open_cache
+from muralab.data.loader import training_batches
+
+SOURCE_PX = 512
+SIZE = 299
+BATCH = 32
+AUGMENT = Augment(zoom=0.15, rotate_degrees=20, shift=0.1, contrast=0.2)
+TARGET = 10.0
+
+
+def write_images(root: Path, n_images: int) -> None:
+    """Grey PNGs with soft shapes and grain, about as hard to decompress as a radiograph; two class folders."""
+    rng = np.random.default_rng(0)
+    for number in range(n_images):
+        folder = root / f"class{number % 2}"
+        folder.mkdir(exist_ok=True, parents=True)
+        soft = cv2.resize(rng.random((9, 9), np.float32), (SOURCE_PX, SOURCE_PX), interpolation=cv2.INTER_CUBIC)
+        grain = rng.normal(0.0, 1.5, (SOURCE_PX, SOURCE_PX))
+        Image.fromarray(np.clip(soft * 200 + grain, 0, 255).astype(np.uint8)).save(folder / f"{number:04d}.png")
+
+
+def index_of(root: Path) -> pd.DataFrame:
+    paths = sorted(root.glob("*/*.png"))
+    names = [path.relative_to(root).as_posix() for path in paths]
+    labels = [int(path.parent.name[-1]) for path in paths]
+    return pd.DataFrame({"image": names, "path": [str(path) for path in paths], "label": labels})
+
+
+def read_grey(path: str) -> Image.Image:
+    with Image.open(path) as image:
+        return image.convert("L")
+
+
+def torchvision_loader(root: Path, *, on_tensors: bool) -> DataLoader[Any]:
+    """The same operations with the same strengths, on Pillow images or on tensors."""
+    affine = v2.RandomAffine(
+        AUGMENT.rotate_degrees,
+        translate=(AUGMENT.shift, AUGMENT.shift),
+        scale=(1 - AUGMENT.zoom, 1 + AUGMENT.zoom),
+        interpolation=v2.InterpolationMode.BILINEAR,
+    )
+    steps = [v2.Resize(SIZE), affine, v2.ColorJitter(brightness=AUGMENT.contrast / 2, contrast=AUGMENT.contrast)]
+    to_tensor = v2.PILToTensor()
+    steps = [to_tensor, *steps] if on_tensors else [*steps, to_tensor]
+    return DataLoader(ImageFolder(str(root), v2.Compose(steps), loader=read_grey), batch_size=BATCH, shuffle=True)
+
+
+def images_per_second(batches: Iterable[Any], count: Callable[[Any], int]) -> float:
+    started = time.perf_counter()
+    n_images = sum(count(batch) for batch in batches)
+    return n_images / (time.perf_counter() - started)
+
+
+def ours(cache: PixelCache, table: pd.DataFrame, *, epoch: int, repeats: int) -> float:
+    """Images a second over several epochs: one takes too little time to be measured well."""
+    epochs = range(epoch * repeats, (epoch + 1) * repeats)
+    batches = (
+        batch
+        for number in epochs
+        for batch in training_batches(cache, table, AUGMENT, batch_size=BATCH, seed=0, epoch=number)
+    )
+    return images_per_second(batches, lambda batch: len(batch.rows))
+
+
+def measure(root: Path, cache: PixelCache, table: pd.DataFrame, rounds: int) -> dict[str, list[float]]:
+    loaders = {f"torchvision, {kind}": torchvision_loader(root, on_tensors=kind == "tensors") for kind in KINDS}
+    rates: dict[str, list[float]] = {"ours": [], **{name: [] for name in loaders}}
+    for number in range(rounds + 1):
+        found = {"ours": ours(cache, table, epoch=number, repeats=5)}
+        found |= {name: images_per_second(loader, lambda batch: len(batch[1])) for name, loader in loaders.items()}
+        for name, rate in found.items() if number > 0 else ():  # the first round warms up
+            rates[name].append(rate)
+    return rates
+
+
+KINDS = ("Pillow images", "tensors")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer images and rounds")
+    quick = parser.parse_args().quick
+    n_images, rounds = (64, 3) if quick else (256, 9)
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "images"
+        write_images(root, n_images)
+        table = index_of(root)
+        started = time.perf_counter()
+        cache = open_cache(table, size=SIZE, folder=Path(folder) / "cache", workers=1)
+        build_rate = n_images / (time.perf_counter() - started)
+        rates = measure(root, cache, table, rounds)
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    theirs = max((name for name in medians if name != "ours"), key=lambda name: medians[name])
+    ratios = [mine / other for mine, other in zip(rates["ours"], rates[theirs])]
+    ratio = statistics.median(ratios)
+    print(f"{n_images} PNGs of {SOURCE_PX} px -> {SIZE} px, default augmentation, one thread, {rounds} rounds")
+    for name, rate in medians.items():
+        print(f"  {name:<28} {rate:8.0f} images/s  (spread {min(rates[name]):.0f} to {max(rates[name]):.0f})")
+    saved = 1 / medians[theirs] - 1 / medians["ours"]
+    epochs = 1 / build_rate / saved
+    verdict = "met" if ratio >= TARGET else "MISSED"
+    print(f"  {'building the cache, once':<28} {build_rate:8.0f} images/s  (pays for itself after {epochs:.1f} epochs)")
+    print(
+        f"input | ours {medians['ours']:.0f}/s | {theirs} {medians[theirs]:.0f}/s | ratio {ratio:.1f} "
+        f"| spread {min(ratios):.1f} to {max(ratios):.1f} | target {TARGET:.0f} | {verdict}"
+    )
+
+
+if __name__ == "__main__":
+    main()

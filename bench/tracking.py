@@ -1,0 +1,146 @@
+"""What tracking costs training: with a local database, and with a store that takes 200 ms a call.
+
+    python bench/tracking.py         (about 100 seconds; --quick: half of that)
+
+Training stands in as a fixed number of matrix products an epoch, a second of processor time, less than an epoch of a
+whole network takes: the share that is measured is an upper bound. Rounds (a run of 8 epochs: started, logged, ended)
+without tracking, with a local store and with a slow one alternate. Two figures each: what the caller waited plus the
+processor time of the writer's thread, as a share of training, and the wall time of a round over that of the round
+without tracking beside it, with its quartiles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from muralab.tracking import RunWriter, Store, open_store
+
+METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auroc", "val_study_auroc", "phase", "lr")
+DELAY_S = 0.2
+EPOCHS = 8
+EPOCH_S = 1.0
+
+
+class SlowStore:
+    """A store whose every call takes 200 ms longer, as over a bad network."""
+
+    is_remote = False
+    sqlite_path = None
+
+    def __init__(self, store: Store) -> None:
+        self.uri = store.uri
+        self._client = store.client
+
+    @property
+    def client(self) -> SlowStore:
+        """Itself, in place of the client."""
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            time.sleep(DELAY_S)
+            return method(*args, **kwargs)
+
+        return call
+
+
+@dataclass(frozen=True)
+class Round:
+    """Seconds of one round."""
+
+    training: float
+    """Wall time from the first epoch's start to the last one's end, logging included."""
+    waited: float = 0.0
+    """Of it, the caller's time in the writer's methods."""
+    writing: float = 0.0
+    """Processor time of the writer's thread for the whole round."""
+
+
+def calibrate() -> Callable[[], None]:
+    """An epoch of fixed work that takes about EPOCH_S."""
+    left = np.random.default_rng(0).random((192, 192), dtype=np.float32)
+    start_s, n = time.thread_time(), 0
+    while time.thread_time() - start_s < EPOCH_S:
+        left @ left
+        n += 1
+
+    def epoch() -> None:
+        for _ in range(n):
+            left @ left
+
+    return epoch
+
+
+def run_plain(epoch: Callable[[], None]) -> Round:
+    start_s = time.perf_counter()
+    for _ in range(EPOCHS):
+        epoch()
+    return Round(time.perf_counter() - start_s)
+
+
+def run_tracked(epoch: Callable[[], None], store: Any) -> Round:
+    waited_s = 0.0
+    with RunWriter(store) as writer:
+        clock = time.pthread_getcpuclockid(writer.thread_ident)
+        before_s = time.clock_gettime(clock)
+        start_s = time.perf_counter()
+        trial = writer.start_run(kind="trial", name="bench")
+        for step in range(1, EPOCHS + 1):
+            epoch()
+            called_s = time.perf_counter()
+            writer.log_epoch(trial, step, dict.fromkeys(METRICS, 0.5))
+            waited_s += time.perf_counter() - called_s
+        training_s = time.perf_counter() - start_s
+        writer.finish(trial)
+        writer.flush()
+        writing_s = time.clock_gettime(clock) - before_s
+    return Round(training_s, waited_s, writing_s)
+
+
+def describe(name: str, rounds: list[Round], plain: list[Round]) -> str:
+    shares = [(one.waited + one.writing) / one.training for one in rounds]
+    waits = [one.waited / one.training for one in rounds]
+    ratios = [one.training / other.training for one, other in zip(rounds, plain, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return (
+        f"{name:24} {statistics.median(waits):9.4%} {statistics.median(shares):9.3%} {'< 1 %':>8} "
+        f"{middle:8.3f} [{low:.3f}, {high:.3f}]"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--quick", action="store_true", help="2 rounds instead of 4")
+    rounds = 2 if parser.parse_args().quick else 4
+    with tempfile.TemporaryDirectory() as folder:
+        store = open_store(f"sqlite:///{Path(folder) / 'mlflow.db'}")
+        stores = {"local sqlite": store, f"{DELAY_S * 1000:.0f} ms a call": SlowStore(store)}
+        epoch = calibrate()
+        run_tracked(epoch, store)  # imports and first-use costs
+        plain: list[Round] = []
+        tracked: dict[str, list[Round]] = {name: [] for name in stores}
+        for _ in range(rounds):
+            plain.append(run_plain(epoch))
+            for name, one in stores.items():
+                tracked[name].append(run_tracked(epoch, one))
+    print(
+        f"Tracking: {rounds} rounds of {EPOCHS} epochs of {statistics.median(r.training for r in plain) / EPOCHS:.2f} s"
+    )
+    print(f"{'store':24} {'waited':>9} {'share':>9} {'limit':>8} {'wall / without':>8} [quartiles]")
+    for name, done in tracked.items():
+        print(describe(name, done, plain))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""The command line: one command per entry point of MLproject, one module a command, everything absolute at the door.
+
+Exit codes: 0 done; 2 a mistake that the user can mend, told in one paragraph; 130 or 143 interrupted; 1 a bug, with its
+traceback.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Any
+
+import typer
+
+from muralab.cli.explore import explore
+from muralab.cli.tune import tune
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Find, compare, track and serve classifiers of abnormal bone radiographs. Not a medical device.",
+)
+for command in (tune, explore):
+    app.command()(command)
+
+
+@app.callback()
+def _commands() -> None:
+    """Without this, typer would take the only command for the program itself."""
+
+
+_INTERRUPTED: list[int] = []
+"""The signal that ended this process, if one did."""
+
+
+def _interrupt(number: int, _: Any) -> None:
+    # `mlflow run` answers Ctrl-C with a SIGTERM of its own; the second signal must not break the closing off.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _INTERRUPTED.append(number)
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run a command and exit with its code."""
+    from muralab.errors import MuraLabError
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        app()
+    except MuraLabError as error:
+        sys.stdout.flush()
+        print(f"\nmuralab: {error}", file=sys.stderr)
+        sys.exit(2)
+    except SystemExit as leaving:
+        sys.exit(128 + _INTERRUPTED[0] if _INTERRUPTED else leaving.code)

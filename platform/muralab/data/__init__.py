@@ -1,0 +1,1 @@
+"""Pixels and labels; knows no model, recipe, MLflow or Ray."""

@@ -1,0 +1,103 @@
+"""From what a user names (`demo`, or a path) to a split data set whose unreadable files are known and left out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from muralab.data.cache import open_cache
+from muralab.data.demo import default_folder, write_demo
+from muralab.data.index import find_root, read_index
+from muralab.data.splits import Splits, split_index
+from muralab.errors import numbered
+
+DEMO = "demo"
+Progress = Callable[[str], Callable[[int, int], None]]
+"""Title of a task -> function of (done, total)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A MURA tree's part, divided by patient."""
+
+    root: Path
+    part: str
+    synthetic: bool
+    index: pd.DataFrame
+    """All rows, the unreadable included."""
+    unreadable: dict[str, str]
+    """Image -> why it cannot be decoded; these are in no set."""
+    splits: Splits
+    notes: tuple[str, ...]
+    """Warnings, for the log and the report."""
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """train, validation and test."""
+        return dict(self.splits.items())
+
+    def counts(self) -> pd.DataFrame:
+        """A row a set: studies, patients, images, abnormal images."""
+        return pd.DataFrame(
+            [
+                {
+                    "set": name,
+                    "studies": table["study"].nunique(),
+                    "patients": table["patient"].nunique(),
+                    "images": len(table),
+                    "abnormal": int(table["label"].sum()),
+                }
+                for name, table in self.tables.items()
+            ]
+        )
+
+
+def open_root(data: str, progress: Progress) -> tuple[Path, bool]:
+    """The MURA tree that a user named, the demo written where it is missing; and whether it is synthetic."""
+    if data == DEMO:
+        return write_demo(default_folder(), progress=progress("drawing the demo's synthetic radiographs")), True
+    return find_root(Path(data)), False
+
+
+def open_dataset(
+    data: str, part: str, *, protocol: str, seed: int, image_size: int, cache_folder: Path, progress: Progress
+) -> Dataset:
+    """Find, index, decode and split a data set.
+
+    Args:
+        data: `demo`, or the path of a MURA tree.
+        part: one of the tree's parts, or `all`.
+        protocol: which official folder the test set comes from.
+        seed: of the split.
+        image_size: px; decoding at it finds the unreadable files and warms the cache.
+        cache_folder: for decoded images.
+        progress: shows long steps.
+
+    Raises:
+        DataError: there is no such tree or part, files are missing, or a set lacks a class.
+    """
+    root, synthetic = open_root(data, progress)
+    index = read_index(root, part)
+    cache = open_cache(index, size=image_size, folder=cache_folder / "pixels", progress=progress("decoding images"))
+    unreadable = dict(cache.unreadable)
+    notes = []
+    if unreadable:
+        lines = [f"{image}: {reason}" for image, reason in sorted(unreadable.items())]
+        notes.append(numbered(f"{len(lines)} images cannot be decoded and are left out:", lines))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        splits = split_index(cache.readable(index), protocol=protocol, seed=seed)
+    notes += [str(warning.message) for warning in caught]
+    return Dataset(
+        root=root,
+        part=part,
+        synthetic=synthetic,
+        index=index,
+        unreadable=unreadable,
+        splits=splits,
+        notes=tuple(notes),
+    )

@@ -1,0 +1,221 @@
+"""A MURA tree on disk -> one table, a row an image.
+
+    MURA-v1.1/{train,valid}/XR_WRIST/patient00001/study1_positive/image1.png
+    MURA-v1.1/{train,valid}_image_paths.csv          one path a line, from "MURA-v1.1/"
+    MURA-v1.1/{train,valid}_labeled_studies.csv      study folder, then 0 or 1
+
+The lists are optional: a split without them is read from its folders. Parts are whatever `XR_*` folders there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from muralab.errors import DataError, numbered
+
+COLUMNS = ("split", "part", "patient", "study", "image", "label", "path")
+SPLITS = ("train", "valid")
+ALL_PARTS = "all"
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".dcm"})
+SUFFIX_LABELS = {"positive": 1, "negative": 0}
+
+
+def find_root(path: Path) -> Path:
+    """The folder that holds `train/` and `valid/`: the given one, or the MURA folder directly inside it.
+
+    Args:
+        path: the MURA-v1.1 folder, or the folder that it was unpacked into.
+
+    Raises:
+        DataError: the path does not exist, or holds no MURA tree.
+    """
+    path = Path(path).expanduser().absolute()
+    if not path.is_dir():
+        state = "is not a folder" if path.exists() else "does not exist"
+        raise DataError(f"The data path {path} {state}. Give the MURA-v1.1 folder, or the folder that holds it.")
+    candidates = [path, path / "MURA-v1.1", *sorted(path.glob("MURA*/"))]
+    for candidate in candidates:
+        if _part_folders(candidate):
+            return candidate
+    raise DataError(
+        f"No MURA tree in {path}. Looked for train/XR_*/ and valid/XR_*/ in it, in its folder MURA-v1.1, and in every "
+        f"folder named MURA*; expected files such as {path}/MURA-v1.1/train/XR_WRIST/patient00001/study1_positive/"
+        f"image1.png. The folder holds: {_listing(path)}."
+    )
+
+
+def parts_of(root: Path) -> list[str]:
+    """The body parts that a tree has, lower case and sorted, for instance `["hand", "wrist"]`."""
+    return sorted({folder.name[3:].lower() for folder in _part_folders(root)})
+
+
+def read_index(root: Path, part: str) -> pd.DataFrame:
+    """The official rows of train and valid, sorted by image.
+
+    Args:
+        root: the folder that `find_root` found.
+        part: a body part, or "all".
+
+    Returns:
+        A table of `COLUMNS`: label is 0 (normal) or 1 (abnormal), image is the posix path below the root (unique),
+        path is the absolute path of the file.
+
+    Raises:
+        DataError: the tree lacks the part, a list names missing files or contradicts itself, or nothing is found.
+    """
+    root = Path(root).absolute()
+    parts = parts_of(root)
+    part = part.lower()
+    if part != ALL_PARTS and part not in parts:
+        raise DataError(f"The tree {root} has no part '{part}'. It has: {', '.join(parts) or 'none'} (or all).")
+    wanted = set(parts) if part == ALL_PARTS else {part}
+    images: list[str] = []
+    labels: dict[str, int] = {}
+    for split in SPLITS:
+        images += _listed_images(root, split, wanted)
+        labels |= _listed_labels(root, split, wanted)
+    if not images:
+        raise DataError(
+            f"No image of part '{part}' in {root}. Expected files such as "
+            f"{root}/train/XR_{part.upper()}/patient00001/study1_positive/image1.png."
+        )
+    return _build_table(root, sorted(set(images)), labels)
+
+
+def _build_table(root: Path, images: list[str], labels: dict[str, int]) -> pd.DataFrame:
+    """Columns from the parts of each path; every study gets exactly one label."""
+    pieces = [image.split("/") for image in images]
+    studies = [image.rpartition("/")[0] for image in images]
+    label_of = _study_labels(root, sorted(set(studies)), labels)
+    return pd.DataFrame(
+        {
+            "split": [piece[0] for piece in pieces],
+            "part": [piece[1][3:].lower() for piece in pieces],
+            "patient": [piece[2] for piece in pieces],
+            "study": studies,
+            "image": images,
+            "label": [label_of[study] for study in studies],
+            "path": [f"{root}/{image}" for image in images],
+        },
+        columns=list(COLUMNS),
+    )
+
+
+def _study_labels(root: Path, studies: list[str], listed: dict[str, int]) -> dict[str, int]:
+    """The list's label where it has one, else the folder's suffix; the two must not contradict each other."""
+    labels: dict[str, int] = {}
+    unlabelled, conflicting = [], []
+    for study in studies:
+        suffix = SUFFIX_LABELS.get(study.rpartition("_")[2])
+        label = listed.get(study, suffix)
+        if label is None:
+            unlabelled.append(study)
+        elif suffix is not None and suffix != label:
+            conflicting.append(f"{study}: the list says {label}, the folder's name says {suffix}")
+        else:
+            labels[study] = label
+    if conflicting:
+        raise DataError(numbered(f"{len(conflicting)} studies in {root} have conflicting labels:", conflicting))
+    if unlabelled:
+        heading = (
+            f"{len(unlabelled)} studies in {root} have no label: none in a list, no _positive or _negative suffix:"
+        )
+        raise DataError(numbered(heading, unlabelled))
+    return labels
+
+
+def _listed_images(root: Path, split: str, parts: set[str]) -> list[str]:
+    """The images of one split: from its list if there is one, else from its folders."""
+    file = root / f"{split}_image_paths.csv"
+    if not file.is_file():
+        return list(_walk_images(root, split, parts))
+    images = [
+        image
+        for number, line in _lines(file)
+        if _in_parts(image := _relative(line, split, 5, file, number), parts) and not _hidden(image)
+    ]
+    missing = [image for image in images if not (root / image).is_file()]
+    if missing:
+        heading = f"{file} names {len(missing)} files that are missing below {root}:"
+        raise DataError(numbered(heading, missing) + "\nUnpack the archive again, or take the lines out of the list.")
+    return images
+
+
+def _listed_labels(root: Path, split: str, parts: set[str]) -> dict[str, int]:
+    """Study -> label of one split's list; empty without a list.
+
+    Raises:
+        DataError: a line that is no study and label, or a study with two labels.
+    """
+    file = root / f"{split}_labeled_studies.csv"
+    if not file.is_file():
+        return {}
+    labels: dict[str, int] = {}
+    conflicting = []
+    for number, line in _lines(file):
+        name, _, value = line.rpartition(",")
+        study = _relative(name.rstrip("/"), split, 4, file, number)
+        if value.strip() not in {"0", "1"}:
+            raise DataError(f"{file}, line {number}: expected a study's folder, a comma and 0 or 1, found '{line}'.")
+        label = int(value)
+        if labels.setdefault(study, label) != label:
+            conflicting.append(study)
+    if conflicting:
+        raise DataError(numbered(f"{file} gives {len(conflicting)} studies two conflicting labels:", conflicting))
+    return {study: label for study, label in labels.items() if _in_parts(study, parts)}
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Number and text of a list's lines that are not empty."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is not text in UTF-8: {error}.") from error
+    for number, line in enumerate(text.splitlines(), start=1):
+        if stripped := line.strip().strip('"'):
+            yield number, stripped.replace("\\", "/")
+
+
+def _relative(name: str, split: str, depth: int, file: Path, number: int) -> str:
+    """A list's path without what stands before the split's folder ("MURA-v1.1/")."""
+    pieces = PurePosixPath(name.strip().strip('"')).parts
+    start = pieces.index(split) if split in pieces else len(pieces)
+    kept = pieces[start:]
+    if len(kept) != depth or not kept[1].startswith("XR_") or ".." in kept:
+        example = "/".join(
+            ("MURA-v1.1", split, "XR_WRIST", "patient00001", "study1_positive", "image1.png")[: depth + 1]
+        )
+        raise DataError(f"{file}, line {number}: expected a path such as {example}, found '{name}'.")
+    return "/".join(kept)
+
+
+def _walk_images(root: Path, split: str, parts: set[str]) -> Iterator[str]:
+    """The images in the folders of one split; hidden files, such as `._image1.png`, are not images."""
+    for folder in _part_folders(root):
+        if folder.parent.name != split or folder.name[3:].lower() not in parts:
+            continue
+        for file in folder.glob("*/*/*"):
+            image = file.relative_to(root).as_posix()
+            if file.suffix.lower() in IMAGE_SUFFIXES and not _hidden(image):
+                yield image
+
+
+def _part_folders(root: Path) -> list[Path]:
+    return sorted(folder for split in SPLITS for folder in (root / split).glob("XR_*/"))
+
+
+def _in_parts(image: str, parts: set[str]) -> bool:
+    return image.split("/", 2)[1][3:].lower() in parts
+
+
+def _hidden(image: str) -> bool:
+    return "/." in image
+
+
+def _listing(path: Path, shown: int = 10) -> str:
+    names = sorted(child.name for child in path.iterdir())
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more if names else "nothing"

@@ -1,0 +1,145 @@
+"""Batches of grey squares from the cache; the same for every number of threads.
+
+Normalisation and the expansion to 3 channels happen on the device, inside the network: a batch is uint8 and small.
+B batch, N images of a table, S side in px.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from muralab.data.augment import Augment, Augmenter, build_augmenter
+from muralab.data.cache import PixelCache
+from muralab.errors import DataError, SettingsError
+
+Batches = Generator["Batch", None, None]
+Places = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images of a table, on the CPU."""
+
+    images: torch.Tensor
+    """uint8 [B, S, S]"""
+    labels: torch.Tensor
+    """float32 [B], 0 or 1"""
+    rows: torch.Tensor
+    """int64 [B], the images' positions in the table"""
+
+
+def training_batches(
+    cache: PixelCache,
+    table: pd.DataFrame,
+    augment: Augment,
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    workers: int = 0,
+    drop_last: bool = False,
+) -> Batches:
+    """One epoch of a table, shuffled and augmented; closing the generator stops its threads.
+
+    Args:
+        cache: holds the table's images.
+        table: images and labels, N rows, all readable.
+        augment: strengths; what each image gets depends on seed, epoch and its position in the table alone.
+        batch_size: images a batch; a last batch of one image joins the one before it (BatchNorm needs two).
+        seed: 0 or more.
+        epoch: 0 or more; another epoch is another order and other draws.
+        workers: prefetching threads; 0 works in the calling thread.
+        drop_last: leave out a last batch that is not full.
+
+    Raises:
+        SettingsError: an impossible number.
+        DataError: an image that is unreadable or not in the cache.
+    """
+    if min(batch_size - 1, seed, epoch, workers) < 0:
+        raise SettingsError(
+            f"Impossible loader: batch_size={batch_size}, seed={seed}, epoch={epoch}, workers={workers} "
+            "(batch_size is 1 or more, the others 0 or more)."
+        )
+    source = _Source(cache, table)
+    order = np.random.default_rng((seed, epoch)).permutation(len(table))
+    seeds = np.random.SeedSequence((seed, epoch, 1)).generate_state(max(len(table), 1), np.uint64).astype(np.uint64)
+    augmenter = None if augment.is_off else build_augmenter(augment, cache.size)
+    return _run(_chunks(order, batch_size, drop_last), lambda rows: source.batch(rows, augmenter, seeds), workers)
+
+
+def evaluation_batches(cache: PixelCache, table: pd.DataFrame, *, batch_size: int) -> Batches:
+    """A table in its own order, as it is.
+
+    Raises:
+        SettingsError: an impossible batch size.
+        DataError: an image that is unreadable or not in the cache.
+    """
+    if batch_size < 1:
+        raise SettingsError(f"batch_size must be 1 or more, received {batch_size}.")
+    source = _Source(cache, table)
+    places = np.arange(len(table), dtype=np.int64)
+    chunks = [places[first : first + batch_size] for first in range(0, len(places), batch_size)]
+    return _run(chunks, lambda rows: source.batch(rows, None, None), workers=0)
+
+
+class _Source:
+    """A table's pixels and labels by position."""
+
+    def __init__(self, cache: PixelCache, table: pd.DataFrame) -> None:
+        unreadable = set(table["image"]).intersection(cache.unreadable)
+        if unreadable:
+            raise DataError(
+                f"{len(unreadable)} images of this table cannot be decoded (first: {min(unreadable)}); leave them out "
+                "with cache.readable(table)."
+            )
+        # A plain view: indexing a numpy.memmap costs several microseconds more, for every image.
+        self.pixels = np.asarray(cache.images)
+        self.cache_rows = cache.rows(table)
+        self.labels = table["label"].to_numpy(dtype=np.float32)
+
+    def batch(self, rows: Places, augmenter: Augmenter | None, seeds: npt.NDArray[np.uint64] | None) -> Batch:
+        """The images at some positions of the table, each augmented with its own seed."""
+        cache_rows = self.cache_rows[rows]
+        if augmenter is None or seeds is None:
+            images = self.pixels[cache_rows]
+        else:
+            images = np.empty((len(rows), *self.pixels.shape[1:]), dtype=np.uint8)
+            for place, (cache_row, seed) in enumerate(zip(cache_rows.tolist(), seeds[rows].tolist())):
+                images[place] = augmenter(self.pixels[cache_row], seed)
+        return Batch(torch.from_numpy(images), torch.from_numpy(self.labels[rows]), torch.from_numpy(rows))
+
+
+def _chunks(order: Places, batch_size: int, drop_last: bool) -> list[Places]:
+    """Positions of each batch."""
+    chunks = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+    if chunks and drop_last and len(chunks[-1]) < batch_size:
+        return chunks[:-1]
+    if len(chunks) > 1 and len(chunks[-1]) == 1:
+        chunks[-2:] = [np.concatenate(chunks[-2:])]
+    return chunks
+
+
+def _run(chunks: list[Places], build: Callable[[Places], Batch], workers: int) -> Batches:
+    """Build the batches in order, some ahead of the reader if there are threads to do so."""
+    if workers == 0:
+        yield from map(build, chunks)
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="muralab-loader") as pool:
+        ahead: deque[Future[Batch]] = deque()
+        try:
+            for chunk in chunks:
+                ahead.append(pool.submit(build, chunk))
+                if len(ahead) > workers + 1:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)

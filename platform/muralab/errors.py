@@ -1,0 +1,76 @@
+"""What a user can get wrong, said in one paragraph.
+
+A `MuraLabError` is a user's mistake (or the world's: no network, a full disk): the command line prints its text
+without a traceback and exits with code 2. Everything else is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+SHOWN_PROBLEMS = 20
+
+
+class MuraLabError(Exception):
+    """A mistake that the user can mend; its text says what, where and how."""
+
+
+class DataError(MuraLabError):
+    """The data set, its files or its split cannot be used."""
+
+
+class ImageError(DataError):
+    """One picture cannot be decoded; the text is the reason alone, without the file's name."""
+
+
+class RecipeError(MuraLabError):
+    """A recipe, an override or a searched value names something that does not exist or does not fit."""
+
+
+class WeightsError(MuraLabError):
+    """Pretrained weights cannot be had, or do not fit the network."""
+
+
+class SettingsError(MuraLabError):
+    """A parameter of a command is impossible."""
+
+
+class StoreError(MuraLabError):
+    """The tracking store cannot be reached or does not hold what was asked for."""
+
+
+class MemoryExceededError(MuraLabError):
+    """The device's memory does not hold the trial."""
+
+
+class DivergedError(MuraLabError):
+    """Training left the finite numbers."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A sentence that offers the known name nearest to a wrong one, or lists all of them.
+
+    Args:
+        name: what the user wrote.
+        known: every name that would have been right.
+    """
+    names = sorted(set(known))
+    match = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if match:
+        return f"Did you mean '{match[0]}'?"
+    return "Known: " + (", ".join(names) or "none") + "."
+
+
+def numbered(heading: str, problems: Sequence[str], shown: int = SHOWN_PROBLEMS) -> str:
+    """Several problems as one text: a heading, a numbered list, and how many more there are.
+
+    Args:
+        heading: one line that says what is wrong and how many times.
+        problems: one line each.
+        shown: how many of them are printed.
+    """
+    lines = [heading, *(f"  {i}. {problem}" for i, problem in enumerate(problems[:shown], start=1))]
+    if len(problems) > shown:
+        lines.append(f"  ... and {len(problems) - shown} more")
+    return "\n".join(lines)

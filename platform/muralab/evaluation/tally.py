@@ -1,0 +1,167 @@
+"""Weighted sums of labelled probabilities, for many sets of weights at once: what every metric is made of.
+
+A metric on resampled rows equals the metric on the original rows with whole-number weights. So the rows are sorted
+once, and each resample is one row of a weight matrix. Shapes: N rows (images or studies), G groups of equal
+probability, R resamples.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from muralab.errors import DataError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+ECE_BINS = 15
+"""Bins of equal width in the expected calibration error."""
+
+_CELLS = 4  # columns of the confusion matrix: tn, fp, fn, tp
+
+
+class Tally:
+    """Labelled probabilities, sorted and binned once, to be weighed many times."""
+
+    def __init__(self, labels: ArrayLike, probabilities: ArrayLike, *, threshold: float = 0.5) -> None:
+        """Sort the rows and lay out their contributions.
+
+        Args:
+            labels: 0 or 1, shape [N].
+            probabilities: in [0, 1], shape [N].
+            threshold: a probability at or above it is called abnormal.
+
+        Raises:
+            DataError: lengths differ, or a label or probability is missing or out of range.
+        """
+        y, p = checked_arrays(labels, probabilities)
+        self.order: Ints = np.argsort(-p, kind="stable")
+        self.labels = y[self.order].astype(np.float64)
+        self.probabilities = p[self.order]
+        new_group = np.ones(len(p), dtype=bool)
+        new_group[1:] = np.diff(self.probabilities) != 0
+        self.starts: Ints = np.flatnonzero(new_group)
+        self._columns = _columns(self.labels, self.probabilities, threshold)
+
+    def weigh(self, weights: Floats) -> Weighed:
+        """The sums under R sets of weights.
+
+        Args:
+            weights: shape [R, N], one whole number a row, in the order of `self.order`.
+        """
+        return Weighed(self, weights)
+
+    def weigh_equally(self) -> Weighed:
+        """The sums of the rows as they are: one resample that takes each row once."""
+        return Weighed(self, np.ones((1, len(self.labels))))
+
+    def sums(self, weights: Floats) -> Floats:
+        """Each row's contributions summed under the weights, shape [R, columns]."""
+        summed: Floats = weights @ self._columns
+        return summed
+
+    def by_group(self, weights: Floats) -> Floats:
+        """Weights of equal probabilities added up, shape [R, G]; in falling order of probability."""
+        if len(self.starts) == len(self.labels):
+            return weights
+        grouped: Floats = np.add.reduceat(weights, self.starts, axis=1)
+        return grouped
+
+
+class Weighed:
+    """Sums under R sets of weights; each is computed when a metric first asks for it."""
+
+    def __init__(self, tally: Tally, weights: Floats) -> None:
+        self._tally = tally
+        self._weights = weights
+
+    @cached_property
+    def _sums(self) -> Floats:
+        return self._tally.sums(self._weights)
+
+    @cached_property
+    def confusion(self) -> tuple[Floats, Floats, Floats, Floats]:
+        """True negatives, false positives, false negatives, true positives; each [R]."""
+        tn, fp, fn, tp = self._sums[:, :_CELLS].T
+        return tn, fp, fn, tp
+
+    @property
+    def positives(self) -> Floats:
+        """Weight of the abnormal rows, [R]."""
+        _, _, fn, tp = self.confusion
+        return fn + tp
+
+    @property
+    def negatives(self) -> Floats:
+        """Weight of the normal rows, [R]."""
+        tn, fp, _, _ = self.confusion
+        return tn + fp
+
+    @property
+    def total(self) -> Floats:
+        """Weight of all rows, [R]."""
+        return self.positives + self.negatives
+
+    @property
+    def squared_error(self) -> Floats:
+        """Sum of squared differences between probability and label, [R]."""
+        return self._sums[:, _CELLS]
+
+    @property
+    def surprise(self) -> Floats:
+        """Sum of negative log likelihoods, nats, [R]."""
+        return self._sums[:, _CELLS + 1]
+
+    @property
+    def bin_gaps(self) -> Floats:
+        """Sum of probability minus label in each calibration bin, [R, ECE_BINS]."""
+        return self._sums[:, _CELLS + 2 :]
+
+    @cached_property
+    def ranking(self) -> tuple[Floats, Floats, Floats]:
+        """By group, in falling order of probability, each [R, G].
+
+        The weight of the abnormal rows, that of the normal rows, and the abnormal weight up to and with each group.
+        """
+        abnormal = self._weights * self._tally.labels
+        normal = self._tally.by_group(self._weights - abnormal)
+        abnormal = self._tally.by_group(abnormal)
+        return abnormal, normal, np.cumsum(abnormal, axis=1)
+
+
+def checked_arrays(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Ints, Floats]:
+    """Labels [N] as whole numbers and probabilities [N] as float64, or a DataError that says what is wrong."""
+    y: NDArray[Any] = np.asarray(labels)
+    p = np.asarray(probabilities, dtype=np.float64)
+    if y.ndim != 1 or y.shape != p.shape:
+        raise DataError(
+            f"Labels and probabilities must be two lists of one length; got shapes {y.shape} and {p.shape}."
+        )
+    wrong_labels = int((~np.isin(y, (0, 1))).sum())
+    if wrong_labels:
+        raise DataError(f"Labels must be 0 or 1; {wrong_labels} of {len(y)} are neither.")
+    missing = int(np.isnan(p).sum())
+    if missing:
+        raise DataError(f"{missing} of {len(p)} probabilities are missing (NaN). Judge this model's predictions again.")
+    outside = int(((p < 0) | (p > 1)).sum())
+    if outside:
+        raise DataError(f"Probabilities must lie in [0, 1]; {outside} of {len(p)} do not. Were logits passed?")
+    return y.astype(np.int64), p
+
+
+def _columns(labels: Floats, probabilities: Floats, threshold: float) -> Floats:
+    """What each row adds to each sum, [N, 6 + ECE_BINS]: confusion cells, squared error, surprise, gap in its bin."""
+    called = probabilities >= threshold
+    abnormal = labels == 1
+    # The clip is scikit-learn's: a certain and wrong probability costs 36 nats, not infinity.
+    tiny = np.finfo(np.float64).eps
+    right = np.clip(np.where(abnormal, probabilities, 1 - probabilities), tiny, 1 - tiny)
+    bins = np.minimum((probabilities * ECE_BINS).astype(np.int64), ECE_BINS - 1)
+    gaps = np.zeros((len(labels), ECE_BINS))
+    gaps[np.arange(len(labels)), bins] = probabilities - labels
+    cells = [~abnormal & ~called, ~abnormal & called, abnormal & ~called, abnormal & called]
+    return np.column_stack([*cells, (probabilities - labels) ** 2, -np.log(right), gaps]).astype(np.float64)

@@ -1,0 +1,219 @@
+"""One run in order: data -> network -> two phases -> judgement. Read this first.
+
+Nothing here knows MLflow or Ray; the callers log and schedule.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from muralab.data.loader import evaluation_batches
+from muralab.evaluation.metrics import evaluate_predictions
+from muralab.evaluation.predict import predict_images
+from muralab.training.stepper import Settings
+from muralab.training.trainer import EpochResult, train, trained_state
+from muralab.training.weights import load_backbone, settle_batchnorm
+from muralab.trial import EVALUATION_BATCH, ImageData, TrialData, TrialSpec, device_of, read_data, recipes_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from muralab.training.network import Network
+
+SETTLING_IMAGES = 256
+VALIDATION_METRICS = {
+    "val_loss": ("image", "log_loss"),
+    "val_accuracy": ("image", "accuracy"),
+    "val_auroc": ("image", "auroc"),
+    "val_average_precision": ("image", "average_precision"),
+    "val_study_accuracy": ("study", "accuracy"),
+    "val_study_auroc": ("study", "auroc"),
+    "val_study_average_precision": ("study", "average_precision"),
+}
+OBJECTIVES = tuple(name for name in VALIDATION_METRICS if name != "val_loss")
+
+
+def set_threads(threads: int) -> None:
+    """Give this process so many CPU threads for tensors, and none of OpenCV's own."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(0)
+    torch.backends.cudnn.benchmark = True
+
+
+def build_network(spec: TrialSpec, data: TrialData) -> Network:
+    """The recipe's network with its starting weights, on its device.
+
+    Raises:
+        WeightsError: the file does not fit.
+    """
+    import torch
+
+    _, recipe = recipes_of(spec)
+    torch.manual_seed(spec.seed)
+    network: Network = recipe.build(image_size=recipe.image_size, **recipe.model)
+    if recipe.pretrained and spec.weights:
+        load_backbone(network.backbone, Path(spec.weights))
+    network = network.to(device_of(spec)).to(memory_format=torch.channels_last)
+    if recipe.pretrained and not spec.weights:
+        table = data.tables["train"]
+        some = table.iloc[np.random.default_rng(spec.seed).permutation(len(table))[:SETTLING_IMAGES]]
+        batches = evaluation_batches(data.cache, some.reset_index(drop=True), batch_size=EVALUATION_BATCH)
+        settle_batchnorm(network, (b.images.to(device_of(spec)) for b in batches if len(b.images) > 1))
+    return network
+
+
+class Judge:
+    """Validation metrics of an epoch; keeps that epoch's predictions."""
+
+    def __init__(self, spec: TrialSpec, data: TrialData) -> None:
+        self.spec, self.data = spec, data
+        self.predictions = pd.DataFrame()
+
+    def __call__(self, network: Network, pooled: torch.Tensor | None) -> dict[str, float]:
+        """Judge a network on the validation images, or on their pooled features [M, D] where it is frozen."""
+        import torch
+
+        table = self.data.tables["validation"]
+        if pooled is None:
+            self.predictions = predict_images(network, self.data.cache, table, device=device_of(self.spec), amp=True)
+        else:
+            network.head.eval()
+            with torch.inference_mode():
+                logits = network.head(pooled).float().flatten().cpu().numpy()
+            self.predictions = table[["image", "study", "patient", "part", "label"]].assign(logit=logits)
+        by_level = {level: evaluate_predictions(self.predictions, level=level) for level in ("image", "study")}
+        return {name: by_level[level][metric] for name, (level, metric) in VALIDATION_METRICS.items()}
+
+
+def predictions_path(folder: str | Path, phase: str) -> Path:
+    """Where the validation predictions of a phase's best epoch lie."""
+    return Path(folder) / f"validation_{phase}.csv"
+
+
+def run_trial(spec: TrialSpec) -> Generator[EpochResult]:
+    """Train as specified, from the start or from the folder's checkpoint; closing the generator leaves all clean.
+
+    Yields:
+        One result an epoch; by then the checkpoint and the best epoch's predictions are written.
+    """
+    set_threads(spec.threads)
+    _, recipe = recipes_of(spec)
+    data = read_data(spec.table, spec.cache_folder, recipe.image_size)
+    judge = Judge(spec, data)
+    settings = Settings(
+        seed=spec.seed,
+        device=device_of(spec),
+        amp=spec.gpu and _has_bfloat16(),
+        ema_decay=recipe.ema_decay,
+        clip_norm=recipe.clip_norm,
+        class_weighting=recipe.class_weighting,
+        objective=spec.objective,
+    )
+    network = build_network(spec, data)
+    epochs = train(
+        network,
+        recipe.phases,
+        ImageData(spec, data, settings.device),
+        settings=settings,
+        validate=judge,
+        folder=Path(spec.folder),
+    )
+    for result in epochs:
+        if result.best and len(judge.predictions):  # empty while a resumed run repeats what it already yielded
+            judge.predictions.to_csv(predictions_path(spec.folder, result.phase), index=False)
+        yield result
+
+
+def _has_bfloat16() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_bf16_supported())
+
+
+def warm_up(spec: TrialSpec) -> None:
+    """Decode the images and compute the frozen features that this trial shares with others, if it does."""
+    base, _ = recipes_of(spec)
+    data = read_data(spec.table, spec.cache_folder, base.image_size)
+    if base.upper.epochs and base.pretrained:
+        from muralab.training.phases import freeze, head_alone
+
+        network = build_network(spec, data)
+        if head_alone(freeze(network, base.upper)):
+            ImageData(spec, data, device_of(spec)).features(network)
+
+
+def load_trained(spec: TrialSpec) -> tuple[Network, TrialData, str]:
+    """The best weights of a trial that has ended: network on the CPU, its data, the phase they come from."""
+    _, recipe = recipes_of(spec)
+    data = read_data(spec.table, spec.cache_folder, recipe.image_size)
+    network = build_network(spec, data)
+    phase, tensors, _ = trained_state(Path(spec.folder))
+    network.load_state_dict({**network.state_dict(), **tensors}, strict=True)
+    return network.eval(), data, phase
+
+
+def judge_on_test(spec: TrialSpec) -> tuple[Network, pd.DataFrame, pd.DataFrame]:
+    """The trained network with its validation and test predictions; this is the look at the test set."""
+    network, data, phase = load_trained(spec)
+    validation = pd.read_csv(predictions_path(spec.folder, phase))
+    test = predict_images(network, data.cache, data.tables["test"], device=device_of(spec), amp=True)
+    return network, validation, test
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """What a recipe costs on this machine."""
+
+    train_s: float
+    """Seconds a training image."""
+    infer_s: float
+    """Seconds an image without gradients."""
+    frozen_upper: bool
+    """Whether the upper phase trains on features that are computed once."""
+    weights_bytes: int
+    checkpoint_bytes: int
+    """At most, of one trial: live and averaged weights, two moments, and the best epoch's weights."""
+
+
+def measure_pace(spec: TrialSpec) -> Pace:
+    """Time one training step and one forward pass, with random weights, after one of each to warm up."""
+    import torch
+
+    from muralab.training.phases import freeze, head_alone
+
+    set_threads(spec.threads)
+    _, recipe = recipes_of(spec)
+    device, batch = device_of(spec), recipe.batch_size if spec.gpu else min(8, recipe.batch_size)
+    network = recipe.build(image_size=recipe.image_size, **recipe.model)
+    frozen_upper = bool(recipe.upper.epochs) and head_alone(freeze(network, recipe.upper))
+    network = network.requires_grad_(True).to(device).to(memory_format=torch.channels_last)
+    images = torch.zeros(batch, recipe.image_size, recipe.image_size, dtype=torch.uint8, device=device)
+
+    def seconds(gradients: bool) -> float:
+        started = time.perf_counter()
+        with torch.set_grad_enabled(gradients), torch.autocast(device, dtype=torch.bfloat16, enabled=spec.gpu):
+            total = network(images).float().sum()
+        if gradients:
+            total.backward()
+        float(total.detach())  # waits for the device
+        return (time.perf_counter() - started) / batch
+
+    times = [(seconds(True), seconds(False)) for _ in range(2)][-1]
+    weights = 4 * sum(p.numel() for p in network.parameters())
+    return Pace(
+        train_s=times[0],
+        infer_s=times[1],
+        frozen_upper=frozen_upper,
+        weights_bytes=weights,
+        checkpoint_bytes=5 * weights,
+    )

@@ -1,0 +1,164 @@
+"""A network -> one ONNX file that answers and explains, proven equal to torch before anyone relies on it.
+
+Shape legend: B batch, N verification images, S side of the input in px, h w side of the last feature map.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from muralab.registry.quiet import quiet
+
+if TYPE_CHECKING:
+    import torch
+
+    from muralab.training.network import Network
+
+PROBABILITY_TOLERANCE = 1e-4
+"""Largest difference in probability between torch and onnxruntime that is let through."""
+
+HEAT_TOLERANCE = 1e-3
+"""Largest difference of a heat map, as a share of its peak."""
+
+_TRACED_BATCH = 3
+
+
+def export_onnx(network: Network, image_size: int, path: str | Path, *, verify_images: np.ndarray) -> None:
+    """Write the network as ONNX and compare it with torch.
+
+    The graph takes `images`, uint8 [B, S, S], and gives `logits`, float32 [B], and `heatmap`, float32 [B, h, w] (the
+    Grad-CAM of `muralab.evaluation.gradcam`), for any batch size. The network itself is left as it was.
+
+    Args:
+        network: any mode, any device.
+        image_size: S in px.
+        path: the file to write.
+        verify_images: uint8 [N, S, S], compared at batch sizes 1 and N.
+
+    Raises:
+        RuntimeError: onnxruntime and torch disagree, or give no finite answer.
+    """
+    import torch
+
+    frozen = copy.deepcopy(network).to("cpu").float().to(memory_format=torch.contiguous_format).eval()
+    frozen.requires_grad_(False)
+    images = torch.zeros((_TRACED_BATCH, image_size, image_size), dtype=torch.uint8)
+    with quiet():
+        module = _build_module(frozen, images)
+        torch.onnx.export(
+            module,
+            (images,),
+            str(path),
+            dynamo=True,
+            input_names=["images"],
+            output_names=["logits", "heatmap"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
+            external_data=False,
+            verbose=False,
+        )
+    verify_onnx(frozen, path, verify_images)
+
+
+def verify_onnx(network: Network, path: str | Path, images: np.ndarray) -> None:
+    """Compare an exported file with the network that it came from, one image at a time and all at once.
+
+    Args:
+        network: on the CPU, in eval mode.
+        path: the ONNX file.
+        images: uint8 [N, S, S].
+
+    Raises:
+        RuntimeError: they disagree, or give no finite answer.
+    """
+    import onnxruntime
+    import torch
+
+    from muralab.evaluation.gradcam import gradcam
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for batch in (images[:1], images):
+        tensor = torch.from_numpy(np.ascontiguousarray(batch))
+        with torch.inference_mode():
+            logits = network(tensor).numpy()
+        served, heat = session.run(["logits", "heatmap"], {"images": batch})
+        _check_equal("probability", _sigmoid(served), _sigmoid(logits), PROBABILITY_TOLERANCE)
+        expected = gradcam(network, tensor).numpy()
+        scale = max(float(np.abs(expected).max()), 1e-6)
+        _check_equal("heat map", heat / scale, expected / scale, HEAT_TOLERANCE)
+
+
+def _build_module(network: Network, images: torch.Tensor) -> torch.nn.Module:
+    """The network with its Grad-CAM.
+
+    torch.export does not follow autograd, so the head and its gradient by the feature maps are traced to plain
+    operations first.
+    """
+    import torch
+    from torch._decomp import core_aten_decompositions
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    from muralab.evaluation.gradcam import weigh
+
+    def head_and_gradient(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        leaf = maps.detach().requires_grad_()
+        logits = network.classify(leaf)
+        return logits.detach(), torch.autograd.grad(logits.sum(), leaf)[0]
+
+    with torch.no_grad():
+        maps = network.maps(images)
+    with torch.enable_grad():
+        traced = make_fx(
+            head_and_gradient,
+            decomposition_table={**core_aten_decompositions(), **_pool_gradients()},
+            tracing_mode="symbolic",
+            _allow_non_fake_inputs=True,
+        )(maps)
+
+    class Served(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network, self.head = network, traced
+
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            maps = self.network.maps(images)
+            logits, gradient = self.head(maps)
+            return logits, weigh(maps, gradient)
+
+    return Served().eval()
+
+
+def _pool_gradients() -> dict[Any, Any]:
+    """Gradients of max pooling, which ONNX lacks, as a scatter to the places of the maxima."""
+    import torch
+
+    def scatter(gradient: torch.Tensor, maps: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+        flat = torch.zeros_like(maps).flatten(2)
+        return flat.scatter_add(2, indices.flatten(2), gradient.flatten(2)).view_as(maps)
+
+    def max_pool(gradient: torch.Tensor, maps: torch.Tensor, *geometry: Any) -> torch.Tensor:
+        return scatter(gradient, maps, geometry[-1])
+
+    aten = torch.ops.aten
+    return {
+        aten.adaptive_max_pool2d_backward.default: scatter,
+        aten.max_pool2d_with_indices_backward.default: max_pool,
+    }
+
+
+def _check_equal(what: str, served: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
+    if not np.isfinite(served).all():
+        raise RuntimeError(f"The exported network gives a {what} that is not finite.")
+    worst = float(np.abs(served - expected).max())
+    if worst > tolerance:
+        raise RuntimeError(
+            f"The exported network differs from torch by {worst:.2g} in {what} (batch of {len(served)}); "
+            f"at most {tolerance:g} is let through. Nothing was registered."
+        )
+
+
+def _sigmoid(logits: np.ndarray) -> Any:
+    return 1 / (1 + np.exp(-np.clip(np.asarray(logits, float), -60, 60)))

@@ -1,0 +1,188 @@
+"""One trained network -> one version of a registered model, with everything that a client and a reader need.
+
+Shape legend: N verification images, S side of the network's input in px.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from muralab.registry.bundle import check_bundle, write_bundle
+from muralab.registry.export import export_onnx
+from muralab.registry.quiet import quiet
+from muralab.serving.config import DISCLAIMER, ServingConfig
+
+if TYPE_CHECKING:
+    from muralab.training.network import Network
+
+_CALIBRATION = ("image_temperature", "study_temperature", "threshold", "rule", "uncertain_low", "uncertain_high")
+_MIN_TYPICAL = 20
+"""Fewer training pictures than this say nothing about what is typical."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegisteredModel:
+    """A version of a registered model."""
+
+    name: str
+    """Such as mura-wrist."""
+
+    version: str
+    """Number of the version, as text."""
+
+    uri: str
+    """What `mlflow models serve -m` takes: by alias where there is one, else by version."""
+
+
+def register_model(
+    *,
+    network: Network,
+    image_size: int,
+    calibration: Mapping[str, Any],
+    name: str,
+    run_id: str,
+    card: str,
+    tags: Mapping[str, str],
+    verify_images: np.ndarray,
+    alias: str | None = "champion",
+    tracking_uri: str | None = None,
+) -> RegisteredModel:
+    """Export, check, log and register a network.
+
+    Everything is checked before anything is registered; what fails leaves no version behind.
+
+    Args:
+        network: the trained network.
+        image_size: S in px.
+        calibration: image_temperature, study_temperature, threshold, rule, uncertain_low, uncertain_high.
+        name: of the registered model.
+        run_id: the run that trained it.
+        card: description of the version, Markdown.
+        tags: of the version; muralab.recipe, muralab.part and muralab.synthetic also go into the model's answer.
+        verify_images: training or validation pictures, uint8 [N, S, S], on which torch and the served model are
+            compared; with 20 or more, what is far from them gets a warning when served.
+        alias: name that moves to this version; None leaves aliases alone.
+        tracking_uri: of the store; None: MLflow's current one.
+
+    Returns:
+        The new version.
+
+    Raises:
+        RuntimeError: the exported or the served model differs from torch.
+    """
+    from mlflow import MlflowClient
+
+    config = build_config(image_size, calibration, tags, verify_images)
+    client = MlflowClient(tracking_uri, registry_uri=tracking_uri)
+    with tempfile.TemporaryDirectory() as temporary, quiet():
+        onnx, folder = Path(temporary) / "model.onnx", Path(temporary) / "bundle"
+        export_onnx(network, image_size, onnx, verify_images=verify_images)
+        logged = _create_logged_model(client, run_id)
+        try:
+            write_bundle(folder, onnx, config, model=_mlflow_model(logged, run_id), example=_example())
+            check_bundle(folder, verify_images, _probabilities(network, verify_images, config.image_temperature))
+            client.log_model_artifacts(logged.model_id, str(folder))
+        except BaseException:
+            client.finalize_logged_model(logged.model_id, "FAILED")
+            raise
+        client.finalize_logged_model(logged.model_id, "READY")
+    version = _create_version(client, name, logged, run_id, f"{card}\n\n{DISCLAIMER}", tags)
+    if alias:
+        client.set_registered_model_alias(name, alias, version)
+    uri = f"models:/{name}@{alias}" if alias else f"models:/{name}/{version}"
+    return RegisteredModel(name=name, version=version, uri=uri)
+
+
+def build_config(
+    image_size: int, calibration: Mapping[str, Any], tags: Mapping[str, str], pictures: np.ndarray
+) -> ServingConfig:
+    """What the served model has to know.
+
+    Args:
+        image_size: S in px.
+        calibration: the fitted temperatures, threshold and band.
+        tags: muralab.recipe, muralab.part and muralab.synthetic are read.
+        pictures: uint8 [N, S, S], from the training's own distribution.
+    """
+    means, contrasts = pictures.mean(axis=(1, 2)), pictures.std(axis=(1, 2))
+    return ServingConfig(
+        image_size=image_size,
+        recipe=tags.get("muralab.recipe", ""),
+        part=tags.get("muralab.part", ""),
+        synthetic=tags.get("muralab.synthetic") == "true",
+        typical_mean=_widened(means),
+        typical_contrast=_widened(contrasts),
+        **{key: calibration[key] for key in _CALIBRATION if calibration.get(key) is not None},
+    )
+
+
+def _widened(values: Sequence[float] | np.ndarray) -> tuple[float, float] | None:
+    """The range of some values with half its width more on either side; None where they are too few."""
+    if len(values) < _MIN_TYPICAL:
+        return None
+    low, high = float(np.min(values)), float(np.max(values))
+    return low - (high - low) / 2, high + (high - low) / 2
+
+
+def _create_logged_model(client: Any, run_id: str) -> Any:
+    """A model of the run, in the run's own experiment."""
+    from mlflow.entities import LoggedModelOutput
+
+    experiment_id = client.get_run(run_id).info.experiment_id
+    logged = client.create_logged_model(experiment_id, name="model", source_run_id=run_id)
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    return logged
+
+
+def _mlflow_model(logged: Any, run_id: str) -> Any:
+    from mlflow.models import Model
+
+    return Model(
+        artifact_path=logged.artifact_location,
+        model_uuid=logged.model_id,
+        run_id=run_id,
+        model_id=logged.model_id,
+    )
+
+
+def _create_version(client: Any, name: str, logged: Any, run_id: str, description: str, tags: Mapping[str, str]) -> str:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    version = client.create_model_version(
+        name,
+        source=f"models:/{logged.model_id}",
+        run_id=run_id,
+        tags=dict(tags),
+        description=description,
+        model_id=logged.model_id,
+    )
+    return str(version.version)
+
+
+def _example() -> list[bytes]:
+    from muralab.data.demo import example_study
+
+    return example_study(0)
+
+
+def _probabilities(network: Network, images: np.ndarray, temperature: float) -> np.ndarray:
+    """Calibrated probabilities in torch, float [N]."""
+    import copy
+
+    import torch
+
+    frozen = copy.deepcopy(network).to("cpu").float().eval()
+    with torch.inference_mode():
+        logits = frozen(torch.from_numpy(np.ascontiguousarray(images)))
+        return np.asarray(torch.sigmoid(logits.double() / temperature).numpy())

@@ -1,0 +1,165 @@
+"""The page: figures and tables put into one HTML file that asks nothing of the network."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from muralab.report import sections
+from muralab.report.charts import Chart, model_charts, search_charts
+from muralab.report.entries import Context, Entry, Trial, winner_of
+from muralab.report.judge import N_RESAMPLES, Judged, judge
+from muralab.report.sentences import bounds, difference_sentence, difference_sentences, headline, number
+from muralab.report.tables import Table, frame_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PREVIEW_WIDTH_PX = 960
+# Judgements of subgroups are many and small: fewer resamples keep the page quick.
+SUBGROUP_RESAMPLES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An image inside the page."""
+
+    uri: str
+    alt: str
+    caption: str = ""
+    pixels: bool = False
+
+
+def write_report(
+    path: str | Path,
+    *,
+    context: Context,
+    entries: Sequence[Entry],
+    trials: Sequence[Trial] = (),
+    previews: Mapping[str, NDArray[np.uint8]] | None = None,
+    champion: str | None = None,
+    gallery: Mapping[str, NDArray[np.uint8]] | None = None,
+    n_resamples: int = N_RESAMPLES,
+) -> Path:
+    """Write the report of a sweep, a model or any set of runs as one self-contained HTML file.
+
+    Args:
+        path: the file to write; its folder is made.
+        context: data, protocol and machine.
+        entries: one evaluated model a recipe, in the order of the table.
+        trials: every trial of the search.
+        previews: recipe -> uint8 [H, W] grid of augmented pictures.
+        champion: the name of the entry that is the registered model.
+        gallery: caption -> uint8 [H, W] or [H, W, 3] picture of an error; None keeps pictures out.
+        n_resamples: of the patients, for the intervals.
+    """
+    judged = [judge(entry, n_resamples=n_resamples, seed=context.seed) for entry in entries]
+    winner = next((one for one in judged if one.entry is winner_of(entries)), None)
+    values = {
+        "context": context,
+        "entries": entries,
+        "winner": winner,
+        "hero": _hero(winner),
+        "headline": headline(winner) if winner else "No model was evaluated.",
+        "differences": difference_sentences(entries, n_resamples=n_resamples, seed=context.seed),
+        "champion": champion_sentence(entries, champion, n_resamples=n_resamples, seed=context.seed),
+        "charts": {name: _pictures(charts) for name, charts in model_charts(judged, winner).items()},
+        "search_charts": _pictures(search_charts(trials, context.objective)),
+        "previews": [preview(name, grid) for name, grid in (previews or {}).items()],
+        "gallery": [preview(caption, picture) for caption, picture in (gallery or {}).items()],
+        "tables": _tables(context, judged, winner, trials),
+        "all_wrong": sections.all_wrong(judged),
+        "audit_text": context.audit[0] if context.audit else "",
+        "unreadable": list(context.unreadable.items()),
+    }
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(render(values), encoding="utf-8")
+    return path
+
+
+def render(values: Mapping[str, Any]) -> str:
+    """The template with these values; every one of them is escaped."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("template.html.j2").render(values)
+
+
+def champion_sentence(entries: Sequence[Entry], champion: str | None, *, n_resamples: int, seed: int) -> str:
+    """Which model is registered and, where another did better on validation, that it did, with the interval."""
+    registered = next((entry for entry in entries if entry.name == champion), None)
+    if registered is None:
+        return f"Registered model: {champion}." if champion else "No model was registered."
+    winner = winner_of(entries)
+    if winner is None or registered is winner:
+        return f"The registered model is {registered.title}, which validation chose."
+    compared = difference_sentence(registered, winner, n_resamples=n_resamples, seed=seed)
+    return f"The registered model is {registered.title}; validation put {winner.title} first. {compared}"
+
+
+def figure_uri(figure: Figure) -> str:
+    """A figure as an SVG data URI, text as outlines, the same bytes each time."""
+    import matplotlib
+
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "muralab", "svg.fonttype": "path"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def preview(name: str, grid: NDArray[np.uint8]) -> Picture:
+    """Pictures as a JPEG data URI, scaled down to the page's width."""
+    from PIL import Image
+
+    image = Image.fromarray(np.ascontiguousarray(grid, dtype=np.uint8))
+    image.thumbnail((PREVIEW_WIDTH_PX, 4 * PREVIEW_WIDTH_PX))
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=82)
+    uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Picture(uri=uri, alt=name, caption=name, pixels=True)
+
+
+def _pictures(charts: Sequence[Chart]) -> list[Picture]:
+    return [Picture(uri=figure_uri(chart.figure), alt=chart.alt, caption=chart.caption) for chart in charts]
+
+
+def _hero(winner: Judged | None) -> list[dict[str, str]]:
+    if winner is None:
+        return []
+    shown = []
+    for name, words in (("auroc", "AUROC"), ("kappa", "Kappa")):
+        interval = winner.intervals.get(name)
+        reason = winner.reason or (interval.reason if interval else None) or ""
+        value = number(interval.estimate) if interval else "–"
+        shown.append({"words": words, "value": value, "bounds": bounds(interval) if interval else "", "reason": reason})
+    return shown
+
+
+def _tables(
+    context: Context, judged: Sequence[Judged], winner: Judged | None, trials: Sequence[Trial]
+) -> dict[str, Table | None]:
+    subgroups = None
+    if winner and winner.studies is not None:
+        subgroups = sections.subgroup_table(winner, n_resamples=SUBGROUP_RESAMPLES, seed=context.seed)
+    return {
+        "study": sections.study_table([one.entry for one in judged], context) if judged else None,
+        "operating": sections.operating_table(judged) if judged else None,
+        "subgroups": subgroups,
+        "agreement": sections.agreement_table(judged),
+        "errors": sections.error_table(winner) if winner else None,
+        "trials": sections.trials_table(trials) if trials else None,
+        "splits": frame_table(context.split_counts),
+        "audit": frame_table(context.audit[1]) if context.audit and len(context.audit[1]) else None,
+        "references": sections.reference_table(context.part),
+    }

@@ -1,0 +1,100 @@
+"""A table as the page shows it: cells with numbered footnotes, so that no dash stands without its reason."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from muralab.evaluation.intervals import Interval
+from muralab.report.sentences import bounds, number
+
+DASH = "–"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """Text, perhaps a smaller second line, perhaps the number of a footnote."""
+
+    text: str
+    small: str = ""
+    note: int = 0
+    css: str = ""
+
+
+Row = list[Cell]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Rows under one heading."""
+
+    rows: Sequence[Row]
+    heading: str = ""
+    remark: str = ""
+    css: str = ""
+
+
+@dataclass(kw_only=True)
+class Table:
+    """What the template draws. Cells are made through the table, which collects their footnotes."""
+
+    columns: Sequence[str]
+    groups: list[Group] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    spans: Sequence[tuple[str, int]] = ()
+    """A first header row: text and how many columns it covers."""
+    left: Collection[int] = (0,)
+    """Columns that hold words and are set flush left."""
+    caption: str = ""
+
+    def text(self, value: object, css: str = "") -> Cell:
+        """A cell of words."""
+        return Cell(text=str(value), css=css)
+
+    def value(self, value: float, reason: str, digits: int = 3) -> Cell:
+        """A number, or a dash whose footnote is the reason."""
+        if math.isnan(value):
+            return Cell(text=DASH, note=self.footnote(reason))
+        return Cell(text=number(value, digits))
+
+    def interval(self, interval: Interval | None, reason: str) -> Cell:
+        """An estimate above its bounds, or a dash whose footnote is the reason."""
+        if interval is None or math.isnan(interval.estimate):
+            return Cell(text=DASH, note=self.footnote((interval and interval.reason) or reason))
+        note = self.footnote(interval.reason) if interval.reason else 0
+        return Cell(text=number(interval.estimate), small=bounds(interval), note=note)
+
+    def footnote(self, reason: str) -> int:
+        """The number of a footnote, new or known."""
+        reason = reason.strip() or "not known"
+        if reason not in self.notes:
+            self.notes.append(reason)
+        return self.notes.index(reason) + 1
+
+
+def frame_table(frame: pd.DataFrame, *, caption: str = "", limit: int = 200) -> Table:
+    """Any small frame as a table; columns of numbers flush right.
+
+    Args:
+        frame: its index is not shown.
+        caption: above the table.
+        limit: rows beyond it are counted, not shown.
+    """
+    table = Table(columns=[str(name).replace("_", " ") for name in frame.columns], caption=caption)
+    table.left = [i for i, name in enumerate(frame.columns) if not pd.api.types.is_numeric_dtype(frame[name])]
+    rows = [[_plain(table, value) for value in row] for row in frame.head(limit).itertuples(index=False)]
+    table.groups.append(Group(rows=rows))
+    if len(frame) > limit:
+        table.footnote(f"{len(frame) - limit:,} more rows are not shown")
+    return table
+
+
+def _plain(table: Table, value: object) -> Cell:
+    if isinstance(value, float):
+        return table.value(value, "no value was recorded") if not value.is_integer() else table.text(f"{value:,.0f}")
+    if isinstance(value, int):
+        return table.text(f"{value:,}")
+    return table.text(value)

@@ -1,0 +1,277 @@
+"""Ray Tune over a list of trials; the only file that imports ray.
+
+All recipes share one Tune run, so that a worker process that has loaded torch serves one trial after the other, but
+each recipe has an asynchronous successive halving (ASHA) of its own: a small network and an InceptionV3 are never
+compared. Its clock is the epoch within the full phase, so frozen backbones are never compared either. The trials are
+drawn before the search starts, from the seed alone; going on with an interrupted search is running the ones that did
+not end, each from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+from muralab.errors import MuraLabError
+from muralab.experiment import run_trial
+from muralab.trial import TrialSpec, recipes_of
+
+REDUCTION_FACTOR = 3
+OBJECT_STORE_BYTES = 200 * 2**20
+"""Trials exchange names and numbers, never pictures; Ray's default is a third of the machine."""
+RETRIES = 1
+"""How often a trial whose process died is started again, from its checkpoint."""
+
+
+Past = tuple[str, Sequence[float]]
+"""A trial that has ended: its recipe, and the objective after each epoch of its full phase."""
+
+
+class Listener(Protocol):
+    """What the driver is told, in its own process, while the search runs."""
+
+    def trial_started(self, name: str) -> None:
+        """A trial's process begins to work on it."""
+
+    def trial_epoch(self, name: str, epoch: Mapping[str, Any]) -> None:
+        """An epoch ended; `epoch` holds global_epoch, phase, ends_phase, metrics."""
+
+    def trial_ended(self, name: str, how: str, reason: str) -> None:
+        """`finished`, `pruned`, `stopped` (out of time) or `failed`, with the reason of a failure."""
+
+    def tick(self) -> None:
+        """Called a few times a second."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What a search may use at once."""
+
+    cpus: int
+    gpus: int
+    cpus_per_trial: int
+    gpus_per_trial: float
+    max_concurrent: int
+
+
+_LISTENERS: dict[str, Listener] = {}
+"""Tune pickles its callbacks, which would copy open files and threads; they look their listener up by name instead."""
+
+
+def run_search(
+    specs: Sequence[TrialSpec],
+    *,
+    resources: Resources,
+    listener: Listener,
+    folder: Path,
+    time_budget_s: float | None = None,
+    past: Mapping[str, Past] | None = None,
+) -> None:
+    """Run trials side by side, pruning within each recipe; everything that happens is told to the listener.
+
+    Args:
+        specs: the trials, in the order in which they start.
+        resources: of the machine and of a trial.
+        listener: told in this process; an exception from it ends the search.
+        folder: for Ray's own files.
+        time_budget_s: after which running trials are stopped and no other starts.
+        past: trials that ended before, of a search that goes on: new ones are pruned against them too.
+    """
+    from ray import tune
+
+    with _cluster(resources), _registered(listener) as token:
+        tuner = tune.Tuner(
+            tune.with_resources(_work, {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}),
+            param_space={"spec": tune.grid_search([spec.to_dict() for spec in specs])},
+            tune_config=tune.TuneConfig(
+                scheduler=build_scheduler(specs, past or {}),
+                max_concurrent_trials=resources.max_concurrent,
+                reuse_actors=True,
+                time_budget_s=time_budget_s,
+                trial_dirname_creator=_trial_name,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(folder),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                callbacks=[_build_callback(token)],
+            ),
+        )
+        tuner.fit()
+
+
+def _trial_name(trial: Any) -> str:
+    return str(trial.config["spec"]["name"])
+
+
+def _work(config: dict[str, Any]) -> None:
+    """One trial in a worker process; Tune ends it by an exception inside `report`, so all is closed in order."""
+    from ray import tune
+
+    spec = TrialSpec(**config["spec"])
+    last_phase = [name for name, phase in recipes_of(spec)[1].phases.items() if phase.epochs][-1]
+    try:
+        with closing(run_trial(spec)) as epochs:
+            for result in epochs:
+                tune.report(
+                    {
+                        "global_epoch": result.global_epoch,
+                        "full_epoch": result.epoch if result.phase == "full" else 0,
+                        "objective": result.validation[spec.objective],
+                        "phase": result.phase,
+                        "ends_phase": result.ends_phase,
+                        "complete": result.ends_phase and result.phase == last_phase,
+                        "metrics": result.metrics(),
+                    }
+                )
+    except MuraLabError as error:
+        tune.report({"failed": str(error)})
+
+
+def build_scheduler(specs: Sequence[TrialSpec], past: Mapping[str, Past]) -> Any:
+    """One ASHA a recipe behind one face: Tune asks, the trial's own recipe decides."""
+    from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
+
+    def asha(epochs: int) -> Any:
+        return AsyncHyperBandScheduler(
+            time_attr="full_epoch",
+            metric="objective",
+            mode="max",
+            grace_period=max(1, epochs // REDUCTION_FACTOR**2),
+            max_t=max(2, epochs + 1),  # beyond the last epoch: a trial ends by itself, not by its scheduler
+            reduction_factor=REDUCTION_FACTOR,
+        )
+
+    by_recipe = {spec.recipe: asha(recipes_of(spec)[1].full.epochs) for spec in specs}
+    for name, (recipe, objectives) in past.items():
+        if recipe in by_recipe:
+            trial = SimpleNamespace(trial_id=f"past-{name}")
+            by_recipe[recipe].on_trial_add(None, trial)
+            for epoch, objective in enumerate(objectives, start=1):
+                by_recipe[recipe].on_trial_result(None, trial, {"full_epoch": epoch, "objective": objective})
+
+    class PerRecipe(FIFOScheduler):  # type: ignore[misc]
+        """First come, first served; stopped by the ASHA of its own recipe."""
+
+        def _own(self, trial: Any) -> Any:
+            return by_recipe[trial.config["spec"]["recipe"]]
+
+        def on_trial_add(self, controller: Any, trial: Any) -> None:
+            self._own(trial).on_trial_add(controller, trial)
+
+        def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
+            return str(self._own(trial).on_trial_result(controller, trial, result))
+
+        def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
+            self._own(trial).on_trial_complete(controller, trial, result)
+
+        def on_trial_remove(self, controller: Any, trial: Any) -> None:
+            self._own(trial).on_trial_remove(controller, trial)
+
+    return PerRecipe()
+
+
+def _build_callback(token: str) -> Any:
+    from ray.tune import Callback
+
+    class Teller(Callback):  # type: ignore[misc]
+        """Tells the listener; forgets nothing that it would have to save, since MLflow holds what happened."""
+
+        def __init__(self) -> None:
+            self.token = token
+            self.last: dict[str, dict[str, Any]] = {}
+
+        def setup(self, *_: Any, **__: Any) -> None:
+            self.listener = _listener(self.token)
+
+        def __getstate__(self) -> dict[str, Any]:
+            return {"token": self.token, "last": {}}
+
+        def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+            self.listener.tick()
+
+        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            self.listener.trial_started(_trial_name(trial))
+
+        def on_trial_result(
+            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+        ) -> None:
+            name = _trial_name(trial)
+            self.last[name] = result
+            if "metrics" in result:
+                self.listener.trial_epoch(name, result)
+
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            self.listener.trial_ended(_trial_name(trial), *_ending(self.last.get(_trial_name(trial), {})))
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            self.listener.trial_ended(_trial_name(trial), "failed", _reason(trial.get_error()))
+
+    return Teller()
+
+
+def _ending(last: Mapping[str, Any]) -> tuple[str, str]:
+    """How a trial ended and why, from the last that it reported."""
+    if "failed" in last:
+        return "failed", str(last["failed"])
+    return "finished" if last.get("complete") else "pruned", ""
+
+
+def _reason(error: BaseException | None) -> str:
+    return "".join(traceback.format_exception(error)) if error else "its process ended without a word"
+
+
+def _listener(token: str) -> Listener:
+    return _LISTENERS[token]
+
+
+@contextmanager
+def _registered(listener: Listener) -> Iterator[str]:
+    token = uuid.uuid4().hex
+    _LISTENERS[token] = listener
+    try:
+        yield token
+    finally:
+        del _LISTENERS[token]
+
+
+@contextmanager
+def _cluster(resources: Resources) -> Iterator[None]:
+    """A Ray of our own for as long as the search lasts, quiet and without a dashboard."""
+    roots = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
+    known = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path not in roots]
+    os.environ.update(
+        PYTHONPATH=os.pathsep.join([*roots, *known]),
+        RAY_CHDIR_TO_TRIAL_DIR="0",
+        RAY_USAGE_STATS_ENABLED="0",
+        RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
+        RAY_AIR_NEW_OUTPUT="0",
+        TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+        TUNE_DISABLE_SIGINT_HANDLER="1",  # an interrupt reaches us as KeyboardInterrupt, and our own order of closing
+        TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0",
+    )
+    # With this set every worker would take the sweep's own run for its own.
+    os.environ.pop("MLFLOW_RUN_ID", None)
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=resources.cpus,
+        num_gpus=resources.gpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+        object_store_memory=OBJECT_STORE_BYTES,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,119 @@
+"""The pyfunc that MLflow serves: decode, run the network in onnxruntime, answer.
+
+Shape legend: V views (rows) of a request, S side of the network's input, h w side of its last feature map.
+"""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnxruntime
+import pandas as pd
+from mlflow.pyfunc import PythonModel
+
+from muralab.data.pixels import to_square
+from muralab.serving.answer import build_answer, distribution_warnings
+from muralab.serving.config import ServingConfig, read_config
+from muralab.serving.request import Settings, View, read_settings, read_views
+
+BATCH_SIZE = 8
+"""Views that the network sees at once, so that a large request takes no more memory than a small one."""
+
+
+class StudyClassifier(PythonModel):  # type: ignore[misc]
+    """Answers for the studies of a request whether they are abnormal. Not a medical device."""
+
+    def load_context(self, context: Any) -> None:
+        """Open the network and its configuration.
+
+        Args:
+            context: MLflow's; its artifacts are `onnx` and `config`.
+        """
+        path = Path(context.artifacts["config"])
+        self._config: ServingConfig = read_config(path)
+        self._version = _read_version(path)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(
+            context.artifacts["onnx"], options, providers=["CPUExecutionProvider"]
+        )
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Answer one request.
+
+        Args:
+            context: not used.
+            model_input: a table with `image` (base64 text or bytes of a PNG, JPEG or DICOM file) and perhaps `study`.
+            params: `threshold`, `explain` and `policy`, see `Settings`.
+
+        Returns:
+            One row of answer an input row, see `build_answer`; with `heatmap` where asked for, and `error` under the
+            policy "partial".
+
+        Raises:
+            MlflowException: what was sent cannot be used; one message names all bad rows. HTTP 400.
+        """
+        del context
+        settings = read_settings(params)
+        views = read_views(model_input, settings)
+        good = [row for row, view in enumerate(views) if view.picture is not None]
+        squares = [to_square(view.picture.grey, self._config.image_size) for view in views if view.picture is not None]
+        logits = np.full(len(views), np.nan)
+        heat: list[np.ndarray] = []
+        for start in range(0, len(good), BATCH_SIZE):
+            part = slice(start, start + BATCH_SIZE)
+            logits[good[part]], maps = self._session.run(["logits", "heatmap"], {"images": np.stack(squares[part])})
+            heat.extend(maps)
+        return self._answer(views, good, squares, logits, heat, settings)
+
+    def _answer(
+        self,
+        views: list[View],
+        good: list[int],
+        squares: list[np.ndarray],
+        logits: np.ndarray,
+        heat: list[np.ndarray],
+        settings: Settings,
+    ) -> pd.DataFrame:
+        answer = build_answer(views, logits, self._config, settings, self._version)
+        for row, square in zip(good, squares):
+            answer["warnings"].iloc[row].extend(distribution_warnings(square, self._config))
+        if settings.explain:
+            drawn = {row: draw_heat(square, warm) for row, square, warm in zip(good, squares, heat)}
+            answer["heatmap"] = pd.Series([drawn.get(row) for row in range(len(views))], dtype=object)
+        if settings.policy == "partial":
+            answer["error"] = pd.Series([view.error for view in views], dtype=object)
+        return answer
+
+
+def draw_heat(square: np.ndarray, heat: np.ndarray) -> str:
+    """Lay a heat map over the network's input.
+
+    Args:
+        square: uint8 [S, S].
+        heat: float [h, w], not negative.
+
+    Returns:
+        Base64 text of a colour PNG, S x S px.
+    """
+    peak = float(heat.max())
+    share = cv2.resize(heat / peak if peak > 0 else heat, square.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    colours = cv2.applyColorMap(np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8), cv2.COLORMAP_JET)
+    weight = 0.5 * np.clip(share, 0, 1)[..., None]
+    blended = (1 - weight) * square[..., None] + weight * colours
+    return base64.b64encode(cv2.imencode(".png", np.rint(blended).astype(np.uint8))[1].tobytes()).decode("ascii")
+
+
+def _read_version(config_path: Path) -> str:
+    """Name and version of the registered model, from the file that MLflow lays beside a model it fetched by name."""
+    import yaml  # type: ignore[import-untyped]
+
+    path = config_path.parent.parent / "registered_model_meta"
+    if not path.is_file():
+        return "not registered"
+    stored = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    return f"{stored.get('model_name', '?')}/{stored.get('model_version', '?')}"

@@ -1,0 +1,177 @@
+"""Which trials a sweep runs, and about how long they take, before any of them starts."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from muralab.data.dataset import Dataset
+from muralab.errors import StoreError
+from muralab.experiment import Pace, measure_pace
+from muralab.recipe import Recipe, Value
+from muralab.sweep.settings import Request, Settings
+from muralab.terminal import clock
+from muralab.trial import TrialSpec, recipes_of
+
+PLAN_NAME = "plan.json"
+START_S = 15.0
+"""A worker's own start: a process that imports torch and timm."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folders:
+    """Where a sweep keeps what is not in MLflow."""
+
+    cache: Path
+    """Decoded images and features, shared by all sweeps."""
+    sweep: Path
+    """Checkpoints, Ray's files and the plan of this sweep; removed when it ends."""
+
+    @property
+    def table(self) -> Path:
+        """The split, for the workers."""
+        return self.sweep / "split.csv"
+
+    @property
+    def plan(self) -> Path:
+        """What `resume` reads."""
+        return self.sweep / PLAN_NAME
+
+
+def draw_specs(settings: Settings, folders: Folders, weights: Mapping[str, str]) -> list[TrialSpec]:
+    """Every trial of a sweep, from its seed alone: the first of each recipe is the recipe unchanged.
+
+    Args:
+        settings: of the sweep.
+        folders: of the sweep.
+        weights: recipe -> file of pretrained weights, or empty.
+    """
+    return [
+        TrialSpec(
+            name=f"{name}-{number:02d}",
+            recipe=name,
+            overrides=settings.overrides[name],
+            drawn=draw_values(recipe, settings.request, name, number, fixed=settings.overrides[name]),
+            seed=settings.request.seed,
+            weights=weights[name],
+            table=str(folders.table),
+            cache_folder=str(folders.cache),
+            folder=str(folders.sweep / "trials" / f"{name}-{number:02d}"),
+            objective=settings.request.objective,
+            threads=settings.resources.cpus_per_trial,
+            gpu=settings.resources.gpus_per_trial > 0,
+        )
+        for number in range(settings.trials)
+        for name, recipe in settings.recipes.items()
+    ]
+
+
+def draw_values(
+    recipe: Recipe, request: Request, name: str, number: int, *, fixed: Mapping[str, Value]
+) -> dict[str, Value]:
+    """The searched values of one trial; what the user has set is not drawn over."""
+    if number == 0:
+        return {}
+    rng = np.random.default_rng([request.seed, zlib.crc32(name.encode()), number])
+    drawn = {key: space.draw(rng) for key, space in recipe.search.items()}
+    user = set(fixed) - set(recipe.demo) if request.is_demo else set(fixed)
+    return {key: value for key, value in drawn.items() if key not in user}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """About how long trials take and how much disk they need."""
+
+    trial_s: Mapping[str, float]
+    """Recipe -> seconds of one whole trial."""
+    wall_s: float
+    disk_bytes: int
+
+
+def estimate(specs: Sequence[TrialSpec], dataset: Dataset, concurrent: int) -> Estimate:
+    """Time a step of each recipe on this machine, and add up what was planned; pruning makes it less."""
+    sizes = {name: len(table) for name, table in dataset.tables.items()}
+    first = {spec.recipe: spec for spec in specs if not spec.drawn}
+    paces = {name: measure_pace(spec) for name, spec in first.items()}
+    trial_s = {name: _trial_s(recipes_of(first[name])[1], pace, sizes) for name, pace in paces.items()}
+    total = sum(trial_s[spec.recipe] for spec in specs)
+    wall = START_S + max(total / concurrent, *(trial_s[spec.recipe] for spec in specs))
+    largest = max(pace.checkpoint_bytes for pace in paces.values())
+    kept = sum(pace.weights_bytes for pace in paces.values())
+    return Estimate(trial_s=trial_s, wall_s=wall, disk_bytes=concurrent * largest + kept)
+
+
+def _trial_s(recipe: Recipe, pace: Pace, sizes: Mapping[str, int]) -> float:
+    per_epoch = sizes["train"] * pace.train_s + sizes["validation"] * pace.infer_s
+    if not pace.frozen_upper:
+        return (recipe.upper.epochs + recipe.full.epochs) * per_epoch
+    views = min(recipe.feature_views, recipe.upper.epochs)
+    return recipe.full.epochs * per_epoch + (views * sizes["train"] + sizes["validation"]) * pace.infer_s
+
+
+def in_order(specs: Sequence[TrialSpec], trial_s: Mapping[str, float]) -> list[TrialSpec]:
+    """Every recipe's first trial before any second one, and long ones first, so that no slot idles at the end."""
+    number = {spec.name: int(spec.name.rsplit("-", 1)[1]) for spec in specs}
+    return sorted(specs, key=lambda spec: (number[spec.name], -trial_s[spec.recipe], spec.name))
+
+
+def plan_table(settings: Settings, estimated: Estimate) -> Any:
+    """The plan as a rich table."""
+    from rich.table import Table
+
+    table = Table(title="Plan", title_justify="left")
+    for heading in ("recipe", "what", "trials", "epochs (upper + full)", "image", "batch", "a trial, about"):
+        table.add_column(heading, justify="left" if heading in ("recipe", "what") else "right")
+    for name, recipe in settings.recipes.items():
+        table.add_row(
+            name,
+            recipe.summary,
+            str(settings.trials),
+            f"{recipe.upper.epochs} + {recipe.full.epochs}",
+            f"{recipe.image_size} px",
+            str(recipe.batch_size),
+            clock(estimated.trial_s[name]),
+        )
+    return table
+
+
+def plan_sentence(settings: Settings, estimated: Estimate) -> str:
+    """The plan's totals in a line."""
+    resources = settings.resources
+    trials = settings.trials * len(settings.recipes)
+    epochs = settings.trials * sum(r.upper.epochs + r.full.epochs for r in settings.recipes.values())
+    where = f"{resources.gpus_per_trial:g} GPU each" if resources.gpus_per_trial else "no GPU"
+    return (
+        f"{trials} trials, {epochs} epochs at most; {resources.max_concurrent} at a time "
+        f"({resources.cpus_per_trial} CPU cores and {where}); about {clock(estimated.wall_s)} or less (pruning), "
+        f"{estimated.disk_bytes / 2**30:.1f} GiB of disk."
+    )
+
+
+def write_plan(folders: Folders, request: Request, specs: Sequence[TrialSpec], facts: Mapping[str, Any]) -> None:
+    """Write what `resume` needs; the split lies beside it."""
+    folders.sweep.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"request": request.to_dict(), "specs": [s.to_dict() for s in specs], **facts}, indent=1)
+    folders.plan.write_text(text, encoding="utf-8")
+
+
+def read_plan(folders: Folders, run_id: str) -> tuple[Request, list[TrialSpec], dict[str, Any]]:
+    """What `write_plan` wrote: request, trials, and the other facts.
+
+    Raises:
+        StoreError: the sweep has ended, or ran on another machine.
+    """
+    if not folders.plan.is_file():
+        raise StoreError(
+            f"resume={run_id}: nothing of this sweep is left at {folders.sweep}. A sweep can be resumed on the machine "
+            "where it was interrupted, until it has ended; the run id is the one that the interrupted sweep printed."
+        )
+    plan = json.loads(folders.plan.read_text(encoding="utf-8"))
+    request, specs = Request(**plan.pop("request")), [TrialSpec(**spec) for spec in plan.pop("specs")]
+    return request, specs, plan

@@ -1,0 +1,153 @@
+"""Everything that a sweep needs before it starts: what was asked for, weights, data, the list of trials."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from muralab.data.dataset import Dataset, open_dataset
+from muralab.errors import DataError, WeightsError
+from muralab.sweep.plan import Folders, draw_specs, read_plan
+from muralab.sweep.settings import Request, Settings, check_request
+from muralab.terminal import build_progress
+from muralab.tracking import Store
+from muralab.training.weights import file_digest, resolve_weights
+from muralab.trial import TrialSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Where a command runs: everything that it would otherwise take from its environment, absolute."""
+
+    tracking_uri: str
+    cache: Path
+    run_id: str | None = None
+    """The run that `mlflow run` has made for this command."""
+    experiment: str | None = None
+    """Where a run is made if there is none; None: `mura-<part>`."""
+
+
+@dataclass(kw_only=True)
+class Sweep:
+    """What the steps of a sweep hand on."""
+
+    settings: Settings
+    store: Store
+    console: Any
+    folders: Folders
+    dataset: Dataset
+    specs: list[TrialSpec]
+    weights: str
+    """Pretrained weights in words."""
+    notes: list[str] = field(default_factory=list)
+    resumed: str | None = None
+    """The run whose sweep goes on."""
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Tags that every run of the sweep carries."""
+        request = self.settings.request
+        return {
+            "muralab.part": request.part,
+            "muralab.synthetic": str(self.dataset.synthetic).lower(),
+            "muralab.seed": str(request.seed),
+            "muralab.split_fingerprint": self.dataset.splits.fingerprint,
+            "muralab.protocol": request.protocol,
+            "muralab.objective": request.objective,
+            "muralab.weights": self.weights,
+        }
+
+
+def prepare(request: Request, job: Job, store: Store, console: Any) -> Sweep:
+    """A new sweep, checked in full.
+
+    Raises:
+        MuraLabError: what a user can mend.
+    """
+    settings = check_request(request)
+    weights, description, notes = find_weights(settings)
+    dataset = open_dataset(
+        request.data,
+        request.part,
+        protocol=request.protocol,
+        seed=request.seed,
+        image_size=max(recipe.image_size for recipe in settings.recipes.values()),
+        cache_folder=job.cache,
+        progress=build_progress(console),
+    )
+    folders = Folders(cache=job.cache, sweep=job.cache / "sweeps" / f"new-{time.time_ns()}")
+    return Sweep(
+        settings=settings,
+        store=store,
+        console=console,
+        folders=folders,
+        dataset=dataset,
+        specs=draw_specs(settings, folders, weights),
+        weights=description,
+        notes=[*notes, *dataset.notes],
+    )
+
+
+def find_weights(settings: Settings) -> tuple[dict[str, str], str, list[str]]:
+    """Recipe -> file of weights (or empty), the same in words, and notes. Resolved once, for all trials.
+
+    Raises:
+        WeightsError: they cannot be had, and the data are real.
+    """
+    request = settings.request
+    files = dict.fromkeys(settings.recipes, "")
+    wanted = {name: recipe.pretrained for name, recipe in settings.recipes.items() if recipe.pretrained}
+    if not wanted:
+        return files, "none needed", []
+    try:
+        by_network = {network: resolve_weights(request.weights, network) for network in set(wanted.values())}
+    except WeightsError as error:
+        if not (request.is_demo and request.weights == "auto"):
+            raise
+        note = f"{error} The demo goes on with random weights; its figures are lower for it."
+        return files, "random (no ImageNet weights could be had)", [note]
+    for name, network in wanted.items():
+        files[name] = str(by_network[network] or "")
+    found = {path for path in by_network.values() if path}
+    words = "; ".join(f"{path.name} {file_digest(path)}" for path in sorted(found))
+    return files, words or "random (as asked)", []
+
+
+def take_up_sweep(run_id: str, job: Job, store: Store, console: Any) -> Sweep:
+    """An interrupted sweep as it was.
+
+    Raises:
+        StoreError: nothing of it is left on this machine.
+        DataError: its data have changed.
+    """
+    folders = Folders(cache=job.cache, sweep=job.cache / "sweeps" / run_id)
+    request, specs, facts = read_plan(folders, run_id)
+    settings = check_request(request)
+    dataset = open_dataset(
+        request.data,
+        request.part,
+        protocol=request.protocol,
+        seed=request.seed,
+        image_size=max(recipe.image_size for recipe in settings.recipes.values()),
+        cache_folder=job.cache,
+        progress=build_progress(console),
+    )
+    if dataset.splits.fingerprint != facts["fingerprint"]:
+        raise DataError(
+            f"resume={run_id}: the data at {dataset.root} have changed since that sweep began (split fingerprint "
+            f"{facts['fingerprint']}, now {dataset.splits.fingerprint}). Start a new sweep."
+        )
+    console.print(f"Going on with the sweep {run_id}; its own parameters hold.", highlight=False)
+    return Sweep(
+        settings=settings,
+        store=store,
+        console=console,
+        folders=folders,
+        dataset=dataset,
+        specs=specs,
+        weights=facts["weights"],
+        notes=facts["notes"],
+        resumed=run_id,
+    )

@@ -1,0 +1,177 @@
+"""A sweep from its parameters to its last line. Read `run_sweep`; each step is below it or in a module beside it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from muralab.experiment import warm_up
+from muralab.search import Past, run_search
+from muralab.sweep.closing import conclude
+from muralab.sweep.logbook import Logbook, log_data
+from muralab.sweep.plan import Folders, estimate, in_order, plan_sentence, plan_table, write_plan
+from muralab.sweep.prepare import Job, Sweep, prepare, take_up_sweep
+from muralab.sweep.settings import Request
+from muralab.terminal import Board, Row, build_console, clock
+from muralab.tracking import RunRecord, RunWriter, close_dead_runs, open_store, read_children
+from muralab.trial import recipes_of, write_table
+
+ENDED = ("finished", "pruned", "stopped")
+
+
+def run_sweep(request: Request, job: Job, *, resume: str | None = None, dry_run: bool = False) -> None:
+    """Search every recipe, test the best trial of each once, report, and register the best add-gate model.
+
+    Args:
+        request: what was asked for; a resumed sweep takes what was asked for then.
+        job: where this command runs.
+        resume: the run of an interrupted sweep, to go on with.
+        dry_run: print the plan and stop.
+
+    Raises:
+        MuraLabError: what a user can mend, before any trial starts.
+    """
+    console = build_console()
+    store = open_store(job.tracking_uri)
+    closed = close_dead_runs(store)
+    if closed:
+        console.print(f"Closed {len(closed)} runs whose process had died.")
+    sweep = take_up_sweep(resume, job, store, console) if resume else prepare(request, job, store, console)
+    for note in sweep.notes:
+        console.print(f"Note: {note}", style="yellow", highlight=False, markup=False)
+    estimated = estimate(sweep.specs, sweep.dataset, sweep.settings.resources.max_concurrent)
+    sweep.specs = in_order(sweep.specs, estimated.trial_s)
+    console.print(plan_table(sweep.settings, estimated))
+    console.print(plan_sentence(sweep.settings, estimated), highlight=False)
+    if dry_run:
+        console.print("dry_run: nothing was started.")
+        return
+    rows = {
+        spec.name: Row(
+            name=spec.name,
+            n_epochs=sum(phase.epochs for phase in recipes_of(spec)[1].phases.values()),
+            estimated_s=estimated.trial_s[spec.recipe],
+        )
+        for spec in sweep.specs
+    }
+    _run(sweep, job, rows)
+
+
+def _run(sweep: Sweep, job: Job, rows: dict[str, Row]) -> None:
+    """The part that MLflow sees: from the parent's start to its end."""
+    with RunWriter(sweep.store) as writer:
+        parent = _open_parent(sweep, job, writer)
+        board = Board(rows, sweep.settings.resources.max_concurrent, sweep.settings.request.objective, sweep.console)
+        book = Logbook(
+            writer=writer,
+            board=board,
+            specs={spec.name: spec for spec in sweep.specs},
+            dataset=sweep.dataset,
+            parent=parent,
+            facts=sweep.facts,
+        )
+        try:
+            past = _take_up(sweep, book) if sweep.resumed else {}
+            _search(sweep, book, past)
+            writer.flush()
+            conclude(sweep, book)
+        except KeyboardInterrupt:
+            sweep.console.print(f"\nInterrupted. Go on with it by:\n  {resume_line(parent)}", highlight=False)
+            raise
+        writer.finish(parent)
+    shutil.rmtree(sweep.folders.sweep, ignore_errors=True)
+
+
+def resume_line(run_id: str) -> str:
+    """The command that goes on with a sweep."""
+    return f"make tune ARGS='-P resume={run_id}'"
+
+
+def _open_parent(sweep: Sweep, job: Job, writer: RunWriter) -> str:
+    """The sweep's own run: a resumed one's, the one that `mlflow run` made, or a new one."""
+    request = sweep.settings.request
+    if sweep.resumed:
+        if job.run_id and job.run_id != sweep.resumed:
+            writer.adopt_run(
+                job.run_id, {"muralab.resumes": sweep.resumed, "muralab.part": request.part}, kind="resume"
+            )
+            writer.finish(job.run_id)  # `mlflow run` ends it again as the command ends
+        writer.resume_run(sweep.resumed, {"muralab.kind": "tune"})
+        return sweep.resumed
+    if job.run_id:
+        parent = writer.adopt_run(job.run_id, sweep.facts)
+    else:
+        parent = writer.run_id(
+            writer.start_run(
+                experiment=job.experiment or f"mura-{request.part}",
+                kind="tune",
+                name=f"tune-{request.part}",
+                tags=sweep.facts,
+            )
+        )
+    _settle_folder(sweep, parent)
+    writer.log_resolved(parent, {"recipes": ",".join(sweep.settings.recipes), "trials": sweep.settings.trials})
+    log_data(writer, parent, sweep.dataset)
+    return parent
+
+
+def _settle_folder(sweep: Sweep, parent: str) -> None:
+    """Name the sweep's folder by its run, so that `resume` finds it, and write the plan there."""
+    folders = Folders(cache=sweep.folders.cache, sweep=sweep.folders.sweep.parent / parent)
+    before, after = str(sweep.folders.sweep), str(folders.sweep)
+    sweep.specs = [
+        replace(spec, table=spec.table.replace(before, after), folder=spec.folder.replace(before, after))
+        for spec in sweep.specs
+    ]
+    sweep.folders = folders
+    write_table(folders.table, sweep.dataset.index, sweep.dataset.tables)
+    facts = {"fingerprint": sweep.dataset.splits.fingerprint, "weights": sweep.weights, "notes": sweep.notes}
+    write_plan(folders, sweep.settings.request, sweep.specs, facts)
+
+
+def _take_up(sweep: Sweep, book: Logbook) -> dict[str, Past]:
+    """Tell the logbook what the interrupted sweep has done; returns the objectives of trials that have ended."""
+    past: dict[str, Past] = {}
+    for record in read_children(sweep.store, book.parent):
+        name = record.tags.get("muralab.trial", "")
+        if name not in book.specs:
+            continue
+        book.runs[name] = record.run_id
+        if record.tags.get("muralab.ended") in ENDED:
+            past[name] = (record.recipe, _full_objectives(record, book.specs[name].objective))
+            book.board.rows[name].state = record.tags["muralab.ended"]
+            if past[name][1]:
+                book.consider(name, record.metrics["objective"])
+        else:
+            book.writer.resume_run(record.run_id)
+    return past
+
+
+def _full_objectives(record: RunRecord, objective: str) -> Sequence[float]:
+    if not {"phase", objective} <= set(record.history):
+        return []
+    return [float(value) for value in record.history.loc[record.history["phase"] == 2, objective]]
+
+
+def _search(sweep: Sweep, book: Logbook, past: dict[str, Past]) -> None:
+    waiting = [spec for spec in sweep.specs if spec.name not in past]
+    if not waiting:
+        return
+    sweep.console.print("Computing what the trials share: decoded images, features of frozen backbones.")
+    started = time.monotonic()
+    for spec in {recipes_of(s)[0].pretrained + str(recipes_of(s)[0].image_size): s for s in waiting}.values():
+        warm_up(spec)
+    sweep.console.print(f"Ready after {clock(time.monotonic() - started)}; starting Ray.", highlight=False)
+    budget = sweep.settings.time_budget_s
+    with book.board:
+        book.deadline = None if budget is None else time.monotonic() + budget
+        run_search(
+            waiting,
+            resources=sweep.settings.resources,
+            listener=book,
+            folder=sweep.folders.sweep / "ray",
+            time_budget_s=budget,
+            past=past,
+        )

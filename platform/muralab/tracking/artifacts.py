@@ -1,0 +1,85 @@
+"""Files that a run holds, and the tables of predictions among them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import final
+
+import pandas as pd
+
+from muralab.errors import StoreError
+from muralab.tracking.store import Store, store_error
+
+SETS = ("validation", "test")
+PREDICTION_TYPES = {"image": str, "study": str, "patient": str, "part": str, "label": "int64", "logit": "float64"}
+
+
+@final
+class StoredPredictions(Mapping[str, pd.DataFrame]):
+    """The tables of predictions that a run holds, downloaded when they are first asked for."""
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self._store, self._run_id = store, run_id
+        self._tables: dict[str, pd.DataFrame] = {}
+        self._names: list[str] | None = None
+
+    def __getitem__(self, name: str) -> pd.DataFrame:
+        if name not in self:
+            held = ", ".join(self) or "none"
+            raise StoreError(f"The run {self._run_id} of {self._store.uri} holds no predictions of '{name}': {held}.")
+        if name not in self._tables:
+            self._tables[name] = _read_predictions(self._store, self._run_id, name)
+        return self._tables[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._held()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._held())
+
+    def __len__(self) -> int:
+        return len(self._held())
+
+    def _held(self) -> list[str]:
+        if self._names is None:
+            self._names = _list_predictions(self._store, self._run_id)
+        return self._names
+
+
+def _list_predictions(store: Store, run_id: str) -> list[str]:
+    try:
+        found = {Path(item.path).stem for item in store.client.list_artifacts(run_id, "predictions")}
+    except Exception as error:
+        raise store_error(store, f"list the predictions of the run {run_id}", error) from error
+    return [name for name in SETS if name in found]
+
+
+def _read_predictions(store: Store, run_id: str, name: str) -> pd.DataFrame:
+    """A table as it was logged: names stay text ("007", "NA"), logits keep every digit."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = download_artifact(store, run_id, f"predictions/{name}.csv", Path(folder))
+        return pd.read_csv(
+            path, dtype=PREDICTION_TYPES, keep_default_na=False, na_values={"logit": ["", "nan"]},
+            float_precision="round_trip",
+        )  # fmt: skip
+
+
+def download_artifact(store: Store, run_id: str, path: str, folder: Path) -> Path:
+    """Copy a file or folder that a run holds into a local folder, made where it is missing.
+
+    Args:
+        store: where the run is.
+        run_id: its id.
+        path: the artifact's path within the run.
+        folder: receives `path`, with its folders.
+
+    Raises:
+        StoreError: the run holds no such artifact, or the store failed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return Path(store.client.download_artifacts(run_id, path, str(folder)))
+    except Exception as error:
+        raise store_error(store, f"read '{path}' of the run {run_id}", error) from error

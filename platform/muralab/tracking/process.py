@@ -1,0 +1,93 @@
+"""Which process wrote a run, and whether it still lives."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import getpass
+import os
+import socket
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def process_tags() -> dict[str, str]:
+    """Who writes: host, process and its start, user, and the checkout's commit where there is one."""
+    pid = os.getpid()
+    return {
+        "muralab.host": socket.gethostname(),
+        "muralab.pid": str(pid),
+        "muralab.process_started": process_started(pid) or "unknown",
+        "mlflow.user": _user(),
+        "mlflow.source.name": "muralab",
+        "mlflow.source.type": "LOCAL",
+    } | commit_tag()
+
+
+def _user() -> str:
+    with contextlib.suppress(OSError, KeyError, ImportError):  # a container's user may have no name
+        return getpass.getuser()
+    return str(os.getuid())
+
+
+@functools.cache
+def commit_tag() -> dict[str, str]:
+    """The commit of the checkout that this file is part of; an installed package inside another project has none."""
+    here = Path(__file__)
+    if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
+        return {}
+    commit = _git(here.parent, "rev-parse", "HEAD")
+    return {"mlflow.source.git.commit": commit} if commit else {}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(folder), *arguments]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+        return done.stdout.strip()
+    return None
+
+
+def process_started(pid: int) -> str | None:
+    """When a living process started, as an opaque text that differs for a reused pid; None if it is gone.
+
+    On Linux: `<boot>.<pid namespace>.<clock ticks since boot>`.
+    """
+    if not Path("/proc/self/stat").exists():
+        return _started_by_ps(pid)
+    try:
+        # The command's name may hold blanks and parentheses: fields are counted after its last one.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    if fields[0] in "ZX":  # killed, and not yet waited for by its parent
+        return None
+    return f"{_boot()}.{fields[19]}"
+
+
+def _boot() -> str:
+    """The machine's boot and our pid namespace: only within both does a pid name a process that we can look up."""
+    boot, namespace = "unknown", "unknown"
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+    with contextlib.suppress(OSError):
+        namespace = Path("/proc/self/ns/pid").readlink().name.strip("pid:[]")
+    return f"{boot}.{namespace}"
+
+
+def _started_by_ps(pid: int) -> str | None:
+    done = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return " ".join(done.stdout.split()) or None
+
+
+def is_gone(tags: Mapping[str, str]) -> bool:
+    """Whether the process that wrote these tags on this host has ended; False where that cannot be known."""
+    pid, started = tags.get("muralab.pid", ""), tags.get("muralab.process_started", "unknown")
+    if not pid.isdigit() or started == "unknown":
+        return False
+    boot, _, rest = started.partition(".")
+    here, _, _ = _boot().partition(".")
+    if rest and boot == here and not started.startswith(_boot() + "."):
+        return False  # another container of this boot: its pids cannot be looked up from here
+    return process_started(int(pid)) != started

@@ -1,0 +1,194 @@
+"""Runs read back: what reports, comparisons and resumed sweeps know about a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from muralab.errors import StoreError
+from muralab.tracking.artifacts import StoredPredictions
+from muralab.tracking.runs import experiment_of, search_runs
+from muralab.tracking.store import Store, store_error
+
+LARGEST = 1.797e308  # a database stores an infinite metric as the largest float
+REMOTE_READERS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One run, with everything that was logged but its files."""
+
+    run_id: str
+    name: str
+    status: str
+    """RUNNING, FINISHED, FAILED or KILLED."""
+    experiment_id: str
+    parent: str | None = None
+    kind: str = ""
+    """tune, trial, train, evaluate, explore, predict or report; empty for a run that is not ours."""
+    recipe: str = ""
+    part: str = ""
+    params: dict[str, str] = field(repr=False, default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    """The last value of each."""
+    tags: dict[str, str] = field(repr=False, default_factory=dict)
+    history: pd.DataFrame = field(repr=False, default_factory=pd.DataFrame)
+    """Index `step` (the global epoch, from 1), one column a metric; NaN where a metric has no value at a step."""
+    predictions: Mapping[str, pd.DataFrame] = field(repr=False, default_factory=dict)
+    """`validation` and `test`, each read when it is first asked for; StoreError for one that was not logged."""
+    started_s: float = 0.0
+    """Unix time."""
+    ended_s: float | None = None
+
+    @property
+    def duration_s(self) -> float | None:
+        """From start to end; None while the run has not ended."""
+        return None if self.ended_s is None else self.ended_s - self.started_s
+
+
+def read_run(store: Store, run_id: str, predictions: bool = True) -> RunRecord:
+    """One run with its history.
+
+    Args:
+        store: where.
+        run_id: its id.
+        predictions: whether `record.predictions` looks into the store; else it is empty.
+
+    Raises:
+        StoreError: no such run, or the store failed.
+    """
+    try:
+        run = store.client.get_run(run_id)
+    except Exception as error:
+        raise _unknown_run(store, run_id, error) from error
+    return _records(store, [run], history=True, predictions=predictions)[0]
+
+
+def read_children(store: Store, parent_id: str, predictions: bool = False, *, history: bool = True) -> list[RunRecord]:
+    """All runs nested under a run, oldest first.
+
+    Args:
+        store: where.
+        parent_id: the parent's id.
+        predictions: as for `read_run`.
+        history: whether to read each metric's values at all steps; without, one query for 1,000 runs.
+
+    Raises:
+        StoreError: no such parent, or the store failed.
+    """
+    where = f"tags.`mlflow.parentRunId` = '{parent_id}'"
+    runs = _search(store, [_experiment(store, parent_id)], where)
+    return _records(store, runs, history=history, predictions=predictions)
+
+
+def find_runs(
+    store: Store, experiment: str | None = None, where: str = "", *, history: bool = False
+) -> list[RunRecord]:
+    """Runs that match, oldest first, each with predictions that are read when asked for.
+
+    Args:
+        store: where.
+        experiment: its name; None: all.
+        where: MLflow's filter, for example ``tags.`muralab.kind` = 'trial'``.
+        history: whether to read each metric's values at all steps.
+
+    Raises:
+        StoreError: no such experiment, a filter that MLflow refuses, or the store failed.
+    """
+    ids = None if experiment is None else [_experiment_by_name(store, experiment)]
+    return _records(store, _search(store, ids, where), history=history, predictions=True)
+
+
+def trial_run(store: Store, parent: str, trial_id: str) -> str | None:
+    """The run of a sweep's trial, by the tags `muralab.parent` and `muralab.trial`; None before it starts."""
+    where = f"tags.`muralab.parent` = '{parent}' and tags.`muralab.trial` = '{trial_id}'"
+    runs = _search(store, [_experiment(store, parent)], where)
+    return str(runs[0].info.run_id) if runs else None
+
+
+def _experiment(store: Store, run_id: str) -> str:
+    try:
+        return experiment_of(store, run_id)
+    except StoreError as error:
+        raise _unknown_run(store, run_id, error) from error
+
+
+def _experiment_by_name(store: Store, name: str) -> str:
+    try:
+        found = store.client.get_experiment_by_name(name)
+    except Exception as error:
+        raise store_error(store, f"find the experiment '{name}'", error) from error
+    if found is None:
+        raise StoreError(f"The tracking store {store.uri} has no experiment '{name}'. See `mlflow experiments search`.")
+    return str(found.experiment_id)
+
+
+def _unknown_run(store: Store, run_id: str, error: BaseException) -> StoreError:
+    if "not found" in str(error) or "Invalid run id" in str(error):
+        return StoreError(
+            f"The tracking store {store.uri} has no run '{run_id}'. Take the id from the run's page in the UI, and "
+            "check that MLFLOW_TRACKING_URI names the store that it was written to."
+        )
+    return error if isinstance(error, StoreError) else store_error(store, f"read the run {run_id}", error)
+
+
+def _search(store: Store, experiment_ids: list[str] | None, where: str) -> list[Any]:
+    try:
+        return search_runs(store, experiment_ids, where)
+    except Exception as error:
+        raise store_error(store, f"search for runs with {where or 'no filter'}", error) from error
+
+
+def _records(store: Store, runs: list[Any], *, history: bool, predictions: bool) -> list[RunRecord]:
+    pairs = [(str(run.info.run_id), key) for run in runs if history for key in run.data.metrics]
+    try:
+        values = read_histories(store, pairs)
+    except Exception as error:
+        raise store_error(store, "read the metrics' history", error) from error
+    return [_build_record(store, run, values, predictions) for run in runs]
+
+
+def read_histories(store: Store, pairs: list[tuple[str, str]]) -> dict[tuple[str, str], dict[int, float]]:
+    """(run id, metric) -> step -> value; from a server several at a time. Raises what MLflow raises."""
+
+    def read(pair: tuple[str, str]) -> dict[int, float]:
+        points = sorted(store.client.get_metric_history(*pair), key=lambda point: point.timestamp)
+        return {int(point.step): _restored(point.value) for point in points}
+
+    if not store.is_remote:
+        return {pair: read(pair) for pair in pairs}
+    with ThreadPoolExecutor(REMOTE_READERS) as pool:
+        return dict(zip(pairs, pool.map(read, pairs), strict=True))
+
+
+def _restored(value: float) -> float:
+    return math.copysign(math.inf, value) if abs(value) > LARGEST else float(value)
+
+
+def _build_record(
+    store: Store, run: Any, values: dict[tuple[str, str], dict[int, float]], predictions: bool
+) -> RunRecord:
+    info, tags = run.info, dict(run.data.tags)
+    columns = {key: values[info.run_id, key] for key in sorted(run.data.metrics) if (info.run_id, key) in values}
+    return RunRecord(
+        run_id=str(info.run_id),
+        name=info.run_name or "",
+        status=str(info.status),
+        experiment_id=str(info.experiment_id),
+        parent=tags.get("mlflow.parentRunId"),
+        kind=tags.get("muralab.kind", ""),
+        recipe=tags.get("muralab.recipe", ""),
+        part=tags.get("muralab.part", ""),
+        params=dict(run.data.params),
+        metrics={key: _restored(value) for key, value in run.data.metrics.items()},
+        tags=tags,
+        history=pd.DataFrame(columns).rename_axis(index="step").sort_index(),
+        predictions=StoredPredictions(store, str(info.run_id)) if predictions else {},
+        started_s=(info.start_time or 0) / 1000,
+        ended_s=info.end_time / 1000 if info.end_time else None,
+    )

@@ -1,0 +1,171 @@
+"""Starting runs, adopting the run of `mlflow run`, and closing runs whose process died."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from muralab.errors import StoreError
+from muralab.tracking.process import commit_tag, is_gone, process_tags
+from muralab.tracking.store import Store, shorten, store_error
+
+MAX_TAG_CHARACTERS = 8000
+PAGE = 1000
+DEFAULT_EXPERIMENT = "Default"
+CLOSED_AFTER = "the process was gone"
+
+
+def start_run(
+    store: Store,
+    *,
+    experiment: str | None = None,
+    kind: str,
+    name: str,
+    tags: Mapping[str, object] | None = None,
+    parent: str | None = None,
+) -> str:
+    """Create a run with status RUNNING and return its id.
+
+    Args:
+        store: where.
+        experiment: its name, created where it is missing; None: the parent's, or `Default`.
+        kind: tune, trial, train, evaluate, explore, predict or report.
+        name: shown in the UI.
+        tags: added to those of the process.
+        parent: the run under which it is nested, always in the parent's experiment.
+
+    Raises:
+        StoreError: the store failed, or the parent is unknown.
+    """
+    experiment_id = experiment_of(store, parent) if parent else experiment_id_of(store, experiment)
+    try:
+        run = store.client.create_run(experiment_id, tags=run_tags(kind, tags, parent), run_name=name)
+    except Exception as error:
+        raise store_error(store, f"start the run '{name}'", error) from error
+    return str(run.info.run_id)
+
+
+def adopt_run(store: Store, run_id: str, tags: Mapping[str, object] | None = None, *, kind: str = "tune") -> str:
+    """Make the run that `mlflow run` has created ours: the process's tags, status RUNNING; what it holds stays.
+
+    Raises:
+        StoreError: the run is unknown.
+    """
+    from mlflow.entities import RunTag
+
+    process = {key: value for key, value in process_tags().items() if not key.startswith("mlflow.")}
+    own = {"muralab.kind": kind} | process | clean_tags(tags or {})
+    try:
+        held = store.client.get_run(run_id).data.tags
+        new = own | ({} if "mlflow.source.git.commit" in held else commit_tag())
+        store.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in new.items()])
+        store.client.update_run(run_id, status="RUNNING")
+    except Exception as error:
+        raise store_error(store, f"go on with the run {run_id}", error) from error
+    return run_id
+
+
+def experiment_of(store: Store, run_id: str) -> str:
+    """The id of the experiment that holds a run."""
+    try:
+        return str(store.client.get_run(run_id).info.experiment_id)
+    except Exception as error:
+        raise store_error(store, f"find the run {run_id}", error) from error
+
+
+def experiment_id_of(store: Store, name: str | None) -> str:
+    """The id of an experiment, created where it is missing; a local one keeps artifacts beside the database."""
+    name = name or DEFAULT_EXPERIMENT
+    try:
+        found = store.client.get_experiment_by_name(name)
+        if found is None:
+            return _create_experiment(store, name)
+    except Exception as error:
+        raise store_error(store, f"find or create the experiment '{name}'", error) from error
+    if found.lifecycle_stage != "active":
+        raise StoreError(
+            f"The experiment '{name}' of {store.uri} is deleted. Restore it (`mlflow experiments restore "
+            f"--experiment-id {found.experiment_id}`) or give another name."
+        )
+    return str(found.experiment_id)
+
+
+def _create_experiment(store: Store, name: str) -> str:
+    location = None
+    if store.sqlite_path is not None:  # MLflow's default is relative to whoever creates it
+        folder = re.sub(r"[^\w.-]+", "-", name).strip(".-") or "experiment"
+        location = (store.sqlite_path.parent / "mlruns" / folder).as_uri()
+    try:
+        return str(store.client.create_experiment(name, artifact_location=location))
+    except Exception:
+        found = store.client.get_experiment_by_name(name)  # another process was quicker
+        if found is None:
+            raise
+        return str(found.experiment_id)
+
+
+def run_tags(kind: str, tags: Mapping[str, object] | None = None, parent: str | None = None) -> dict[str, str]:
+    """All tags of a new run: of its kind, its process, its parent, and the caller's own."""
+    nested = {"mlflow.parentRunId": parent, "muralab.parent": parent} if parent else {}
+    return {"muralab.kind": kind} | process_tags() | nested | clean_tags(tags or {})
+
+
+def clean_tags(tags: Mapping[str, object]) -> dict[str, str]:
+    """Tags as MLflow takes them: strings of at most 8,000 characters, a longer one marked as shortened."""
+    return {key: shorten(str(value), MAX_TAG_CHARACTERS) for key, value in tags.items()}
+
+
+def close_dead_runs(store: Store, experiment_ids: Sequence[str] | None = None) -> list[str]:
+    """Set to KILLED the runs that are RUNNING in name only: started on this host by a process that is gone.
+
+    Runs of other hosts, of other pid namespaces (containers) and of living processes are left alone.
+
+    Args:
+        store: where to look.
+        experiment_ids: in which experiments; None: all.
+
+    Returns:
+        The ids of the runs that were closed.
+    """
+    host = socket.gethostname().replace("'", "")
+    where = f"attributes.status = 'RUNNING' and tags.`muralab.host` = '{host}'"
+    closed = []
+    try:
+        for run in search_runs(store, experiment_ids, where):
+            if is_gone(run.data.tags):
+                store.client.set_tag(run.info.run_id, "muralab.closed_after", CLOSED_AFTER)
+                store.client.set_terminated(run.info.run_id, status="KILLED")
+                closed.append(str(run.info.run_id))
+    except Exception as error:
+        raise store_error(store, "close the runs of dead processes", error) from error
+    return closed
+
+
+def search_runs(store: Store, experiment_ids: Sequence[str] | None, where: str) -> list[Any]:
+    """Every run that matches, oldest first, however many pages that takes; raises what MLflow raises."""
+    if experiment_ids is None:
+        experiment_ids = _all_experiments(store)
+    found: list[Any] = []
+    token: str | None = None
+    while experiment_ids:
+        page = store.client.search_runs(
+            list(experiment_ids), where, max_results=PAGE, order_by=["attributes.start_time ASC"], page_token=token
+        )
+        found.extend(page)
+        token = page.token
+        if not token:
+            break
+    return found
+
+
+def _all_experiments(store: Store) -> list[str]:
+    found: list[str] = []
+    token: str | None = None
+    while True:
+        page = store.client.search_experiments(max_results=PAGE, page_token=token)
+        found.extend(str(experiment.experiment_id) for experiment in page)
+        token = page.token
+        if not token:
+            return found

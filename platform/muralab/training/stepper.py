@@ -1,0 +1,219 @@
+"""The steps of one phase: what is optimised, on which inputs, and the averaged weights that are judged.
+
+B images of a batch, S their side in px, D pooled features, M validation images.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, cast
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from muralab.training.checkpoint import fill_optimiser, optimiser_tensors, with_prefix, without_prefix
+from muralab.training.features import Features
+from muralab.training.network import Network
+from muralab.training.phases import Phase, parameter_groups, set_modes
+
+if TYPE_CHECKING:
+    from muralab.data.loader import Batch
+
+LOWEST_RATE = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What holds in both phases."""
+
+    seed: int = 0
+    device: str = "cpu"
+    amp: bool = False
+    """bfloat16 autocast."""
+    ema_decay: float = 0.99
+    """Of the averaged weights that are judged and kept; 0 judges the raw weights."""
+    clip_norm: float = 1.0
+    """Largest norm of the gradient; 0 leaves it alone."""
+    class_weighting: bool = True
+    """Weigh the loss by the inverse class frequency."""
+    objective: str = "val_study_auroc"
+    """The validation metric, up is good, that chooses the best epoch and stops a phase early."""
+
+
+class TrainingData(Protocol):
+    """What a phase asks of the data."""
+
+    labels: np.ndarray
+    """0 or 1 of each training image, [N]."""
+    batch_size: int
+
+    def batches(self, phase: str, epoch: int) -> Generator[Batch]:
+        """Augmented training batches of one epoch, a generator."""
+
+    def features(self, network: Network) -> Features:
+        """Pooled features of the frozen backbone."""
+
+
+def rate_factor(step: int, *, n_steps: int, n_warmup: int, schedule: str) -> float:
+    """The learning rate at a step, as a fraction of the phase's peak.
+
+    Args:
+        step: from 0.
+        n_steps: of the whole phase.
+        n_warmup: of them rise linearly.
+        schedule: `cosine` or `constant`.
+    """
+    if step < n_warmup:
+        return LOWEST_RATE + (1 - LOWEST_RATE) * step / n_warmup
+    if schedule == "constant":
+        return 1.0
+    progress = (step - n_warmup) / max(1, n_steps - n_warmup)
+    return LOWEST_RATE + (1 - LOWEST_RATE) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
+
+
+class Stepper:
+    """Optimiser, schedule and averaged weights of one phase.
+
+    Where only the head trains, the optimised module is the head and its inputs are cached features; otherwise it is the
+    whole network and its inputs are pictures. Nothing else differs between the two.
+    """
+
+    def __init__(
+        self, network: Network, name: str, phase: Phase, data: TrainingData, settings: Settings, *, features: bool
+    ) -> None:
+        from timm.utils import ModelEmaV3
+
+        self.network, self.name, self.phase, self.data, self.settings = network, name, phase, data, settings
+        # The statistics of a frozen BatchNorm that follow the batches change the features: no cache then.
+        self.features = data.features(network) if features and phase.frozen_batchnorm == "eval" else None
+        self.module: nn.Module = network if self.features is None else network.head
+        self.optimiser = torch.optim.AdamW(parameter_groups(network, phase), lr=phase.lr, fused=True)
+        self.peaks = [group["lr"] for group in self.optimiser.param_groups]
+        self.n_steps = 0
+        self.ema = ModelEmaV3(self.module, decay=settings.ema_decay, use_warmup=True) if settings.ema_decay else None
+        self.validation_features = (
+            None if self.features is None else torch.from_numpy(np.array(self.features.validation)).to(settings.device)
+        )
+        frequency = float(np.mean(data.labels))
+        weights = (2 * frequency, 2 * (1 - frequency)) if settings.class_weighting else (1.0, 1.0)
+        self.class_weights = torch.tensor(weights, device=settings.device)
+        self.judged = self._judged()
+
+    def _judged(self) -> Network:
+        if self.ema is None:
+            return self.network
+        if self.features is None:
+            return cast(Network, self.ema.module)
+        parts = self.network
+        return Network(
+            backbone=parts.backbone,
+            pool=parts.pool,
+            head=self.ema.module,
+            channels=parts.channels,
+            mean=parts.mean,
+            std=parts.std,
+        )
+
+    @property
+    def lr(self) -> float:
+        """The head's present learning rate."""
+        return float(max(group["lr"] for group in self.optimiser.param_groups))
+
+    def train_epoch(self, epoch: int) -> tuple[float, float]:
+        """One pass over the training images; returns the unweighted loss and the accuracy at 0.5."""
+        settings = self.settings
+        torch.manual_seed(
+            int(np.random.SeedSequence([settings.seed, zlib.crc32(self.name.encode()), epoch]).generate_state(1)[0])
+        )
+        set_modes(self.network, self.phase)
+        sums = torch.zeros(3, device=settings.device)  # loss, right answers, images: fetched once an epoch
+        batches = self._inputs(epoch)
+        per_epoch = max(1, -(-len(self.data.labels) // self.data.batch_size))
+        with closing(batches):
+            for i, (inputs, labels) in enumerate(batches):
+                self._set_rate((epoch - 1) * per_epoch + min(i, per_epoch - 1), per_epoch)
+                sums += self._step(inputs, labels)
+        loss, right, n_images = sums.tolist()
+        return loss / n_images, right / n_images
+
+    def _inputs(self, epoch: int) -> Generator[tuple[torch.Tensor, torch.Tensor]]:
+        device = self.settings.device
+        if self.features is None:
+            with closing(self.data.batches(self.name, epoch)) as batches:
+                for batch in batches:
+                    yield _to(batch.images, device), _to(batch.labels, device)
+            return
+        view = self.features.train[(epoch - 1) % len(self.features.train)]
+        order = np.random.default_rng([self.settings.seed, 1, epoch]).permutation(len(self.data.labels))
+        n_batches = max(1, len(order) // self.data.batch_size)
+        for rows in np.array_split(order, n_batches):
+            yield (
+                _to(torch.from_numpy(view[rows]), device),
+                _to(torch.from_numpy(self.data.labels[rows]).float(), device),
+            )
+
+    def _set_rate(self, step: int, per_epoch: int) -> None:
+        factor = rate_factor(
+            step,
+            n_steps=self.phase.epochs * per_epoch,
+            n_warmup=round(self.phase.warmup_epochs * per_epoch),
+            schedule=self.phase.schedule,
+        )
+        for group, peak in zip(self.optimiser.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * factor
+
+    def _step(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        settings = self.settings
+        with torch.autocast(settings.device, dtype=torch.bfloat16, enabled=settings.amp):
+            logits = self.module(inputs).float().flatten()
+        losses = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+        self.optimiser.zero_grad(set_to_none=True)
+        (losses * self.class_weights[labels.long()]).mean().backward()  # type: ignore[no-untyped-call]
+        if settings.clip_norm:
+            trained = [p for group in self.optimiser.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(trained, settings.clip_norm, foreach=True)
+        self.optimiser.step()
+        self.n_steps += 1
+        if self.ema is not None:
+            self.ema.update(self.module, step=self.n_steps)
+        with torch.no_grad():
+            right = ((logits > 0) == (labels > 0.5)).sum()
+            return torch.stack([losses.sum(), right, torch.full_like(right, len(labels))])
+
+    def judged_state(self) -> dict[str, torch.Tensor]:
+        """The averaged weights: the head's alone (names from `head.`) where the backbone is frozen."""
+        state = self.judged.state_dict()
+        return state if self.features is None else {k: v for k, v in state.items() if k.startswith("head.")}
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything that a resumed phase needs: live and averaged weights, the optimiser's moments, steps taken."""
+        averaged = {} if self.ema is None else with_prefix("ema", self.ema.module.state_dict())
+        return {
+            **with_prefix("module", self.module.state_dict()),
+            **averaged,
+            **with_prefix("optimiser", optimiser_tensors(self.optimiser)),
+            "n_steps": torch.tensor(self.n_steps),
+        }
+
+    def load_state(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Go on where `state` was taken."""
+        self.module.load_state_dict(without_prefix("module", tensors))
+        if self.ema is not None:
+            self.ema.module.load_state_dict(without_prefix("ema", tensors))
+        fill_optimiser(self.optimiser, without_prefix("optimiser", tensors))
+        self.n_steps = int(tensors["n_steps"])
+
+    def finish(self) -> None:
+        """Hand the averaged weights to the network, for the next phase to start from."""
+        if self.ema is not None:
+            self.module.load_state_dict(self.ema.module.state_dict())
+
+
+def _to(values: torch.Tensor, device: str) -> torch.Tensor:
+    return values.pin_memory().to(device, non_blocking=True) if device == "cuda" else values

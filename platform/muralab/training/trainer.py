@@ -1,0 +1,198 @@
+"""Two-phase training as a generator: it yields one `EpochResult` an epoch and its caller does everything else.
+
+The fixed order of an epoch: train every batch, judge the averaged weights, keep the best, write the checkpoint, yield.
+The checkpoint is complete before each yield, so a caller may stop anywhere (`contextlib.closing`) and a later call with
+the same folder goes on behind the last epoch that it yielded.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from muralab.errors import DivergedError, MemoryExceededError, SettingsError
+from muralab.training.checkpoint import read_tensors, write_tensors
+from muralab.training.network import Network
+from muralab.training.phases import Phase, freeze, head_alone
+from muralab.training.stepper import Settings, Stepper, TrainingData
+
+PHASES = ("upper", "full")
+LAST = "last.safetensors"
+
+
+def best_name(phase: str) -> str:
+    """The file that holds a phase's best weights."""
+    return f"best_{phase}.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochResult:
+    """One epoch, trained and judged."""
+
+    phase: str
+    epoch: int
+    """Within the phase, from 1."""
+    global_epoch: int
+    """Over both phases, from 1."""
+    lr: float
+    train_loss: float
+    """Unweighted binary cross-entropy of the augmented training images, averaged over the epoch as it trained."""
+    train_accuracy: float
+    """At 0.5, image level, likewise."""
+    validation: dict[str, float]
+    """What `validate` returned."""
+    seconds: float
+    best: bool
+    """Whether this is the phase's best epoch so far."""
+    ends_phase: bool
+
+    def metrics(self) -> dict[str, float]:
+        """Everything that is logged for this epoch, flat."""
+        return {
+            "train_loss": self.train_loss,
+            "train_accuracy": self.train_accuracy,
+            **self.validation,
+            "phase": float(PHASES.index(self.phase) + 1),
+            "lr": self.lr,
+            "epoch_seconds": self.seconds,
+        }
+
+
+Validate = Callable[[Network, torch.Tensor | None], Mapping[str, float]]
+"""(network to judge, pooled validation features [M, D] where the backbone is frozen) -> metrics."""
+
+
+def train(
+    network: Network,
+    phases: Mapping[str, Phase],
+    data: TrainingData,
+    *,
+    settings: Settings,
+    validate: Validate,
+    folder: Path,
+) -> Generator[EpochResult]:
+    """Train a network through its phases, from the start or from the folder's checkpoint.
+
+    Args:
+        network: on its device, with its starting weights; afterwards it holds the last epoch's averaged weights.
+        phases: name -> phase, in order.
+        data: batches of an epoch, and features where the backbone is frozen.
+        settings: what holds in both phases.
+        validate: judges the averaged weights.
+        folder: for `last.safetensors` and each phase's best weights.
+
+    Yields:
+        One result an epoch. Those of a resumed run come from its checkpoint first, as they were.
+
+    Raises:
+        MemoryExceededError: the device's memory does not hold a step.
+        SettingsError: the objective is none of the metrics that `validate` returns.
+    """
+    tensors, state = read_tensors(folder / LAST) if (folder / LAST).exists() else ({}, {})
+    history = [EpochResult(**row) for row in state.get("history", [])]
+    yield from history
+    for name, phase in phases.items():
+        if phase.epochs == 0:
+            continue
+        done = [row for row in history if row.phase == name]
+        resumed = tensors if done and history[-1].phase == name else {}
+        if done and not resumed:
+            continue  # a later phase's checkpoint holds the whole network
+        yield from _run_phase(network, name, phase, data, settings, validate, folder, history, resumed)
+
+
+def _run_phase(
+    network: Network,
+    name: str,
+    phase: Phase,
+    data: TrainingData,
+    settings: Settings,
+    validate: Validate,
+    folder: Path,
+    history: list[EpochResult],
+    resumed: dict[str, torch.Tensor],
+) -> Iterator[EpochResult]:
+    with _memory_errors():
+        names = freeze(network, phase)
+        stepper = Stepper(network, name, phase, data, settings, features=head_alone(names))
+        if resumed:
+            stepper.load_state(resumed)
+    scores = [row.validation[settings.objective] for row in history if row.phase == name]
+    for epoch in range(len(scores) + 1, phase.epochs + 1):
+        if _out_of_patience(scores, phase.patience):
+            break
+        started = time.perf_counter()
+        with _memory_errors():
+            loss, accuracy = stepper.train_epoch(epoch)
+            _check_finite(loss, name, epoch, phase)
+            metrics = dict(validate(stepper.judged, stepper.validation_features))
+        score = _score(metrics, settings.objective)
+        best = not any(score <= other for other in scores)
+        scores.append(score)
+        result = EpochResult(
+            phase=name,
+            epoch=epoch,
+            global_epoch=len(history) + 1,
+            lr=stepper.lr,
+            train_loss=loss,
+            train_accuracy=accuracy,
+            validation=metrics,
+            seconds=time.perf_counter() - started,
+            best=best,
+            ends_phase=epoch == phase.epochs or _out_of_patience(scores, phase.patience),
+        )
+        history.append(result)
+        if best:
+            write_tensors(folder / best_name(name), stepper.judged_state(), {"epoch": epoch, "score": score})
+        write_tensors(folder / LAST, stepper.state(), {"history": [asdict(row) for row in history]})
+        yield result
+    stepper.finish()
+
+
+def _check_finite(loss: float, name: str, epoch: int, phase: Phase) -> None:
+    if not math.isfinite(loss):
+        raise DivergedError(
+            f"Training diverged: the loss is {loss} in epoch {epoch} of the {name} phase at {name}.lr={phase.lr:g}. "
+            f"Lower {name}.lr, lengthen {name}.warmup_epochs, or set clip_norm."
+        )
+
+
+def _score(metrics: Mapping[str, float], objective: str) -> float:
+    if objective not in metrics:
+        raise SettingsError(f"objective={objective}: expected one of {', '.join(sorted(metrics))}.")
+    value = metrics[objective]
+    return -math.inf if np.isnan(value) else value
+
+
+def _out_of_patience(scores: list[float], patience: int) -> bool:
+    if not patience or len(scores) <= patience:
+        return False
+    return len(scores) - 1 - int(np.argmax(scores)) >= patience
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        first = str(error).splitlines()[0]
+        raise MemoryExceededError(
+            f"The GPU's memory does not hold this trial ({first}). Give a smaller batch_size or image_size, or a "
+            "larger gpus_per_trial so that fewer trials share the GPU."
+        ) from error
+
+
+def trained_state(folder: Path) -> tuple[str, dict[str, torch.Tensor], dict[str, Any]]:
+    """The best weights of the last phase that ran: phase, tensors (the head's alone after a frozen phase), state."""
+    for phase in reversed(PHASES):
+        if (folder / best_name(phase)).exists():
+            return (phase, *read_tensors(folder / best_name(phase)))
+    raise SettingsError(f"{folder} holds no trained weights: no epoch ended there.")

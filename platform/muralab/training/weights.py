@@ -1,0 +1,147 @@
+"""Pretrained weights: found once as a local file, quickly, or refused with the offline way out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from muralab.errors import WeightsError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+PROBE_TIMEOUT_S = 4.0
+CLASSIFIER_PREFIXES = ("fc.", "classifier.", "head.", "AuxLogits.", "last_linear.")
+
+
+def resolve_weights(weights: str, timm_name: str, *, probe_timeout_s: float = PROBE_TIMEOUT_S) -> Path | None:
+    """What the user asked for, as a local file.
+
+    Args:
+        weights: `auto` (timm's ImageNet weights, from its cache or its hub), `none`, or a file's path.
+        timm_name: the network with its weights' tag, `inception_v3.tf_in1k`.
+        probe_timeout_s: seconds after which an unreachable hub is given up.
+
+    Returns:
+        The file, or None for random weights.
+
+    Raises:
+        WeightsError: the file is missing, or the hub cannot be reached and its cache is empty.
+    """
+    if weights == "none":
+        return None
+    if weights == "auto":
+        return _from_hub(timm_name, probe_timeout_s)
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise WeightsError(
+            f"weights={weights}: there is no such file. Expected a state dict of timm's '{timm_name.split('.')[0]}' "
+            "as safetensors or .pth; or give weights=auto (download) or weights=none (random)."
+        )
+    return path.resolve()
+
+
+def _from_hub(timm_name: str, probe_timeout_s: float) -> Path:
+    import huggingface_hub
+    import requests
+    import timm
+
+    config = timm.get_pretrained_cfg(timm_name)
+    repository = getattr(config, "hf_hub_id", None)
+    if not repository:
+        raise WeightsError(f"timm names no weights for '{timm_name}'. Give weights=<path of a state dict>.")
+    cached = huggingface_hub.try_to_load_from_cache(repository, "model.safetensors")
+    if isinstance(cached, str):
+        return Path(cached)
+    try:
+        # The hub's own client retries for the best part of a minute; one short question tells whether it is worth it.
+        requests.head(huggingface_hub.constants.ENDPOINT, timeout=probe_timeout_s, allow_redirects=False)
+        return Path(huggingface_hub.hf_hub_download(repository, "model.safetensors", etag_timeout=probe_timeout_s))
+    except Exception as error:
+        raise WeightsError(
+            f"The ImageNet weights '{repository}' are not on this machine and their hub cannot be reached "
+            f'({type(error).__name__}). Where there is a network, run `python -c "import timm; '
+            f"timm.create_model('{timm_name}', pretrained=True)\"` and copy the file `model.safetensors` from its "
+            "cache here, then give weights=<its path>; or train from random weights with weights=none."
+        ) from error
+
+
+def file_digest(path: Path) -> str:
+    """The file's SHA-256, its first 16 hexadecimal digits."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()[:16]
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """A state dict from safetensors or a tensors-only .pth, floating point as float32.
+
+    Raises:
+        WeightsError: the file is neither.
+    """
+    import torch
+
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = state.get("state_dict", state)
+    except Exception as error:
+        raise WeightsError(f"{path} is not a state dict in safetensors or .pth form ({error}).") from error
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def load_backbone(backbone: nn.Module, path: Path) -> None:
+    """Fill a backbone from a file of ImageNet weights; the classifier in the file, if any, is left out.
+
+    Raises:
+        WeightsError: a tensor is missing, unknown or of another shape.
+    """
+    wanted = backbone.state_dict()
+    state = {k: v for k, v in read_state(path).items() if k in wanted or not k.startswith(CLASSIFIER_PREFIXES)}
+    for key, value in wanted.items():  # older files lack BatchNorm's batch counter
+        if key.endswith("num_batches_tracked"):
+            state.setdefault(key, value)
+    missing = sorted(set(wanted) - set(state))
+    unknown = sorted(set(state) - set(wanted))
+    misfit = sorted(k for k in set(state) & set(wanted) if state[k].shape != wanted[k].shape)
+    if missing or unknown or misfit:
+        parts = [
+            f"{len(names)} {word} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            for word, names in (("missing", missing), ("unknown", unknown), ("of another shape", misfit))
+            if names
+        ]
+        raise WeightsError(
+            f"The weights in {path} do not fit the recipe's backbone: tensors {'; '.join(parts)}. "
+            "Give the state dict of the same timm network, weights=auto or weights=none."
+        )
+    backbone.load_state_dict(state, strict=True)
+
+
+def settle_batchnorm(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
+    """Set BatchNorm's statistics by a pass over images uint8 [B, S, S].
+
+    A deep network with random weights and untrained statistics has activations beyond 1e10 in evaluation mode, so a
+    frozen random backbone needs this before its features mean anything.
+    """
+    import torch
+    from torch import nn
+
+    layers = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain average over the batches
+    training = network.training
+    network.train()
+    with torch.no_grad():
+        for images in batches:
+            network(images)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    network.train(training)

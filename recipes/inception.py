@@ -1,0 +1,76 @@
+"""InceptionV3 with ImageNet weights and three dense layers: 30 epochs of the upper layers, then 70 of the whole.
+
+Source: the wrist study's third model (docs/study.md): output layer removed, global max pooling, dense 1, dense 2 of the
+same width, output unit. The study's figures (wrist, image level, at 0.5): validation accuracy 0.703 after the upper
+phase, 0.552 after the full phase (test 0.576). Its rates are not stated; ours are searched around 3e-4 with warm-up.
+
+Run it alone: mlflow run . -e train -P recipe=inception -P part=wrist -P data=<MURA-v1.1>
+Expected on MURA: not measured. On the demo and on FracAtlas hands: docs/results.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import timm
+from torch import nn
+
+from muralab.recipe import HEAD_ONLY, Augment, LogUniform, Network, Phase, Recipe, Uniform
+
+FEATURES = 2048
+
+
+def build_with_head(build_head: Callable[[], nn.Module]) -> Network:
+    """InceptionV3 without its classifier, global max pooling, and a head [B, 2048] -> [B, 1].
+
+    The backbone is made first, so that with one seed it is the same whatever the head: its features can be shared.
+    """
+    backbone = timm.create_model("inception_v3", pretrained=False, num_classes=0, global_pool="")
+    pool = nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten())
+    return Network(backbone=backbone, pool=pool, head=build_head(), channels=3, mean=0.5, std=0.5)
+
+
+def build(*, image_size: int, width: int = 128, dropout: float = 0.2) -> Network:
+    """The network; it takes squares from 75 px, so `image_size` is not used."""
+    del image_size
+    return build_with_head(
+        lambda: nn.Sequential(
+            nn.Linear(FEATURES, width),
+            nn.ReLU(),
+            nn.Linear(width, width),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(width, 1),
+        )
+    )
+
+
+RECIPE = Recipe(
+    build=build,
+    summary="InceptionV3",
+    image_size=299,
+    batch_size=32,
+    model={"width": 128, "dropout": 0.2},
+    pretrained="inception_v3.tf_in1k",
+    upper=Phase(epochs=30, lr=1e-3, trains=HEAD_ONLY, warmup_epochs=1),
+    full=Phase(epochs=70, lr=3e-4, backbone_lr_factor=0.3, warmup_epochs=1, patience=20),
+    augment=Augment(zoom=0.15, rotate_degrees=20, shift=0.1, contrast=0.2),
+    search={
+        "full.lr": LogUniform(5e-5, 2e-3),
+        "augment.zoom": Uniform(0.0, 0.3),
+        "augment.rotate_degrees": Uniform(0.0, 40.0),
+        "augment.shift": Uniform(0.0, 0.2),
+        "augment.contrast": Uniform(0.0, 0.4),
+    },
+    demo={
+        "image_size": 112,
+        "batch_size": 16,
+        "upper.epochs": 6,
+        "full.epochs": 4,
+        "full.lr": 5e-4,
+        "full.backbone_lr_factor": 1.0,
+        "full.warmup_epochs": 0.5,
+        "feature_views": 2,
+        "ema_decay": 0.97,
+    },
+)

@@ -1,0 +1,239 @@
+"""The one preprocessing: what it reads and refuses, and that every wrapping of the same pixels gives one square."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from muralab.data.pixels import decode, decode_picture, read_square, to_square
+from muralab.errors import ImageError
+
+GREY = np.random.default_rng(0).integers(0, 256, (40, 60), dtype=np.uint8)
+
+
+def encoded(image: Image.Image | np.ndarray, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def dicom(pixels: np.ndarray, *, syntax: str = "1.2.840.10008.1.2.1", **attributes: object) -> bytes:
+    from pydicom.dataset import Dataset, FileMetaDataset
+
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
+    dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.BitsAllocated = dataset.BitsStored = pixels.dtype.itemsize * 8
+    dataset.HighBit, dataset.SamplesPerPixel = dataset.BitsStored - 1, 1
+    dataset.PixelRepresentation, dataset.PhotometricInterpretation = 0, "MONOCHROME2"
+    dataset.PixelData = pixels.tobytes()
+    dataset["PixelData"].VR = "OW"
+    for name, value in attributes.items():
+        setattr(dataset, name, value)
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def bomb_png(width: int = 30_000, height: int = 30_000) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(64))) + chunk(b"IEND", b"")
+    )
+
+
+def test_grey_png_is_read_as_it_is():
+    np.testing.assert_array_equal(decode(encoded(GREY)), GREY)
+
+
+def test_grey_wrapped_as_rgb_is_the_same_and_not_a_colour_photo():
+    picture = decode_picture(encoded(np.dstack([GREY] * 3)))
+    np.testing.assert_array_equal(picture.grey, GREY)
+    assert picture.colour_spread == 0
+
+
+def test_a_colour_photo_is_seen_as_one():
+    photo = np.random.default_rng(1).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    assert decode_picture(encoded(photo)).colour_spread > 50
+
+
+def test_sixteen_bits_are_scaled_by_their_full_range():
+    wide = (GREY.astype(np.uint16)) * 257
+    np.testing.assert_array_equal(decode(encoded(wide)), GREY)
+    assert decode(encoded(np.full((20, 20), 4095, np.uint16))).max() == 16
+
+
+def test_transparency_shows_black():
+    rgba = np.dstack([GREY] * 3 + [np.zeros_like(GREY)])
+    rgba[:20, :, 3] = 255
+    grey = decode(encoded(rgba))
+    np.testing.assert_array_equal(grey[:20], GREY[:20])
+    assert grey[20:].max() == 0
+
+
+def test_palette_becomes_luma():
+    image = Image.fromarray(np.dstack([GREY // 16 * 16] * 3)).convert("P", palette=Image.Palette.ADAPTIVE)
+    np.testing.assert_allclose(decode(encoded(image)), GREY // 16 * 16, atol=1)
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_exif_orientation_of_a_jpeg_is_applied(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    plain = decode(encoded(GREY, "JPEG"))
+    turned = {3: plain[::-1, ::-1], 6: np.rot90(plain, -1), 8: np.rot90(plain)}
+    np.testing.assert_array_equal(decode(encoded(GREY, "JPEG", exif=exif)), turned[orientation])
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1"])
+def test_dicom_and_png_of_the_same_pixels_are_equal(syntax):
+    np.testing.assert_array_equal(decode(dicom(GREY, syntax=syntax)), GREY)
+
+
+def test_monochrome1_is_inverted():
+    np.testing.assert_array_equal(decode(dicom(GREY, PhotometricInterpretation="MONOCHROME1")), 255 - GREY)
+
+
+def test_twelve_stored_bits_fill_the_grey_scale():
+    stored = GREY.astype(np.uint16) * 16
+    expected = np.rint(stored / 4095 * 255)
+    np.testing.assert_array_equal(decode(dicom(stored, BitsStored=12, HighBit=11)), expected)
+
+
+def test_dicom_window_is_applied_after_the_rescale():
+    stored = GREY.astype(np.uint16)
+    grey = decode(dicom(stored, RescaleSlope=2, RescaleIntercept=-100, WindowCenter=100.5, WindowWidth=201))
+    np.testing.assert_allclose(grey, np.clip((stored * 2.0 - 100) / 200, 0, 1) * 255, atol=0.51)
+
+
+@pytest.mark.parametrize("name", ["WindowCenter", "RescaleSlope", "VOILUTSequence"])
+def test_empty_attributes_count_as_absent(name):
+    empty = [] if name == "VOILUTSequence" else None
+    np.testing.assert_array_equal(decode(dicom(GREY, **{"WindowWidth": None, name: empty})), GREY)
+
+
+def test_signed_dicom_uses_the_signed_range():
+    stored = (GREY.astype(np.int32) * 257 - 32768).astype(np.int16)
+    np.testing.assert_allclose(decode(dicom(stored, PixelRepresentation=1)), GREY, atol=1)
+
+
+def test_negative_rescale_inverts():
+    np.testing.assert_array_equal(decode(dicom(GREY, RescaleSlope=-1, RescaleIntercept=255)), 255 - GREY)
+
+
+def test_square_keeps_proportions_and_pads_with_black():
+    square = to_square(np.full((50, 100), 200, np.uint8), 64)
+    assert square.shape == (64, 64)
+    assert (square[16:48] == 200).all()
+    assert square[:16].max() == square[48:].max() == 0
+
+
+@pytest.mark.parametrize("shape", [(16, 4000), (4000, 16), (17, 16), (33, 33)])
+def test_square_takes_any_shape(shape):
+    assert to_square(np.ones(shape, np.uint8), 32).shape == (32, 32)
+
+
+def test_enlarging_keeps_the_grey_range():
+    assert to_square(GREY, 128).max() <= GREY.max()
+
+
+def test_read_square_names_the_reason_of_a_missing_file(tmp_path):
+    with pytest.raises(ImageError, match="No such file"):
+        read_square(tmp_path / "none.png", 32)
+
+
+def test_read_square_reads_a_file(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded(GREY))
+    np.testing.assert_array_equal(read_square(tmp_path / "a.png", 32), to_square(GREY, 32))
+
+
+def gif(frames: int) -> bytes:
+    images = [Image.fromarray(GREY), Image.fromarray(255 - GREY)][:frames]
+    return encoded(images[0], "GIF", save_all=True, append_images=images[1:])
+
+
+BAD = {
+    "zero bytes": (b"", "zero bytes"),
+    "text": (b"hello, this is no picture" * 20, "not a PNG, JPEG or DICOM"),
+    "1x1": (encoded(np.zeros((1, 1), np.uint8)), "1 x 1 px is too small"),
+    "truncated png": (encoded(GREY)[:-800], "broken or truncated PNG"),
+    "truncated jpeg": (encoded(to_square(GREY, 256), "JPEG")[:3000], "broken or truncated JPEG"),
+    "broken header": (encoded(GREY)[:20], "header cannot be read"),
+    "bomb": (bomb_png(), "too large"),
+    "large but no bomb": (bomb_png(9_000, 9_000), "9000 x 9000 px is too large, at most 50 million"),
+    "cmyk": (encoded(Image.new("CMYK", (40, 40)), "JPEG"), "CMYK colours are not read"),
+    "gif": (gif(1), "a GIF"),
+    "animated png": (
+        encoded(Image.fromarray(GREY), save_all=True, append_images=[Image.fromarray(255 - GREY)]),
+        "animated PNG",
+    ),
+    "tiff": (encoded(GREY, "TIFF"), "not a PNG, JPEG or DICOM"),
+    "text as dicom": (bytes(128) + b"DICM" + b"just some words " * 20, "DICOM"),
+    "multi-frame": (dicom(np.zeros((40, 60), np.uint8), NumberOfFrames=2), "multi-frame DICOM"),
+    "dicom bomb": (dicom(np.zeros((20, 20), np.uint8), Rows=30_000, Columns=30_000), "30000 x 30000 px is too large"),
+    "dicom too short": (dicom(np.zeros((20, 20), np.uint8), Rows=200), "broken DICOM"),
+    "dicom colour": (dicom(GREY, PhotometricInterpretation="PALETTE COLOR"), "only MONOCHROME1 and MONOCHROME2"),
+    "dicom window": (dicom(GREY, WindowCenter=10, WindowWidth=0), "impossible window"),
+    "dicom slope": (dicom(GREY, RescaleSlope=0, RescaleIntercept=0), "impossible rescale"),
+    "deflated": (dicom(GREY, syntax="1.2.840.10008.1.2.1.99"), "Deflated .* not read"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_bytes_are_refused_with_a_short_reason(name):
+    data, words = BAD[name]
+    with pytest.raises(ImageError, match=words) as caught:
+        decode(data)
+    assert len(str(caught.value)) < 200
+    assert "\n" not in str(caught.value)
+
+
+def test_dicom_without_pixels_is_said_to_be_encrypted_when_it_is():
+    import pydicom
+
+    dataset = pydicom.dcmread(io.BytesIO(dicom(GREY)))
+    del dataset.PixelData
+    dataset.EncryptedAttributesSequence = [pydicom.Dataset()]
+    buffer = io.BytesIO()
+    dataset.save_as(buffer)
+    with pytest.raises(ImageError, match="encrypted DICOM"):
+        decode(buffer.getvalue())
+
+
+def test_a_bomb_takes_no_memory():
+    import tracemalloc
+
+    tracemalloc.start()
+    with pytest.raises(ImageError):
+        decode(bomb_png())
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 2_000_000
+
+
+def outcome(data: bytes) -> object:
+    try:
+        return decode(data).dtype
+    except ImageError as error:
+        return len(str(error)) > 0
+
+
+def test_any_bytes_give_pixels_or_an_image_error():
+    rng = np.random.default_rng(0)
+    sources = [encoded(GREY), encoded(to_square(GREY, 64), "JPEG"), dicom(GREY)]
+    for turn in range(300):
+        data = bytearray(sources[turn % 3])
+        for position in rng.integers(0, min(len(data), 700), 1 + turn % 8):
+            data[position] = rng.integers(0, 256)
+        assert outcome(bytes(data)) in (np.uint8, True)

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from muralab.data.index import read_index
+from muralab.data.splits import PROTOCOLS, fingerprint, split_index
+from muralab.errors import DataError, SettingsError
+
+
+def _index(n_train: int = 200, n_valid: int = 40, positive_every: int = 4) -> pd.DataFrame:
+    """One study of two images a patient, in two parts."""
+    rows = []
+    for number in range(n_train + n_valid):
+        split, part = ("train" if number < n_train else "valid"), ("hand" if number % 10 < 3 else "wrist")
+        study = f"{split}/XR_{part.upper()}/patient{number:05d}/study1"
+        label = int(number % positive_every == 0)
+        rows += [(split, part, f"patient{number:05d}", study, f"{study}/image{i}.png", label, "") for i in (1, 2)]
+    return pd.DataFrame(rows, columns=["split", "part", "patient", "study", "image", "label", "path"])
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_no_patient_is_in_two_splits_and_no_image_is_lost(protocol):
+    index = _index()
+    splits = split_index(index, protocol=protocol)
+    patients = [set(table["patient"]) for _, table in splits.items()]
+    assert sum(map(len, patients)) == index["patient"].nunique()
+    assert sorted(image for _, table in splits.items() for image in table["image"]) == sorted(index["image"])
+
+
+@pytest.mark.parametrize(("protocol", "official"), [("valid-as-test", "test"), ("valid-as-validation", "validation")])
+def test_official_valid_plays_the_protocols_role(protocol, official):
+    tables = dict(split_index(_index(), protocol=protocol).items())
+    assert set(tables[official]["split"]) == {"valid"}
+    assert all(set(table["split"]) == {"train"} for name, table in tables.items() if name != official)
+
+
+def test_held_out_patients_have_the_pools_share_of_labels_and_parts():
+    validation = split_index(_index(), validation_fraction=0.2).validation
+    assert validation["patient"].nunique() == 40
+    assert validation["label"].mean() == pytest.approx(0.25)
+    assert (validation["part"] == "hand").mean() == pytest.approx(0.3, abs=0.05)
+
+
+def test_seed_decides_who_is_held_out():
+    index = _index()
+    first, again, other = (split_index(index, seed=seed) for seed in (1, 1, 2))
+    assert first.fingerprint == again.fingerprint != other.fingerprint
+    assert first.validation["image"].tolist() == again.validation["image"].tolist()
+
+
+def test_split_does_not_depend_on_the_order_of_rows():
+    index = _index()
+    assert split_index(index.sample(frac=1, random_state=0)).fingerprint == split_index(index).fingerprint
+
+
+def test_fingerprint_ignores_order_and_sees_every_column():
+    index = _index(20, 4)
+    base = fingerprint(index)
+    assert fingerprint(index[::-1]) == base
+    assert len(base) <= 36
+    for column in ("image", "label", "patient", "split"):
+        changed = index.astype({column: object})
+        changed.loc[len(index) - 1, column] = "x"
+        assert fingerprint(changed) != base
+
+
+def test_train_rows_of_patients_in_valid_are_left_out_with_a_warning():
+    index = _index()
+    index.loc[index["patient"] == "patient00003", "patient"] = "patient00210"
+    with pytest.warns(UserWarning, match=r"1 patients are in both .*patient00210.* 2 train images"):
+        splits = split_index(index)
+    assert "patient00210" not in set(splits.train["patient"]) | set(splits.validation["patient"])
+    assert "patient00210" in set(splits.test["patient"])
+
+
+def test_empty_class_names_split_class_and_counts():
+    index = _index()
+    index = index[(index["split"] == "train") | (index["label"] == 0)]
+    with pytest.raises(DataError, match=r"test split has no abnormal \(1\) image: 60 normal and 0 abnormal"):
+        split_index(index)
+
+
+def test_two_patients_of_a_class_are_enough(tiny_tree):
+    index = _index(40, 8, positive_every=1)
+    index.loc[~index["patient"].isin(["patient00001", "patient00002", "patient00041"]), "label"] = 0
+    assert all(table["label"].nunique() == 2 for _, table in split_index(index, validation_fraction=0.05).items())
+
+
+def test_unknown_protocol_offers_the_nearest():
+    with pytest.raises(SettingsError, match="Did you mean 'valid-as-validation'"):
+        split_index(_index(), protocol="valid_as_validation")
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, float("nan")])
+def test_impossible_fraction_is_refused(fraction):
+    with pytest.raises(SettingsError, match="must lie between 0 and 1"):
+        split_index(_index(), validation_fraction=fraction)
+
+
+def test_tiny_tree_splits_under_both_protocols(tiny_tree):
+    index = read_index(tiny_tree, "all")
+    assert all(len(table) > 0 for protocol in PROTOCOLS for _, table in split_index(index, protocol=protocol).items())

@@ -1,0 +1,29 @@
+"""The model's card."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from muralab.report import (
+    Context,
+    Entry,
+    model_card,
+)
+
+MakeEntry = Callable[..., Entry]
+N_RESAMPLES = 100
+
+
+def test_card_states_use_limits_and_figures(entry: MakeEntry, context: Context) -> None:
+    card = model_card(entry(skill=0.5), context, n_resamples=N_RESAMPLES)
+    assert "Not a medical device" in card
+    assert "Synthetic data" in card
+    assert re.search(r"\| AUROC \| 0\.\d{3} \[0\.\d{3}, [01]\.\d{3}\] \|", card)
+    assert "Threshold 0.450" in card
+
+
+def test_card_of_an_untested_model_says_so(entry: MakeEntry, context: Context) -> None:
+    card = model_card(entry(test=None, calibration=None), context)
+    assert "No test figures: this model has not met the test set." in card
+    assert "Uncalibrated, at 0.5" in card

@@ -1,0 +1,104 @@
+"""The page: what it says, and that it needs nothing but itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from muralab.report import (
+    Context,
+    Entry,
+    Trial,
+    write_report,
+)
+
+MakeEntry = Callable[..., Entry]
+MakePredictions = Callable[..., pd.DataFrame]
+N_RESAMPLES = 100
+
+
+@pytest.fixture(scope="module")
+def page(entry: MakeEntry, trials: list[Trial], context: Context, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A whole report of two models, with everything in it."""
+    path = tmp_path_factory.mktemp("report") / "deep" / "report.html"
+    entries = [entry("poor", skill=0.3), entry("good")]
+    previews = {"good": np.zeros((64, 64), dtype=np.uint8)}
+    write_report(path, context=context, entries=entries, trials=trials, previews=previews, n_resamples=N_RESAMPLES)
+    return path.read_text(encoding="utf-8")
+
+
+def test_page_asks_nothing_of_the_network(page: str) -> None:
+    links = re.findall(r"""(?:src|href|action)\s*=\s*["']?([^"'\s>]+)""", page)
+    assert links
+    assert all(link.startswith(("data:", "#")) for link in links)
+    assert not re.search(r"<script|<link|@import|url\(\s*['\"]?http", page)
+
+
+def test_page_is_small(page: str) -> None:
+    assert len(page.encode()) < 5_000_000
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Synthetic data.",
+        "Not a medical device.",
+        "train/broken.png",
+        "truncated",
+        "No model was registered.",
+        "1712.06957",
+    ],
+)
+def test_page_says(page: str, words: str) -> None:
+    assert words in page
+
+
+def test_real_data_has_no_synthetic_banner(context: Context, tmp_path: Path) -> None:
+    real = replace(context, synthetic=False, data="/data/MURA-v1.1")
+    page = write_report(tmp_path / "r.html", context=real, entries=[]).read_text(encoding="utf-8")
+    assert "synthetic" not in page.lower()
+    assert "No model was evaluated" in page
+
+
+def test_names_are_escaped(
+    entry: MakeEntry, predictions: MakePredictions, trials: list[Trial], context: Context, tmp_path: Path
+) -> None:
+    attack = "<script>alert(1)</script>"
+    test = predictions(0.1, seed=2).replace({"study": r"study1$"}, f"{attack}", regex=True)
+    hostile = entry("good", title=attack, test=test, resolved={attack: attack})
+    bad = replace(context, title=attack, unreadable={attack: attack}, notes=[attack])
+    named = [replace(trial, name=attack, values={attack: attack}) for trial in trials]
+    path = write_report(tmp_path / "r.html", context=bad, entries=[hostile], trials=named, n_resamples=N_RESAMPLES)
+    page = path.read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_entry_without_predictions_still_makes_a_page(context: Context, tmp_path: Path) -> None:
+    bare = Entry(name="bare", title="Bare", run_id="r")
+    page = write_report(tmp_path / "r.html", context=context, entries=[bare]).read_text(encoding="utf-8")
+    assert "has not met the test set" in page
+    assert "nan" not in re.sub(r"data:[^\"]+", "", page).lower().replace("finance", "")
+
+
+def test_registered_model_that_did_not_win_is_named(entry: MakeEntry, context: Context, tmp_path: Path) -> None:
+    entries = [entry("poor", skill=0.3), entry("good")]
+    path = tmp_path / "r.html"
+    write_report(path, context=context, entries=entries, champion="poor", n_resamples=N_RESAMPLES)
+    assert "The registered model is Poor; validation put Good first. Poor against Good: paired" in path.read_text(
+        "utf-8"
+    )
+
+
+def test_same_input_same_bytes(entry: MakeEntry, context: Context, tmp_path: Path) -> None:
+    pages = [
+        write_report(tmp_path / name, context=context, entries=[entry()], n_resamples=N_RESAMPLES).read_bytes()
+        for name in ("a.html", "b.html")
+    ]
+    assert pages[0] == pages[1]

@@ -1,0 +1,175 @@
+"""The served model: what it takes, what it answers, and what it refuses in which words."""
+
+from __future__ import annotations
+
+import base64
+import io
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.exceptions import MlflowException
+from PIL import Image
+
+from muralab.data.pixels import decode, to_square
+from muralab.serving import MAX_ROWS, StudyClassifier
+from muralab.serving.answer import study_probabilities
+from muralab.serving.classifier import draw_heat
+from muralab.serving.config import ServingConfig, write_config
+
+SIZE = 32
+CONFIG = ServingConfig(
+    image_size=SIZE, image_temperature=2.0, study_temperature=0.5, threshold=0.6, uncertain_low=0.55, uncertain_high=0.7
+)
+
+
+def png(level: int | None = None, seed: int = 0) -> str:
+    pixels = np.random.default_rng(seed).integers(0, 256, (64, 64), dtype=np.uint8)
+    if level is not None:
+        pixels = np.full((64, 64), level, np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def sigmoid(logits: object) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.asarray(logits, float)))
+
+
+def logit_of(text: str) -> float:
+    return 8 * (to_square(decode(base64.b64decode(text)), SIZE).mean() / 255 - 0.5)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, onnx_file):
+    folder = tmp_path_factory.mktemp("model")
+    write_config(CONFIG, folder / "config.json")
+    classifier = StudyClassifier()
+    artifacts = {"onnx": str(onnx_file), "config": str(folder / "config.json")}
+    classifier.load_context(SimpleNamespace(artifacts=artifacts))
+    return lambda rows, **params: classifier.predict(None, pd.DataFrame(rows), params or None)
+
+
+def test_an_image_alone_is_its_own_study(model):
+    answer = model([{"image": png()}]).iloc[0]
+    assert answer["probability"] == pytest.approx(sigmoid(logit_of(png()) / 2), abs=1e-6)
+    assert answer["study_probability"] == pytest.approx(sigmoid(logit_of(png()) / 0.5), abs=1e-6)
+
+
+def test_a_study_is_the_mean_of_its_views_at_its_own_temperature(model):
+    rows = [{"image": png(200), "study": "a"}, {"image": png(90), "study": "a"}, {"image": png(10), "study": "b"}]
+    mean = sigmoid([logit_of(png(200)), logit_of(png(90))]).mean()
+    expected = sigmoid(np.log(mean / (1 - mean)) / 0.5)
+    np.testing.assert_allclose(model(rows)["study_probability"][:2], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("missing", [None, "", float("nan")])
+def test_rows_without_a_study_stand_alone(model, missing):
+    answer = model([{"image": png(200), "study": missing}, {"image": png(10), "study": missing}])
+    assert answer["study_probability"].nunique() == 2
+
+
+def test_more_rows_than_a_batch_keep_their_order(model):
+    levels = np.linspace(20, 230, 20).astype(int)
+    answer = model([{"image": png(int(level))} for level in levels])
+    assert answer["probability"].is_monotonic_increasing
+
+
+def test_the_threshold_is_the_stored_one_unless_asked(model):
+    row = [{"image": png(130)}]
+    assert (model(row)["abnormal"][0], model(row)["threshold"][0]) == (False, 0.6)
+    assert (model(row, threshold=0.5)["abnormal"][0], model(row, threshold=0.5)["threshold"][0]) == (True, 0.5)
+
+
+@pytest.mark.parametrize(("level", "uncertain"), [(60, False), (132, True), (200, False)])
+def test_inside_the_band_an_answer_is_uncertain(model, level, uncertain):
+    assert model([{"image": png(level)}])["uncertain"][0] == uncertain
+
+
+def test_warnings_name_what_is_odd(model):
+    blank, single = model([{"image": png(100)}])["warnings"][0], model([{"image": png()}])["warnings"][0]
+    assert "blank picture" in blank
+    assert single == ["single view"]
+    assert model([{"image": png(), "study": "a"}] * 2)["warnings"][0] == []
+
+
+def test_a_colour_photo_gets_a_warning(model):
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), (250, 120, 30)).save(buffer, "JPEG")
+    assert "colour photo, not a radiograph" in model([{"image": buffer.getvalue()}])["warnings"][0]
+
+
+def test_explain_adds_a_heat_map(model):
+    text = model([{"image": png()}], explain=True)["heatmap"][0]
+    assert Image.open(io.BytesIO(base64.b64decode(text))).size == (SIZE, SIZE)
+    assert "heatmap" not in model([{"image": png()}])
+
+
+def test_a_heat_map_is_warm_where_the_heat_is():
+    heat = np.zeros((4, 4), np.float32)
+    heat[0, 0] = 5
+    drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(draw_heat(np.zeros((SIZE, SIZE), np.uint8), heat)))))
+    assert drawn[2, 2, 0] > 50 > drawn[-1, -1, 0]
+
+
+@pytest.mark.parametrize(
+    "dress", [lambda text: "data:image/png;base64," + text, lambda text: text[:40] + "\n" + text[40:]]
+)
+def test_data_urls_and_line_breaks_are_read(model, dress):
+    assert model([{"image": dress(png())}])["probability"][0] == model([{"image": png()}])["probability"][0]
+
+
+def test_raw_bytes_are_read(model):
+    raw = base64.b64decode(png())
+    assert model([{"image": raw}])["probability"][0] == model([{"image": png()}])["probability"][0]
+
+
+def test_all_bad_rows_are_named_in_one_message(model):
+    rows = [{"image": png()}, {"image": "%%%"}, {"image": None}, {"image": base64.b64encode(b"text").decode()}]
+    with pytest.raises(MlflowException, match="3 of 4 rows cannot be used") as caught:
+        model(rows)
+    for words in ("row 2: not base64 text", "row 3: no image", "row 4: not a PNG, JPEG or DICOM file"):
+        assert words in str(caught.value)
+    assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+
+
+def test_partial_answers_the_good_rows(model):
+    rows = [{"image": png(), "study": "a"}, {"image": "", "study": "a"}, {"image": "", "study": "b"}]
+    answer = model(rows, policy="partial")
+    assert list(answer["error"]) == [None, "zero bytes", "zero bytes"]
+    assert answer["study_probability"][0] == pytest.approx(sigmoid(logit_of(png()) / 0.5), abs=1e-6)
+    assert answer["warnings"][0] == ["single view", "1 of the study's 2 views could not be read"]
+    assert answer["probability"][1] is None
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"threshold": float("nan")}, "threshold must be a number from 0 to 1, not nan"),
+        ({"threshold": 1.5}, "threshold must be a number from 0 to 1, not 1.5"),
+        ({"threshold": "high"}, "threshold must be a number"),
+        ({"policy": "maybe"}, "policy must be 'refuse' or 'partial', not 'maybe'"),
+        ({"explain": "yes"}, "explain must be true or false"),
+    ],
+)
+def test_impossible_parameters_are_refused(model, params, words):
+    with pytest.raises(MlflowException, match=words):
+        model([{"image": png()}], **params)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([], "has no rows"),
+        ([{"picture": "x"}], "column image is missing"),
+        ([{"image": "x"}] * (MAX_ROWS + 1), f"has {MAX_ROWS + 1} rows; at most {MAX_ROWS}"),
+    ],
+)
+def test_impossible_tables_are_refused(model, rows, words):
+    with pytest.raises(MlflowException, match=words):
+        model(rows)
+
+
+def test_a_study_without_a_readable_view_has_no_probability():
+    assert np.isnan(study_probabilities(["a", "b"], np.array([0.0, np.nan]), 1.0)).tolist() == [False, True]

@@ -1,0 +1,143 @@
+"""MLflow's own server on the served model: every form of payload, and what bad ones are answered."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from muralab.serving.config import ServingConfig
+
+
+def png(level: int = 180) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((64, 64), level, np.uint8)).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, onnx_file):
+    """MLflow's own server on a bundle of its own; yields a function that posts to it."""
+    from muralab.registry.bundle import write_bundle
+
+    folder, port = tmp_path_factory.mktemp("served"), free_port()
+    write_bundle(folder / "model", onnx_file, ServingConfig(image_size=32))
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(folder / "model"), "--env-manager", "local"]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # MLflow calls uvicorn
+    with (folder / "log.txt").open("w") as log:
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    try:
+        wait_until_ready(port, process, folder / "log.txt")
+        yield lambda payload, kind="application/json": post(port, payload, kind)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+def wait_until_ready(port: int, process: subprocess.Popen, log: Path) -> None:
+    for _ in range(600):
+        assert process.poll() is None, log.read_text()
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=2)
+            return
+        except OSError:
+            time.sleep(0.1)
+    pytest.fail(log.read_text())
+
+
+def post(port: int, payload: object, kind: str) -> tuple[int, dict]:
+    body = payload.encode() if isinstance(payload, str) else json.dumps(payload).encode()
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": kind})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+ROW = {"image": png(), "study": "s1"}
+FORMS = {
+    "dataframe_records": {"dataframe_records": [ROW, ROW]},
+    "dataframe_split": {"dataframe_split": {"columns": ["image", "study"], "data": [[png(), "s1"]] * 2}},
+    "inputs": {"inputs": {"image": [png()] * 2, "study": ["s1"] * 2}},
+    "instances": {"instances": [ROW, ROW]},
+    "without study": {"dataframe_records": [{"image": png()}] * 2},
+    "inputs as records": {"inputs": [ROW, ROW]},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+def test_server_takes_every_form(server, form):
+    status, body = server(FORMS[form])
+    assert status == 200, body
+    assert len(body["predictions"]) == 2
+    assert body["predictions"][0]["probability"] == pytest.approx(1 / (1 + np.exp(-8 * (180 / 255 - 0.5))), abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("header", ["image,study\n{0},s1\n{0},7\n", "image\n{0}\n{0}\n"])
+def test_server_takes_csv(server, header):
+    status, body = server(header.format(png()), "text/csv")
+    assert (status, len(body["predictions"])) == (200, 2)
+
+
+@pytest.mark.slow
+def test_server_answers_params(server):
+    payload = {
+        "dataframe_records": [ROW, {"image": "%"}],
+        "params": {"policy": "partial", "explain": True, "threshold": 0.0},
+    }
+    status, body = server(payload)
+    assert status == 200
+    assert body["predictions"][0]["abnormal"] is True
+    assert body["predictions"][0]["heatmap"]
+    assert body["predictions"][1]["error"] == "not base64 text"
+    assert body["predictions"][1]["heatmap"] is None
+
+
+BAD = {
+    "bad rows": ({"dataframe_records": [ROW, {"image": "%"}]}, "row 2: not base64 text"),
+    "null": ({"dataframe_records": [{"image": None}]}, "row 1: no image"),
+    "missing column": ({"dataframe_records": [{"picture": "x"}]}, "image"),
+    "empty": ({"dataframe_records": []}, "image"),
+    "many rows": ({"dataframe_records": [{"image": "x"}] * 1000}, "at most 64"),
+    "nan": ({"dataframe_records": [ROW], "params": {"threshold": float("nan")}}, "threshold must be"),
+    "number": ({"dataframe_records": [{"image": 7}]}, "image"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BAD)
+def test_server_refuses_with_400_and_no_stack_trace(server, name):
+    payload, words = BAD[name]
+    status, body = server(payload)
+    assert status == 400
+    assert words in body["message"]
+    assert "Traceback" not in json.dumps(body)

@@ -1,0 +1,213 @@
+"""From a network to a version that serves: export, bundle, registration."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+from torch import nn
+
+from muralab.evaluation.gradcam import gradcam
+from muralab.registry import export as export_module
+from muralab.registry import export_onnx, register_model
+from muralab.registry.bundle import check_bundle, read_requirements, write_bundle
+from muralab.registry.register import build_config
+from muralab.serving.config import ServingConfig, read_config, write_config
+from muralab.training.network import Network
+
+SIZE = 32
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE), dtype=np.uint8)
+CALIBRATION = {"image_temperature": 1.5, "study_temperature": 2.0, "threshold": 0.4, "rule": "max-kappa"}
+TAGS = {"muralab.recipe": "tiny", "muralab.part": "wrist", "muralab.synthetic": "true"}
+
+
+def tiny(pool: nn.Module | None = None) -> Network:
+    torch.manual_seed(0)
+    backbone = nn.Sequential(nn.Conv2d(3, 6, 3, 4), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 8, 3, 2), nn.ReLU())
+    pool = pool or nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten())
+    return Network(backbone=backbone, pool=pool, head=nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 1))).eval()
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-logits))
+
+
+@pytest.fixture(scope="module")
+def onnx(tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    export_onnx(tiny(), SIZE, path, verify_images=IMAGES)
+    return path
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_exported_logits_and_heat_map_equal_torch(onnx, batch):
+    import onnxruntime
+
+    logits, heat = onnxruntime.InferenceSession(onnx).run(["logits", "heatmap"], {"images": IMAGES[:batch]})
+    network, images = tiny(), torch.from_numpy(IMAGES[:batch])
+    np.testing.assert_allclose(logits, network(images).detach(), atol=1e-5)
+    np.testing.assert_allclose(heat, gradcam(network, images), atol=1e-6, rtol=1e-4)
+    assert heat.max() > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pool", [nn.AdaptiveAvgPool2d(1), nn.AdaptiveMaxPool2d(1), nn.MaxPool2d(3)])
+def test_any_pool_can_be_exported(tmp_path, pool):
+    export_onnx(tiny(nn.Sequential(pool, nn.Flatten())), SIZE, tmp_path / "m.onnx", verify_images=IMAGES)
+    assert (tmp_path / "m.onnx").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_export_leaves_the_network_as_it_was(tmp_path):
+    network = tiny().train()
+    export_onnx(network, SIZE, tmp_path / "m.onnx", verify_images=IMAGES)
+    assert network.training
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_a_file_that_differs_from_torch_is_refused(onnx):
+    other = tiny()
+    nn.init.constant_(other.head[-1].bias, 3.0)
+    with pytest.raises(RuntimeError, match=r"differs from torch by \S+ in probability"):
+        export_module.verify_onnx(other, onnx, IMAGES)
+
+
+def test_gradcam_is_the_weighted_sum_of_the_maps():
+    network, images = tiny(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())), torch.from_numpy(IMAGES[:2])
+    network.head = nn.Linear(8, 1)
+    maps = network.maps(images)
+    weights = network.head.weight.reshape(1, 8, 1, 1) / maps[0, 0].numel()
+    torch.testing.assert_close(gradcam(network, images), torch.relu((weights * maps).sum(1)))
+
+
+def test_config_survives_its_file(tmp_path):
+    config = build_config(SIZE, CALIBRATION, TAGS, np.repeat(IMAGES, 5, axis=0))
+    write_config(config, tmp_path / "config.json")
+    assert read_config(tmp_path / "config.json") == config
+    assert config.synthetic
+    assert config.typical_mean[0] < IMAGES[0].mean() < config.typical_mean[1]
+
+
+def test_serving_needs_neither_torch_nor_ray():
+    names = {line.partition("==")[0] for line in read_requirements()}
+    assert names == {"mlflow", "numpy", "onnxruntime", "opencv-python-headless", "pandas", "pillow", "pydicom"}
+
+
+@pytest.mark.slow
+def test_a_bundle_with_another_network_is_refused(onnx, tmp_path):
+    write_bundle(tmp_path / "bundle", onnx, ServingConfig(image_size=SIZE))
+    with pytest.raises(RuntimeError, match=r"The served model differs from torch by 0\.\d+"):
+        check_bundle(tmp_path / "bundle", IMAGES, np.ones(len(IMAGES)))
+
+
+def register(uri: str, experiment: str = "lab"):
+    client = MlflowClient(uri, registry_uri=uri)
+    run = client.create_run(client.create_experiment(experiment))
+    registered = register_model(
+        network=tiny(),
+        image_size=SIZE,
+        calibration=CALIBRATION,
+        name="mura-wrist",
+        run_id=run.info.run_id,
+        card="# A card",
+        tags=TAGS,
+        verify_images=IMAGES,
+        tracking_uri=uri,
+    )
+    return client, run, registered
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("store")
+    with contextlib.chdir(folder):
+        yield register(f"sqlite:///{folder}/mlflow.db")
+
+
+@pytest.mark.slow
+def test_registration_sets_version_alias_card_and_tags(local):
+    client, run, registered = local
+    version = client.get_model_version_by_alias("mura-wrist", "champion")
+    assert (str(version.version), version.run_id) == (registered.version, run.info.run_id)
+    assert version.description.startswith("# A card")
+    assert "Not a medical device" in version.description
+    assert version.tags == TAGS
+    assert registered.uri == "models:/mura-wrist@champion"
+
+
+@pytest.mark.slow
+def test_the_model_lies_in_its_runs_experiment(local):
+    client, run, _ = local
+    (output,) = client.get_run(run.info.run_id).outputs.model_outputs
+    logged = client.get_logged_model(output.model_id)
+    assert logged.experiment_id == run.info.experiment_id
+    assert logged.status == "READY"
+
+
+@pytest.mark.slow
+def test_registering_opens_no_run_of_its_own(local):
+    client, run, _ = local
+    assert mlflow.active_run() is None
+    assert len(client.search_runs([run.info.experiment_id])) == 1
+
+
+@pytest.mark.slow
+def test_a_failed_check_registers_nothing(local, monkeypatch):
+    client, _, _ = local
+    monkeypatch.setattr(export_module, "PROBABILITY_TOLERANCE", -1.0)
+    with pytest.raises(RuntimeError, match="Nothing was registered"):
+        register(client.tracking_uri, "another lab")
+    assert len(client.search_model_versions("name='mura-wrist'")) == 1
+
+
+@pytest.fixture
+def remote(tmp_path):
+    """A tracking server with proxied artifacts on loopback; yields its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    stores = ["--backend-store-uri", f"sqlite:///{tmp_path}/m.db", "--artifacts-destination", str(tmp_path / "files")]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    with (tmp_path / "log.txt").open("w") as log:
+        process = subprocess.Popen(
+            [*command, *stores], cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        wait_until_ready(f"http://127.0.0.1:{port}", process)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+def wait_until_ready(address: str, process: subprocess.Popen) -> None:
+    for _ in range(900):
+        assert process.poll() is None
+        try:
+            urllib.request.urlopen(f"{address}/health", timeout=2)
+            return
+        except OSError:
+            time.sleep(0.1)
+    pytest.fail("the tracking server did not start")
+
+
+@pytest.mark.slow
+def test_a_remote_store_takes_and_gives_the_model(remote, tmp_path):
+    client, _, registered = register(remote)
+    source = client.get_model_version_download_uri("mura-wrist", registered.version)
+    folder = mlflow.artifacts.download_artifacts(source, dst_path=tmp_path / "got", tracking_uri=remote)
+    assert (Path(folder) / "artifacts" / "model.onnx").stat().st_size > 1000
