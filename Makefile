@@ -15,7 +15,7 @@ BIN := $(CURDIR)/.venv/bin
 IN_VENV := PATH="$(BIN):$$PATH"
 WITH_SOURCES := PYTHONPATH="$(CURDIR)/platform:$(CURDIR)"
 
-.PHONY: help tune ui serve test check format bench bench-full clean
+.PHONY: help tune ui serve app soak test check format bench bench-full clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ ui: .venv/installed ## browse the runs at http://127.0.0.1:5000 (UI_PORT)
 serve: .venv/installed ## serve the registered model at http://127.0.0.1:5001 (PART, SERVE_PORT)
 	@$(IN_VENV) mlflow models serve -m "models:/mura-$(PART)@champion" --env-manager local \
 		--host 127.0.0.1 --port $(SERVE_PORT)
+
+app: .venv/installed ## the same with limits, plain errors and a page for people (PART, SERVE_PORT, ARGS='--token-file ...')
+	@$(IN_VENV) $(WITH_SOURCES) python -m muralab app --model "models:/mura-$(PART)@champion" --port $(SERVE_PORT) $(ARGS)
 
 test: .venv/installed-dev ## all tests, in parallel, with coverage
 	@$(IN_VENV) python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=85

@@ -1,6 +1,6 @@
 """How long would the audit of all of MURA take?
 
-    python bench/audit.py            (about a minute on two cores; --quick: half of that)
+    python -m bench.audit            (about a minute on two cores; --full: two)
 
 Reading, decoding and hashing cost the same for each file: they are timed on some PNGs of MURA's usual size with two
 threads, at two numbers of files in turn, so that a growth that is worse than linear shows (medians). What compares
@@ -11,7 +11,6 @@ time say what two free cores would take.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -23,6 +22,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from bench.common import Options, Row, run
 from muralab.data.audit import audit_images
 from muralab.data.findings import find_all
 from muralab.data.likeness import THUMBNAIL, FileFacts, perceptual_hash
@@ -96,7 +96,7 @@ def cost_per_image(n_images: int) -> tuple[float, float]:
         return (time.perf_counter() - started) / n_images, (time.process_time() - cpu_started) / n_images
 
 
-def measure(sizes: tuple[int, int], rounds: int) -> dict[int, tuple[float, float]]:
+def measure_costs(sizes: tuple[int, int], rounds: int) -> dict[int, tuple[float, float]]:
     """Median costs at each number of files."""
     cost_per_image(sizes[0] // 4)  # warms up
     costs: dict[int, list[tuple[float, float]]] = {n_images: [] for n_images in sizes}
@@ -114,28 +114,32 @@ def measure(sizes: tuple[int, int], rounds: int) -> dict[int, tuple[float, float
     return medians
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer files; the comparison stays at 40,000")
-    sizes, rounds = ((100, 400), 1) if parser.parse_args().quick else ((250, 1000), 3)
+def measure(options: Options) -> list[Row]:
+    """The estimate for all of MURA, and the growth of its part that reads files."""
+    sizes, rounds = ((250, 1000), 3) if options.full else ((100, 400), 3)
     cv2.setNumThreads(1)
-    costs = measure(sizes, rounds)
+    costs = measure_costs(sizes, rounds)
     table, facts = rows_of(N_MURA, Path("/MURA-v1.1")), made_up_facts(N_MURA)
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     findings = find_all(table, facts)
-    compare_s = time.perf_counter() - started
+    compare_s, compare_cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
     doubles = sum("nearly equal" in finding.detail for finding in findings)
-    print(f"  comparing {N_MURA:,} with each other: {compare_s:.1f} s ({PLANTED} planted, {doubles} doubles found)")
     wall_s, cpu_s = costs[sizes[1]]
-    total_s, free_s = (cost * N_MURA + compare_s for cost in (wall_s, cpu_s / THREADS))
-    verdict = "met" if total_s <= TARGET_S else "MISSED"
+    total_s, free_s = wall_s * N_MURA + compare_s, cpu_s / THREADS * N_MURA + compare_cpu_s
     growth = costs[sizes[1]][1] / costs[sizes[0]][1]
-    print(
-        f"audit | {N_MURA:,} images in {total_s:.0f} s (estimate; {free_s:.0f} s on two free cores) "
-        f"| limit {TARGET_S:.0f} s | ratio {total_s / TARGET_S:.2f} "
-        f"| CPU time an image at {sizes[1]} / {sizes[0]} files: {growth:.2f} | {verdict}"
-    )
+    return [
+        Row(
+            what=f"audit: {N_MURA:,} images, {THREADS} threads (estimated from {sizes[1]} files)",
+            ours=f"{total_s:.0f} s",
+            theirs=f"limit {TARGET_S:.0f} s",
+            ratio=total_s / TARGET_S,
+            at_most=1.0,
+            note=f"{free_s:.0f} s by processor time; {compare_s:.0f} s of it compare all with all "
+            f"({doubles} of {PLANTED} planted doubles found); a file costs {growth:.2f} times as much among "
+            f"{sizes[1]} as among {sizes[0]}",
+        )
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    run(measure, __doc__)

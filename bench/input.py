@@ -1,6 +1,6 @@
 """How many augmented images a second does one core give to training, and what would torchvision give?
 
-    python bench/input.py            (about a minute on one core; --quick: a few seconds)
+    python -m bench.input            (about a minute on one core)
 
 Both sides make uint8 batches of 299 px squares from the same 512 px grey PNGs with the same operations: scale down,
 rotate, zoom, shift, change contrast and brightness. Ours: the memory-mapped cache and `training_batches`. Theirs:
@@ -11,7 +11,8 @@ once for all epochs and trials, stands below as a number of epochs after which i
 
 from __future__ import annotations
 
-import argparse
+import functools
+import itertools
 import statistics
 import tempfile
 import time
@@ -28,15 +29,16 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from muralab.data.augment import Augment
+from bench.common import Options, Row, interleave, ratios, run
+from bench.data import AUGMENT
 from muralab.data.cache import PixelCache, open_cache
 from muralab.data.loader import training_batches
 
 SOURCE_PX = 512
 SIZE = 299
 BATCH = 32
-AUGMENT = Augment(zoom=0.15, rotate_degrees=20, shift=0.1, contrast=0.2)
 TARGET = 10.0
+KINDS = ("Pillow images", "tensors")
 
 
 def write_images(root: Path, n_images: int) -> None:
@@ -82,36 +84,29 @@ def images_per_second(batches: Iterable[Any], count: Callable[[Any], int]) -> fl
     return n_images / (time.perf_counter() - started)
 
 
-def ours(cache: PixelCache, table: pd.DataFrame, *, epoch: int, repeats: int) -> float:
+def our_rate(cache: PixelCache, table: pd.DataFrame, *, first_epoch: int) -> float:
     """Images a second over several epochs: one takes too little time to be measured well."""
-    epochs = range(epoch * repeats, (epoch + 1) * repeats)
     batches = (
         batch
-        for number in epochs
-        for batch in training_batches(cache, table, AUGMENT, batch_size=BATCH, seed=0, epoch=number)
+        for epoch in range(first_epoch, first_epoch + 5)
+        for batch in training_batches(cache, table, AUGMENT, batch_size=BATCH, seed=0, epoch=epoch)
     )
     return images_per_second(batches, lambda batch: len(batch.rows))
 
 
-def measure(root: Path, cache: PixelCache, table: pd.DataFrame, rounds: int) -> dict[str, list[float]]:
+def measure_rates(root: Path, cache: PixelCache, table: pd.DataFrame, rounds: int) -> dict[str, list[float]]:
+    """Images a second of each side in each round."""
     loaders = {f"torchvision, {kind}": torchvision_loader(root, on_tensors=kind == "tensors") for kind in KINDS}
-    rates: dict[str, list[float]] = {"ours": [], **{name: [] for name in loaders}}
-    for number in range(rounds + 1):
-        found = {"ours": ours(cache, table, epoch=number, repeats=5)}
-        found |= {name: images_per_second(loader, lambda batch: len(batch[1])) for name, loader in loaders.items()}
-        for name, rate in found.items() if number > 0 else ():  # the first round warms up
-            rates[name].append(rate)
-    return rates
+    epochs = itertools.count(step=5)
+    sides: dict[str, Callable[[], float]] = {"ours": lambda: our_rate(cache, table, first_epoch=next(epochs))}
+    for name, loader in loaders.items():
+        sides[name] = functools.partial(images_per_second, loader, lambda batch: len(batch[1]))
+    return interleave(sides, rounds)
 
 
-KINDS = ("Pillow images", "tensors")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer images and rounds")
-    quick = parser.parse_args().quick
-    n_images, rounds = (64, 3) if quick else (256, 9)
+def measure(options: Options) -> list[Row]:
+    """Both sides in turn, and what the cache costs."""
+    n_images, rounds = (512, 15) if options.full else (256, 9)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -121,23 +116,23 @@ def main() -> None:
         started = time.perf_counter()
         cache = open_cache(table, size=SIZE, folder=Path(folder) / "cache", workers=1)
         build_rate = n_images / (time.perf_counter() - started)
-        rates = measure(root, cache, table, rounds)
+        rates = measure_rates(root, cache, table, rounds)
     medians = {name: statistics.median(values) for name, values in rates.items()}
     theirs = max((name for name in medians if name != "ours"), key=lambda name: medians[name])
-    ratios = [mine / other for mine, other in zip(rates["ours"], rates[theirs])]
-    ratio = statistics.median(ratios)
-    print(f"{n_images} PNGs of {SOURCE_PX} px -> {SIZE} px, default augmentation, one thread, {rounds} rounds")
-    for name, rate in medians.items():
-        print(f"  {name:<28} {rate:8.0f} images/s  (spread {min(rates[name]):.0f} to {max(rates[name]):.0f})")
-    saved = 1 / medians[theirs] - 1 / medians["ours"]
-    epochs = 1 / build_rate / saved
-    verdict = "met" if ratio >= TARGET else "MISSED"
-    print(f"  {'building the cache, once':<28} {build_rate:8.0f} images/s  (pays for itself after {epochs:.1f} epochs)")
-    print(
-        f"input | ours {medians['ours']:.0f}/s | {theirs} {medians[theirs]:.0f}/s | ratio {ratio:.1f} "
-        f"| spread {min(ratios):.1f} to {max(ratios):.1f} | target {TARGET:.0f} | {verdict}"
-    )
+    ratio, spread = ratios(rates["ours"], rates[theirs])
+    epochs = 1 / build_rate / (1 / medians[theirs] - 1 / medians["ours"])
+    return [
+        Row(
+            what=f"input: augmented {SIZE} px squares from {SOURCE_PX} px PNGs, one core",
+            ours=f"{medians['ours']:.0f} images/s",
+            theirs=f"{theirs} {medians[theirs]:.0f}/s",
+            ratio=ratio,
+            spread=spread,
+            at_least=TARGET,
+            note=f"the cache is built at {build_rate:.0f} images/s, once; it pays for itself after {epochs:.1f} epochs",
+        )
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    run(measure, __doc__)

@@ -1,6 +1,6 @@
 """How long do the bootstrap intervals take, and do they hold the truth as often as they say?
 
-    python bench/intervals.py            (a few minutes on one core; --quick: a tenth of that)
+    python -m bench.intervals        (half a minute on one core; --full: some ten minutes, with the coverage)
 
 Time: 2,000 resamples of a set of MURA's valid size (3,197 images, about 1,200 studies) for all metrics, against the
 metric loop of scikit-learn on the same draws (timed on a few of them). Coverage: the share of simulated sets of
@@ -9,18 +9,21 @@ clustered patients whose 95 % interval holds the figure of a very large populati
 
 from __future__ import annotations
 
-import argparse
-import time
+import statistics
 
 import numpy as np
 import pandas as pd
 
+from bench.common import Options, Row, interleave, ratios, run, seconds
 from muralab.evaluation.intervals import bootstrap, paired_difference
 from muralab.evaluation.metrics import METRICS, evaluate_predictions
 from muralab.evaluation.predict import Level
 
 N_IMAGES_MURA = 3197  # in the official valid set
 THRESHOLD = 0.45
+N_RESAMPLES, N_LOOP, N_PATIENTS = 2000, 40, 250
+MOST_OF_LOOP = 0.5
+LEAST_COVERAGE = 0.93
 
 
 def simulate(n_patients: int, seed: int, *, effect: float = 1.6, noise: float = 1.0) -> pd.DataFrame:
@@ -44,29 +47,39 @@ def simulate(n_patients: int, seed: int, *, effect: float = 1.6, noise: float = 
     )
 
 
-def print_time(level: Level, n_resamples: int) -> None:
+def time_row(level: Level, rounds: int) -> Row:
+    """Our time against the loop's, in turn."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     table = simulate(900, seed=1).head(N_IMAGES_MURA)
-    bootstrap(table, level=level, metrics=list(METRICS), n_resamples=100)
-    started, started_cpu = time.perf_counter(), time.process_time()
-    bootstrap(table, level=level, metrics=list(METRICS), n_resamples=n_resamples)
-    ours_s, cpu_s = time.perf_counter() - started, time.process_time() - started_cpu
-    labels, logits, n_loop = table["label"].to_numpy(), table["logit"].to_numpy(), 40
-    rng, started = np.random.default_rng(0), time.perf_counter()
-    for _ in range(n_loop):
-        rows = rng.integers(len(table), size=len(table))
-        roc_auc_score(labels[rows], logits[rows])
-        average_precision_score(labels[rows], logits[rows])
-    loop_s = (time.perf_counter() - started) / n_loop * n_resamples
-    print(
-        f"{level}: {len(table):,} images, {table['study'].nunique():,} studies, {n_resamples:,} resamples, "
-        f"{len(METRICS)} metrics: {ours_s:.2f} s ({cpu_s:.2f} s of one processor);\n"
-        f"  scikit-learn's AUROC and AP alone, on images: {loop_s:.1f} s ({loop_s / ours_s:.0f} times as long)"
+    labels, logits = table["label"].to_numpy(), table["logit"].to_numpy()
+    rng = np.random.default_rng(0)
+
+    def loop() -> None:
+        for _ in range(N_LOOP):
+            rows = rng.integers(len(table), size=len(table))
+            roc_auc_score(labels[rows], logits[rows])
+            average_precision_score(labels[rows], logits[rows])
+
+    def ours() -> None:
+        bootstrap(table, level=level, metrics=list(METRICS), n_resamples=N_RESAMPLES)
+
+    found = interleave(
+        {"ours": lambda: seconds(ours), "loop": lambda: seconds(loop) / N_LOOP * N_RESAMPLES}, rounds, warm_up=1
+    )
+    ratio, spread = ratios(found["ours"], found["loop"])
+    return Row(
+        what=f"intervals: {N_RESAMPLES:,} resamples of {len(table):,} images, {level} level, {len(METRICS)} metrics",
+        ours=f"{statistics.median(found['ours']):.2f} s",
+        theirs=f"scikit-learn's AUROC and AP alone {statistics.median(found['loop']):.1f} s",
+        ratio=ratio,
+        spread=spread,
+        at_most=MOST_OF_LOOP,
     )
 
 
-def print_coverage(level: Level, n_sets: int, n_patients: int, n_resamples: int) -> None:
+def coverage_row(level: Level, n_sets: int, n_patients: int, n_resamples: int) -> Row:
+    """How often the 95 % interval of the study-level AUROC, and of every other metric, holds the truth."""
     truth = evaluate_predictions(simulate(60_000, seed=10**6), level=level, threshold=THRESHOLD)
     names = [name for name, metric in METRICS.items() if metric.no_interval is None]
     held = dict.fromkeys(names, 0)
@@ -78,10 +91,17 @@ def print_coverage(level: Level, n_sets: int, n_patients: int, n_resamples: int)
         )
         for name, interval in found.items():
             held[name] += interval.low <= truth[name] <= interval.high
-    print(
-        f"coverage of 95 % intervals, {level} level, {n_sets:,} sets of {n_patients} patients, {n_resamples} resamples:"
+    shares = {name: count / n_sets for name, count in held.items()}
+    worst = min(shares, key=lambda name: shares[name])
+    return Row(
+        what=f"coverage: 95 % intervals, {level} level, {n_sets:,} sets of {n_patients} patients",
+        ours=f"worst of {len(names)}: {worst} {shares[worst]:.1%}",
+        theirs="95 %",
+        ratio=shares[worst],
+        spread=(min(shares.values()), max(shares.values())),
+        at_least=LEAST_COVERAGE,
+        note=", ".join(f"{name} {share:.1%}" for name, share in shares.items()),
     )
-    print("  " + "  ".join(f"{name} {100 * count / n_sets:.1f} %" for name, count in held.items()))
 
 
 def pair(n_patients: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -91,30 +111,32 @@ def pair(n_patients: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     return a, a.assign(logit=a["logit"] + noise)
 
 
-def print_paired_coverage(n_sets: int, n_patients: int, n_resamples: int) -> None:
+def paired_row(level: Level, n_sets: int, n_patients: int, n_resamples: int) -> Row:
+    """How often the interval of a paired AUROC difference holds the truth."""
+    big_a, big_b = (evaluate_predictions(table, level=level) for table in pair(60_000, 10**6))
+    truth, held = big_a["auroc"] - big_b["auroc"], 0
+    for seed in range(n_sets):
+        a, b = pair(n_patients, seed)
+        found = paired_difference(a, b, level=level, metric="auroc", n_resamples=n_resamples, seed=10**7 + seed)
+        held += found.low <= truth <= found.high
+    return Row(
+        what=f"coverage: paired AUROC difference, {level} level, {n_sets:,} sets",
+        ours=f"{held / n_sets:.1%}",
+        theirs="95 %",
+        ratio=held / n_sets,
+        at_least=LEAST_COVERAGE,
+    )
+
+
+def measure(options: Options) -> list[Row]:
+    """The times; full: the coverage too."""
     levels: tuple[Level, Level] = ("image", "study")
-    for level in levels:
-        big_a, big_b = (evaluate_predictions(table, level=level) for table in pair(60_000, 10**6))
-        truth, held = big_a["auroc"] - big_b["auroc"], 0
-        for seed in range(n_sets):
-            a, b = pair(n_patients, seed)
-            found = paired_difference(a, b, level=level, metric="auroc", n_resamples=n_resamples, seed=10**7 + seed)
-            held += found.low <= truth <= found.high
-        print(f"coverage of the paired AUROC difference, {level} level, {n_sets:,} sets: {100 * held / n_sets:.1f} %")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the sets: shows that it runs")
-    parser.add_argument("--patients", type=int, default=250, help="in each simulated set")
-    options = parser.parse_args()
-    n_sets = 100 if options.quick else 1000
-    print_time("image", 2000)
-    print_time("study", 2000)
-    print_coverage("study", n_sets, options.patients, 1000)
-    print_coverage("image", n_sets, options.patients, 1000)
-    print_paired_coverage(n_sets, options.patients, 1000)
+    rows = [time_row(level, 5) for level in levels]
+    if not options.full:
+        return rows
+    rows += [coverage_row(level, 1000, N_PATIENTS, 1000) for level in levels]
+    return [*rows, *(paired_row(level, 1000, N_PATIENTS, 1000) for level in levels)]
 
 
 if __name__ == "__main__":
-    main()
+    run(measure, __doc__)

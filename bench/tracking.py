@@ -1,6 +1,6 @@
 """What tracking costs training: with a local database, and with a store that takes 200 ms a call.
 
-    python bench/tracking.py         (about 100 seconds; --quick: half of that)
+    python -m bench.tracking         (about a minute; --full: two)
 
 Training stands in as a fixed number of matrix products an epoch, a second of processor time, less than an epoch of a
 whole network takes: the share that is measured is an upper bound. Rounds (a run of 8 epochs: started, logged, ended)
@@ -11,7 +11,6 @@ without tracking beside it, with its quartiles.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -22,12 +21,14 @@ from typing import Any
 
 import numpy as np
 
+from bench.common import Options, Row, ratios, run
 from muralab.tracking import RunWriter, Store, open_store
 
 METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auroc", "val_study_auroc", "phase", "lr")
 DELAY_S = 0.2
 EPOCHS = 8
 EPOCH_S = 1.0
+SHARE_LIMIT = 0.01
 
 
 class SlowStore:
@@ -108,21 +109,24 @@ def run_tracked(epoch: Callable[[], None], store: Any) -> Round:
     return Round(training_s, waited_s, writing_s)
 
 
-def describe(name: str, rounds: list[Round], plain: list[Round]) -> str:
-    shares = [(one.waited + one.writing) / one.training for one in rounds]
-    waits = [one.waited / one.training for one in rounds]
-    ratios = [one.training / other.training for one, other in zip(rounds, plain, strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    return (
-        f"{name:24} {statistics.median(waits):9.4%} {statistics.median(shares):9.3%} {'< 1 %':>8} "
-        f"{middle:8.3f} [{low:.3f}, {high:.3f}]"
+def row_of(name: str, done: list[Round], plain: list[Round]) -> Row:
+    """The share of a store, with the wall time beside it."""
+    shares = [(one.waited + one.writing) / one.training for one in done]
+    waited = statistics.median(one.waited / one.training for one in done)
+    wall, (low, high) = ratios([one.training for one in done], [one.training for one in plain])
+    return Row(
+        what=f"tracking: share of training time, {name}",
+        ours=f"{statistics.median(shares):.2%}",
+        theirs=f"limit {SHARE_LIMIT:.0%}",
+        ratio=statistics.median(shares),
+        spread=(min(shares), max(shares)),
+        at_most=SHARE_LIMIT,
+        note=f"the caller waited {waited:.3%}; wall time over that without {wall:.3f} ({low:.3f} to {high:.3f})",
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--quick", action="store_true", help="2 rounds instead of 4")
-    rounds = 2 if parser.parse_args().quick else 4
+def measure(options: Options) -> list[Row]:
+    """Rounds without tracking, with a local store and with a slow one, in turn."""
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(f"sqlite:///{Path(folder) / 'mlflow.db'}")
         stores = {"local sqlite": store, f"{DELAY_S * 1000:.0f} ms a call": SlowStore(store)}
@@ -130,17 +134,12 @@ def main() -> None:
         run_tracked(epoch, store)  # imports and first-use costs
         plain: list[Round] = []
         tracked: dict[str, list[Round]] = {name: [] for name in stores}
-        for _ in range(rounds):
+        for _ in range(4 if options.full else 2):
             plain.append(run_plain(epoch))
             for name, one in stores.items():
                 tracked[name].append(run_tracked(epoch, one))
-    print(
-        f"Tracking: {rounds} rounds of {EPOCHS} epochs of {statistics.median(r.training for r in plain) / EPOCHS:.2f} s"
-    )
-    print(f"{'store':24} {'waited':>9} {'share':>9} {'limit':>8} {'wall / without':>8} [quartiles]")
-    for name, done in tracked.items():
-        print(describe(name, done, plain))
+    return [row_of(name, done, plain) for name, done in tracked.items()]
 
 
 if __name__ == "__main__":
-    main()
+    run(measure, __doc__)

@@ -1,15 +1,27 @@
-"""Fixtures for all tests: a tiny MURA tree, written once."""
+"""Fixtures for all tests: tiny MURA trees, a split of one, a recipe outside the repository, a tracking server."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+if TYPE_CHECKING:
+    from muralab.trial import TrialSpec
+
 WriteTree = Callable[..., Path]
+BuildSpec = Callable[..., "TrialSpec"]
 IMAGE_SIZE = (48, 40)  # width, height in px
 
 
@@ -67,3 +79,130 @@ def write_tree() -> WriteTree:
 def tiny_tree(tmp_path_factory: pytest.TempPathFactory, write_tree: WriteTree) -> Path:
     """The root of a tree of two parts, 32 patients and 63 small images; not to be changed."""
     return write_tree(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def easy_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of a tree of 72 patients' wrists where a bright square means abnormal; not to be changed."""
+    root = tmp_path_factory.mktemp("easy") / "MURA-v1.1"
+    for patient in range(1, 73):
+        split, word = "train" if patient < 49 else "valid", ("negative", "positive")[patient % 2]
+        folder = root / split / "XR_WRIST" / f"patient{patient:05d}" / f"study1_{word}"
+        folder.mkdir(parents=True)
+        for view in range(1, 2 + patient % 2):
+            pixels = np.random.default_rng([patient, view]).integers(20, 120, (40, 48), dtype=np.uint8)
+            pixels[10:20, 10:20] = 255 if patient % 2 else 120
+            Image.fromarray(pixels).save(folder / f"image{view}.png")
+    return root
+
+
+SMALL_NET = '''"""A network of one convolution, small enough that a whole sweep takes seconds."""
+
+from torch import nn
+
+from muralab.recipe import HEAD_ONLY, Augment, LogUniform, Network, Phase, Recipe, Uniform
+
+
+def build(*, image_size, filters=8):
+    backbone = nn.Sequential(nn.Conv2d(1, filters, 3, 2), nn.BatchNorm2d(filters), nn.ReLU(), nn.Dropout(0.1))
+    pool = nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten())
+    return Network(backbone=backbone, pool=pool, head=nn.Linear(filters, 1), channels=1)
+
+
+RECIPE = Recipe(
+    build=build,
+    summary="small network",
+    image_size=36,
+    batch_size=8,
+    model={"filters": 8},
+    upper=Phase(epochs=2, lr=1e-2, trains=HEAD_ONLY),
+    full=Phase(epochs=3, lr=2e-2, warmup_epochs=0.5),
+    augment=Augment(shift=0.05, rotate_degrees=5),
+    search={"full.lr": LogUniform(1e-2, 5e-2), "augment.shift": Uniform(0.0, 0.1)},
+    registers=True,
+    ema_decay=0.5,
+    feature_views=2,
+)
+'''
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder on the path, outside the repository, that holds the recipe `tiny_lab.small_net`."""
+    folder = tmp_path_factory.mktemp("lab")
+    (folder / "tiny_lab").mkdir()
+    (folder / "tiny_lab" / "__init__.py").touch()
+    (folder / "tiny_lab" / "small_net.py").write_text(SMALL_NET)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def tiny_table(tmp_path_factory: pytest.TempPathFactory, tiny_tree: Path) -> Path:
+    """The tiny tree, both parts, split as workers get it."""
+    from muralab.data.index import read_index
+    from muralab.data.splits import split_index
+    from muralab.trial import write_table
+
+    path = tmp_path_factory.mktemp("table") / "split.csv"
+    index = read_index(tiny_tree, "all")
+    write_table(path, index, dict(split_index(index).items()))
+    return path
+
+
+@pytest.fixture
+def build_spec(tiny_table: Path, lab: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildSpec:
+    """A function of (recipe, fields) -> a trial on the tiny tree, in this test's own folder."""
+    from muralab.trial import TrialSpec
+
+    def build(recipe: str = "tiny_lab.small_net", **fields: Any) -> TrialSpec:
+        own = {"name": "trial", "table": str(tiny_table), "cache_folder": str(tmp_path / "cache")}
+        return TrialSpec(**{"recipe": recipe, "folder": str(tmp_path / "trial"), **own, **fields})
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tables are made once: that takes 2 s."""
+    from muralab.tracking import open_store
+
+    path = tmp_path_factory.mktemp("database") / "mlflow.db"
+    open_store(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tracking_server(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A tracking server with proxied artifacts, on a free port."""
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(empty_database, folder / "mlflow.db")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+               "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", f"{folder}/artifacts",
+               ]  # fmt: skip
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)
+        try:
+            yield _answering(f"http://127.0.0.1:{port}", process)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)  # its own way out takes 9 s
+            process.wait(30)
+
+
+def _answering(uri: str, process: subprocess.Popen[bytes], wait_s: float = 90.0) -> str:
+    from muralab.errors import StoreError
+    from muralab.tracking import open_store
+
+    deadline_s = time.monotonic() + wait_s
+    while time.monotonic() < deadline_s and process.poll() is None:
+        try:
+            open_store(uri, timeout_s=5)
+        except StoreError:
+            time.sleep(0.3)
+        else:
+            return uri
+    raise RuntimeError(f"{uri} did not start")

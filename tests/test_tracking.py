@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,58 +60,18 @@ class FakeStore:
         return lambda *args, **kwargs: self._around(name, lambda: method(*args, **kwargs))
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tables are made once: that takes 2 s."""
-    path = tmp_path_factory.mktemp("database") / "mlflow.db"
-    open_store(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
 def local(empty_database: Path, tmp_path: Path) -> Store:
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     return open_store(f"sqlite:///{tmp_path / 'mlflow.db'}")
 
 
-@pytest.fixture(scope="session")
-def server(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A tracking server with proxied artifacts, on a free port."""
-    folder = tmp_path_factory.mktemp("server")
-    shutil.copy(empty_database, folder / "mlflow.db")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-               "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", f"{folder}/artifacts",
-               ]  # fmt: skip
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)
-        try:
-            yield _answering(f"http://127.0.0.1:{port}", process)
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)  # its own way out takes 9 s
-            process.wait(30)
-
-
-def _answering(uri: str, process: subprocess.Popen[bytes], wait_s: float = 90.0) -> str:
-    deadline_s = time.monotonic() + wait_s
-    while time.monotonic() < deadline_s and process.poll() is None:
-        try:
-            open_store(uri, timeout_s=5)
-        except StoreError:
-            time.sleep(0.3)
-        else:
-            return uri
-    raise RuntimeError(f"{uri} did not start")
-
-
 @pytest.fixture(params=["local", pytest.param("server", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest) -> Store:
     """Either kind of store."""
-    return (
-        request.getfixturevalue("local") if request.param == "local" else open_store(request.getfixturevalue("server"))
-    )
+    if request.param == "local":
+        return request.getfixturevalue("local")
+    return open_store(request.getfixturevalue("tracking_server"))
 
 
 @pytest.fixture
@@ -365,6 +325,12 @@ def test_a_finished_run_stays_finished_after_an_error(local: Store) -> None:
     with pytest.raises(ValueError, match="boom"), RunWriter(local) as writer:
         _raise_after(writer.finish, writer.start_run(kind="trial", name="t"), error)
     assert find_runs(local)[0].status == "FINISHED"
+
+
+def test_a_run_finished_by_its_id_stays_finished(local: Store) -> None:
+    with RunWriter(local) as writer:
+        writer.finish(writer.run_id(writer.start_run(kind="tune", name="sweep")))
+    assert [record.status for record in find_runs(local)] == ["FINISHED"]
 
 
 def _raise_after(call: Callable[[str], None], run: str, error: Exception) -> None:

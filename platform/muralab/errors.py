@@ -40,6 +40,10 @@ class StoreError(MuraLabError):
     """The tracking store cannot be reached or does not hold what was asked for."""
 
 
+class ServerError(MuraLabError):
+    """A server of models does not answer, or refuses to."""
+
+
 class MemoryExceededError(MuraLabError):
     """The device's memory does not hold the trial."""
 

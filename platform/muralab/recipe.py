@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from muralab.data.augment import Augment
-from muralab.errors import RecipeError, nearest, numbered
+from muralab.errors import RecipeError, nearest
 from muralab.training.network import Network
 from muralab.training.phases import EVERYTHING, HEAD_ONLY, Phase
 
@@ -128,8 +128,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         checks = [
-            (self.image_size >= 32, f"image_size={self.image_size}: expected 32 px or more"),
-            (self.batch_size >= 2, f"batch_size={self.batch_size}: expected 2 or more"),
+            (32 <= self.image_size <= 4096, f"image_size={self.image_size}: expected 32 to 4096 px"),
+            (2 <= self.batch_size <= 65536, f"batch_size={self.batch_size}: expected 2 to 65536"),
             (0 <= self.ema_decay < 1, f"ema_decay={self.ema_decay}: expected 0 up to, not including, 1"),
             (self.clip_norm >= 0, f"clip_norm={self.clip_norm}: expected 0 or more"),
             (self.feature_views >= 1, f"feature_views={self.feature_views}: expected 1 or more"),
@@ -139,7 +139,7 @@ class Recipe:
         wrong += [f"search key '{k}' names nothing. {nearest(k, known)}" for k in self.search if k not in known]
         wrong += [f"demo key '{k}' names nothing. {nearest(k, known)}" for k in self.demo if k not in known]
         if wrong:
-            raise RecipeError(numbered("A recipe does not fit together:", wrong))
+            raise RecipeError("; ".join(wrong))
 
     @property
     def phases(self) -> dict[str, Phase]:
@@ -149,6 +149,7 @@ class Recipe:
 
 PLAIN_KEYS = ("image_size", "batch_size", "ema_decay", "clip_norm", "class_weighting", "feature_views")
 GROUPS = ("upper", "full", "augment")
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
 def resolved_values(recipe: Recipe) -> dict[str, Value]:
@@ -176,14 +177,13 @@ def override(recipe: Recipe, changes: Mapping[str, Value]) -> Recipe:
     known = resolved_values(recipe)
     problems = [f"'{key}' names nothing. {nearest(key, known)}" for key in changes if key not in known]
     typed: dict[str, Any] = {}
-    for key, value in changes.items():
-        if key in known:
-            try:
-                typed[key] = _typed(value, known[key])
-            except ValueError:
-                problems.append(f"{key}={value}: expected a {type(known[key]).__name__}, like {known[key]}")
+    for key in [key for key in changes if key in known]:
+        try:
+            typed[key] = _typed(changes[key], known[key])
+        except (ValueError, OverflowError, KeyError):
+            problems.append(f"{key}={changes[key]}: expected {KINDS[type(known[key])]}")
     if problems:
-        raise RecipeError(numbered("Overrides that do not fit:", problems))
+        raise RecipeError("; ".join(problems))
     fields: dict[str, Any] = {key: typed[key] for key in PLAIN_KEYS if key in typed}
     for group in GROUPS:
         part = {key.split(".", 1)[1]: value for key, value in typed.items() if key.startswith(f"{group}.")}
@@ -197,8 +197,6 @@ def override(recipe: Recipe, changes: Mapping[str, Value]) -> Recipe:
 def _typed(value: Value, example: Value) -> Value:
     if isinstance(example, bool):
         words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-        if str(value).lower() not in words:
-            raise ValueError(value)
         return words[str(value).lower()]
     if isinstance(example, int):
         if float(value) != int(float(value)):
@@ -233,14 +231,16 @@ def read_source(name: str) -> str:
 
 
 def _recipe_module(name: str) -> Any:
-    dotted = name if "." in name else f"recipes.{name}"
+    dotted, where = (name, "the Python path") if "." in name else (f"recipes.{name}", "recipes/")
+    unknown = RecipeError(f"There is no recipe '{name}' in {where}. {nearest(name, recipe_names())}")
+    if not all(word.isidentifier() for word in dotted.split(".")):
+        raise unknown
     try:
         return importlib.import_module(dotted)
     except ModuleNotFoundError as error:
-        if error.name and not dotted.startswith(error.name):
+        if error.name and not f"{dotted}.".startswith(f"{error.name}."):
             raise RecipeError(f"The recipe '{name}' imports '{error.name}', which is not installed.") from error
-        where = "recipes/" if "." not in name else "the Python path"
-        raise RecipeError(f"There is no recipe '{name}' in {where}. {nearest(name, recipe_names())}") from error
+        raise unknown from error
 
 
 def _recipe_of(module: Any, name: str) -> Recipe:

@@ -1,10 +1,8 @@
-"""Ray Tune over a list of trials; the only file that imports ray.
+"""Ray Tune over a list of trials; with `pruning` the only file that imports ray.
 
-All recipes share one Tune run, so that a worker process that has loaded torch serves one trial after the other, but
-each recipe has an asynchronous successive halving (ASHA) of its own: a small network and an InceptionV3 are never
-compared. Its clock is the epoch within the full phase, so frozen backbones are never compared either. The trials are
-drawn before the search starts, from the seed alone; going on with an interrupted search is running the ones that did
-not end, each from its checkpoint.
+All recipes share one Tune run, so that a worker process that has loaded torch serves one trial after the other. The
+trials are drawn before the search starts, from the seed alone; going on with an interrupted search is running the ones
+that did not end, each from its checkpoint.
 """
 
 from __future__ import annotations
@@ -16,22 +14,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Protocol
 
 from muralab.errors import MuraLabError
 from muralab.experiment import run_trial
+from muralab.pruning import Past, build_scheduler
 from muralab.trial import TrialSpec, recipes_of
 
-REDUCTION_FACTOR = 3
 OBJECT_STORE_BYTES = 200 * 2**20
 """Trials exchange names and numbers, never pictures; Ray's default is a third of the machine."""
 RETRIES = 1
 """How often a trial whose process died is started again, from its checkpoint."""
-
-
-Past = tuple[str, Sequence[float]]
-"""A trial that has ended: its recipe, and the objective after each epoch of its full phase."""
 
 
 class Listener(Protocol):
@@ -134,49 +127,6 @@ def _work(config: dict[str, Any]) -> None:
                 )
     except MuraLabError as error:
         tune.report({"failed": str(error)})
-
-
-def build_scheduler(specs: Sequence[TrialSpec], past: Mapping[str, Past]) -> Any:
-    """One ASHA a recipe behind one face: Tune asks, the trial's own recipe decides."""
-    from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
-
-    def asha(epochs: int) -> Any:
-        return AsyncHyperBandScheduler(
-            time_attr="full_epoch",
-            metric="objective",
-            mode="max",
-            grace_period=max(1, epochs // REDUCTION_FACTOR**2),
-            max_t=max(2, epochs + 1),  # beyond the last epoch: a trial ends by itself, not by its scheduler
-            reduction_factor=REDUCTION_FACTOR,
-        )
-
-    by_recipe = {spec.recipe: asha(recipes_of(spec)[1].full.epochs) for spec in specs}
-    for name, (recipe, objectives) in past.items():
-        if recipe in by_recipe:
-            trial = SimpleNamespace(trial_id=f"past-{name}")
-            by_recipe[recipe].on_trial_add(None, trial)
-            for epoch, objective in enumerate(objectives, start=1):
-                by_recipe[recipe].on_trial_result(None, trial, {"full_epoch": epoch, "objective": objective})
-
-    class PerRecipe(FIFOScheduler):  # type: ignore[misc]
-        """First come, first served; stopped by the ASHA of its own recipe."""
-
-        def _own(self, trial: Any) -> Any:
-            return by_recipe[trial.config["spec"]["recipe"]]
-
-        def on_trial_add(self, controller: Any, trial: Any) -> None:
-            self._own(trial).on_trial_add(controller, trial)
-
-        def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
-            return str(self._own(trial).on_trial_result(controller, trial, result))
-
-        def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
-            self._own(trial).on_trial_complete(controller, trial, result)
-
-        def on_trial_remove(self, controller: Any, trial: Any) -> None:
-            self._own(trial).on_trial_remove(controller, trial)
-
-    return PerRecipe()
 
 
 def _build_callback(token: str) -> Any:

@@ -129,7 +129,7 @@ def test_plan_is_as_large_as_the_demo_promises():
     images = Counter[str]()
     for study in wrist:
         images[study.split] += study.n_views
-    assert 380 <= images["train"] <= 420
+    assert 430 <= images["train"] <= 480
     assert sum(study.split == "valid" for study in wrist) >= 95
 
 

@@ -13,10 +13,9 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from muralab.data.pixels import decode, to_square
-from muralab.serving import MAX_ROWS, StudyClassifier
 from muralab.serving.answer import study_probabilities
-from muralab.serving.classifier import draw_heat
-from muralab.serving.config import ServingConfig, write_config
+from muralab.serving.classifier import StudyClassifier, draw_heat
+from muralab.serving.config import MAX_ROWS, ServingConfig, write_config
 
 SIZE = 32
 CONFIG = ServingConfig(

@@ -12,7 +12,12 @@ from typing import Any
 
 import typer
 
+from muralab.cli.app import app as serve_app
 from muralab.cli.explore import explore
+from muralab.cli.predict import predict
+from muralab.cli.promote import promote
+from muralab.cli.report import report
+from muralab.cli.train import evaluate, train
 from muralab.cli.tune import tune
 
 app = typer.Typer(
@@ -21,8 +26,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Find, compare, track and serve classifiers of abnormal bone radiographs. Not a medical device.",
 )
-for command in (tune, explore):
+for command in (tune, train, evaluate, explore, predict, promote, report):
     app.command()(command)
+app.command("app")(serve_app)
 
 
 @app.callback()

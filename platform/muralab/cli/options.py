@@ -18,3 +18,4 @@ Protocol = Annotated[str, typer.Option(help="`valid-as-test`, or the study's `va
 Objective = Annotated[str, typer.Option(help="The validation metric that chooses.")]
 Gpus = Annotated[str, typer.Option(help="`auto` (1 with CUDA, else 0), or a number or fraction.")]
 Cpus = Annotated[str, typer.Option(help="CPU cores a trial; `auto`.")]
+Pictures = Annotated[str, typer.Option(help="`true` logs pictures of errors; `auto`: of the demo alone.")]

@@ -16,6 +16,7 @@ from muralab.cli.options import (
     ImageSize,
     Objective,
     Part,
+    Pictures,
     Protocol,
     Seed,
     Set,
@@ -40,6 +41,7 @@ def tune(
     time_budget: Annotated[str, typer.Option(help="For the search: 900, 30m, 2h, or `none`.")] = "none",
     protocol: Protocol = "valid-as-test",
     objective: Objective = "val_study_auroc",
+    pictures: Pictures = "auto",
     resume: Annotated[str, typer.Option(help="The run id of an interrupted sweep; its own parameters hold.")] = "none",
     dry_run: Annotated[str, typer.Option(help="`true` prints the plan and stops.")] = "false",
 ) -> None:
@@ -63,5 +65,6 @@ def tune(
         time_budget=time_budget,
         protocol=protocol,
         objective=objective,
+        pictures=pictures.lower(),
     )
     run_sweep(request, build_job(), resume=none(resume), dry_run=flag("dry_run", dry_run))

@@ -26,7 +26,7 @@ from muralab.data.findings import FINDING_COLUMNS, KINDS, Finding, find_all
 from muralab.data.likeness import FileFacts, read_facts
 from muralab.errors import DataError
 
-AUDIT_VERSION = 1
+AUDIT_VERSION = 2
 CHUNK = 64
 LABEL_COLUMNS = ["image", "label", "patient", "split"]
 
@@ -41,6 +41,8 @@ class Audit:
     """a row a finding: kind (of KINDS), severity, images (tuple of image names), detail"""
     digest: str
     """over all rows (image, label, patient, split) and all bytes, 32 hex characters"""
+    digests: dict[str, str]
+    """the same of each value of `split` alone"""
     n_images: int
     """rows audited"""
     n_studies: int
@@ -66,24 +68,36 @@ class Audit:
             rows.append((kind, worst, len(group), n_images, example))
         return pd.DataFrame(rows, columns=["kind", "severity", "findings", "images", "example"])
 
-    def summary(self) -> str:
-        """One paragraph, and below it a table of what was found (none if nothing was)."""
+    def warnings(self) -> list[str]:
+        """A line a kind of which an error or a warning was found; unreadable files are named elsewhere, one by one."""
+        table = self.table()
+        serious = table[table["severity"].isin(("error", "warning")) & (table["kind"] != "unreadable")]
+        return [
+            f"Audit: {row.kind} ({row.severity}), {row.findings} found in {row.images} images; {row.example}."
+            for row in serious.itertuples()
+        ]
+
+    def paragraph(self) -> str:
+        """What was read and how much was found."""
         forms = ", ".join(f"{count:,} {form}" for form, count in self.forms.items())
         levels = Counter(self.findings["severity"])
         found = ", ".join(f"{levels[level]} {level}s" for level in ("error", "warning", "note") if levels[level])
-        paragraph = (
+        return (
             f"{self.n_images:,} images of {self.n_studies:,} studies and {self.n_patients:,} patients were read and "
             f"hashed ({forms}). Found: {found or 'nothing to mention'}. Digest {self.digest}."
         )
+
+    def summary(self) -> str:
+        """The paragraph, and below it a table of what was found (none if nothing was)."""
         table = self.table()
         if table.empty:
-            return paragraph
+            return self.paragraph()
         lines = [
             f"{row.kind:<22} {row.severity:<8} {row.findings:>6} {row.images:>7}  {row.example}"
             for row in table.itertuples()
         ]
         head = f"{'kind':<22} {'severity':<8} {'number':>6} {'images':>7}  example"
-        return "\n".join([paragraph, "", head, *lines])
+        return "\n".join([self.paragraph(), "", head, *lines])
 
 
 def audit_images(
@@ -111,6 +125,7 @@ def audit_images(
     audit = Audit(
         findings=_to_frame(find_all(table, facts)),
         digest=_digest(table, facts),
+        digests=_digests(table, facts),
         n_images=len(table),
         n_studies=int(table["study"].nunique()),
         n_patients=int(table["patient"].nunique()),
@@ -139,6 +154,12 @@ def _read_all(paths: list[str], workers: int, progress: Progress | None) -> list
     return facts
 
 
+def _digests(table: pd.DataFrame, facts: list[FileFacts]) -> dict[str, str]:
+    """Each split's digest."""
+    places = {str(split): [*group] for split, group in table.groupby("split", sort=True).indices.items()}
+    return {split: _digest(table.iloc[own], [facts[place] for place in own]) for split, own in places.items()}
+
+
 def _digest(table: pd.DataFrame, facts: list[FileFacts]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     columns = [table[column].astype(str).tolist() for column in LABEL_COLUMNS]
@@ -153,7 +174,9 @@ def _to_frame(findings: list[Finding]) -> pd.DataFrame:
 
 def _write(audit: Audit, file: Path) -> None:
     """Write the result beside its name and rename it, so that a reader never sees half of it."""
-    content = {name: getattr(audit, name) for name in ("digest", "n_images", "n_studies", "n_patients", "forms")}
+    content = {
+        name: getattr(audit, name) for name in ("digest", "digests", "n_images", "n_studies", "n_patients", "forms")
+    }
     content["findings"] = audit.findings.to_dict(orient="records")
     temporary = file.with_suffix(f".tmp-{os.getpid()}")
     try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from muralab.data.audit import Audit, audit_images
 from muralab.data.cache import open_cache
 from muralab.data.demo import default_folder, write_demo
 from muralab.data.index import find_root, read_index
@@ -16,6 +17,8 @@ from muralab.data.splits import Splits, split_index
 from muralab.errors import numbered
 
 DEMO = "demo"
+VALIDATION_FRACTION = {True: 0.25, False: 0.15}
+"""Of the training patients, on synthetic and on real data: the demo is so small that less could not choose a model."""
 Progress = Callable[[str], Callable[[int, int], None]]
 """Title of a task -> function of (done, total)."""
 
@@ -32,6 +35,8 @@ class Dataset:
     unreadable: dict[str, str]
     """Image -> why it cannot be decoded; these are in no set."""
     splits: Splits
+    audit: Audit
+    """Of every file, with the sets as `split`, so that it finds what leaks across our own division."""
     notes: tuple[str, ...]
     """Warnings, for the log and the report."""
 
@@ -39,6 +44,10 @@ class Dataset:
     def tables(self) -> dict[str, pd.DataFrame]:
         """train, validation and test."""
         return dict(self.splits.items())
+
+    def digest(self, name: str) -> str:
+        """Of a set's rows and of the bytes of its files, 32 hex characters."""
+        return self.audit.digests[name]
 
     def counts(self) -> pd.DataFrame:
         """A row a set: studies, patients, images, abnormal images."""
@@ -90,8 +99,17 @@ def open_dataset(
         notes.append(numbered(f"{len(lines)} images cannot be decoded and are left out:", lines))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        splits = split_index(cache.readable(index), protocol=protocol, seed=seed)
+        splits = split_index(
+            cache.readable(index),
+            protocol=protocol,
+            seed=seed,
+            validation_fraction=VALIDATION_FRACTION[synthetic],
+        )
     notes += [str(warning.message) for warning in caught]
+    audit = audit_images(
+        with_roles(index, splits, unreadable), folder=cache_folder / "audit", progress=progress("auditing files")
+    )
+    notes += audit.warnings()
     return Dataset(
         root=root,
         part=part,
@@ -99,5 +117,18 @@ def open_dataset(
         index=index,
         unreadable=unreadable,
         splits=splits,
+        audit=audit,
         notes=tuple(notes),
     )
+
+
+def with_roles(index: pd.DataFrame, splits: Splits, unreadable: Collection[str]) -> pd.DataFrame:
+    """The index with the sets as `split`, for the audit.
+
+    An unreadable image counts to its patient's set, or to none (`left out`). Readable images that are in no set (of
+    patients on both official sides) are not audited.
+    """
+    kept = {image for _, table in splits.items() for image in table["image"]}
+    roles = {patient: name for name, table in splits.items() for patient in table["patient"]}
+    rows = index[index["image"].isin(kept | set(unreadable))]
+    return rows.assign(split=rows["patient"].map(roles).fillna("left out"))

@@ -22,7 +22,7 @@ from muralab.data.demo_plan import PARTS, PartPlan, StudyPlan, plan_studies
 from muralab.data.demo_views import render_view
 from muralab.errors import DataError
 
-VERSION = 1
+VERSION = 2
 ROOT_NAME = "MURA-v1.1"
 MARKER_NAME = ".muralab-demo.json"
 NOTICE_NAME = "SYNTHETIC.txt"

@@ -36,8 +36,8 @@ class PartPlan:
 
 # Abnormal to normal as in MURA: wrist .69, hand .37; valid is nearer to balance.
 PARTS = (
-    PartPlan(part="wrist", train_studies=167, valid_studies=100, train_abnormal=0.41, valid_abnormal=0.47),
-    PartPlan(part="hand", train_studies=50, valid_studies=30, train_abnormal=0.28, valid_abnormal=0.40),
+    PartPlan(part="wrist", train_studies=190, valid_studies=100, train_abnormal=0.41, valid_abnormal=0.47),
+    PartPlan(part="hand", train_studies=64, valid_studies=30, train_abnormal=0.28, valid_abnormal=0.40),
 )
 
 

@@ -80,9 +80,9 @@ def bootstrap(
     """
     _check_settings(n_resamples, confidence)
     names = check_metrics(metrics)
-    sample = _Sample(level_rows(predictions, level=level, temperature=temperature), threshold)
-    (resampled,) = _resample([sample], names, draw_patients(sample.n_patients, n_resamples, seed))
-    (left_out,) = _resample([sample], names, leave_out_patients(sample.n_patients))
+    sample = Sample(level_rows(predictions, level=level, temperature=temperature), threshold)
+    (resampled,) = resample([sample], names, draw_patients(sample.n_patients, n_resamples, seed))
+    (left_out,) = resample([sample], names, leave_out_patients(sample.n_patients))
     intervals = {}
     for name in names:
         found = _interval(name, sample, sample.estimate(name), resampled[name], left_out[name], confidence)
@@ -129,22 +129,22 @@ def paired_difference(
     check_metrics([metric])
     rows_a = level_rows(a, level=level, temperature=temperature_a)
     rows_b = level_rows(b, level=level, temperature=temperature_b)
-    _check_same_images(a, b)
+    check_same_images(a, b)
     key = str(level)  # both levels name their rows by the column of that name
     samples = [
-        _Sample(rows.sort_values(key, kind="stable"), threshold)
+        Sample(rows.sort_values(key, kind="stable"), threshold)
         for rows, threshold in ((rows_a, threshold_a), (rows_b, threshold_b))
     ]
     n_patients = samples[0].n_patients
     resampled, left_out = (
-        np.subtract(*(values[metric] for values in _resample(samples, [metric], draws)))
+        np.subtract(*(values[metric] for values in resample(samples, [metric], draws)))
         for draws in (draw_patients(n_patients, n_resamples, seed), leave_out_patients(n_patients))
     )
     estimate = samples[0].estimate(metric) - samples[1].estimate(metric)
     return _interval(metric, samples[0], estimate, resampled, left_out, confidence)
 
 
-class _Sample:
+class Sample:
     """The rows of one model at one level, ready to be weighed by patient."""
 
     def __init__(self, rows: pd.DataFrame, threshold: float) -> None:
@@ -174,7 +174,7 @@ class _Sample:
         return [METRICS[name].values(weighed) for name in names]
 
 
-def _resample(samples: Sequence[_Sample], names: Sequence[str], draws: Iterable[Floats]) -> list[dict[str, Floats]]:
+def resample(samples: Sequence[Sample], names: Sequence[str], draws: Iterable[Floats]) -> list[dict[str, Floats]]:
     """Each sample's metrics [R] under the same weights of patients."""
     blocks: list[list[list[Floats]]] = [[] for _ in samples]
     for weights in draws:
@@ -184,7 +184,7 @@ def _resample(samples: Sequence[_Sample], names: Sequence[str], draws: Iterable[
 
 
 def _interval(
-    name: str, sample: _Sample, estimate: float, resampled: Floats, left_out: Floats, confidence: float
+    name: str, sample: Sample, estimate: float, resampled: Floats, left_out: Floats, confidence: float
 ) -> Interval:
     defined = resampled[~np.isnan(resampled)]
     low = high = np.nan
@@ -196,7 +196,7 @@ def _interval(
     return Interval(estimate=estimate, low=low, high=high, level=confidence, n_resamples=len(defined), reason=reason)
 
 
-def _without_spread(name: str, sample: _Sample, found: Interval) -> Interval:
+def _without_spread(name: str, sample: Sample, found: Interval) -> Interval:
     """Exact ends for a figure without a single error (or a single success), which no resample varies."""
     metric = METRICS[name]
     at_best, at_worst = found.estimate == 1, found.estimate == 0 and metric.chance != 0
@@ -210,7 +210,7 @@ def _without_spread(name: str, sample: _Sample, found: Interval) -> Interval:
     return replace(found, high=1 - share, reason=f"exact bound for {n} patients without a success")
 
 
-def _no_interval_reason(name: str, sample: _Sample, defined: float) -> str | None:
+def _no_interval_reason(name: str, sample: Sample, defined: float) -> str | None:
     undefined = undefined_reason(name, sample.labels, sample.probabilities)
     if undefined is not None:
         return undefined
@@ -230,7 +230,7 @@ def _check_settings(n_resamples: int, confidence: float) -> None:
         raise SettingsError(f"A confidence must lie in [0.5, 1), such as 0.95; got {confidence}.")
 
 
-def _check_same_images(a: pd.DataFrame, b: pd.DataFrame) -> None:
+def check_same_images(a: pd.DataFrame, b: pd.DataFrame) -> None:
     only = sorted(set(a["image"]) ^ set(b["image"]))
     if only:
         raise DataError(

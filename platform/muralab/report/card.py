@@ -60,10 +60,11 @@ def plain(text: object) -> str:
 
 
 def _data(context: Context) -> str:
+    left_out = "" if context.unreadable is None else f" Left out as unreadable: {len(context.unreadable)}."
     lines = [
         f"Source: {plain(context.data)}{' (SYNTHETIC)' if context.synthetic else ''}; protocol "
         f"`{plain(context.protocol)}`, patients disjoint between sets, seed {context.seed}, split fingerprint "
-        f"`{plain(context.fingerprint)}`. Left out as unreadable: {len(context.unreadable)}.",
+        f"`{plain(context.fingerprint)}`.{left_out}",
         "",
         "| " + " | ".join(plain(name) for name in context.split_counts.columns) + " |",
         "|" + "---|" * len(context.split_counts.columns),

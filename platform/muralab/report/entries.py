@@ -104,13 +104,15 @@ class Context:
     split_counts: pd.DataFrame
     """Columns set, studies, patients, images, abnormal."""
     fingerprint: str
-    unreadable: Mapping[str, str]
-    """Image -> reason; these were left out."""
+    unreadable: Mapping[str, str] | None
+    """Image -> reason; these were left out. None where it is not known."""
     commit: str
     created: datetime
     machine: str
     notes: Sequence[str] = ()
     objective: str = "val_study_auroc"
+    statements: Sequence[str] = ()
+    """What was decided or found with these models, in sentences that can be quoted; they stand on top."""
     audit: tuple[str, pd.DataFrame] | None = None
     """A paragraph and a table of findings."""
 

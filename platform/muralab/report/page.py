@@ -56,7 +56,7 @@ def write_report(
         entries: one evaluated model a recipe, in the order of the table.
         trials: every trial of the search.
         previews: recipe -> uint8 [H, W] grid of augmented pictures.
-        champion: the name of the entry that is the registered model.
+        champion: the entry that is the registered model, by recipe or run id; None: none was registered; "": not said.
         gallery: caption -> uint8 [H, W] or [H, W, 3] picture of an error; None keeps pictures out.
         n_resamples: of the patients, for the intervals.
     """
@@ -77,7 +77,7 @@ def write_report(
         "tables": _tables(context, judged, winner, trials),
         "all_wrong": sections.all_wrong(judged),
         "audit_text": context.audit[0] if context.audit else "",
-        "unreadable": list(context.unreadable.items()),
+        "unreadable": None if context.unreadable is None else list(context.unreadable.items()),
     }
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,9 @@ def render(values: Mapping[str, Any]) -> str:
 
 def champion_sentence(entries: Sequence[Entry], champion: str | None, *, n_resamples: int, seed: int) -> str:
     """Which model is registered and, where another did better on validation, that it did, with the interval."""
-    registered = next((entry for entry in entries if entry.name == champion), None)
+    if champion == "":
+        return ""
+    registered = next((entry for entry in entries if champion in (entry.name, entry.run_id)), None)
     if registered is None:
         return f"Registered model: {champion}." if champion else "No model was registered."
     winner = winner_of(entries)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from muralab.errors import DataError
+from muralab.evaluation.gallery import hardest_studies
 from muralab.evaluation.metrics import evaluate
 from muralab.report.entries import STUDY_METRICS, Context, Entry, Trial
 from muralab.report.judge import Judged, study_intervals
@@ -135,13 +135,7 @@ def error_table(judged: Judged, *, n_worst: int = N_WORST) -> Table | None:
     """The most confident errors and the studies nearest the threshold, by name; None without studies."""
     if judged.studies is None:
         return None
-    s = judged.studies
-    wrong = s[s["called"] != (s["label"] == 1)]
-    groups = {
-        "called abnormal, labelled normal": wrong[wrong["label"] == 0].sort_values("calibrated", ascending=False),
-        "called normal, labelled abnormal": wrong[wrong["label"] == 1].sort_values("calibrated"),
-        "nearest to the threshold": s.iloc[np.argsort((s["calibrated"] - judged.entry.threshold).abs().to_numpy())],
-    }
+    groups = hardest_studies(judged.studies, judged.entry.threshold)
     table = Table(columns=["study", "label", "probability", "views"], left=(0, 1))
     for heading, rows in groups.items():
         table.groups.append(

@@ -5,8 +5,3 @@ carries its own copy of this package, of `muralab.errors` and of `muralab.data.p
 """
 
 from __future__ import annotations
-
-from muralab.serving.classifier import StudyClassifier
-from muralab.serving.request import MAX_ROWS
-
-__all__ = ["MAX_ROWS", "StudyClassifier"]

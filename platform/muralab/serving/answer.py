@@ -12,18 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from muralab.data.pixels import Picture
 from muralab.serving.config import ServingConfig
 from muralab.serving.request import Settings, View
-
-COLOUR_SPREAD = 12.0
-"""Mean difference between colour channels (0 to 255) from which a picture is a colour photo, not a tinted scan."""
-
-LOW_CONTRAST = 40.0
-"""Grey levels between the 1st and the 99th percentile below which a picture has low contrast."""
-
-BLANK = 2.0
-"""Grey levels between those percentiles up to which a picture is blank."""
 
 _EPSILON = 1e-7
 
@@ -46,18 +36,18 @@ def build_answer(
     """
     threshold = config.threshold if settings.threshold is None else settings.threshold
     asked = Counter(view.study for view in views)
-    readable = Counter(view.study for view in views if view.picture is not None)
+    readable = Counter(view.study for view in views if view.square is not None)
     study_probability = study_probabilities([view.study for view in views], logits, config.study_temperature)
     rows = []
     for view, logit, study in zip(views, logits, study_probability):
         row: dict[str, Any] = dict.fromkeys(("probability", "study_probability", "abnormal", "uncertain"))
         notes: list[str] = []
-        if view.picture is not None:
+        if view.square is not None:
             row["probability"] = float(_sigmoid(logit / config.image_temperature))
             row["study_probability"] = float(study)
             row["abnormal"] = bool(study >= threshold)
             row["uncertain"] = _is_uncertain(float(study), config)
-            notes = _study_warnings(readable[view.study], asked[view.study]) + view_warnings(view.picture, config)
+            notes = [*_study_warnings(readable[view.study], asked[view.study]), *view.warnings]
         rows.append({**row, "threshold": float(threshold), "model_version": model_version, "warnings": notes})
     return pd.DataFrame(rows, dtype=object if any(view.error for view in views) else None)
 
@@ -77,36 +67,6 @@ def study_probabilities(studies: Sequence[object], logits: np.ndarray, temperatu
     mean = pd.Series(_sigmoid(np.asarray(logits, float))).groupby(keys).transform("mean").to_numpy()
     mean = np.clip(mean, _EPSILON, 1 - _EPSILON)
     return _sigmoid((np.log(mean) - np.log1p(-mean)) / temperature)
-
-
-def view_warnings(picture: Picture, config: ServingConfig) -> list[str]:
-    """What a reader should know about one view."""
-    grey = picture.grey
-    low, high = np.percentile(grey[:: max(1, grey.shape[0] // 256), :: max(1, grey.shape[1] // 256)], [1, 99])
-    found = []
-    if high - low <= BLANK:
-        found.append("blank picture")
-    elif high - low < LOW_CONTRAST:
-        found.append("low contrast")
-    if picture.colour_spread > COLOUR_SPREAD:
-        found.append("colour photo, not a radiograph")
-    if max(grey.shape) < config.image_size // 2:
-        found.append(f"small picture ({grey.shape[1]} x {grey.shape[0]} px)")
-    if config.synthetic:
-        found.append("model trained on synthetic pictures")
-    return found
-
-
-def distribution_warnings(square: np.ndarray, config: ServingConfig) -> list[str]:
-    """Whether the network's input lies far from what it was trained on.
-
-    Args:
-        square: uint8 [S, S].
-        config: the ranges of the training pictures.
-    """
-    seen = ((float(square.mean()), config.typical_mean), (float(square.std()), config.typical_contrast))
-    far = any(limits is not None and not limits[0] <= value <= limits[1] for value, limits in seen)
-    return ["far from the training pictures in brightness or contrast"] if far else []
 
 
 def _study_warnings(readable: int, asked: int) -> list[str]:

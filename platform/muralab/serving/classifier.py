@@ -15,10 +15,9 @@ import onnxruntime
 import pandas as pd
 from mlflow.pyfunc import PythonModel
 
-from muralab.data.pixels import to_square
-from muralab.serving.answer import build_answer, distribution_warnings
-from muralab.serving.config import ServingConfig, read_config
-from muralab.serving.request import Settings, View, read_settings, read_views
+from muralab.serving.answer import build_answer
+from muralab.serving.config import ServingConfig, read_config, read_version
+from muralab.serving.request import read_settings, read_views
 
 BATCH_SIZE = 8
 """Views that the network sees at once, so that a large request takes no more memory than a small one."""
@@ -35,7 +34,7 @@ class StudyClassifier(PythonModel):  # type: ignore[misc]
         """
         path = Path(context.artifacts["config"])
         self._config: ServingConfig = read_config(path)
-        self._version = _read_version(path)
+        self._version = read_version(path)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(
@@ -59,35 +58,30 @@ class StudyClassifier(PythonModel):  # type: ignore[misc]
         """
         del context
         settings = read_settings(params)
-        views = read_views(model_input, settings)
-        good = [row for row, view in enumerate(views) if view.picture is not None]
-        squares = [to_square(view.picture.grey, self._config.image_size) for view in views if view.picture is not None]
+        views = read_views(model_input, settings, self._config)
+        good = [row for row, view in enumerate(views) if view.square is not None]
+        squares = [view.square for view in views if view.square is not None]
+        found, heat = self._run(squares, explain=settings.explain)
         logits = np.full(len(views), np.nan)
-        heat: list[np.ndarray] = []
-        for start in range(0, len(good), BATCH_SIZE):
-            part = slice(start, start + BATCH_SIZE)
-            logits[good[part]], maps = self._session.run(["logits", "heatmap"], {"images": np.stack(squares[part])})
-            heat.extend(maps)
-        return self._answer(views, good, squares, logits, heat, settings)
-
-    def _answer(
-        self,
-        views: list[View],
-        good: list[int],
-        squares: list[np.ndarray],
-        logits: np.ndarray,
-        heat: list[np.ndarray],
-        settings: Settings,
-    ) -> pd.DataFrame:
+        logits[good] = found
         answer = build_answer(views, logits, self._config, settings, self._version)
-        for row, square in zip(good, squares):
-            answer["warnings"].iloc[row].extend(distribution_warnings(square, self._config))
         if settings.explain:
             drawn = {row: draw_heat(square, warm) for row, square, warm in zip(good, squares, heat)}
             answer["heatmap"] = pd.Series([drawn.get(row) for row in range(len(views))], dtype=object)
         if settings.policy == "partial":
             answer["error"] = pd.Series([view.error for view in views], dtype=object)
         return answer
+
+    def _run(self, squares: list[np.ndarray], *, explain: bool) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Logits, float [V], and heat maps, float [h, w] each; none unless asked for."""
+        wanted = ["logits", "heatmap"] if explain else ["logits"]
+        logits: list[np.ndarray] = []
+        heat: list[np.ndarray] = []
+        for start in range(0, len(squares), BATCH_SIZE):
+            found = self._session.run(wanted, {"images": np.stack(squares[start : start + BATCH_SIZE])})
+            logits.extend(found[0])
+            heat.extend(found[1] if explain else ())
+        return np.asarray(logits, float), heat
 
 
 def draw_heat(square: np.ndarray, heat: np.ndarray) -> str:
@@ -106,14 +100,3 @@ def draw_heat(square: np.ndarray, heat: np.ndarray) -> str:
     weight = 0.5 * np.clip(share, 0, 1)[..., None]
     blended = (1 - weight) * square[..., None] + weight * colours
     return base64.b64encode(cv2.imencode(".png", np.rint(blended).astype(np.uint8))[1].tobytes()).decode("ascii")
-
-
-def _read_version(config_path: Path) -> str:
-    """Name and version of the registered model, from the file that MLflow lays beside a model it fetched by name."""
-    import yaml  # type: ignore[import-untyped]
-
-    path = config_path.parent.parent / "registered_model_meta"
-    if not path.is_file():
-        return "not registered"
-    stored = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    return f"{stored.get('model_name', '?')}/{stored.get('model_version', '?')}"

@@ -9,6 +9,9 @@ from typing import Any
 
 DISCLAIMER = "Not a medical device. For research and teaching only; no answer of this model may guide treatment."
 
+MAX_ROWS = 64
+"""Rows a request may have; a study has fewer than ten views."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServingConfig:
@@ -67,3 +70,14 @@ def read_config(path: Path) -> ServingConfig:
         if known.get(key) is not None:
             known[key] = tuple(known[key])
     return ServingConfig(**known)
+
+
+def read_version(config_path: Path) -> str:
+    """Name and version of the registered model, from the file that MLflow lays beside a model it fetched by name."""
+    import yaml  # type: ignore[import-untyped]
+
+    path = config_path.parent.parent / "registered_model_meta"
+    if not path.is_file():
+        return "not registered"
+    stored = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    return f"{stored.get('model_name', '?')}/{stored.get('model_version', '?')}"

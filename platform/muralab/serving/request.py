@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+import os
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +15,15 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-from muralab.data.pixels import Picture, decode_picture
+from muralab.data.pixels import decode_picture, to_square
 from muralab.errors import ImageError
-
-MAX_ROWS = 64
-"""Rows a request may have; a study has fewer than ten views."""
+from muralab.serving.config import MAX_ROWS, ServingConfig
+from muralab.serving.quality import view_warnings
 
 POLICIES = ("refuse", "partial")
+
+_DECODING = threading.BoundedSemaphore(os.cpu_count() or 1)
+"""A large picture takes hundreds of MB while it is decoded, so no more are decoded at once than there are cores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +47,11 @@ class View:
     study: object
     """What rows of one study share; unique for a row that names no study."""
 
-    picture: Picture | None = None
-    """None when the row is bad."""
+    square: np.ndarray | None = None
+    """The network's input, uint8 [S, S]; None when the row is bad."""
+
+    warnings: tuple[str, ...] = ()
+    """What a reader should know about the picture."""
 
     error: str | None = None
     """Why the row is bad."""
@@ -73,20 +80,21 @@ def read_settings(params: dict[str, Any] | None) -> Settings:
     return Settings(threshold=None if threshold is None else float(threshold), explain=bool(explain), policy=policy)
 
 
-def read_views(model_input: Any, settings: Settings) -> list[View]:
-    """Decode every row of a request.
+def read_views(model_input: Any, settings: Settings, config: ServingConfig) -> list[View]:
+    """Decode every row of a request; only the network's inputs are kept, however large the pictures are.
 
     Args:
         model_input: a table (or what pandas makes one of) with the column `image`, base64 text or bytes of a PNG, JPEG
             or DICOM file, and perhaps `study`.
         settings: whether a bad row refuses the request.
+        config: the model's.
 
     Raises:
         MlflowException: no or too many rows, no column `image`, or bad rows under the policy "refuse"; HTTP 400.
     """
     table = _read_table(model_input)
     studies = table["study"] if "study" in table else [None] * len(table)
-    views = [_read_view(row, image, study) for row, (image, study) in enumerate(zip(table["image"], studies))]
+    views = [_read_view(row, image, study, config) for row, (image, study) in enumerate(zip(table["image"], studies))]
     problems = [f"row {row}: {view.error}" for row, view in enumerate(views, start=1) if view.error]
     if problems and settings.policy == "refuse":
         raise refuse(
@@ -101,6 +109,8 @@ def _read_table(model_input: Any) -> pd.DataFrame:
         table = model_input if isinstance(model_input, pd.DataFrame) else pd.DataFrame(model_input)
     except (TypeError, ValueError):
         raise refuse("The request is no table with the columns image and, if wanted, study.") from None
+    if table.columns.duplicated().any():
+        raise refuse("The request has two columns of the same name.")
     if "image" not in table and len(table):
         raise refuse("The column image is missing: base64 text of one PNG, JPEG or DICOM file a row.")
     if len(table) == 0:
@@ -110,11 +120,15 @@ def _read_table(model_input: Any) -> pd.DataFrame:
     return table
 
 
-def _read_view(row: int, image: object, study: object) -> View:
+def _read_view(row: int, image: object, study: object, config: ServingConfig) -> View:
     blank = study is None or study is pd.NA or study == "" or (isinstance(study, float) and math.isnan(study))
     group: object = ("row", row) if blank else ("study", str(study))
     try:
-        return View(study=group, picture=decode_picture(_read_bytes(image)))
+        data = _read_bytes(image)
+        with _DECODING:
+            picture = decode_picture(data)
+            square = to_square(picture.grey, config.image_size)
+        return View(study=group, square=square, warnings=tuple(view_warnings(picture, square, config)))
     except ImageError as error:
         return View(study=group, error=str(error))
 

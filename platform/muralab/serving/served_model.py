@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from mlflow.models import set_model
 
-from muralab.serving import StudyClassifier
+from muralab.serving.classifier import StudyClassifier
 
 set_model(StudyClassifier())

@@ -5,15 +5,17 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from muralab.errors import MuraLabError, SettingsError
 from muralab.experiment import set_threads
-from muralab.recipe import load_recipe
-from muralab.registry import RegisteredModel, register_model
-from muralab.report import difference_sentences, model_card, results_table, write_report
+from muralab.registry import RegisteredModel
+from muralab.report import difference_sentences, results_table, winner_of, write_report
+from muralab.sweep.gallery import build_gallery, may_show
 from muralab.sweep.logbook import Logbook
+from muralab.sweep.registration import Registration, register_best, registering
 from muralab.sweep.settings import count_cpus
 from muralab.sweep.verdict import (
     Judged,
@@ -22,13 +24,13 @@ from muralab.sweep.verdict import (
     build_previews,
     build_trials,
     judge_trial,
-    verification_images,
 )
 from muralab.tracking import process_tags, read_children
 from muralab.trial import recipes_of
 
 if TYPE_CHECKING:
-    from muralab.report import Context, Entry
+    from muralab.evaluation.gallery import Pictures
+    from muralab.report import Entry
     from muralab.sweep.prepare import Sweep
 
 ADDRESS = "http://127.0.0.1:5001"
@@ -51,8 +53,9 @@ def conclude(sweep: Sweep, book: Logbook) -> None:
     records = {r.run_id: r for r in read_children(sweep.store, book.parent)}
     entries = [build_entry(one, records[one.run_id]) for one in judged]
     context = build_context(sweep.settings, sweep.dataset, sweep.weights, [*sweep.notes, *_failures(book)], _commit())
-    model = _register(sweep, judged, entries, context)
-    champion = None if model is None else _registering(judged).spec.recipe  # type: ignore[union-attr]
+    registration = register_best(sweep, book, judged, entries, context)
+    if registration is not None:
+        context = replace(context, statements=[*context.statements, *registration.gate])
     trials = build_trials(sorted(records.values(), key=lambda r: r.name))
     with tempfile.TemporaryDirectory() as folder:
         report = write_report(
@@ -61,19 +64,30 @@ def conclude(sweep: Sweep, book: Logbook) -> None:
             entries=entries,
             trials=trials,
             previews=build_previews(one.spec for one in judged),
-            champion=champion,
+            champion=None if registration is None else registration.judged.spec.recipe,
+            gallery=_gallery(sweep, judged, entries),
         )
         book.writer.log_file(book.parent, report)
         book.writer.log_table(book.parent, results_table(entries, seed=sweep.settings.request.seed), "results.csv")
         book.writer.log_file(book.parent, sweep.folders.plan)
-        book.writer.set_tags(book.parent, _parent_tags(judged, model, book))
+        book.writer.set_tags(book.parent, _parent_tags(judged, registration, book))
         for one in judged:
             book.writer.log_epoch(
                 book.parent, 0, {f"{one.spec.recipe}.test_study_auroc": one.intervals["auroc"].estimate}
             )
         book.writer.flush()
-    for line in closing_lines(sweep, judged, entries, model, book.parent):
+    for line in closing_lines(sweep, judged, entries, registration, book.parent):
         sweep.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _gallery(sweep: Sweep, judged: Sequence[Judged], entries: Sequence[Entry]) -> Pictures:
+    """Hard studies of the model that the report is about, unless pictures are to stay out of it."""
+    winner = winner_of(entries)
+    if winner is None or not may_show(sweep.settings.request.pictures, synthetic=sweep.dataset.synthetic):
+        return {}
+    one = judged[list(entries).index(winner)]
+    size = recipes_of(one.spec)[1].image_size
+    return build_gallery(winner, one.network.cpu().eval(), size, sweep.dataset.root, sweep.folders.cache)
 
 
 def _nothing_to_judge(book: Logbook) -> MuraLabError:
@@ -96,42 +110,12 @@ def _commit() -> str:
     return process_tags().get("mlflow.source.git.commit", "")
 
 
-def _registering(judged: Sequence[Judged]) -> Judged | None:
-    """The model that a sweep registers: of the recipe that says so."""
-    return next((one for one in judged if load_recipe(one.spec.recipe).registers), None)
-
-
-def _register(
-    sweep: Sweep, judged: Sequence[Judged], entries: Sequence[Entry], context: Context
-) -> RegisteredModel | None:
-    chosen = _registering(judged)
-    if chosen is None or not chosen.beats_chance:
-        return None
-    sweep.console.print("Exporting, checking and registering the add-gate model.")
-    entry = entries[list(judged).index(chosen)]
-    return register_model(
-        network=chosen.network,
-        image_size=recipes_of(chosen.spec)[1].image_size,
-        calibration=chosen.calibration.to_dict(),
-        name=f"mura-{sweep.settings.request.part}",
-        run_id=chosen.run_id,
-        card=model_card(entry, context, seed=sweep.settings.request.seed),
-        tags=_version_tags(sweep, chosen),
-        verify_images=verification_images(chosen, sweep.dataset),
-        tracking_uri=sweep.store.uri,
-    )
-
-
-def _version_tags(sweep: Sweep, chosen: Judged) -> dict[str, str]:
-    figures = {f"muralab.test_study_{name}": str(interval) for name, interval in chosen.intervals.items()}
-    return {**sweep.facts, "muralab.recipe": chosen.spec.recipe, **figures}
-
-
-def _parent_tags(judged: Sequence[Judged], model: RegisteredModel | None, book: Logbook) -> dict[str, str]:
-    return {
-        "muralab.winner": _best(judged, book).spec.name,
-        "muralab.registered": "" if model is None else f"{model.name}/{model.version}",
-    }
+def _parent_tags(judged: Sequence[Judged], registration: Registration | None, book: Logbook) -> dict[str, str]:
+    winner = {"muralab.winner": _best(judged, book).spec.name}
+    if registration is None:
+        return {**winner, "muralab.registered": ""}
+    model, promotion = registration.model, registration.promotion
+    return {**winner, "muralab.registered": f"{model.name}/{model.version}", "muralab.alias": promotion.alias}
 
 
 def _best(judged: Sequence[Judged], book: Logbook) -> Judged:
@@ -140,7 +124,7 @@ def _best(judged: Sequence[Judged], book: Logbook) -> Judged:
 
 
 def closing_lines(
-    sweep: Sweep, judged: Sequence[Judged], entries: Sequence[Entry], model: RegisteredModel | None, parent: str
+    sweep: Sweep, judged: Sequence[Judged], entries: Sequence[Entry], done: Registration | None, parent: str
 ) -> list[str]:
     """The last lines of a sweep: figures, what was registered, and the next commands, ready to paste."""
     lines = ["", f"Test set of {sweep.dataset.part}: {_size(sweep)}, study level, 95 % patient-clustered intervals"]
@@ -150,9 +134,9 @@ def closing_lines(
         f"  {one.spec.recipe:<20} AUROC {one.intervals['auroc']}   kappa {one.intervals['kappa']}" for one in judged
     ]
     lines += [f"  {sentence}" for sentence in difference_sentences(entries, seed=sweep.settings.request.seed)]
-    chosen = _registering(judged)
-    if model is not None:
-        lines += ["", f"Registered {model.name} version {model.version} as {model.uri}.", *next_commands(sweep, model)]
+    chosen = registering(judged)
+    if done is not None:
+        lines += ["", *done.lines, *next_commands(sweep, done.model)]
     elif chosen is not None:
         low = chosen.intervals["auroc"]
         lines += ["", f"Not registered: {chosen.spec.recipe} does not beat chance on the test set (AUROC {low})."]

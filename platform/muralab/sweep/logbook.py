@@ -28,22 +28,26 @@ def trial_tags(spec: TrialSpec, facts: Mapping[str, str]) -> dict[str, str]:
 
 
 def log_data(writer: RunWriter, run: str, dataset: Dataset) -> None:
-    """Log the three sets as inputs of a run, each with a digest of all its rows."""
-    from muralab.data.splits import fingerprint
-
+    """Log the three sets as inputs of a run, each with a digest of all its rows and all its files' bytes."""
     contexts = {"train": "training", "validation": "validation", "test": "test"}
     for row in dataset.counts().to_dict("records"):
         name = str(row["set"])
-        table = dataset.tables[name]
         writer.log_dataset(
             run,
             name=f"{'synthetic-' if dataset.synthetic else ''}mura-{dataset.part}-{name}",
-            digest=fingerprint(table)[:36],
+            digest=dataset.digest(name),
             source=str(dataset.root),
             context=contexts[name],
             profile={key: row[key] for key in ("images", "studies", "patients", "abnormal")},
             columns={"image": "string", "study": "string", "patient": "string", "part": "string", "label": "long"},
         )
+
+
+def log_audit(writer: RunWriter, run: str, dataset: Dataset) -> None:
+    """Log what the audit of the data set found."""
+    found = dataset.audit
+    writer.log_text(run, found.paragraph(), "audit.md")
+    writer.log_table(run, found.table(), "audit.csv")
 
 
 def log_description(writer: RunWriter, run: str, spec: TrialSpec) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from muralab.experiment import warm_up
-from muralab.search import Past, run_search
+from muralab.pruning import Past
+from muralab.search import run_search
 from muralab.sweep.closing import conclude
-from muralab.sweep.logbook import Logbook, log_data
+from muralab.sweep.logbook import Logbook, log_audit, log_data
 from muralab.sweep.plan import Folders, estimate, in_order, plan_sentence, plan_table, write_plan
 from muralab.sweep.prepare import Job, Sweep, prepare, take_up_sweep
 from muralab.sweep.settings import Request
@@ -101,7 +102,7 @@ def _open_parent(sweep: Sweep, job: Job, writer: RunWriter) -> str:
         writer.resume_run(sweep.resumed, {"muralab.kind": "tune"})
         return sweep.resumed
     if job.run_id:
-        parent = writer.adopt_run(job.run_id, sweep.facts)
+        parent = writer.adopt_run(job.run_id, {**sweep.facts, "mlflow.runName": f"tune-{request.part}"})
     else:
         parent = writer.run_id(
             writer.start_run(
@@ -114,6 +115,7 @@ def _open_parent(sweep: Sweep, job: Job, writer: RunWriter) -> str:
     _settle_folder(sweep, parent)
     writer.log_resolved(parent, {"recipes": ",".join(sweep.settings.recipes), "trials": sweep.settings.trials})
     log_data(writer, parent, sweep.dataset)
+    log_audit(writer, parent, sweep.dataset)
     return parent
 
 

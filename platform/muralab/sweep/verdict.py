@@ -17,6 +17,7 @@ from muralab.data.augment import preview_grid
 from muralab.data.dataset import Dataset
 from muralab.data.demo import example_study
 from muralab.data.pixels import decode, to_square
+from muralab.errors import RecipeError
 from muralab.evaluation.calibration import Calibration, fit_calibration
 from muralab.evaluation.intervals import Interval, bootstrap
 from muralab.evaluation.metrics import evaluate_predictions
@@ -144,7 +145,11 @@ def _resolved(record: RunRecord) -> dict[str, str]:
 def _searched(record: RunRecord) -> dict[str, float | str]:
     resolved = _resolved(record)
     values: dict[str, float | str] = {}
-    for key in load_recipe(record.recipe).search:
+    try:
+        searched = load_recipe(record.recipe).search
+    except RecipeError:  # of another checkout: what it searched is not known here
+        return values
+    for key in searched:
         if key in resolved:
             try:
                 values[key] = float(resolved[key])
@@ -174,6 +179,7 @@ def build_context(settings: Settings, dataset: Dataset, weights: str, notes: Ite
         machine=describe_machine(settings.resources.gpus > 0),
         notes=list(notes),
         objective=request.objective,
+        audit=(dataset.audit.paragraph(), dataset.audit.table()),
     )
 
 

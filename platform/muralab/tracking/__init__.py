@@ -6,10 +6,11 @@ thread of its own so that training never waits for the store. Reading gives `Run
 
 from __future__ import annotations
 
-from muralab.tracking.artifacts import download_artifact
+from muralab.tracking.artifacts import LoggedData, download_artifact, fingerprint_test_set, read_datasets
 from muralab.tracking.process import process_tags
 from muralab.tracking.records import (
     RunRecord,
+    count_looks,
     find_runs,
     read_children,
     read_run,
@@ -26,19 +27,23 @@ from muralab.tracking.store import Store, absolute_uri, open_store
 from muralab.tracking.writer import RunWriter
 
 __all__ = [
+    "LoggedData",
     "RunRecord",
     "RunWriter",
     "Store",
     "absolute_uri",
     "adopt_run",
     "close_dead_runs",
+    "count_looks",
     "download_artifact",
     "experiment_id_of",
     "experiment_of",
     "find_runs",
+    "fingerprint_test_set",
     "open_store",
     "process_tags",
     "read_children",
+    "read_datasets",
     "read_run",
     "start_run",
     "trial_run",

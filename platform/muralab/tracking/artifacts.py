@@ -1,18 +1,23 @@
-"""Files that a run holds, and the tables of predictions among them."""
+"""Files and data sets that a run holds, and the tables of predictions among the files."""
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import pandas as pd
 
+from muralab.data.splits import fingerprint
 from muralab.errors import StoreError
 from muralab.tracking.store import Store, store_error
 
 SETS = ("validation", "test")
+TEST_TAG = "muralab.test_fingerprint"
+"""Of a run that has met a test set."""
 PREDICTION_TYPES = {"image": str, "study": str, "patient": str, "part": str, "label": "int64", "logit": "float64"}
 
 
@@ -83,3 +88,41 @@ def download_artifact(store: Store, run_id: str, path: str, folder: Path) -> Pat
         return Path(store.client.download_artifacts(run_id, path, str(folder)))
     except Exception as error:
         raise store_error(store, f"read '{path}' of the run {run_id}", error) from error
+
+
+def fingerprint_test_set(predictions: pd.DataFrame) -> str:
+    """A digest of which images a test set holds, with their labels and patients: 32 hex characters."""
+    return fingerprint(predictions.assign(split="test"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggedData:
+    """A data set as a run names it."""
+
+    name: str
+    digest: str
+    source: str
+    """The tree's path on the machine that wrote the run."""
+    profile: Mapping[str, Any] = field(default_factory=dict)
+    """Counts."""
+
+
+def read_datasets(store: Store, run_id: str) -> dict[str, LoggedData]:
+    """The data sets that were logged as inputs of a run, by context: training, validation, test ...
+
+    Raises:
+        StoreError: no such run, or the store failed.
+    """
+    try:
+        inputs = store.client.get_run(run_id).inputs.dataset_inputs
+        found = {}
+        for one in inputs:
+            context = next((tag.value for tag in one.tags if tag.key == "mlflow.data.context"), "")
+            source = json.loads(one.dataset.source or "{}").get("uri", "")
+            profile = json.loads(one.dataset.profile or "{}")
+            found[context] = LoggedData(
+                name=one.dataset.name, digest=one.dataset.digest, source=source, profile=profile
+            )
+    except Exception as error:
+        raise store_error(store, f"read the data sets of the run {run_id}", error) from error
+    return found

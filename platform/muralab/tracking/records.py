@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from muralab.errors import StoreError
-from muralab.tracking.artifacts import StoredPredictions
+from muralab.tracking.artifacts import TEST_TAG, StoredPredictions
 from muralab.tracking.runs import experiment_of, search_runs
 from muralab.tracking.store import Store, store_error
 
@@ -109,6 +109,15 @@ def trial_run(store: Store, parent: str, trial_id: str) -> str | None:
     where = f"tags.`muralab.parent` = '{parent}' and tags.`muralab.trial` = '{trial_id}'"
     runs = _search(store, [_experiment(store, parent)], where)
     return str(runs[0].info.run_id) if runs else None
+
+
+def count_looks(store: Store, fingerprint: str) -> int:
+    """How many runs have met the test set of a fingerprint (see `fingerprint_test_set`), in all experiments.
+
+    Raises:
+        StoreError: the store failed.
+    """
+    return len(_search(store, None, f"tags.`{TEST_TAG}` = '{fingerprint}'"))
 
 
 def _experiment(store: Store, run_id: str) -> str:

@@ -14,6 +14,7 @@ from muralab.tracking.store import Store, shorten, store_error
 MAX_TAG_CHARACTERS = 8000
 PAGE = 1000
 DEFAULT_EXPERIMENT = "Default"
+EXPERIMENT_KIND = "mlflow.experimentKind"
 CLOSED_AFTER = "the process was gone"
 
 
@@ -61,7 +62,8 @@ def adopt_run(store: Store, run_id: str, tags: Mapping[str, object] | None = Non
         held = store.client.get_run(run_id).data.tags
         new = own | ({} if "mlflow.source.git.commit" in held else commit_tag())
         store.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in new.items()])
-        store.client.update_run(run_id, status="RUNNING")
+        store.client.update_run(run_id, status="RUNNING", name=own.get("mlflow.runName"))
+        mark_experiment(store, experiment_of(store, run_id))
     except Exception as error:
         raise store_error(store, f"go on with the run {run_id}", error) from error
     return run_id
@@ -92,13 +94,21 @@ def experiment_id_of(store: Store, name: str | None) -> str:
     return str(found.experiment_id)
 
 
+def mark_experiment(store: Store, experiment_id: str) -> None:
+    """Let the UI open an experiment as model training, unless somebody has said what it is."""
+    if EXPERIMENT_KIND not in store.client.get_experiment(experiment_id).tags:
+        store.client.set_experiment_tag(experiment_id, EXPERIMENT_KIND, "custom_model_development")
+
+
 def _create_experiment(store: Store, name: str) -> str:
     location = None
     if store.sqlite_path is not None:  # MLflow's default is relative to whoever creates it
         folder = re.sub(r"[^\w.-]+", "-", name).strip(".-") or "experiment"
         location = (store.sqlite_path.parent / "mlruns" / folder).as_uri()
     try:
-        return str(store.client.create_experiment(name, artifact_location=location))
+        created = str(store.client.create_experiment(name, artifact_location=location))
+        mark_experiment(store, created)
+        return created
     except Exception:
         found = store.client.get_experiment_by_name(name)  # another process was quicker
         if found is None:

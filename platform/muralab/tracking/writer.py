@@ -15,7 +15,8 @@ from typing import Self, final
 import pandas as pd
 
 from muralab.errors import StoreError
-from muralab.tracking.operations import Batch, Call, Starting, end_run, log_input, log_path, log_table
+from muralab.tracking.artifacts import TEST_TAG, fingerprint_test_set
+from muralab.tracking.operations import HANDLE, Batch, Call, Starting, end_run, log_input, log_path, log_table
 from muralab.tracking.outbox import Outbox
 from muralab.tracking.records import read_histories
 from muralab.tracking.runs import adopt_run, clean_tags
@@ -101,7 +102,7 @@ class RunWriter:
         Raises:
             StoreError: the run could not be started.
         """
-        if run in self._open and self._outbox.id_of(run) is None:
+        if run.startswith(HANDLE) and self._outbox.id_of(run) is None:
             self.flush()
         return self._outbox.id_of(run) or run
 
@@ -131,8 +132,7 @@ class RunWriter:
         Raises:
             StoreError: the run is unknown.
         """
-        kind = self._read(run_id)
-        adopt_run(self._store, run_id, tags, kind=kind)
+        adopt_run(self._store, run_id, tags, kind=self._read(run_id))
         self.take_over(run_id)
         return frozenset(step for _, step in self._seen[run_id])
 
@@ -197,6 +197,8 @@ class RunWriter:
     def log_predictions(self, run: str, name: str, predictions: pd.DataFrame) -> None:
         """Log the predictions on a set (`validation` or `test`), as `RunRecord.predictions` reads them."""
         self.log_table(run, predictions, f"predictions/{name}.csv")
+        if name == "test":  # a look at this test set, which the gate counts
+            self.set_tags(run, {TEST_TAG: fingerprint_test_set(predictions)})
 
     def log_file(self, run: str, path: Path, artifact_path: str | None = None) -> None:
         """Log a file, under its own name, in the folder `artifact_path`; it must stay until `flush` or `close`."""
@@ -238,7 +240,8 @@ class RunWriter:
         self._end(run, status)
 
     def _end(self, run: str, status: str) -> None:
-        self._open.pop(run, None)
+        same = {run, self._outbox.id_of(run)} - {None}  # a run may be named by `start_run`'s name or by its id
+        self._open = {name: None for name in self._open if not {name, self._outbox.id_of(name)} & same}
         self._outbox.put(run, end_run(status), check=False)
 
     @property

@@ -42,7 +42,7 @@ class Phase:
 
     def __post_init__(self) -> None:
         checks = [
-            (self.epochs >= 0, f"epochs={self.epochs}: expected 0 or more"),
+            (0 <= self.epochs < 100_000, f"epochs={self.epochs}: expected 0 to 99,999"),
             (0 < self.lr <= 10, f"lr={self.lr}: expected above 0 and at most 10"),
             (0 <= self.backbone_lr_factor <= 10, f"backbone_lr_factor={self.backbone_lr_factor}: expected 0 to 10"),
             (0 <= self.weight_decay <= 10, f"weight_decay={self.weight_decay}: expected 0 to 10"),

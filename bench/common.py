@@ -1,0 +1,143 @@
+"""What every bench shares: a row of the table, sides measured in turn, and the command line.
+
+A bench is a module with `measure(options) -> list[Row]`. Both sides of a ratio are measured in one run, in turn, so
+that a busy machine slows both; a ratio's spread is that of the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a bench is asked for."""
+
+    full: bool = False
+    """More rounds and larger inputs, as in `make bench-full`."""
+    weights: str = "auto"
+    """Pretrained weights where a bench can use them: `auto`, `none` or a file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A line of the table: one question, and whether its target is met."""
+
+    what: str
+    ours: str
+    """Our figure, in words."""
+    theirs: str
+    """What it is held against: the other side's figure, or a limit."""
+    ratio: float
+    """Ours over theirs where less is better (`at_most`), else as `what` says."""
+    spread: tuple[float, float] | None = None
+    """Lowest and highest ratio of the rounds; None where there was one round."""
+    at_least: float | None = None
+    at_most: float | None = None
+    """The target; neither: the row is for information."""
+    note: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the ratio reaches its target; None without one."""
+        if self.at_least is None and self.at_most is None:
+            return None
+        low, high = self.at_least, self.at_most
+        return (low is None or self.ratio >= low) and (high is None or self.ratio <= high)
+
+    def cells(self) -> list[str]:
+        """The row as text."""
+        target = "" if self.at_most is None else f"<= {self.at_most:g}"
+        target = target if self.at_least is None else f">= {self.at_least:g}"
+        spread = "one run" if self.spread is None else f"{short(self.spread[0])} to {short(self.spread[1])}"
+        met = {None: "", True: "yes", False: "NO"}[self.met]
+        return [self.what, self.ours, self.theirs, short(self.ratio), spread, target, met]
+
+
+HEADINGS = ("what", "ours", "theirs or the limit", "ratio", "spread", "target", "met")
+
+
+def short(number: float) -> str:
+    """Three significant digits, without an exponent for what is usual."""
+    return f"{number:.3f}" if 0.01 <= abs(number) < 10 else f"{number:.3g}"
+
+
+def table(rows: Sequence[Row], *, markdown: bool = False) -> str:
+    """The rows as an aligned table, notes below it."""
+    cells = [list(HEADINGS), *(row.cells() for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(HEADINGS))]
+    edge = "| " if markdown else ""
+    lines = [
+        edge + (" | " if markdown else "  ").join(text.ljust(width) for text, width in zip(row, widths)) + edge[::-1]
+        for row in cells
+    ]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|" if markdown else "-" * len(lines[0])
+    notes = [f"{'- ' if markdown else '  '}{row.what}: {row.note}" for row in rows if row.note]
+    return "\n".join([line.rstrip() for line in [lines[0], rule, *lines[1:]]] + ([""] if notes else []) + notes)
+
+
+def interleave(sides: Mapping[str, Callable[[], float]], rounds: int, *, warm_up: int = 1) -> dict[str, list[float]]:
+    """Each side's figures of `rounds` rounds, all sides in every round; which one is first alternates.
+
+    Args:
+        sides: name -> function that returns its figure.
+        rounds: that count.
+        warm_up: rounds before them that do not.
+    """
+    figures: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(-warm_up, rounds):
+        names = list(sides) if number % 2 else list(sides)[::-1]
+        for name in names:
+            figure = sides[name]()
+            if number >= 0:
+                figures[name].append(figure)
+    return figures
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of a call."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """Processor time of a call in this process: for work of one thread, the wall time of an idle machine."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, tuple[float, float]]:
+    """Median of the rounds' ratios, and their range."""
+    each = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return statistics.median(each), (min(each), max(each))
+
+
+def build_parser(description: str | None) -> argparse.ArgumentParser:
+    """What a bench and the runner of all benches have in common."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", action="store_true", help="more rounds and larger inputs, as in `make bench-full`")
+    parser.add_argument("--json", type=Path, help="write the rows there too")
+    parser.add_argument("--weights", default="auto", help="of pretrained networks: auto, none or a file")
+    return parser
+
+
+def run(measure: Callable[[Options], list[Row]], description: str | None) -> None:
+    """The command line of a bench: `python -m bench.<name> [--full] [--weights <file>] [--json <file>]`."""
+    given = build_parser(description).parse_args()
+    rows = measure(Options(full=given.full, weights=given.weights))
+    if given.json:
+        given.json.write_text(json.dumps([asdict(row) for row in rows]), encoding="utf-8")
+    print(table(rows))
+
+
+def read_rows(path: Path) -> list[Row]:
+    """What `--json` wrote."""
+    return [Row(**{**row, "spread": row["spread"] and tuple(row["spread"])}) for row in json.loads(path.read_text())]

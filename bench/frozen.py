@@ -1,0 +1,124 @@
+"""What do cached features of the frozen backbone save, and what do they cost in validation AUROC?
+
+    python -m bench.frozen           (about two minutes on one core; --full: three seeds, some twenty minutes)
+
+The upper phase of the add-gate InceptionV3, 30 epochs on the demo's wrists. Ours: features of a few augmented views,
+computed once (counted here, though trials share them), then the head alone. Theirs: the backbone runs each epoch, over
+training pictures that are augmented anew and over the validation pictures. One thread, in processor time. With random
+weights the AUROC is low and says little; give --weights to compare it in earnest.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from pathlib import Path
+
+from bench.common import Options, Row, cpu_seconds, run
+from muralab.data.dataset import DEMO, open_dataset
+from muralab.errors import WeightsError
+from muralab.experiment import Judge, build_network, set_threads
+from muralab.recipe import load_recipe
+from muralab.training.phases import freeze
+from muralab.training.stepper import Settings, Stepper
+from muralab.training.weights import resolve_weights
+from muralab.trial import ImageData, TrialSpec, read_data, recipes_of, write_table
+
+RECIPE = "inception_add_gate"
+EPOCHS = 30
+VIEWS = 4  # the recipe's own number; the demo takes fewer
+SPEED_TARGET = 5.0
+AUROC_TARGET = 0.01
+
+
+def find_weights(wanted: str) -> str:
+    """A file, or empty for random weights where there are none."""
+    try:
+        return str(resolve_weights(wanted, load_recipe(RECIPE).pretrained, probe_timeout_s=2.0) or "")
+    except WeightsError:
+        return ""
+
+
+def build_spec(folder: Path, size: int, seed: int, weights: str) -> TrialSpec:
+    """The recipe on the demo, its upper phase of 30 epochs."""
+    dataset = open_dataset(
+        DEMO,
+        "wrist",
+        protocol="valid-as-test",
+        seed=seed,
+        image_size=size,
+        cache_folder=folder,
+        progress=lambda _title: lambda _done, _total: None,
+    )
+    write_table(folder / f"split-{seed}.csv", dataset.index, dataset.tables)
+    return TrialSpec(
+        name="bench",
+        recipe=RECIPE,
+        overrides={"image_size": size, "batch_size": 16, "upper.epochs": EPOCHS, "feature_views": VIEWS},
+        seed=seed,
+        weights=weights,
+        table=str(folder / f"split-{seed}.csv"),
+        cache_folder=str(folder),
+        folder=str(folder / "trial"),
+    )
+
+
+def train_upper(spec: TrialSpec, *, cached: bool) -> tuple[float, float]:
+    """Processor seconds of the phase, and the image-level validation AUROC of its last epoch."""
+    data, recipe = read_data(spec.table, spec.cache_folder, recipes_of(spec)[1].image_size), recipes_of(spec)[1]
+    network, judge, images = build_network(spec, data), Judge(spec, data), ImageData(spec, data, "cpu")
+    freeze(network, recipe.upper)
+    settings = Settings(seed=spec.seed, ema_decay=recipe.ema_decay, clip_norm=recipe.clip_norm)
+    aurocs = []
+
+    def work() -> None:
+        stepper = Stepper(network, "upper", recipe.upper, images, settings, features=cached)
+        for epoch in range(1, EPOCHS + 1):
+            stepper.train_epoch(epoch)
+            aurocs.append(judge(stepper.judged, stepper.validation_features)["val_auroc"])
+
+    return cpu_seconds(work), aurocs[-1]
+
+
+def measure(options: Options) -> list[Row]:
+    """One seed at 80 px; full: three, at the demo's size."""
+    size, seeds = (112, 3) if options.full else (80, 1)
+    weights = find_weights(options.weights)
+    set_threads(1)
+    speed, gained, times, aurocs = [], [], [], []
+    for seed in range(seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            spec = build_spec(Path(folder), size, seed, weights)
+            (our_s, ours), (their_s, theirs) = (train_upper(spec, cached=cached) for cached in (True, False))
+        speed.append(their_s / our_s)
+        gained.append(ours - theirs)
+        times.append((our_s, their_s))
+        aurocs.append((ours, theirs))
+        print(
+            f"  seed {seed}: {our_s:.1f} s against {their_s:.1f} s, AUROC {ours:.4f} against {theirs:.4f}", flush=True
+        )
+    what = f"frozen: {EPOCHS} upper epochs at {size} px, {'pretrained' if weights else 'random weights'}"
+    our_s, their_s = (statistics.mean(column) for column in zip(*times))
+    ours, theirs = (statistics.mean(column) for column in zip(*aurocs))
+    return [
+        Row(
+            what=f"{what}: speed",
+            ours=f"{our_s:.1f} s with features",
+            theirs=f"backbone each epoch {their_s:.1f} s",
+            ratio=statistics.median(speed),
+            spread=(min(speed), max(speed)) if seeds > 1 else None,
+            at_least=SPEED_TARGET,
+        ),
+        Row(
+            what=f"{what}: distance of AUROC, {seeds} seed{'s' if seeds > 1 else ''}",
+            ours=f"AUROC {ours:.3f}",
+            theirs=f"backbone each epoch {theirs:.3f}",
+            ratio=abs(statistics.mean(gained)),
+            spread=(min(gained), max(gained)) if seeds > 1 else None,
+            at_most=AUROC_TARGET if seeds > 1 else None,
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    run(measure, __doc__)

@@ -1,0 +1,130 @@
+"""How soon, how fast and how much does the served model answer?
+
+    python -m bench.serving            (some minutes on two cores; --full: more rounds)
+
+Ready: seconds from the start of `mlflow models serve` to the first answer, ours less a trivial pyfunc model's. Latency:
+one 512 px PNG through the server, over decode + onnxruntime alone in this process, turn by turn. Throughput: eight
+clients, over the same pyfunc with torch in eager mode in onnxruntime's place, both behind `mlflow models serve`, turn
+by turn. The shipped recipe at 299 px, random weights.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import requests
+
+from bench.common import Options, Row, interleave, ratios, run
+from bench.serving_models import SIZE, payload, pictures, png, post, serve, write_models
+
+SOURCE_PX = 512
+CLIENTS = 8
+READY_S = 2.0
+LATENCY = 1.3
+THROUGHPUT = 1.8
+
+
+def measure(options: Options) -> list[Row]:
+    """The rows of the table."""
+    rounds = 5 if options.full else 3
+    files = [png(picture) for picture in pictures(8, SOURCE_PX)]
+    body = payload(files[:1])
+    with tempfile.TemporaryDirectory() as folder:
+        models = write_models(Path(folder) / "models")
+        ready = measure_ready(models, body, rounds)
+        with serve(models["served"], body) as (served, _), serve(models["eager"], body) as (eager, _):
+            latency = measure_latency(models["served"], served, files, 60 if options.full else 30)
+            throughput = measure_throughput({"onnxruntime": served, "torch": eager}, files, rounds)
+    return [ready, latency, throughput]
+
+
+def measure_ready(models: dict[str, Path], body: bytes, rounds: int) -> Row:
+    """Seconds to the first answer."""
+
+    def start(name: str) -> float:
+        with serve(models[name], body) as (_, seconds):
+            return seconds
+
+    found = interleave({name: lambda name=name: start(name) for name in ("served", "trivial")}, rounds)
+    more = [ours - theirs for ours, theirs in zip(found["served"], found["trivial"], strict=True)]
+    ours, theirs = (statistics.median(found[name]) for name in ("served", "trivial"))
+    return Row(
+        what="ready: seconds more than a trivial model",
+        ours=f"{ours:.2f} s",
+        theirs=f"{theirs:.2f} s",
+        ratio=statistics.median(more),
+        spread=(min(more), max(more)),
+        at_most=READY_S,
+    )
+
+
+def measure_latency(model: Path, url: str, files: list[bytes], n_requests: int) -> Row:
+    """Milliseconds of one image."""
+    import onnxruntime
+
+    from muralab.data.pixels import decode, to_square
+
+    onnx = str(model / "artifacts" / "model.onnx")
+    session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+    bodies = [payload([data]) for data in files]
+    turn = {"served": 0, "alone": 0}
+
+    def ask(client: requests.Session) -> float:
+        turn["served"] += 1
+        started = time.perf_counter()
+        post(client, url, bodies[turn["served"] % len(bodies)])
+        return time.perf_counter() - started
+
+    def compute() -> float:
+        turn["alone"] += 1
+        started = time.perf_counter()
+        square = to_square(decode(files[turn["alone"] % len(files)]), SIZE)
+        session.run(["logits"], {"images": square[np.newaxis]})
+        return time.perf_counter() - started
+
+    with requests.Session() as client:
+        found = interleave({"served": lambda: ask(client), "alone": compute}, n_requests, warm_up=3)
+    ours, theirs = (statistics.median(found[name]) for name in ("served", "alone"))
+    each = ratios(found["served"], found["alone"])[1]
+    return Row(
+        what="latency of one 512 px image, median",
+        ours=f"{1000 * ours:.1f} ms",
+        theirs=f"{1000 * theirs:.1f} ms",
+        ratio=ours / theirs,
+        spread=each,
+        at_most=LATENCY,
+        note=f"{n_requests} pairs; the spread is that of single pairs.",
+    )
+
+
+def measure_throughput(urls: dict[str, str], files: list[bytes], rounds: int) -> Row:
+    """Images a second under eight clients."""
+    bodies = [payload([data]) for data in files]
+
+    def load(url: str) -> float:
+        with ThreadPoolExecutor(CLIENTS) as clients, requests.Session() as session:
+            session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=CLIENTS))
+            started = time.perf_counter()
+            list(clients.map(lambda body: post(session, url, body), bodies * 5))
+            return 5 * len(bodies) / (time.perf_counter() - started)
+
+    found = interleave({name: lambda url=url: load(url) for name, url in urls.items()}, rounds)
+    ratio, spread = ratios(found["onnxruntime"], found["torch"])
+    ours, theirs = (statistics.median(found[name]) for name in ("onnxruntime", "torch"))
+    return Row(
+        what="throughput under 8 clients, over torch eager",
+        ours=f"{ours:.1f} /s",
+        theirs=f"{theirs:.1f} /s",
+        ratio=ratio,
+        spread=spread,
+        at_least=THROUGHPUT,
+    )
+
+
+if __name__ == "__main__":
+    run(measure, __doc__)

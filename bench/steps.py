@@ -1,0 +1,95 @@
+"""What does our training epoch cost beyond the network's own work?
+
+    python -m bench.steps            (about a minute on one core)
+
+Ours: an epoch of the full phase in our Stepper, with batches decoded from the pixel cache, augmented, normalised,
+counted. Theirs: a bare PyTorch loop over float tensors that are already augmented, normalised and in memory, with the
+same network, loss, AdamW, clipping and average of the weights, and nothing else. One thread, as a trial has; timed in
+processor time, which other work on the machine disturbs least.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import nn
+from torch.nn import functional
+
+from bench.common import Options, Row, cpu_seconds, interleave, ratios, run
+from bench.data import CachedImages, open_images
+from muralab.recipe import load_recipe
+from muralab.training.network import Network
+from muralab.training.phases import freeze, parameter_groups
+from muralab.training.stepper import Settings, Stepper
+
+RECIPE = "inception_add_gate"
+TARGET = 1.05
+ROUNDS = 9
+DECAY, CLIP_NORM = 0.99, 1.0
+
+
+def bare_epoch(network: Network, data: CachedImages) -> Callable[[], None]:
+    """A loop as one would write it by hand, over tensors in memory."""
+    network.train()
+    batches = [
+        (network.prepare(batch.images).contiguous(memory_format=torch.channels_last), batch.labels)
+        for batch in data.batches("full", 0)
+    ]
+    optimiser = torch.optim.AdamW(parameter_groups(network, load_recipe(RECIPE).full), fused=True)
+    average = ModelEmaV3(network, decay=DECAY, use_warmup=True)
+    parameters = list(network.parameters())
+
+    def epoch() -> None:
+        for step, (pixels, labels) in enumerate(batches):
+            logits = network.classify(network.backbone(pixels))
+            loss = functional.binary_cross_entropy_with_logits(logits, labels)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(parameters, CLIP_NORM, foreach=True)
+            optimiser.step()
+            average.update(network, step=step)
+
+    return epoch
+
+
+def measure_at(size: int, batch_size: int, n_batches: int, rounds: int) -> Row:
+    """Both loops on the same pictures, in turn."""
+    recipe = load_recipe(RECIPE)
+    torch.manual_seed(0)
+    network = recipe.build(image_size=size, **recipe.model).to(memory_format=torch.channels_last)
+    freeze(network, recipe.full)
+    with tempfile.TemporaryDirectory() as folder:
+        data = open_images(Path(folder), n_batches * batch_size, size, batch_size)
+        settings = Settings(ema_decay=DECAY, clip_norm=CLIP_NORM)
+        stepper = Stepper(copy.deepcopy(network), "full", recipe.full, data, settings, features=False)
+        bare = bare_epoch(network, data)
+        times = interleave(
+            {"ours": lambda: cpu_seconds(lambda: stepper.train_epoch(1)), "bare": lambda: cpu_seconds(bare)}, rounds
+        )
+    ratio, spread = ratios(times["ours"], times["bare"])
+    per_image = {name: 1000 * statistics.median(values) / (n_batches * batch_size) for name, values in times.items()}
+    return Row(
+        what=f"steps: an epoch of InceptionV3 at {size} px, batch {batch_size}",
+        ours=f"{per_image['ours']:.2f} ms an image",
+        theirs=f"bare loop {per_image['bare']:.2f} ms",
+        ratio=ratio,
+        spread=spread,
+        at_most=TARGET,
+    )
+
+
+def measure(options: Options) -> list[Row]:
+    """At the demo's size; full: also at 160 px."""
+    torch.set_num_threads(1)
+    rows = [measure_at(112, 16, 6, ROUNDS)]
+    return [*rows, measure_at(160, 16, 12, ROUNDS)] if options.full else rows
+
+
+if __name__ == "__main__":
+    run(measure, __doc__)

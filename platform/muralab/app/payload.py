@@ -1,0 +1,159 @@
+"""A request's body, looked at before MLflow's server sees it: what cannot be a request is refused in one sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection
+from typing import Any
+
+from muralab.errors import nearest
+
+JSON, CSV = "application/json", "text/csv"
+COLUMNS = ("image", "study")
+
+
+class RefusalError(Exception):
+    """A request that is not answered: an HTTP status and one sentence."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+
+
+def check_body(body: bytes, content_type: str | None, params: Collection[str]) -> None:
+    """Refuse a body that is no request.
+
+    Args:
+        body: all of it.
+        content_type: the header, if there was one.
+        params: names that the model's `params` may have.
+
+    Raises:
+        RefusalError: 415 for the content type, else 400.
+    """
+    kind = _check_type(content_type)
+    if not body.strip():
+        raise RefusalError(400, "The body is empty.")
+    if kind == JSON:
+        _check_request(_parse(body), params)
+    elif b"\0" in body:
+        raise RefusalError(400, "The CSV holds zero bytes; send text in UTF-8.")
+
+
+def _check_type(content_type: str | None) -> str:
+    kind, *rest = [piece.strip().lower() for piece in (content_type or "").split(";")]
+    if kind not in (JSON, CSV):
+        said = f"is {kind[:60]!r}" if kind else "is missing"
+        raise RefusalError(415, f"The Content-Type {said}; send {JSON} or {CSV}.")
+    for name, _, value in (piece.partition("=") for piece in rest if piece):
+        if name != "charset" or value.strip('"') != "utf-8":
+            raise RefusalError(415, f"The Content-Type may only add charset=utf-8, not {name[:40]!r} = {value[:40]!r}.")
+        if value.startswith('"'):
+            raise RefusalError(415, "Write charset=utf-8 without quotation marks.")
+    return kind
+
+
+def _parse(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise RefusalError(400, f"The body is not valid JSON: {error.msg} ({where}).") from None
+    except UnicodeDecodeError:
+        raise RefusalError(400, "The body is not valid JSON: it is no text in UTF-8.") from None
+    except (ValueError, RecursionError):  # numbers of thousands of digits, brackets nested without end
+        raise RefusalError(400, "The body is not valid JSON: a number is too long or the nesting too deep.") from None
+
+
+def _check_request(request: Any, params: Collection[str]) -> None:
+    if not isinstance(request, dict):
+        raise RefusalError(400, f"The body must be a JSON object with one of the keys {', '.join(FORMS)}.")
+    unknown = [key for key in request if key not in FORMS and key != "params"]
+    if unknown:
+        raise RefusalError(
+            400, f"The key {unknown[0][:40]!r} means nothing here. {nearest(unknown[0], [*FORMS, 'params'])}"
+        )
+    forms = [key for key in request if key in FORMS]
+    if len(forms) != 1:
+        raise RefusalError(
+            400, f"The body needs exactly one of the keys {', '.join(FORMS)}; it has {len(forms)} of them."
+        )
+    _check_params(request.get("params"), params)
+    FORMS[forms[0]](request[forms[0]])
+
+
+def _check_params(given: Any, known: Collection[str]) -> None:
+    if given is not None and not isinstance(given, dict):
+        raise RefusalError(400, "The key 'params' must hold an object, such as {\"explain\": true}.")
+    unknown = [key for key in given or {} if key not in known]
+    if unknown:
+        raise RefusalError(400, f"There is no parameter {unknown[0][:40]!r}. {nearest(unknown[0], known)}")
+    for key, value in (given or {}).items():
+        if isinstance(value, (list, dict)):
+            raise RefusalError(400, f"The parameter {key} must be one value, not a list or an object.")
+
+
+def _check_records(records: Any) -> None:
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise RefusalError(400, 'Expected a list of objects, one a view: [{"image": "<base64>", "study": "s1"}].')
+    _check_rows(len(records))
+    for row, record in enumerate(records, start=1):
+        if "image" not in record:
+            raise RefusalError(400, f"Row {row} has no image; it needs base64 text of one PNG, JPEG or DICOM file.")
+        _check_cells(row, record)
+
+
+def _check_split(table: Any) -> None:
+    whole = isinstance(table, dict) and all(isinstance(table.get(key), list) for key in ("columns", "data"))
+    if not whole or set(table) - {"columns", "data", "index"}:
+        raise RefusalError(400, "Expected an object with the lists columns and data.")
+    columns, data = table["columns"], table["data"]
+    if not all(isinstance(name, str) for name in columns) or len(set(columns)) < len(columns):
+        raise RefusalError(400, "The columns must be different names.")
+    if not all(isinstance(row, list) and len(row) == len(columns) for row in data):
+        raise RefusalError(
+            400, f"Each row of data must be a list of {len(columns)} values, as many as there are columns."
+        )
+    index = table.get("index")
+    if index is not None and not (isinstance(index, list) and len(index) == len(data) and _are_plain(index)):
+        raise RefusalError(400, "The index must be a list of one number or text a row; leave it out.")
+    _check_records([dict(zip(columns, row)) for row in data])
+
+
+def _check_inputs(inputs: Any) -> None:
+    if isinstance(inputs, list):
+        _check_records(inputs)
+        return
+    if not isinstance(inputs, dict) or not all(isinstance(values, list) for values in inputs.values()):
+        raise RefusalError(
+            400, 'Expected an object of lists, {"image": ["<base64>"], "study": ["s1"]}, or a list of objects.'
+        )
+    if len({len(values) for values in inputs.values()}) > 1:
+        raise RefusalError(400, "The lists of the columns have different lengths.")
+    names = list(inputs)
+    _check_records([dict(zip(names, row)) for row in zip(*inputs.values())])
+
+
+def _check_rows(n_rows: int) -> None:
+    if not n_rows:
+        raise RefusalError(400, "The request has no rows.")
+
+
+def _check_cells(row: int, record: dict[str, Any]) -> None:
+    for name in COLUMNS:
+        value = record.get(name)
+        if value is not None and not isinstance(value, str):
+            raise RefusalError(400, f"Row {row}: {name} must be text, not {json.dumps(value)[:40]}.")
+
+
+def _are_plain(values: list[Any]) -> bool:
+    return all(isinstance(value, (str, int)) for value in values)
+
+
+FORMS: dict[str, Callable[[Any], None]] = {
+    "dataframe_records": _check_records,
+    "dataframe_split": _check_split,
+    "inputs": _check_inputs,
+    "instances": _check_records,
+}
+"""MLflow's forms of a payload."""

@@ -1,0 +1,131 @@
+"""Where a model fails, in pictures: its most confident errors and least certain studies, with heat maps beside them.
+
+Shape legend: S side of the network's input in px, T side of a tile in px, h w side of the heat map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from muralab.data.cache import PixelCache
+    from muralab.evaluation.gradcam import Explainable
+
+TILE_PX = 320
+OPACITY = 0.55
+"""Of the hottest place."""
+FALSE_POSITIVES = "called abnormal, labelled normal"
+FALSE_NEGATIVES = "called normal, labelled abnormal"
+UNCERTAIN = "nearest to the threshold"
+
+Pictures = dict[str, NDArray[np.uint8]]
+
+
+def hardest_studies(studies: pd.DataFrame, threshold: float) -> Mapping[str, pd.DataFrame]:
+    """Studies in the order of how far wrong, or how undecided, a model was about them.
+
+    Args:
+        studies: columns study, label, calibrated (probability) and called (bool).
+        threshold: on the calibrated probability.
+
+    Returns:
+        FALSE_POSITIVES, FALSE_NEGATIVES and UNCERTAIN, each with its studies, the worst first.
+    """
+    wrong = studies[studies["called"] != (studies["label"] == 1)]
+    distance = (studies["calibrated"] - threshold).abs().to_numpy()
+    return {
+        FALSE_POSITIVES: wrong[wrong["label"] == 0].sort_values("calibrated", ascending=False),
+        FALSE_NEGATIVES: wrong[wrong["label"] == 1].sort_values("calibrated"),
+        UNCERTAIN: studies.iloc[np.argsort(distance, kind="stable")],
+    }
+
+
+def draw_gallery(
+    network: Explainable,
+    cache: PixelCache,
+    predictions: pd.DataFrame,
+    studies: pd.DataFrame,
+    threshold: float,
+    *,
+    n_worst: int = 4,
+) -> Pictures:
+    """Each hard study's most suspicious view, plain and with its Grad-CAM, under a caption.
+
+    Args:
+        network: in eval mode, on the CPU; of any recipe.
+        cache: holds the images at the network's size.
+        predictions: of the images, `PREDICTION_COLUMNS`.
+        studies: of these predictions, see `hardest_studies`.
+        threshold: on the calibrated probability.
+        n_worst: studies of each kind.
+
+    Returns:
+        Caption -> uint8 [T, 2 T, 3], in the order of the kinds, the worst first.
+    """
+    chosen = [
+        (kind, study)
+        for kind, group in hardest_studies(studies, threshold).items()
+        for study in group.head(n_worst).to_dict("records")
+    ]
+    if not chosen:
+        return {}
+    by_study = {study: views for study, views in predictions.groupby("study")}
+    views = pd.DataFrame([_most_suspicious(by_study[study["study"]]) for _, study in chosen])
+    squares = np.asarray(cache.images[cache.rows(views)])
+    heats = compute_heat(network, squares)
+    grid = _grid(heats)
+    if heats[0].size == 1:
+        heats = np.zeros_like(heats)  # one place says nothing about where
+    captions = [f"{_caption(kind, study, len(by_study[study['study']]))} · {grid}" for kind, study in chosen]
+    return {caption: beside(square, heat) for caption, square, heat in zip(captions, squares, heats)}
+
+
+def _grid(heats: NDArray[np.float32]) -> str:
+    """How fine the heat maps [N, h, w] are, in words."""
+    _, h, w = heats.shape
+    return "no heat map: the last feature map has one place" if h * w == 1 else f"heat map of {h} × {w} places"
+
+
+def compute_heat(network: Explainable, squares: NDArray[np.uint8], batch_size: int = 8) -> NDArray[np.float32]:
+    """Grad-CAM of pictures [N, S, S], float [N, h, w], a few at a time."""
+    import torch
+
+    from muralab.evaluation.gradcam import gradcam
+
+    starts = range(0, len(squares), batch_size)
+    parts = [gradcam(network, torch.from_numpy(squares[start : start + batch_size].copy())) for start in starts]
+    return np.asarray(torch.cat(parts).float().numpy())
+
+
+def _most_suspicious(views: pd.DataFrame) -> dict[str, object]:
+    """The view of a study that speaks most for a finding, with its number within the study."""
+    ordered = views.sort_values("image")
+    place = int(ordered["logit"].to_numpy().argmax())
+    return {**ordered.iloc[place].to_dict(), "place": place + 1}
+
+
+def _caption(kind: str, study: Mapping[str, object], n_views: int) -> str:
+    views = "1 view" if n_views == 1 else f"the most suspicious of {n_views} views"
+    return f"{kind} · probability {float(str(study['calibrated'])):.3f} · {views} · {study['study']}"
+
+
+def beside(square: NDArray[np.uint8], heat: NDArray[np.float32], side: int = TILE_PX) -> NDArray[np.uint8]:
+    """A picture [S, S], and the same under its heat map [h, w]: uint8 [T, 2 T, 3], RGB.
+
+    The heat is scaled to its own peak: it says where, never how much.
+    """
+    import cv2
+
+    grey = cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA if len(square) > side else cv2.INTER_LINEAR)
+    peak = float(heat.max())
+    share = np.clip(cv2.resize(heat / peak if peak > 0 else heat, (side, side), interpolation=cv2.INTER_LINEAR), 0, 1)
+    colours = cv2.applyColorMap(np.rint(share * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+    weight = OPACITY * share[..., None]
+    plain = np.repeat(grey[..., None], 3, axis=2)
+    blended = np.rint((1 - weight) * plain + weight * colours).astype(np.uint8)
+    return np.concatenate([plain, blended], axis=1)

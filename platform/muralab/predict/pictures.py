@@ -1,0 +1,130 @@
+"""A file, a folder, a MURA tree or a DICOM folder -> a list of pictures and the study that each belongs to."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from muralab.errors import DataError, SettingsError, nearest
+
+GROUPINGS = ("folder", "file")
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".dcm", ".dicom"})
+MAX_REQUEST_BYTES = 24 * 2**20
+"""Bytes of files in a request, so that base64 and all it stays below a server's body limit."""
+
+_MURA_STUDY = re.compile(r"(?:.*/)?XR_[^/]+/patient\d+/study[^/]+(?=/)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One picture."""
+
+    path: Path
+    name: str
+    """Below the folder that was asked for, with slashes."""
+    study: str
+    """What the views of one study share."""
+    n_bytes: int = 0
+
+
+def find_pictures(images: Path, *, study: str = "folder") -> list[Item]:
+    """List what is to be answered, sorted by study and name.
+
+    Args:
+        images: a picture, or a folder with pictures at any depth (PNG, JPEG, DICOM; DICOM also without a suffix).
+            Hidden files are passed over.
+        study: "folder": a study's views lie in one folder (in a MURA tree: its study folder); "file": each picture is
+            a study of its own.
+
+    Raises:
+        DataError: the path does not exist, or holds no picture.
+        SettingsError: an unknown grouping.
+    """
+    if study not in GROUPINGS:
+        raise SettingsError(f"study={study}: expected folder or file. {nearest(study, GROUPINGS)}")
+    if not images.exists():
+        raise DataError(f"images={images} does not exist. Give a picture, or a folder that holds pictures.")
+    files = [images] if images.is_file() else sorted(_walk(images))
+    if not files:
+        raise DataError(
+            f"images={images} holds no picture. Looked at every depth for {', '.join(sorted(PICTURE_SUFFIXES))} and "
+            "for DICOM files without a suffix."
+        )
+    base = images.parent if images.is_file() else images
+    items = [_build_item(file, base, study) for file in files]
+    return sorted(items, key=lambda item: (item.study, item.name))
+
+
+def study_of(name: str) -> str:
+    """The study of a picture by its folder, "." for one that lies in no folder.
+
+    Args:
+        name: the picture's path below the folder that was asked for.
+    """
+    mura = _MURA_STUDY.match(name)
+    return mura.group(0) if mura else name.rpartition("/")[0] or "."
+
+
+def build_batches(items: Sequence[Item], *, rows: int, max_rows: int) -> list[list[Item]]:
+    """Group pictures into requests; a study is never split, since its answer is made of all its views.
+
+    Args:
+        items: sorted by study.
+        rows: of a request, wanted; a larger study gets a request of its own.
+        max_rows: of a request, allowed.
+
+    Raises:
+        DataError: a study has more views than a request may have rows.
+    """
+    batches: list[list[Item]] = []
+    for study, views in groupby(items, key=lambda item: item.study):
+        views_of_study = list(views)
+        if len(views_of_study) > max_rows:
+            raise DataError(
+                f"The folder {study} holds {len(views_of_study)} pictures, and a study has at most {max_rows} views. "
+                "If each picture is a study of its own, say study=file; else give each study a folder."
+            )
+        if batches and _fits(batches[-1], views_of_study, rows):
+            batches[-1].extend(views_of_study)
+        else:
+            batches.append(views_of_study)
+    return batches
+
+
+def _fits(batch: list[Item], views: list[Item], rows: int) -> bool:
+    together = [*batch, *views]
+    return len(together) <= rows and sum(item.n_bytes for item in together) <= MAX_REQUEST_BYTES
+
+
+def _build_item(file: Path, base: Path, study: str) -> Item:
+    name = file.relative_to(base).as_posix()
+    try:
+        n_bytes = file.stat().st_size
+    except OSError:  # a dangling link: reading it will say so
+        n_bytes = 0
+    return Item(path=file, name=name, study=name if study == "file" else study_of(name), n_bytes=n_bytes)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if not name.startswith(".") and _is_picture(Path(parent, name)):
+                yield Path(parent, name)
+
+
+def _is_picture(file: Path) -> bool:
+    if file.suffix.lower() in PICTURE_SUFFIXES:
+        return True
+    # DICOM exports number their files: IM000001, or names full of dots.
+    if file.name == "DICOMDIR" or (file.suffix and not file.suffix[1:].isdigit()):
+        return False
+    try:
+        with file.open("rb") as opened:
+            return opened.read(132)[128:] == b"DICM"
+    except OSError:
+        return False

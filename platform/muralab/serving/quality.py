@@ -1,0 +1,51 @@
+"""What a reader should know about a view: blank, pale, colourful, small, unlike the training pictures.
+
+Shape legend: S side of the network's input.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from muralab.data.pixels import Picture
+from muralab.serving.config import ServingConfig
+
+COLOUR_SPREAD = 12.0
+"""Mean difference between colour channels (0 to 255) from which a picture is a colour photo, not a tinted scan."""
+
+LOW_CONTRAST = 40.0
+"""Grey levels between the 1st and the 99th percentile below which a picture has low contrast."""
+
+BLANK = 2.0
+"""Grey levels between those percentiles up to which a picture is blank."""
+
+
+def view_warnings(picture: Picture, square: np.ndarray, config: ServingConfig) -> list[str]:
+    """What a reader should know about one view.
+
+    Args:
+        picture: as it was sent.
+        square: uint8 [S, S], as the network sees it.
+        config: the model's.
+    """
+    grey = picture.grey
+    low, high = np.percentile(grey[:: max(1, grey.shape[0] // 256), :: max(1, grey.shape[1] // 256)], [1, 99])
+    found = []
+    if high - low <= BLANK:
+        found.append("blank picture")
+    elif high - low < LOW_CONTRAST:
+        found.append("low contrast")
+    if picture.colour_spread > COLOUR_SPREAD:
+        found.append("colour photo, not a radiograph")
+    if max(grey.shape) < config.image_size // 2:
+        found.append(f"small picture ({grey.shape[1]} x {grey.shape[0]} px)")
+    if config.synthetic:
+        found.append("model trained on synthetic pictures")
+    return found + _distribution_warnings(square, config)
+
+
+def _distribution_warnings(square: np.ndarray, config: ServingConfig) -> list[str]:
+    """Whether the network's input lies far from what it was trained on."""
+    seen = ((float(square.mean()), config.typical_mean), (float(square.std()), config.typical_contrast))
+    far = any(limits is not None and not limits[0] <= value <= limits[1] for value, limits in seen)
+    return ["far from the training pictures in brightness or contrast"] if far else []

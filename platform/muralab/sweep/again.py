@@ -1,0 +1,161 @@
+"""`evaluate`: a trained run's weights on a data set, its own or another, logged as a run of its own."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from muralab.data.cache import open_cache
+from muralab.data.dataset import Dataset, open_dataset
+from muralab.errors import SettingsError, StoreError
+from muralab.evaluation.calibration import Calibration
+from muralab.evaluation.intervals import bootstrap
+from muralab.evaluation.predict import predict_images
+from muralab.experiment import set_threads
+from muralab.recipe import Recipe, load_recipe, override, resolved_values
+from muralab.sweep.closing import DISCLAIMER, ui_command
+from muralab.sweep.prepare import Job
+from muralab.sweep.settings import count_cpus, count_gpus
+from muralab.sweep.verdict import WITH_INTERVALS, test_metrics
+from muralab.terminal import build_console, build_progress
+from muralab.tracking import (
+    RunRecord,
+    RunWriter,
+    Store,
+    close_dead_runs,
+    download_artifact,
+    open_store,
+    read_run,
+)
+from muralab.training.checkpoint import read_tensors
+from muralab.training.network import Network
+
+SETS = ("test", "validation", "train", "all")
+
+
+def run_evaluation(
+    model: str, data: str, part: str, job: Job, *, which: str = "test", protocol: str, seed: int
+) -> None:
+    """Judge a trained run on a set of a data set, with its own calibration.
+
+    Args:
+        model: a run's id, or a registered model such as models:/mura-wrist@champion.
+        data: `demo`, or the path of a MURA tree.
+        part: one of its parts, or `all`.
+        job: where this command runs.
+        which: one of SETS.
+        protocol: of the split.
+        seed: of the split.
+
+    Raises:
+        MuraLabError: the run has no weights, or the data cannot be used.
+    """
+    if which not in SETS:
+        raise SettingsError(f"set={which}: expected one of {', '.join(SETS)}.")
+    console = build_console()
+    store = open_store(job.tracking_uri)
+    close_dead_runs(store)
+    record = read_run(store, source_run(store, model), predictions=False)
+    network, recipe, calibration = load_model(store, record)
+    dataset = open_dataset(
+        data,
+        part,
+        protocol=protocol,
+        seed=seed,
+        image_size=recipe.image_size,
+        cache_folder=job.cache,
+        progress=build_progress(console),
+    )
+    predictions = _predict(network, recipe, dataset, which, job)
+    intervals = bootstrap(
+        predictions,
+        level="study",
+        metrics=WITH_INTERVALS,
+        threshold=calibration.threshold,
+        temperature=calibration.study_temperature,
+    )
+    tags = {
+        "muralab.part": part,
+        "muralab.recipe": record.recipe,
+        "muralab.synthetic": str(dataset.synthetic).lower(),
+        "muralab.evaluates": record.run_id,
+        "muralab.set": which,
+        "muralab.split_fingerprint": dataset.splits.fingerprint,
+        "mlflow.runName": f"evaluate-{record.name}",
+    }
+    with RunWriter(store) as writer:
+        if job.run_id:
+            run = writer.adopt_run(job.run_id, tags, kind="evaluate")
+        else:
+            experiment = job.experiment or f"mura-{part}"
+            run = writer.start_run(experiment=experiment, kind="evaluate", name=f"evaluate-{record.name}", tags=tags)
+        writer.log_predictions(run, "test", predictions)
+        writer.log_text(run, json.dumps(calibration.to_dict(), indent=1), "calibration.json")
+        writer.log_epoch(run, 0, test_metrics(predictions, calibration, intervals))
+        writer.finish(run)
+        run = writer.run_id(run)
+    figures = ", ".join(f"{name} {interval}" for name, interval in intervals.items())
+    console.print(
+        f"{record.name} ({record.recipe}) on the {which} set of {data} {part}: "
+        f"{predictions['study'].nunique()} studies, study level, {figures}",
+        highlight=False,
+        markup=False,
+    )
+    console.print(f"Run {run}:\n  {ui_command(store.uri)}\n{DISCLAIMER}", highlight=False, soft_wrap=True)
+
+
+def source_run(store: Store, model: str) -> str:
+    """The run that a model came from.
+
+    Raises:
+        StoreError: there is no such registered model.
+    """
+    if not model.startswith("models:/"):
+        return model
+    name, _, version = model.removeprefix("models:/").replace("@", "/@").partition("/")
+    try:
+        if version.startswith("@"):
+            return str(store.client.get_model_version_by_alias(name, version[1:]).run_id)
+        return str(store.client.get_model_version(name, version).run_id)
+    except Exception as error:
+        known = ", ".join(sorted(m.name for m in store.client.search_registered_models())) or "none"
+        raise StoreError(
+            f"There is no registered model '{model}' in {store.uri} ({type(error).__name__}). Registered: {known}; "
+            "write models:/<name>@champion or models:/<name>/<version>."
+        ) from error
+
+
+def load_model(store: Store, record: RunRecord) -> tuple[Network, Recipe, Calibration]:
+    """A run's network with its best weights, its resolved recipe and its calibration.
+
+    Raises:
+        StoreError: the run keeps no weights: only the best trial of each recipe does.
+    """
+    start = "resolved."
+    resolved: dict[str, Any] = {k[len(start) :]: v for k, v in record.params.items() if k.startswith(start)}
+    if not record.recipe or "recipe" not in resolved:
+        raise StoreError(f"The run {record.run_id} ({record.name}) trained no recipe: give a trial's or a training's.")
+    recipe = load_recipe(record.recipe)
+    known = resolved_values(recipe)
+    recipe = override(recipe, {key: value for key, value in resolved.items() if key in known})
+    network = recipe.build(image_size=recipe.image_size, **recipe.model)
+    with tempfile.TemporaryDirectory() as folder:
+        tensors, _ = read_tensors(download_artifact(store, record.run_id, "weights/weights.safetensors", Path(folder)))
+        path = download_artifact(store, record.run_id, "calibration.json", Path(folder))
+        calibration = Calibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    network.load_state_dict(tensors, strict=True)
+    return network.eval(), recipe, calibration
+
+
+def _predict(network: Network, recipe: Recipe, dataset: Dataset, which: str, job: Job) -> pd.DataFrame:
+    set_threads(count_cpus())
+    cache = open_cache(dataset.index, size=recipe.image_size, folder=job.cache / "pixels")
+    table = dataset.index if which == "all" else dataset.tables[which]
+    device = "cuda" if count_gpus() else "cpu"
+    network = network.to(device).to(memory_format=torch.channels_last)
+    return predict_images(network, cache, cache.readable(table), device=device, amp=True)

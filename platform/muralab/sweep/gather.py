@@ -1,0 +1,189 @@
+"""Evaluated runs read back from MLflow as a report takes them: entries, trials, and what they have in common."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+
+from muralab.errors import MuraLabError, RecipeError, SettingsError, StoreError, numbered
+from muralab.evaluation.calibration import Calibration
+from muralab.recipe import load_recipe
+from muralab.report import Context, Entry
+from muralab.sweep.verdict import describe_machine
+from muralab.tracking import (
+    LoggedData,
+    RunRecord,
+    Store,
+    download_artifact,
+    fingerprint_test_set,
+    read_children,
+    read_datasets,
+    read_run,
+)
+
+PARENTS = ("tune", "compare")
+SETS = {"train": "training", "validation": "validation", "test": "test"}
+COUNTS = ("studies", "patients", "images", "abnormal")
+AUDIT_TABLE, AUDIT_TEXT = "audit.csv", "audit.md"
+
+
+def select_runs(store: Store, ids: Sequence[str]) -> list[RunRecord]:
+    """The evaluated runs that are meant by some ids; a sweep or a comparison stands for those under it.
+
+    Raises:
+        StoreError: an id is unknown, or runs hold no test predictions (names all of them).
+        SettingsError: no id, or runs of different parts or test sets.
+    """
+    if not ids:
+        raise SettingsError("runs= names no run: give run ids by comma, or the id of a sweep.")
+    found: dict[str, RunRecord] = {}
+    unjudged: list[str] = []
+    for run_id in ids:
+        record = read_run(store, run_id)
+        own = read_children(store, run_id, predictions=True) if record.kind in PARENTS else [record]
+        judged = [one for one in own if "test" in one.predictions]
+        found |= {one.run_id: one for one in judged}
+        if not judged:
+            unjudged.append(f"{run_id} ({record.kind or 'not ours'}, {record.name}, {record.status.lower()})")
+    if unjudged:
+        raise StoreError(
+            numbered(f"{len(unjudged)} of {len(ids)} runs hold no test predictions, so nothing can be shown:", unjudged)
+            + "\nGive runs that met the test set: the best trial of each recipe of a sweep, a train or an evaluate run."
+        )
+    records = list(found.values())
+    _check_alike("parts", {one.run_id: one.part for one in records})
+    _check_alike("test sets", {one.run_id: fingerprint_test_set(one.predictions["test"]) for one in records})
+    return records
+
+
+def _check_alike(what: str, values: Mapping[str, str]) -> None:
+    counts = Counter(values.values())
+    if len(counts) > 1:
+        lines = [f"{value}: {', '.join(run for run, own in values.items() if own == value)}" for value in counts]
+        raise SettingsError(
+            numbered(f"The runs are of {len(counts)} different {what}, and figures of these do not compare:", lines)
+            + "\nWrite one report for each."
+        )
+
+
+def read_entries(store: Store, records: Sequence[RunRecord]) -> list[Entry]:
+    """Evaluated runs as entries; runs of one recipe are told apart by the run's name."""
+    repeated = {recipe for recipe, n in Counter(one.recipe for one in records).items() if n > 1}
+    return [read_entry(store, one, with_name=one.recipe in repeated) for one in records]
+
+
+def read_entry(store: Store, record: RunRecord, *, with_name: bool = False) -> Entry:
+    """One evaluated run as an entry.
+
+    Args:
+        store: where it is.
+        record: the run, with its history.
+        with_name: whether its title says the run's name.
+    """
+    title, from_scratch = _of_recipe(record.recipe)
+    history = record.history
+    return Entry(
+        name=record.recipe or record.name,
+        title=f"{title} ({record.name})" if with_name else title,
+        run_id=record.run_id,
+        resolved=resolved_of(record),
+        history=history.dropna(subset=["train_loss"]) if "train_loss" in history else pd.DataFrame(),
+        summary=record.metrics,
+        from_scratch=from_scratch,
+        validation=_table(record, "validation"),
+        test=record.predictions["test"],
+        calibration=read_calibration(store, record.run_id),
+        objective=record.metrics.get("objective", float("nan")),
+    )
+
+
+def _table(record: RunRecord, name: str) -> pd.DataFrame | None:
+    held = record.predictions
+    return held[name] if name in held else None  # noqa: SIM401 - a missing one is a StoreError, not a KeyError
+
+
+def _of_recipe(name: str) -> tuple[str, bool]:
+    try:
+        recipe = load_recipe(name)
+    except RecipeError:  # of another checkout; its run is whole without it
+        return name, False
+    return recipe.summary, not recipe.pretrained
+
+
+def resolved_of(record: RunRecord) -> dict[str, str]:
+    """Every value that a run was carried out with."""
+    start = "resolved."
+    return {key[len(start) :]: value for key, value in record.params.items() if key.startswith(start)}
+
+
+def read_calibration(store: Store, run_id: str) -> Calibration | None:
+    """What was fitted on a run's validation studies; None where the run holds nothing of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = download_artifact(store, run_id, "calibration.json", Path(folder))
+        except StoreError:
+            return None
+        return Calibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def read_context(store: Store, records: Sequence[RunRecord]) -> Context:
+    """What some evaluated runs have in common; where they differ, all values by slash."""
+    first = records[0]
+    data = read_datasets(store, first.run_id)
+    synthetic = first.tags.get("muralab.synthetic") == "true"
+    seeds = _values(records, "muralab.seed")
+    return Context(
+        title=f"MURA Lab: {first.part}, {len(records)} run{'s' * (len(records) > 1)}",
+        part=first.part,
+        data="demo" if synthetic else data["test"].source if "test" in data else "not recorded",
+        synthetic=synthetic,
+        protocol=" / ".join(_values(records, "muralab.protocol")) or "not recorded",
+        seed=int(seeds[0]) if seeds else 0,
+        image_size=" / ".join(_unique(resolved_of(one).get("image_size", "") for one in records)) or "not recorded",
+        weights=" / ".join(_values(records, "muralab.weights")) or "not recorded",
+        split_counts=read_counts(data),
+        fingerprint=" / ".join(_values(records, "muralab.split_fingerprint")) or "not recorded",
+        unreadable=None,
+        commit=" / ".join(_values(records, "mlflow.source.git.commit")),
+        created=datetime.now(UTC),
+        machine=describe_machine(False),
+        objective=next(iter(_values(records, "muralab.objective")), "val_study_auroc"),
+        audit=read_audit(store, first),
+    )
+
+
+def _values(records: Iterable[RunRecord], tag: str) -> list[str]:
+    return _unique(one.tags.get(tag, "") for one in records)
+
+
+def _unique(values: Iterable[str]) -> list[str]:
+    return [value for value in dict.fromkeys(values) if value]
+
+
+def read_counts(data: Mapping[str, LoggedData]) -> pd.DataFrame:
+    """The sets' sizes as they were logged with a run."""
+    rows = [
+        {"set": name, **{key: data[context].profile.get(key, 0) for key in COUNTS}}
+        for name, context in SETS.items()
+        if context in data
+    ]
+    return pd.DataFrame(rows, columns=["set", *COUNTS])
+
+
+def read_audit(store: Store, record: RunRecord) -> tuple[str, pd.DataFrame] | None:
+    """The audit that was logged with a run, or with the sweep above it; None where there is none."""
+    for run_id in (record.run_id, record.parent):
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                text = download_artifact(store, run_id or "", AUDIT_TEXT, Path(folder)).read_text(encoding="utf-8")
+                table = pd.read_csv(download_artifact(store, run_id or "", AUDIT_TABLE, Path(folder)))
+            except (MuraLabError, pd.errors.EmptyDataError):
+                continue
+            return text, table
+    return None

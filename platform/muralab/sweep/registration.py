@@ -1,0 +1,83 @@
+"""The end's end: the best add-gate model becomes a version of the registered model, and the gate says which kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from muralab.recipe import load_recipe
+from muralab.registry import Promotion, RegisteredModel, promote_version, register_model
+from muralab.report import model_card
+from muralab.sweep.verdict import Judged, verification_images
+from muralab.trial import recipes_of
+
+if TYPE_CHECKING:
+    from muralab.report import Context, Entry
+    from muralab.sweep.logbook import Logbook
+    from muralab.sweep.prepare import Sweep
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Registration:
+    """A model that was registered, and what the gate made of it."""
+
+    judged: Judged
+    model: RegisteredModel
+    promotion: Promotion
+
+    @property
+    def lines(self) -> list[str]:
+        """What happened, in words."""
+        return [f"Registered {self.model.name} version {self.model.version} as {self.model.uri}.", *self.gate]
+
+    @property
+    def gate(self) -> list[str]:
+        """The gate's decision and its reasons."""
+        return self.promotion.lines()
+
+
+def registering(judged: Sequence[Judged]) -> Judged | None:
+    """The model that a sweep registers: of the recipe that says so."""
+    return next((one for one in judged if load_recipe(one.spec.recipe).registers), None)
+
+
+def register_best(
+    sweep: Sweep, book: Logbook, judged: Sequence[Judged], entries: Sequence[Entry], context: Context
+) -> Registration | None:
+    """Register the best add-gate model and let it through the gate; None where it does not beat chance.
+
+    Args:
+        sweep: the sweep.
+        book: its logbook, flushed: the gate reads the stored predictions.
+        judged: the best trial of each recipe.
+        entries: the same as the report takes them.
+        context: for the card.
+    """
+    chosen = registering(judged)
+    if chosen is None or not chosen.beats_chance:
+        return None
+    sweep.console.print("Exporting, checking and registering the add-gate model.")
+    entry = entries[list(judged).index(chosen)]
+    model = register_model(
+        network=chosen.network,
+        image_size=recipes_of(chosen.spec)[1].image_size,
+        calibration=chosen.calibration.to_dict(),
+        name=f"mura-{sweep.settings.request.part}",
+        run_id=chosen.run_id,
+        card=model_card(entry, context, seed=sweep.settings.request.seed),
+        tags=_version_tags(sweep, chosen),
+        verify_images=verification_images(chosen, sweep.dataset),
+        alias=None,
+        tracking_uri=sweep.store.uri,
+    )
+    promotion = promote_version(sweep.store, model.name, model.version, cache=sweep.folders.cache)
+    if promotion.rejudged is not None:
+        book.writer.log_table(book.parent, promotion.rejudged, "champion_test.csv")
+        book.writer.set_tags(book.parent, {"muralab.test_fingerprint": promotion.fingerprint})
+    return Registration(judged=chosen, model=replace(model, uri=promotion.uri), promotion=promotion)
+
+
+def _version_tags(sweep: Sweep, chosen: Judged) -> dict[str, str]:
+    figures = {f"muralab.test_study_{name}": str(interval) for name, interval in chosen.intervals.items()}
+    return {**sweep.facts, "muralab.recipe": chosen.spec.recipe, **figures}

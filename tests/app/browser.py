@@ -1,0 +1,110 @@
+"""A real browser by WebDriver's own protocol: JSON over HTTP to chromedriver, no client library."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
+NEEDED = {"chromium": shutil.which("chromium"), "chromedriver": shutil.which("chromedriver")}
+MISSING = [name for name, path in NEEDED.items() if path is None]
+
+
+class Browser:
+    """One window."""
+
+    def __init__(self, address: str, profile: Path) -> None:
+        self._address = address
+        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        options = {"binary": NEEDED["chromium"], "args": [*flags, f"--user-data-dir={profile}"]}
+        wanted = {"alwaysMatch": {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}}
+        self._session = self._call("POST", "/session", {"capabilities": wanted})["sessionId"]
+
+    def _call(self, method: str, path: str, body: dict | None = None) -> Any:
+        data = None if method == "GET" else json.dumps(body or {}).encode()
+        request = urllib.request.Request(
+            self._address + path, data, {"Content-Type": "application/json"}, method=method
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return json.load(response)["value"]
+        except urllib.error.HTTPError as error:
+            raise AssertionError(error.read().decode()[:500]) from None
+
+    def ask(self, method: str, path: str, body: dict | None = None) -> Any:
+        return self._call(method, f"/session/{self._session}{path}", body)
+
+    def open(self, url: str) -> None:
+        self.ask("POST", "/url", {"url": url})
+
+    def size(self, width: int, height: int, *, phone: bool = False) -> None:
+        """The page's own size, as a phone has it: a window cannot be made narrower than 500 px."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone}
+        self.ask("POST", "/goog/cdp/execute", {"cmd": "Emulation.setDeviceMetricsOverride", "params": metrics})
+
+    def _find(self, selector: str) -> str:
+        return self.ask("POST", "/element", {"using": "css selector", "value": selector})[ELEMENT]
+
+    def click(self, selector: str) -> None:
+        self.ask("POST", f"/element/{self._find(selector)}/click")
+
+    def type(self, selector: str, text: str) -> None:
+        self.ask("POST", f"/element/{self._find(selector)}/value", {"text": text})
+
+    def run(self, script: str) -> Any:
+        return self.ask("POST", "/execute/sync", {"script": script, "args": []})
+
+    def text(self, selector: str) -> str:
+        return str(self.run(f"return document.querySelector({json.dumps(selector)}).innerText"))
+
+    def wait(self, condition: Callable[[], Any], seconds: float = 20) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, self.text("body")
+            time.sleep(0.05)
+
+    def messages(self) -> list[str]:
+        """What the page wrote to the console: scripts that failed, things that the policy blocked."""
+        return [entry["message"] for entry in self.ask("POST", "/se/log", {"type": "browser"})]
+
+    def screenshot(self, path: Path) -> None:
+        """Of the whole page."""
+        shot = {"cmd": "Page.captureScreenshot", "params": {"captureBeyondViewport": True}}
+        path.write_bytes(base64.b64decode(self.ask("POST", "/goog/cdp/execute", shot)["data"]))
+
+    def quit(self) -> None:
+        self.ask("DELETE", "")
+
+
+@contextlib.contextmanager
+def browsing(folder: Path) -> Iterator[Browser]:
+    """Start chromedriver and a browser on loopback, and stop both."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    driver = subprocess.Popen([str(NEEDED["chromedriver"]), f"--port={port}"], stdout=subprocess.DEVNULL)
+    try:
+        browser = None
+        for _ in range(100):
+            with contextlib.suppress(urllib.error.URLError, ConnectionError):
+                browser = Browser(f"http://127.0.0.1:{port}", folder)
+                break
+            time.sleep(0.1)
+        assert browser is not None, "chromedriver did not start"
+        try:
+            yield browser
+        finally:
+            browser.quit()
+    finally:
+        driver.terminate()
+        driver.wait(10)

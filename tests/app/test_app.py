@@ -1,0 +1,156 @@
+"""The app's answers: MLflow's forms as they are, everything else one sentence of JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import urllib.request
+
+import pytest
+
+from muralab.app.build import Limits, build_app
+from tests.app.conftest import TOKEN, post, serving, text
+
+ROW = {"image": text(180), "study": "s1"}
+FORMS = {
+    "records": {"dataframe_records": [ROW, ROW]},
+    "split": {"dataframe_split": {"columns": ["image", "study"], "data": [[text(), "s1"]] * 2}},
+    "split with index": {"dataframe_split": {"index": [4, 7], "columns": ["image"], "data": [[text()]] * 2}},
+    "inputs": {"inputs": {"image": [text()] * 2, "study": ["s1"] * 2}},
+    "inputs as records": {"inputs": [ROW, ROW]},
+    "instances": {"instances": [ROW, ROW], "params": {"explain": True}},
+    "without study": {"dataframe_records": [{"image": text()}] * 2, "params": None},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_is_answered(address, form):
+    status, body, _ = post(address, FORMS[form])
+    assert (status, len(body.get("predictions", []))) == (200, 2), body
+
+
+def test_csv_is_answered(address):
+    status, body, _ = post(address, f"image,study\n{text()},7\n".encode(), "text/csv; charset=utf-8")
+    assert (status, len(body["predictions"])) == (200, 1)
+
+
+JSON_TYPE = "application/json"
+BAD = {
+    "broken json": (b'{"dataframe_records": [', JSON_TYPE, 400, "not valid JSON: Expecting value (line 1, column 24)"),
+    "not utf-8": (b'{"inputs": "\xff"}', JSON_TYPE, 400, "no text in UTF-8"),
+    "deep": (b"[" * 100_000, JSON_TYPE, 400, "the nesting too deep"),
+    "long number": (b'{"inputs": 1' + b"0" * 5000 + b"}", JSON_TYPE, 400, "a number is too long"),
+    "list": ([ROW], JSON_TYPE, 400, "must be a JSON object with one of the keys dataframe_records"),
+    "empty": (b"", JSON_TYPE, 400, "The body is empty."),
+    "two forms": ({"inputs": [ROW], "instances": [ROW]}, JSON_TYPE, 400, "exactly one of the keys"),
+    "misspelt key": ({"dataframe_record": [ROW]}, JSON_TYPE, 400, "Did you mean 'dataframe_records'?"),
+    "misspelt param": ({"inputs": [ROW], "params": {"explian": True}}, JSON_TYPE, 400, "Did you mean 'explain'?"),
+    "param of another type": ({"inputs": [ROW], "params": {"threshold": "high"}}, JSON_TYPE, 400, "threshold"),
+    "list as param": ({"inputs": [ROW], "params": {"threshold": [1]}}, JSON_TYPE, 400, "must be one value"),
+    "params": ({"inputs": [ROW], "params": 3}, JSON_TYPE, 400, "'params' must hold an object"),
+    "number as image": ({"inputs": [{"image": 7}]}, JSON_TYPE, 400, "Row 1: image must be text, not 7."),
+    "records": ({"dataframe_records": {"image": "x"}}, JSON_TYPE, 400, "Expected a list of objects"),
+    "ragged": ({"dataframe_split": {"columns": ["image"], "data": [["x", 2]]}}, JSON_TYPE, 400, "list of 1 values"),
+    "twins": ({"dataframe_split": {"columns": ["image"] * 2, "data": []}}, JSON_TYPE, 400, "different names"),
+    "split": ({"dataframe_split": [1]}, JSON_TYPE, 400, "the lists columns and data"),
+    "lengths": ({"inputs": {"image": ["x"], "study": []}}, JSON_TYPE, 400, "different lengths"),
+    "no rows": ({"dataframe_records": []}, JSON_TYPE, 400, "The request has no rows."),
+    "no image": ({"dataframe_records": [{"picture": "x"}]}, JSON_TYPE, 400, "Row 1 has no image"),
+    "many rows": ({"dataframe_records": [{"image": "x"}] * 65}, JSON_TYPE, 400, "The request has 65 rows; at most 64"),
+    "bad row": ({"dataframe_records": [ROW, {"image": "%"}]}, JSON_TYPE, 400, "1 of 2 rows cannot be used"),
+    "broken csv": (b'image\n"x', "text/csv", 400, "no CSV table with a header line"),
+    "csv without image": (b"picture\nx\n", "text/csv", 400, "image"),
+    "wrong type": (b"x", "application/xml", 415, "The Content-Type is 'application/xml'; send application/json"),
+    "parquet": (b"PAR1", "application/vnd.apache.parquet", 415, "send application/json or text/csv"),
+    "charset": (b"{}", "application/json; charset=latin-1", 415, "may only add charset=utf-8"),
+    "no type": (b"{}", None, 415, "The Content-Type is missing"),
+    "too large": (b"x" * 1_000_001, JSON_TYPE, 413, "The body is larger than 1,000,000 bytes"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_answered_gets_one_sentence(address, name):
+    payload, kind, expected, words = BAD[name]
+    status, body, headers = post(address, payload, kind)
+    assert status == expected
+    assert words in body["message"]
+    assert set(body) == {"error_code", "message"}
+    assert not {"Traceback", "DataFrame'", "\n"} & set(body["message"].split(" "))
+    assert headers["content-type"] == "application/json"
+
+
+def send_raw(address: str, lines: bytes) -> bytes:
+    host, port = address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(lines)
+        return connection.recv(4096)
+
+
+HEAD = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+
+def test_a_chunked_body_is_measured_while_it_comes(address):
+    chunks = b"%x\r\n" % 600_000 + b" " * 600_000 + b"\r\n"
+    assert b" 413 " in send_raw(address, HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks * 2)
+
+
+def test_a_body_that_does_not_arrive_is_not_waited_for(address):
+    assert b" 408 " in send_raw(address, HEAD + b"Content-Length: 100\r\n\r\n{")
+
+
+def test_other_addresses_say_what_there_is(address):
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(f"{address}/models", timeout=10)
+    assert caught.value.code == 404
+    assert "there are GET /, GET /about and POST /invocations" in caught.value.read().decode()
+
+
+def test_about_tells_the_model_and_the_disclaimer(address):
+    with urllib.request.urlopen(f"{address}/about", timeout=10) as response:
+        about = json.load(response)
+    assert (about["part"], about["threshold"], about["max_rows"], about["max_bytes"]) == ("wrist", 0.6, 64, 10**6)
+    assert about["disclaimer"].startswith("Not a medical device")
+
+
+def test_a_token_guards_answers_but_not_the_page(model):
+    with serving(build_app(model, {}, token=TOKEN)) as url:
+        refused, body, _ = post(url, {"inputs": [ROW]})
+        assert (refused, body["error_code"]) == (401, "UNAUTHENTICATED")
+        assert post(url, {"inputs": [ROW]}, Authorization="Bearer wrong")[0] == 401
+        assert post(url, {"inputs": [ROW]}, Authorization=f"Bearer {TOKEN}")[0] == 200
+        assert urllib.request.urlopen(f"{url}/", timeout=10).status == 200
+
+
+def test_too_many_waiting_are_told_to_come_again(model):
+    with serving(build_app(model, {}, limits=Limits(at_once=0, waiting=0))) as url:
+        status, body, headers = post(url, {"inputs": [ROW]})
+    assert (status, headers["retry-after"]) == (429, "5")
+    assert "Too many requests" in body["message"]
+
+
+def test_a_bug_is_a_500_without_a_traceback(model, monkeypatch, caplog):
+    app = build_app(model, {})
+    monkeypatch.setattr("muralab.app.build.check_body", lambda *_: 1 / 0)
+    with serving(app) as url:
+        status, body, _ = post(url, {"inputs": [ROW]})
+    assert status == 500
+    assert "its log has the details under" in body["message"]
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_the_log_names_requests_and_holds_no_pixels(address, caplog):
+    with caplog.at_level(logging.INFO, "muralab.app"):
+        _, _, headers = post(address, {"inputs": [ROW, {"image": "%%%"}]})
+    assert f"{headers['x-request-id']} POST /invocations 400" in caplog.text
+    assert ROW["image"][:24] not in caplog.text
+    assert "%%%" not in caplog.text
+
+
+def test_the_page_lets_nothing_run_but_itself(address):
+    with urllib.request.urlopen(f"{address}/", timeout=10) as response:
+        page, policy = response.read().decode(), response.headers["content-security-policy"]
+    assert "Not a medical device" in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert policy.startswith("default-src 'none'")
+    assert policy.count("'sha256-") == 2

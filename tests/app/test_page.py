@@ -1,0 +1,102 @@
+"""The page in a real browser: drop views, see the answer; skipped where there is no chromium."""
+
+from __future__ import annotations
+
+import pytest
+
+from muralab.app.build import build_app
+from tests.app.browser import MISSING, browsing
+from tests.app.conftest import TOKEN, png, serving
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (Debian: chromium, chromium-driver)"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with browsing(tmp_path_factory.mktemp("profile")) as one:
+        yield one
+
+
+@pytest.fixture
+def page(browser, address):
+    browser.size(1200, 900)
+    browser.open(f"{address}/")
+    browser.wait(lambda: "model not registered" in browser.text("#model"))
+    return browser
+
+
+@pytest.fixture
+def views(tmp_path) -> list[str]:
+    for name, level in (("a.png", None), ("b.png", 200)):
+        (tmp_path / name).write_bytes(png(level))
+    (tmp_path / "c.png").write_bytes(b"no picture")
+    return [str(tmp_path / name) for name in ("a.png", "b.png", "c.png")]
+
+
+def ask(page, files: list[str]) -> None:
+    page.type("#files", "\n".join(files))
+    page.click("#ask")
+    page.wait(lambda: page.run("return !document.getElementById('ask').textContent.startsWith('Asking')"))
+
+
+def test_a_study_is_answered_with_its_views_and_heat_maps(page, views):
+    ask(page, views[:2])
+    assert "Called abnormal" in page.text("#answer") or "Not called abnormal" in page.text("#answer")
+    assert "Calibrated probability" in page.text("#answer")
+    assert page.run("return [...document.images].every(i => i.src.startsWith('data:image/png') && i.naturalWidth > 0)")
+    page.click("figure button")
+    page.wait(lambda: page.run("return document.images[0].src.startsWith('blob:')"))
+
+
+def test_a_file_that_cannot_be_read_says_why_and_does_not_count(page, views):
+    ask(page, views)
+    assert "unreadable: 1 of 3 files" in page.text("#answer")
+    assert "Not answered: not a PNG, JPEG or DICOM file" in page.text("figure:last-child")
+
+
+def test_only_bad_files_are_an_error(page, views):
+    ask(page, views[2:])
+    assert "None of these files can be read" in page.text("#error")
+
+
+def test_start_over_empties_the_page(page, views):
+    ask(page, views[:1])
+    page.click("#clear")
+    assert page.run("return document.querySelectorAll('figure').length") == 0
+    assert page.run("return document.getElementById('ask').disabled")
+
+
+def test_the_disclaimer_and_the_synthetic_origin_are_told(page):
+    assert "Not a medical device" in page.text("#disclaimer")
+    assert "synthetic pictures" in page.text("#disclaimer")
+
+
+@pytest.mark.parametrize("width", [320, 390, 1200])
+def test_nothing_is_cut_off_at_any_width(page, views, width):
+    page.size(width, 800, phone=width < 500)
+    ask(page, views)
+    assert page.run("return document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_a_token_is_asked_for_and_used(browser, model, views):
+    with serving(build_app(model, {"model_version": "tiny/1", "disclaimer": "None."}, token=TOKEN)) as url:
+        browser.open(f"{url}/")
+        browser.wait(lambda: not browser.run("return document.getElementById('access').hidden"))
+        browser.type("#token", TOKEN)
+        browser.click("#access button")
+        browser.wait(lambda: "tiny/1" in browser.text("#model"))
+        ask(browser, views[:1])
+        assert "Calibrated probability" in browser.text("#answer")
+
+
+def test_the_page_asks_nobody_else_and_breaks_no_rule(page, views):
+    page.messages()
+    ask(page, views[:2])
+    asked = page.run("return performance.getEntriesByType('resource').map(e => e.name)")
+    assert all(name.startswith(("http://127.0.0.1", "data:", "blob:")) for name in asked)
+    assert page.messages() == []

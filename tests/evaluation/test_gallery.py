@@ -1,0 +1,102 @@
+"""The error gallery: which studies, which view, and the overlay."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from muralab.evaluation.gallery import (
+    FALSE_NEGATIVES,
+    FALSE_POSITIVES,
+    UNCERTAIN,
+    beside,
+    draw_gallery,
+    hardest_studies,
+)
+from muralab.evaluation.predict import level_rows
+from muralab.recipe import load_recipe, override, recipe_names
+from muralab.training.network import Network
+
+
+class Cache:
+    """Decoded images that lie in memory, in the order of their names."""
+
+    def __init__(self, names: list[str], side: int = 32) -> None:
+        self.names = sorted(names)
+        self.images = np.random.default_rng(0).integers(0, 256, (len(names), side, side), dtype=np.uint8)
+
+    def rows(self, table: pd.DataFrame) -> np.ndarray:
+        return np.array([self.names.index(name) for name in table["image"]])
+
+
+def tiny() -> Network:
+    torch.manual_seed(0)
+    backbone = nn.Sequential(nn.Conv2d(3, 4, 3, 4), nn.ReLU())
+    pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return Network(backbone=backbone, pool=pool, head=nn.Linear(4, 1)).eval()
+
+
+@pytest.fixture
+def studies(predictions):
+    rows = level_rows(predictions, level="study").rename(columns={"probability": "calibrated"})
+    return rows.assign(called=rows["calibrated"] >= 0.5)
+
+
+def test_the_most_confident_errors_come_first(studies):
+    hard = hardest_studies(studies, 0.5)
+    assert hard[FALSE_POSITIVES]["calibrated"].is_monotonic_decreasing
+    assert hard[FALSE_NEGATIVES]["calibrated"].is_monotonic_increasing
+    assert set(hard[FALSE_POSITIVES]["label"]) == {0}
+    assert abs(hard[UNCERTAIN]["calibrated"].iloc[0] - 0.5) == (studies["calibrated"] - 0.5).abs().min()
+
+
+def test_a_model_without_errors_has_uncertain_studies_only(studies):
+    hard = hardest_studies(studies.assign(called=studies["label"] == 1), 0.5)
+    assert [len(hard[kind]) for kind in (FALSE_POSITIVES, FALSE_NEGATIVES)] == [0, 0]
+    assert len(hard[UNCERTAIN]) == len(studies)
+
+
+def test_the_gallery_shows_so_many_studies_of_each_kind(predictions, studies):
+    pictures = draw_gallery(tiny(), Cache([*predictions["image"]]), predictions, studies, 0.5, n_worst=2)
+    assert [sum(kind in caption for caption in pictures) for kind in (FALSE_POSITIVES, FALSE_NEGATIVES)] == [2, 2]
+    assert {picture.shape for picture in pictures.values()} == {(320, 640, 3)}
+
+
+def test_the_most_suspicious_view_is_shown(predictions, studies):
+    cache = Cache([*predictions["image"]])
+    cache.images[:] = 0
+    worst = hardest_studies(studies, 0.5)[FALSE_POSITIVES]["study"].iloc[0]
+    own = predictions[predictions["study"] == worst]
+    cache.images[cache.names.index(own.loc[own["logit"].idxmax(), "image"])] = 200
+    picture = next(iter(draw_gallery(tiny(), cache, predictions, studies, 0.5, n_worst=1).values()))
+    assert picture[:, :320].min() == 200
+
+
+def test_no_study_gives_no_picture(predictions, studies):
+    assert draw_gallery(tiny(), Cache([]), predictions, studies.head(0), 0.5) == {}
+
+
+def test_heat_colours_its_place_and_leaves_the_rest():
+    heat = np.zeros((4, 4), dtype=np.float32)
+    heat[0, 0] = 3
+    picture = beside(np.full((64, 64), 100, dtype=np.uint8), heat, side=64)
+    assert np.array_equal(picture[:, :64], np.full((64, 64, 3), 100))
+    assert np.array_equal(picture[-8:, -8:], np.full((8, 8, 3), 100))
+    assert len(set(picture[4, 68])) > 1
+
+
+def test_no_heat_leaves_the_picture_as_it_is():
+    picture = beside(np.full((8, 8), 50, dtype=np.uint8), np.zeros((2, 2), dtype=np.float32), side=8)
+    assert set(picture.ravel()) == {50}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", recipe_names())
+def test_any_recipe_has_a_gallery(name, predictions, studies):
+    recipe = override(load_recipe(name), {"image_size": 80})
+    network = recipe.build(image_size=80, **recipe.model).eval()
+    pictures = draw_gallery(network, Cache([*predictions["image"]], 80), predictions, studies, 0.5, n_worst=1)
+    assert len(pictures) == 3

@@ -1,0 +1,73 @@
+"""A folder of pictures, and someone who answers without a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from muralab.errors import DataError
+from muralab.predict import PredictRequest
+from muralab.predict import run as run_module
+from tests.serving.conftest import onnx_file  # noqa: F401
+
+
+def write_picture(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (32, 32), dtype=np.uint8)).save(path)
+    return path
+
+
+class FakeEngine:
+    """Answers every row with the length of its text; refuses texts that hold no base64 of a PNG."""
+
+    name = "a fake"
+
+    def __init__(self) -> None:
+        self.requests: list[list[dict]] = []
+        self.params: dict = {}
+        self.failing: dict[int, Exception] = {}
+
+    def answer(self, rows: list[dict], params: dict) -> list[dict]:
+        self.requests.append(rows)
+        self.params = params
+        if len(self.requests) in self.failing:
+            raise self.failing[len(self.requests)]
+        return [self._row(row) for row in rows]
+
+    def _row(self, row: dict) -> dict:
+        good = row["image"].startswith("iVBOR")
+        answer = {"probability": 0.25, "study_probability": 0.5, "abnormal": True, "uncertain": False}
+        fixed = {"threshold": 0.5, "model_version": "tiny/1", "warnings": ["single view"] if good else []}
+        return fixed | ({**answer, "error": None} if good else {**dict.fromkeys(answer), "error": "not a picture"})
+
+
+@pytest.fixture
+def engine(monkeypatch) -> FakeEngine:
+    fake = FakeEngine()
+    monkeypatch.setattr(run_module, "_build_engine", lambda request: fake)
+    return fake
+
+
+@pytest.fixture
+def ask(tmp_path):
+    """A function that builds a request for the folder `pictures`."""
+
+    def build(**changes: object) -> PredictRequest:
+        fields = {"images": tmp_path / "pictures", "out": tmp_path / "out.csv", "tracking_uri": "sqlite:////none/m.db"}
+        return PredictRequest(**fields | changes)
+
+    return build
+
+
+@pytest.fixture
+def refusal() -> DataError:
+    return DataError("Too large a request.")
+
+
+@pytest.fixture(scope="session")
+def store_uri(tmp_path_factory) -> str:
+    """A store of its own; making its tables takes seconds, so once."""
+    return f"sqlite:///{tmp_path_factory.mktemp('store')}/m.db"

@@ -1,0 +1,94 @@
+"""What a client says about servers that do not answer, refuse or are something else."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from muralab.errors import DataError, ServerError, StoreError
+from muralab.predict.engine import ServerEngine
+from muralab.registry.load import load_registered
+
+GOOD = {"predictions": [{"probability": 0.5}]}
+
+
+@pytest.fixture
+def serve():
+    """A function that starts a server with a fixed answer and gives its address; the server remembers requests."""
+    servers = []
+
+    def start(status: int, body: object) -> tuple[str, list]:
+        seen: list = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.reply(200, b"\n")
+
+            def do_POST(self):
+                length = int(self.headers["Content-Length"])
+                seen.append((self.path, self.headers.get("Authorization"), json.loads(self.rfile.read(length))))
+                self.reply(status, body if isinstance(body, bytes) else json.dumps(body).encode())
+
+            def reply(self, code, content):
+                self.send_response(code)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *args):
+                pass
+
+        server = HTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}", seen
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_rows_and_params_reach_the_server_with_the_token(serve):
+    url, seen = serve(200, GOOD)
+    answers = ServerEngine(f"{url}/invocations", "secret").answer([{"image": "x"}], {"policy": "partial"})
+    assert answers == GOOD["predictions"]
+    payload = {"dataframe_records": [{"image": "x"}], "params": {"policy": "partial"}}
+    assert seen == [("/invocations", "Bearer secret", payload)]
+
+
+def test_a_server_that_is_not_there_is_named():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    with pytest.raises(ServerError, match=f"The server {url} does not answer"):
+        ServerEngine(url)
+
+
+def test_a_refused_token_ends_the_command(serve):
+    url, _ = serve(401, {"message": "A bearer token is needed."})
+    with pytest.raises(ServerError, match="refuses: A bearer token is needed"):
+        ServerEngine(url).answer([{"image": "x"}], {})
+
+
+def test_a_refused_request_is_told_without_mlflows_prefix(serve):
+    url, _ = serve(400, {"message": "Failed to predict data '   image\n0  abc'. \nError: The request has no rows."})
+    with pytest.raises(DataError, match=r"^The request has no rows\.$"):
+        ServerEngine(url).answer([{"image": "x"}], {})
+
+
+@pytest.mark.parametrize("body", [{"predictions": []}, {"predictions": [3]}, {"hello": 1}, b"<html>"])
+def test_another_kind_of_server_is_recognised(serve, body):
+    url, _ = serve(200, body)
+    with pytest.raises(ServerError, match="not as a model of this platform does"):
+        ServerEngine(url).answer([{"image": "x"}], {})
+
+
+@pytest.mark.slow
+def test_an_unknown_model_is_named_with_the_store(store_uri):
+    with pytest.raises(StoreError, match=rf"The model models:/none@champion cannot be loaded .*{store_uri}"):
+        load_registered("models:/none@champion", store_uri)

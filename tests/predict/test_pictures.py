@@ -1,0 +1,79 @@
+"""Which files are pictures, and what a study is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from muralab.errors import DataError, SettingsError
+from muralab.predict.pictures import Item, build_batches, find_pictures, study_of
+
+DICOM = b"\0" * 128 + b"DICM"
+
+
+def items(*studies: str, n_bytes: int = 10) -> list[Item]:
+    return [Item(path=Path(s), name=f"{s}/{n}", study=s, n_bytes=n_bytes) for n, s in enumerate(studies)]
+
+
+@pytest.mark.parametrize(
+    ("name", "study"),
+    [
+        ("train/XR_WRIST/patient00001/study1_positive/image1.png", "train/XR_WRIST/patient00001/study1_positive"),
+        ("XR_HAND/patient00001/study2_negative/raw/a.png", "XR_HAND/patient00001/study2_negative"),
+        ("ward/case 7/a.png", "ward/case 7"),
+        ("a.png", "."),
+    ],
+)
+def test_a_study_is_muras_study_folder_or_else_the_folder(name, study):
+    assert study_of(name) == study
+
+
+def test_pictures_are_found_by_suffix_and_dicom_also_without(tmp_path):
+    for name in ("b/2.JPG", "b/1.dcm", "notes.txt", ".hidden.png", ".git/x.png", "DICOMDIR"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(DICOM)
+    (tmp_path / "IM000001").write_bytes(DICOM)
+    (tmp_path / "README").write_bytes(b"words")
+    assert [item.name for item in find_pictures(tmp_path)] == ["IM000001", "b/1.dcm", "b/2.JPG"]
+
+
+def test_a_single_file_is_taken_whatever_it_is_called(tmp_path):
+    (tmp_path / "scan.bin").write_bytes(b"?")
+    assert [(i.name, i.study) for i in find_pictures(tmp_path / "scan.bin")] == [("scan.bin", ".")]
+
+
+def test_study_file_makes_each_picture_its_own(tiny_tree):
+    found = find_pictures(tiny_tree / "valid", study="file")
+    assert len({item.study for item in found}) == len(found) > 8
+
+
+@pytest.mark.parametrize(
+    ("where", "study", "error", "words"),
+    [
+        ("nowhere", "folder", DataError, "nowhere does not exist"),
+        (".", "folder", DataError, r"holds no picture. Looked at every depth for .*\.png"),
+        (".", "patient", SettingsError, "study=patient: expected folder or file"),
+    ],
+)
+def test_what_cannot_be_listed_is_refused(tmp_path, where, study, error, words):
+    with pytest.raises(error, match=words):
+        find_pictures(tmp_path / where, study=study)
+
+
+def test_batches_hold_whole_studies():
+    batches = build_batches(items("a", "a", "b", "b", "b", "c"), rows=4, max_rows=64)
+    assert [[item.study for item in batch] for batch in batches] == [["a", "a"], ["b", "b", "b", "c"]]
+
+
+def test_a_study_larger_than_a_batch_goes_alone():
+    assert [len(b) for b in build_batches(items(*"aabbbb"), rows=3, max_rows=64)] == [2, 4]
+
+
+def test_large_files_make_small_batches():
+    assert [len(b) for b in build_batches(items(*"abc", n_bytes=20 * 2**20), rows=16, max_rows=64)] == [1, 1, 1]
+
+
+def test_a_heap_of_pictures_is_no_study():
+    with pytest.raises(DataError, match=r"holds 65 pictures, and a study has at most 64 views.*study=file"):
+        build_batches(items(*["heap"] * 65), rows=16, max_rows=64)

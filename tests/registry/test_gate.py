@@ -1,0 +1,121 @@
+"""The gate's decision."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from muralab.errors import DataError, SettingsError
+from muralab.evaluation.calibration import Calibration
+from muralab.registry.gate import Contender, Margins, decide, read_objective, refusal
+
+
+def contender(test: pd.DataFrame, title: str = "version 1", **calibration: float) -> Contender:
+    return Contender(title=title, test=test, calibration=Calibration(**calibration))
+
+
+def test_a_first_champion_that_beats_chance_is_accepted(make_test):
+    verdict = decide(contender(make_test(1.0)), None)
+    assert verdict.accepted
+    assert verdict.interval.low > 0.5
+
+
+def test_a_first_champion_must_beat_chance(make_test):
+    verdict = decide(contender(make_test(0.0)), None)
+    assert not verdict.accepted
+    assert "does not lie above 0.5" in verdict.reasons[0]
+
+
+def test_constant_predictions_do_not_beat_chance(make_test):
+    assert not decide(contender(make_test(1.0).assign(logit=0.3)), None).accepted
+
+
+def test_one_class_is_refused_with_its_reason(make_test):
+    table = make_test(1.0)
+    verdict = decide(contender(table[table["label"] == 0]), None)
+    assert not verdict.accepted
+    assert "abnormal" in verdict.reasons[0]
+
+
+def test_a_better_model_replaces_the_champion(make_test):
+    verdict = decide(contender(make_test(1.5)), contender(make_test(0.5)))
+    assert verdict.accepted
+    assert verdict.interval.estimate > 0
+    assert len(verdict.reasons) == 4
+
+
+def test_a_worse_model_is_refused_and_told_why(make_test):
+    verdict = decide(contender(make_test(0.3)), contender(make_test(1.5), "version 7"))
+    assert not verdict.accepted
+    assert "against version 7: paired difference -0." in verdict.reasons[0]
+    assert "reaches below the margin of -0.050" in verdict.reasons[1]
+
+
+def test_the_same_model_is_not_lower_than_itself(make_test):
+    assert decide(contender(make_test(1.0)), contender(make_test(1.0))).accepted
+
+
+def test_a_wide_interval_refuses_a_slightly_better_model(make_test):
+    better, champion = make_test(0.25, seed=1, n_patients=30), make_test(0.2, seed=3, n_patients=30)
+    verdict = decide(contender(better), contender(champion))
+    assert verdict.interval.estimate >= 0
+    assert not verdict.accepted
+    assert decide(contender(better), contender(champion), margins=Margins(objective=1, sensitivity=1)).accepted
+
+
+def test_lost_sensitivity_refuses_a_model_that_ranks_as_well(make_test):
+    verdict = decide(contender(make_test(1.0), threshold=0.9), contender(make_test(1.0), threshold=0.5))
+    assert [r.split(" gets")[0] for r in verdict.reasons] == ["Sensitivity of studies"]
+
+
+def test_lost_calibration_refuses_a_model_that_ranks_as_well(make_test):
+    sure = contender(make_test(0.4), study_temperature=0.05)
+    verdict = decide(sure, contender(make_test(0.4)))
+    assert ["Brier score" in reason for reason in verdict.reasons] == [True]
+
+
+def test_a_part_that_gets_worse_refuses_the_whole(make_test):
+    wrist, hand = make_test(1.5), make_test(1.0, part="hand", first=500)
+    poor = make_test(0.2, part="hand", first=500)
+    verdict = decide(
+        contender(pd.concat([wrist, poor])),
+        contender(pd.concat([make_test(0.2), hand])),
+        margins=Margins(objective=1, sensitivity=1, brier=1),
+    )
+    assert ["on the hand (80 studies)" in reason for reason in verdict.reasons] == [True]
+
+
+def test_different_images_are_refused_as_a_mistake(make_test):
+    with pytest.raises(DataError, match="judged on different images"):
+        decide(contender(make_test(1.0)), contender(make_test(1.0, first=900)))
+
+
+def test_nan_logits_are_refused_as_a_mistake(make_test):
+    with pytest.raises(DataError, match="have no finite logit"):
+        decide(contender(make_test(1.0).assign(logit=np.nan)), None)
+
+
+def test_too_few_patients_give_no_interval_and_no_champion(make_test):
+    verdict = decide(contender(make_test(1.5, n_patients=6)), contender(make_test(0.5, n_patients=6)))
+    assert not verdict.accepted
+    assert "6 patients are too few" in verdict.reasons[0]
+
+
+def test_objectives_name_level_and_metric():
+    assert read_objective("val_study_auroc") == ("study", "auroc")
+    assert read_objective("val_average_precision") == ("image", "average_precision")
+
+
+def test_an_unknown_objective_is_named():
+    with pytest.raises(SettingsError, match="auroc"):
+        read_objective("val_study_aurocc")
+
+
+def test_an_impossible_margin_is_named():
+    with pytest.raises(SettingsError, match=r"margin for sensitivity must lie in \[0, 1\]; got -0.1"):
+        Margins(sensitivity=-0.1)
+
+
+def test_a_refusal_says_so():
+    assert str(refusal("No data.")) == "refused: No data."

@@ -1,0 +1,219 @@
+"""The shipped recipes, shrunk: each trains in both phases, and is what docs/study.md says it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from muralab.data.loader import Batch
+from muralab.experiment import Judge, build_network
+from muralab.recipe import HEAD_ONLY, LogUniform, Network, Phase, Uniform, load_recipe, override, recipe_names
+from muralab.sweep.plan import draw_values
+from muralab.sweep.settings import Request
+from muralab.training.features import Features, backbone_digest
+from muralab.training.stepper import Settings
+from muralab.training.trainer import train
+from muralab.trial import ImageData, read_data, recipes_of
+from recipes.inception_add_gate import AddGateHead
+
+NAMES = recipe_names()
+SHRUNK = {
+    "image_size": 96,
+    "batch_size": 8,
+    "feature_views": 1,
+    "upper.epochs": 1,
+    "full.epochs": 1,
+    "upper.warmup_epochs": 0,
+    "full.warmup_epochs": 0,
+}
+
+
+def snapshot(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def changed(before: dict[str, torch.Tensor], module: nn.Module) -> set[str]:
+    return {name for name, value in module.state_dict().items() if not torch.equal(before[name], value)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_recipe_trains_in_both_phases(name: str, build_spec: Any) -> None:
+    spec = build_spec(name, overrides=SHRUNK)
+    data, recipe = read_data(spec.table, spec.cache_folder, 96), recipes_of(spec)[1]
+    network = build_network(spec, data)
+    whole, frozen = snapshot(network), changed(snapshot(network), network)
+    images, judge = ImageData(spec, data, "cpu"), Judge(spec, data)
+    for result in train(network, recipe.phases, images, settings=Settings(), validate=judge, folder=Path(spec.folder)):
+        assert math.isfinite(result.train_loss), result
+        assert math.isfinite(result.validation["val_loss"])
+        if result.phase == "upper":
+            frozen = changed(whole, network)
+    assert frozen, "the upper phase trained nothing"
+    assert {key.split(".")[0] for key in frozen} == ({"head"} if recipe.pretrained else {"backbone", "head"})
+    assert changed(whole, network) == set(whole), "the full phase left something as it was"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_demo_values_fit(name: str) -> None:
+    recipe = load_recipe(name)
+    changed_recipe = override(recipe, recipe.demo)
+    assert changed_recipe.image_size < recipe.image_size
+    assert changed_recipe.full.epochs < recipe.full.epochs
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_ends_of_every_searched_range_can_be_trained(name: str) -> None:
+    recipe = load_recipe(name)
+    spaces = {key: space for key, space in recipe.search.items() if isinstance(space, LogUniform | Uniform)}
+    assert "full.lr" in spaces
+    for end in ("low", "high"):
+        override(recipe, {key: getattr(space, end) for key, space in spaces.items()})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_recipe_lies_within_its_own_search(name: str) -> None:
+    recipe = load_recipe(name)
+    values = {"full.lr": recipe.full.lr} | {f"augment.{k}": v for k, v in vars(recipe.augment).items()}
+    assert all(space.low <= values[key] <= space.high for key, space in recipe.search.items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_trial_is_the_recipe_unchanged(name: str) -> None:
+    recipe = load_recipe(name)
+    assert draw_values(recipe, Request(), name, 0, fixed={}) == {}
+    assert set(draw_values(recipe, Request(), name, 1, fixed={})) == set(recipe.search)
+
+
+def test_one_recipe_registers() -> None:
+    assert [name for name in NAMES if load_recipe(name).registers] == ["inception_add_gate"]
+
+
+def test_the_inception_pair_follows_the_study() -> None:
+    for name in ("inception", "inception_add_gate"):
+        recipe = load_recipe(name)
+        assert (recipe.upper.epochs, recipe.full.epochs, recipe.upper.trains) == (30, 70, HEAD_ONLY)
+
+
+# What they compute
+
+
+def convolutions(network: Network) -> list[nn.Conv2d]:
+    return [module for module in network.modules() if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)]
+
+
+@pytest.mark.parametrize("name", ["cnn", "cnn_attention"])
+def test_a_cnn_is_the_studys(name: str) -> None:
+    recipe = load_recipe(name)
+    network = recipe.build(image_size=96, **recipe.model)
+    layers = list(network.backbone)
+    assert [(c.stride[0], c.dilation[0]) for c in convolutions(network)] == [(2, 1), (1, 2), (2, 1), (1, 2)]
+    pools = [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
+    assert [type(layers[i - 1]) for i in pools] == [nn.BatchNorm2d] * 2
+    units = [layer.out_features for layer in network.head if isinstance(layer, nn.Linear)]
+    assert max(units) <= 10
+    assert units[-1] == 1
+    assert any(isinstance(layer, nn.Dropout) for layer in network.head)
+
+
+def test_attention_allows_more_filters_and_fewer_inputs_of_the_dense_layers() -> None:
+    plain, attention = (
+        load_recipe(name).build(image_size=224, **load_recipe(name).model) for name in ("cnn", "cnn_attention")
+    )
+    assert sum(c.out_channels for c in convolutions(attention)) >= 4 * sum(c.out_channels for c in convolutions(plain))
+    assert attention.head[1].in_features < plain.head[1].in_features
+
+
+@pytest.mark.parametrize("size", [75, 96, 127, 224])
+def test_the_cnn_fits_every_size(size: int) -> None:
+    network = load_recipe("cnn").build(image_size=size).eval()
+    assert network(torch.zeros(2, size, size, dtype=torch.uint8)).shape == (2,)
+
+
+def test_attention_is_a_sum_over_all_positions() -> None:
+    from recipes.cnn_attention import SelfAttention
+
+    torch.manual_seed(0)
+    layer, maps = SelfAttention(8), torch.randn(1, 8, 3, 3)
+    assert torch.equal(layer(maps), maps), "its share starts at nothing"
+    layer.share.data.fill_(2.0)
+    far = maps.clone()
+    far[..., 2, 2] += 1
+    assert not torch.allclose(layer(far)[..., 0, 0], layer(maps)[..., 0, 0]), "one corner sees the other"
+
+
+def test_the_add_gate_adds_dense_1_to_dense_2() -> None:
+    torch.manual_seed(0)
+    head = AddGateHead(6, 4, dropout=0.5).eval()
+    features = torch.randn(5, 6)
+    weights = {name: value.numpy() for name, value in head.state_dict().items()}
+    first = np.maximum(features.numpy() @ weights["dense1.weight"].T + weights["dense1.bias"], 0)
+    second = np.maximum(first @ weights["dense2.weight"].T + weights["dense2.bias"], 0)
+    by_hand = (first + second) @ weights["output.weight"].T + weights["output.bias"]
+    np.testing.assert_allclose(head(features).detach().numpy(), by_hand, atol=1e-6)
+
+
+def test_the_inception_pair_shares_its_backbone_and_so_its_features() -> None:
+    digests = set()
+    for name in ("inception", "inception_add_gate"):
+        torch.manual_seed(3)
+        digests.add(backbone_digest(load_recipe(name).build(image_size=96)))
+    assert len(digests) == 1
+
+
+# Pinned numbers
+
+
+@dataclass
+class Pictures:
+    """24 random pictures, brighter where abnormal, without augmentation."""
+
+    size: int = 64
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self.labels = rng.integers(0, 2, 24)
+        pictures = rng.integers(0, 156, (24, self.size, self.size)) + 100 * self.labels[:, None, None]
+        self.images = torch.from_numpy(pictures.astype(np.uint8))
+
+    def batches(self, phase: str, epoch: int) -> Generator[Batch]:
+        for rows in torch.arange(24).split(self.batch_size):
+            yield Batch(self.images[rows], torch.from_numpy(self.labels)[rows].float(), rows)
+
+    def features(self, network: Network) -> Features:
+        network.eval()
+        with torch.no_grad():
+            pooled = network.pooled(self.images).numpy()
+        return Features(pooled[None], pooled)
+
+
+def losses(network: Network, phases: dict[str, Phase], folder: Path) -> list[float]:
+    torch.set_num_threads(1)
+    epochs = train(
+        network, phases, Pictures(), settings=Settings(), validate=lambda *_: {"val_study_auroc": 0.5}, folder=folder
+    )
+    return [result.train_loss for result in epochs]
+
+
+def test_the_losses_of_the_cnn_are_pinned(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    phases = {"upper": Phase(epochs=1, lr=1e-3), "full": Phase(epochs=2, lr=3e-3)}
+    found = losses(load_recipe("cnn").build(image_size=64), phases, tmp_path)
+    assert found == pytest.approx([0.710644, 0.624586, 0.423504], abs=1e-4)
+
+
+def test_the_losses_of_the_add_gate_are_pinned(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    backbone = nn.Sequential(nn.Conv2d(1, 16, 5, 4), nn.BatchNorm2d(16), nn.ReLU())
+    pool = nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten())
+    network = Network(backbone=backbone, pool=pool, head=AddGateHead(16, 8, 0.2), channels=1)
+    phases = {"upper": Phase(epochs=2, lr=1e-2, trains=HEAD_ONLY), "full": Phase(epochs=1, lr=1e-2)}
+    assert losses(network, phases, tmp_path) == pytest.approx([0.683445, 0.629684, 0.662798], abs=1e-4)
