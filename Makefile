@@ -55,6 +55,12 @@ check: .venv/installed-dev ## style, types, floors and the tests of the house: u
 	@$(IN_VENV) $(WITH_SOURCES) lint-imports
 	@$(IN_VENV) python -m pytest tests/test_house.py tests/test_recipes.py tests/test_mlproject.py
 
+bench: .venv/installed-dev ## every performance target, measured, in one table: under 20 minutes (ONLY='steps input')
+	@$(IN_VENV) $(WITH_SOURCES) OMP_NUM_THREADS=1 python -m bench.run $(ONLY) --markdown bench-results.md $(BENCH_ARGS)
+
+bench-full: .venv/installed-dev ## the same with more rounds, larger inputs and several seeds: some hours
+	@$(IN_VENV) $(WITH_SOURCES) OMP_NUM_THREADS=1 python -m bench.run --full $(ONLY) --markdown bench-full-results.md $(BENCH_ARGS)
+
 format: .venv/installed-dev ## let ruff write the style
 	@$(IN_VENV) ruff check --fix .
 	@$(IN_VENV) ruff format .

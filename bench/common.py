@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -45,8 +46,8 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the ratio reaches its target; None without one."""
-        if self.at_least is None and self.at_most is None:
+        """Whether the ratio reaches its target; None without one, or without a measurement."""
+        if math.isnan(self.ratio) or (self.at_least is None and self.at_most is None):
             return None
         low, high = self.at_least, self.at_most
         return (low is None or self.ratio >= low) and (high is None or self.ratio <= high)
@@ -55,11 +56,14 @@ class Row:
         """The row as text."""
         target = "" if self.at_most is None else f"<= {self.at_most:g}"
         target = target if self.at_least is None else f">= {self.at_least:g}"
+        if math.isnan(self.ratio):
+            return [self.what, NOT_MEASURED, self.theirs, "", "", target, ""]
         spread = "one run" if self.spread is None else f"{short(self.spread[0])} to {short(self.spread[1])}"
         met = {None: "", True: "yes", False: "NO"}[self.met]
         return [self.what, self.ours, self.theirs, short(self.ratio), spread, target, met]
 
 
+NOT_MEASURED = "not measured"
 HEADINGS = ("what", "ours", "theirs or the limit", "ratio", "spread", "target", "met")
 
 

@@ -22,7 +22,20 @@ from pathlib import Path
 
 from bench.common import Row, build_parser, read_rows, table
 
-BENCHES = ("input", "frozen", "steps", "sweep", "pruning", "tracking", "intervals", "audit", "growth", "doors", "gpu")
+BENCHES = (
+    "input",
+    "frozen",
+    "steps",
+    "gpu",
+    "sweep",
+    "pruning",
+    "tracking",
+    "starting",
+    "intervals",
+    "audit",
+    "growth",
+    "serving",
+)
 PACKAGES = ("torch", "timm", "mlflow", "ray", "numpy", "albumentations", "opencv-python-headless")
 
 

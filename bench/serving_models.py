@@ -1,4 +1,4 @@
-"""Model folders that the serving benches compare: the served one, the same on torch in eager mode, and a trivial one."""
+"""Model folders that the serving benches compare: the served one, the same on torch in eager mode, a trivial one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,9 +86,8 @@ def pictures(n_images: int, size: int = SIZE) -> np.ndarray:
     import cv2
 
     rng = np.random.default_rng(0)
-    soft = [
-        cv2.resize(rng.random((9, 9), np.float32), (size, size), interpolation=cv2.INTER_CUBIC) for _ in range(n_images)
-    ]
+    coarse = [rng.random((9, 9), np.float32) for _ in range(n_images)]
+    soft = [cv2.resize(picture, (size, size), interpolation=cv2.INTER_CUBIC) for picture in coarse]
     return np.clip(np.stack(soft) * 200 + rng.normal(0, 1.5, (n_images, size, size)), 0, 255).astype(np.uint8)
 
 
@@ -142,9 +142,30 @@ def write_models(folder: Path) -> dict[str, Path]:
     return models
 
 
+@dataclass(frozen=True)
+class Server:
+    """A server that answers."""
+
+    url: str
+    ready_s: float
+    """From its start to its first answer."""
+    group: int
+    """Of its processes."""
+
+    def cpu_s(self) -> float:
+        """Processor time that its processes have taken."""
+        ticks = 0
+        for file in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                fields = file.read_text().rpartition(")")[2].split()
+                if int(fields[2]) == self.group:
+                    ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+
 @contextlib.contextmanager
-def serve(model: Path, body: bytes) -> Iterator[tuple[str, float]]:
-    """`mlflow models serve` on loopback; gives its address and the seconds until it answered the body."""
+def serve(model: Path, body: bytes) -> Iterator[Server]:
+    """`mlflow models serve` on loopback; ends with the block."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -161,7 +182,7 @@ def serve(model: Path, body: bytes) -> Iterator[tuple[str, float]]:
         )  # fmt: skip
     try:
         _wait(f"http://127.0.0.1:{port}", body, process, log)
-        yield f"http://127.0.0.1:{port}/invocations", time.perf_counter() - started
+        yield Server(f"http://127.0.0.1:{port}/invocations", time.perf_counter() - started, process.pid)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)

@@ -5,9 +5,7 @@ Nothing here knows MLflow or Ray; the callers log and schedule.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +15,9 @@ import pandas as pd
 from muralab.data.loader import evaluation_batches
 from muralab.evaluation.metrics import evaluate_predictions
 from muralab.evaluation.predict import predict_images
+from muralab.training.phases import freeze, head_alone
 from muralab.training.stepper import Settings
-from muralab.training.trainer import EpochResult, train, trained_state
+from muralab.training.trainer import EpochResult, memory_errors, train, trained_state
 from muralab.training.weights import load_backbone, settle_batchnorm
 from muralab.trial import EVALUATION_BATCH, ImageData, TrialData, TrialSpec, device_of, read_data, recipes_of
 
@@ -145,11 +144,10 @@ def warm_up(spec: TrialSpec) -> None:
     base, _ = recipes_of(spec)
     data = read_data(spec.table, spec.cache_folder, base.image_size)
     if base.upper.epochs and base.pretrained:
-        from muralab.training.phases import freeze, head_alone
-
         network = build_network(spec, data)
         if head_alone(freeze(network, base.upper)):
-            ImageData(spec, data, device_of(spec)).features(network)
+            with memory_errors():
+                ImageData(spec, data, device_of(spec)).features(network)
 
 
 def load_trained(spec: TrialSpec) -> tuple[Network, TrialData, str]:
@@ -164,56 +162,10 @@ def load_trained(spec: TrialSpec) -> tuple[Network, TrialData, str]:
 
 def judge_on_test(spec: TrialSpec) -> tuple[Network, pd.DataFrame, pd.DataFrame]:
     """The trained network with its validation and test predictions; this is the look at the test set."""
-    network, data, phase = load_trained(spec)
-    validation = pd.read_csv(predictions_path(spec.folder, phase))
-    test = predict_images(network, data.cache, data.tables["test"], device=device_of(spec), amp=True)
-    return network, validation, test
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pace:
-    """What a recipe costs on this machine."""
-
-    train_s: float
-    """Seconds a training image."""
-    infer_s: float
-    """Seconds an image without gradients."""
-    frozen_upper: bool
-    """Whether the upper phase trains on features that are computed once."""
-    weights_bytes: int
-    checkpoint_bytes: int
-    """At most, of one trial: live and averaged weights, two moments, and the best epoch's weights."""
-
-
-def measure_pace(spec: TrialSpec) -> Pace:
-    """Time one training step and one forward pass, with random weights, after one of each to warm up."""
-    import torch
-
-    from muralab.training.phases import freeze, head_alone
-
-    set_threads(spec.threads)
-    _, recipe = recipes_of(spec)
-    device, batch = device_of(spec), recipe.batch_size if spec.gpu else min(8, recipe.batch_size)
-    network = recipe.build(image_size=recipe.image_size, **recipe.model)
-    frozen_upper = bool(recipe.upper.epochs) and head_alone(freeze(network, recipe.upper))
-    network = network.requires_grad_(True).to(device).to(memory_format=torch.channels_last)
-    images = torch.zeros(batch, recipe.image_size, recipe.image_size, dtype=torch.uint8, device=device)
-
-    def seconds(gradients: bool) -> float:
-        started = time.perf_counter()
-        with torch.set_grad_enabled(gradients), torch.autocast(device, dtype=torch.bfloat16, enabled=spec.gpu):
-            total = network(images).float().sum()
-        if gradients:
-            total.backward()
-        float(total.detach())  # waits for the device
-        return (time.perf_counter() - started) / batch
-
-    times = [(seconds(True), seconds(False)) for _ in range(2)][-1]
-    weights = 4 * sum(p.numel() for p in network.parameters())
-    return Pace(
-        train_s=times[0],
-        infer_s=times[1],
-        frozen_upper=frozen_upper,
-        weights_bytes=weights,
-        checkpoint_bytes=5 * weights,
+    network, data, _ = load_trained(spec)
+    # Predicted again, not read: a process that died between two files may have left an earlier epoch's predictions.
+    validation, test = (
+        predict_images(network, data.cache, data.tables[name], device=device_of(spec), amp=True)
+        for name in ("validation", "test")
     )
+    return network, validation, test

@@ -66,6 +66,7 @@ def run_search(
     folder: Path,
     time_budget_s: float | None = None,
     past: Mapping[str, Past] | None = None,
+    prune: bool = True,
 ) -> None:
     """Run trials side by side, pruning within each recipe; everything that happens is told to the listener.
 
@@ -76,6 +77,7 @@ def run_search(
         folder: for Ray's own files.
         time_budget_s: after which running trials are stopped and no other starts.
         past: trials that ended before, of a search that goes on: new ones are pruned against them too.
+        prune: whether poor trials are stopped early; without, every one gets its whole schedule.
     """
     from ray import tune
 
@@ -84,7 +86,7 @@ def run_search(
             tune.with_resources(_work, {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}),
             param_space={"spec": tune.grid_search([spec.to_dict() for spec in specs])},
             tune_config=tune.TuneConfig(
-                scheduler=build_scheduler(specs, past or {}),
+                scheduler=build_scheduler(specs, past or {}) if prune else None,
                 max_concurrent_trials=resources.max_concurrent,
                 reuse_actors=True,
                 time_budget_s=time_budget_s,

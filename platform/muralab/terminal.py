@@ -9,6 +9,10 @@ from typing import Any
 
 QUIET_LINE_S = 30.0
 """Without a terminal, a line of overall progress this often."""
+LEARNT_S = 5.0
+"""Estimated seconds of work after which the pace itself is known."""
+EXPECTED_SLOWNESS = 1.3
+"""Before that: what trials that share a machine were seen to take of the time of one alone."""
 
 
 @dataclass
@@ -16,29 +20,40 @@ class Row:
     """A trial as the table shows it."""
 
     name: str
-    n_epochs: int
-    estimated_s: float
+    estimated_s: list[float]
+    """Seconds of each planned epoch."""
     state: str = "waiting"
     epoch: int = 0
     phase: str = ""
     objective: float | None = None
     best: float | None = None
     started: float | None = None
+    reported: float | None = None
+    """When its last epoch ended."""
     seconds: float = 0.0
+
+    @property
+    def n_epochs(self) -> int:
+        """Planned."""
+        return len(self.estimated_s)
 
     @property
     def over(self) -> bool:
         """Whether nothing more will happen to it."""
         return self.state in ("finished", "pruned", "failed", "stopped")
 
-    def left_s(self, now: float) -> float:
-        """Estimated seconds of work left: what was planned, corrected by its own pace."""
+    def spent_s(self) -> tuple[float, float]:
+        """Seconds that its epochs took so far, and what they were estimated to take."""
+        if self.started is None or self.reported is None:
+            return 0.0, 0.0
+        return self.reported - self.started, sum(self.estimated_s[: self.epoch])
+
+    def left_s(self, now: float, slowness: float) -> float:
+        """Estimated seconds of work left, where epochs take `slowness` times what was estimated."""
         if self.over:
             return 0.0
-        if self.started is None or not self.epoch:
-            spent = now - self.started if self.started else 0.0
-            return max(0.0, self.estimated_s - spent)
-        return (now - self.started) / self.epoch * (self.n_epochs - self.epoch)
+        since = now - (self.reported or self.started or now)
+        return max(0.0, slowness * sum(self.estimated_s[self.epoch :]) - since)
 
 
 @dataclass
@@ -81,7 +96,7 @@ class Board:
         row = self.rows[name]
         if phase != row.phase:
             row.best = None  # the best of a frozen phase is not what a trial is judged by
-        row.epoch, row.phase, row.objective = epoch, phase, objective
+        row.epoch, row.phase, row.objective, row.reported = epoch, phase, objective, self.clock()
         row.best = objective if row.best is None else max(row.best, objective)
 
     def ended(self, name: str, how: str, reason: str = "") -> None:
@@ -122,9 +137,15 @@ class Board:
 
     def left_s(self) -> float:
         """Estimated seconds until the last trial ends."""
-        now = self.clock()
-        left = [row.left_s(now) for row in self.rows.values()]
+        now, slowness = self.clock(), self.slowness()
+        left = [row.left_s(now, slowness) for row in self.rows.values()]
         return max(sum(left) / max(1, self.concurrent), max(left, default=0.0))
+
+    def slowness(self) -> float:
+        """How much longer epochs take than estimated: trials share a machine that was idle when it was timed."""
+        pairs = [row.spent_s() for row in self.rows.values()]
+        spent, estimated = sum(pair[0] for pair in pairs), sum(pair[1] for pair in pairs)
+        return spent / estimated if estimated > LEARNT_S else EXPECTED_SLOWNESS
 
     def table(self) -> Any:
         """A rich table, a row a trial."""

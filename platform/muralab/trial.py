@@ -75,7 +75,7 @@ def write_table(path: Path, index: pd.DataFrame, sets: Mapping[str, pd.DataFrame
 
 def read_data(table_path: str, cache_folder: str, size: int) -> TrialData:
     """The split that `write_table` wrote, with its images decoded at a size (at once, where the cache is warm)."""
-    index = pd.read_csv(table_path, dtype={"set": str}, keep_default_na=False)
+    index = pd.read_csv(table_path, dtype=str, keep_default_na=False).astype({"label": "int64"})
     cache = open_cache(index, size=size, folder=Path(cache_folder) / "pixels")
     tables = {name: index[index["set"] == name].reset_index(drop=True) for name in SETS}
     return TrialData(cache, tables)

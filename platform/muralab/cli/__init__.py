@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from muralab.cli.app import app as serve_app
+from muralab.cli.compare import compare
 from muralab.cli.explore import explore
 from muralab.cli.predict import predict
 from muralab.cli.promote import promote
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Find, compare, track and serve classifiers of abnormal bone radiographs. Not a medical device.",
 )
-for command in (tune, train, evaluate, explore, predict, promote, report):
+for command in (tune, train, evaluate, explore, predict, promote, report, compare):
     app.command()(command)
 app.command("app")(serve_app)
 

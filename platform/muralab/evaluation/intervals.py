@@ -231,6 +231,7 @@ def _check_settings(n_resamples: int, confidence: float) -> None:
 
 
 def check_same_images(a: pd.DataFrame, b: pd.DataFrame) -> None:
+    """Refuse two tables of predictions that differ in images, labels, studies or patients, with a DataError."""
     only = sorted(set(a["image"]) ^ set(b["image"]))
     if only:
         raise DataError(
@@ -240,9 +241,8 @@ def check_same_images(a: pd.DataFrame, b: pd.DataFrame) -> None:
                 [str(image) for image in only],
             )
         )
-    columns = ["label", "study", "patient"]
-    one, other = (table.set_index("image").sort_index()[columns] for table in (a, b))
-    for column in columns:
+    one, other = (table.set_index("image").sort_index() for table in (a, b))
+    for column in ("label", "study", "patient"):
         differing = one.index[(one[column].to_numpy() != other[column].to_numpy())]
         if len(differing):
             raise DataError(

@@ -91,6 +91,8 @@ class Logbook:
     failures: dict[str, str] = field(default_factory=dict)
     best: dict[str, tuple[float, str]] = field(default_factory=dict)
     """Recipe -> (objective, trial) of the best trial that has ended."""
+    keep_all: bool = False
+    """Whether every trial keeps its weights, and not the best of each recipe alone."""
     deadline: float | None = None
     """On the monotonic clock: a trial that ends unfinished after it ran out of time, and was not pruned."""
 
@@ -138,6 +140,12 @@ class Logbook:
             (Path(spec.folder) / LAST).unlink(missing_ok=True)
         self.writer.finish(run, "FAILED" if how == "failed" else "FINISHED")
 
+    def stop_running(self) -> None:
+        """The search is over: what still runs was stopped by the time budget, and Tune does not say so."""
+        for name, row in self.board.rows.items():
+            if row.state == "running":
+                self.trial_ended(name, "stopped", "")
+
     def consider(self, name: str, objective: float) -> None:
         """A trial that has ended may be its recipe's best; the loser's weights are removed."""
         recipe = self.specs[name].recipe
@@ -147,7 +155,7 @@ class Logbook:
             loser = held[1] if held else None
         else:
             loser = name
-        if loser is not None:
+        if loser is not None and not self.keep_all:
             for phase in PHASES:
                 (Path(self.specs[loser].folder) / best_name(phase)).unlink(missing_ok=True)
 

@@ -13,13 +13,15 @@ import numpy as np
 
 from muralab.data.dataset import Dataset
 from muralab.errors import StoreError
-from muralab.experiment import Pace, measure_pace
+from muralab.preflight import Pace, measure_pace
 from muralab.recipe import Recipe, Value
 from muralab.sweep.settings import Request, Settings
 from muralab.terminal import clock
 from muralab.trial import TrialSpec, recipes_of
 
 PLAN_NAME = "plan.json"
+HEAD_EPOCH_S = 0.2
+"""An epoch of a head on cached features."""
 START_S = 15.0
 """A worker's own start: a process that imports torch and timm."""
 
@@ -88,8 +90,8 @@ def draw_values(
 class Estimate:
     """About how long trials take and how much disk they need."""
 
-    trial_s: Mapping[str, float]
-    """Recipe -> seconds of one whole trial."""
+    epoch_s: Mapping[str, list[float]]
+    """Recipe -> seconds of each epoch of one trial."""
     wall_s: float
     disk_bytes: int
 
@@ -99,26 +101,35 @@ def estimate(specs: Sequence[TrialSpec], dataset: Dataset, concurrent: int) -> E
     sizes = {name: len(table) for name, table in dataset.tables.items()}
     first = {spec.recipe: spec for spec in specs if not spec.drawn}
     paces = {name: measure_pace(spec) for name, spec in first.items()}
-    trial_s = {name: _trial_s(recipes_of(first[name])[1], pace, sizes) for name, pace in paces.items()}
+    recipes = {name: recipes_of(spec)[1] for name, spec in first.items()}
+    epoch_s = {name: _epoch_s(recipes[name], pace, sizes) for name, pace in paces.items()}
+    trial_s = {name: sum(seconds) for name, seconds in epoch_s.items()}
+    shared = max((_features_s(recipes[name], pace, sizes) for name, pace in paces.items()), default=0.0)
     total = sum(trial_s[spec.recipe] for spec in specs)
-    wall = START_S + max(total / concurrent, *(trial_s[spec.recipe] for spec in specs))
+    wall = START_S + shared + max(total / concurrent, *(trial_s[spec.recipe] for spec in specs))
     largest = max(pace.checkpoint_bytes for pace in paces.values())
     kept = sum(pace.weights_bytes for pace in paces.values())
-    return Estimate(trial_s=trial_s, wall_s=wall, disk_bytes=concurrent * largest + kept)
+    return Estimate(epoch_s=epoch_s, wall_s=wall, disk_bytes=concurrent * largest + kept)
 
 
-def _trial_s(recipe: Recipe, pace: Pace, sizes: Mapping[str, int]) -> float:
-    per_epoch = sizes["train"] * pace.train_s + sizes["validation"] * pace.infer_s
+def _epoch_s(recipe: Recipe, pace: Pace, sizes: Mapping[str, int]) -> list[float]:
+    whole = sizes["train"] * pace.train_s + sizes["validation"] * pace.infer_s
+    upper = HEAD_EPOCH_S if pace.frozen_upper else whole
+    return [upper] * recipe.upper.epochs + [whole] * recipe.full.epochs
+
+
+def _features_s(recipe: Recipe, pace: Pace, sizes: Mapping[str, int]) -> float:
+    """Of the features that all trials of a frozen backbone share; computed once, before the search."""
     if not pace.frozen_upper:
-        return (recipe.upper.epochs + recipe.full.epochs) * per_epoch
+        return 0.0
     views = min(recipe.feature_views, recipe.upper.epochs)
-    return recipe.full.epochs * per_epoch + (views * sizes["train"] + sizes["validation"]) * pace.infer_s
+    return (views * sizes["train"] + sizes["validation"]) * pace.infer_s
 
 
-def in_order(specs: Sequence[TrialSpec], trial_s: Mapping[str, float]) -> list[TrialSpec]:
+def in_order(specs: Sequence[TrialSpec], estimated: Estimate) -> list[TrialSpec]:
     """Every recipe's first trial before any second one, and long ones first, so that no slot idles at the end."""
     number = {spec.name: int(spec.name.rsplit("-", 1)[1]) for spec in specs}
-    return sorted(specs, key=lambda spec: (number[spec.name], -trial_s[spec.recipe], spec.name))
+    return sorted(specs, key=lambda spec: (number[spec.name], -sum(estimated.epoch_s[spec.recipe]), spec.name))
 
 
 def plan_table(settings: Settings, estimated: Estimate) -> Any:
@@ -136,7 +147,7 @@ def plan_table(settings: Settings, estimated: Estimate) -> Any:
             f"{recipe.upper.epochs} + {recipe.full.epochs}",
             f"{recipe.image_size} px",
             str(recipe.batch_size),
-            clock(estimated.trial_s[name]),
+            clock(sum(estimated.epoch_s[name])),
         )
     return table
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from muralab.data.dataset import Dataset, open_dataset
 from muralab.errors import DataError, WeightsError
+from muralab.preflight import check_trial
 from muralab.sweep.plan import Folders, draw_specs, read_plan
 from muralab.sweep.settings import Request, Settings, check_request
 from muralab.terminal import build_progress
@@ -68,6 +69,10 @@ def prepare(request: Request, job: Job, store: Store, console: Any) -> Sweep:
     """
     settings = check_request(request)
     weights, description, notes = find_weights(settings)
+    folders = Folders(cache=job.cache, sweep=job.cache / "sweeps" / f"new-{time.time_ns()}")
+    specs = draw_specs(settings, folders, weights)
+    for spec in specs[: len(settings.recipes)]:
+        check_trial(spec)
     dataset = open_dataset(
         request.data,
         request.part,
@@ -77,14 +82,13 @@ def prepare(request: Request, job: Job, store: Store, console: Any) -> Sweep:
         cache_folder=job.cache,
         progress=build_progress(console),
     )
-    folders = Folders(cache=job.cache, sweep=job.cache / "sweeps" / f"new-{time.time_ns()}")
     return Sweep(
         settings=settings,
         store=store,
         console=console,
         folders=folders,
         dataset=dataset,
-        specs=draw_specs(settings, folders, weights),
+        specs=specs,
         weights=description,
         notes=[*notes, *dataset.notes],
     )

@@ -43,7 +43,7 @@ def run_sweep(request: Request, job: Job, *, resume: str | None = None, dry_run:
     for note in sweep.notes:
         console.print(f"Note: {note}", style="yellow", highlight=False, markup=False)
     estimated = estimate(sweep.specs, sweep.dataset, sweep.settings.resources.max_concurrent)
-    sweep.specs = in_order(sweep.specs, estimated.trial_s)
+    sweep.specs = in_order(sweep.specs, estimated)
     console.print(plan_table(sweep.settings, estimated))
     console.print(plan_sentence(sweep.settings, estimated), highlight=False)
     if dry_run:
@@ -52,8 +52,7 @@ def run_sweep(request: Request, job: Job, *, resume: str | None = None, dry_run:
     rows = {
         spec.name: Row(
             name=spec.name,
-            n_epochs=sum(phase.epochs for phase in recipes_of(spec)[1].phases.values()),
-            estimated_s=estimated.trial_s[spec.recipe],
+            estimated_s=estimated.epoch_s[spec.recipe],
         )
         for spec in sweep.specs
     }
@@ -112,14 +111,14 @@ def _open_parent(sweep: Sweep, job: Job, writer: RunWriter) -> str:
                 tags=sweep.facts,
             )
         )
-    _settle_folder(sweep, parent)
+    settle_folder(sweep, parent)
     writer.log_resolved(parent, {"recipes": ",".join(sweep.settings.recipes), "trials": sweep.settings.trials})
     log_data(writer, parent, sweep.dataset)
     log_audit(writer, parent, sweep.dataset)
     return parent
 
 
-def _settle_folder(sweep: Sweep, parent: str) -> None:
+def settle_folder(sweep: Sweep, parent: str) -> None:
     """Name the sweep's folder by its run, so that `resume` finds it, and write the plan there."""
     folders = Folders(cache=sweep.folders.cache, sweep=sweep.folders.sweep.parent / parent)
     before, after = str(sweep.folders.sweep), str(folders.sweep)
@@ -177,3 +176,4 @@ def _search(sweep: Sweep, book: Logbook, past: dict[str, Past]) -> None:
             time_budget_s=budget,
             past=past,
         )
+        book.stop_running()

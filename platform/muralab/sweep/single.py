@@ -114,8 +114,8 @@ def _train(sweep: Sweep, spec: TrialSpec, writer: RunWriter, run: str) -> None:
             phase = result.phase
             sweep.console.print(
                 f"{result.phase} {result.epoch}: train_loss {result.train_loss:.4f}, "
-                f"val_loss {metrics['val_loss']:.4f}, {spec.objective} {metrics[spec.objective]:.4f}{' (best)' if result.best else ''}, "
-                f"{clock(result.seconds)}",
+                f"val_loss {metrics['val_loss']:.4f}, {spec.objective} {metrics[spec.objective]:.4f}"
+                f"{' (best)' if result.best else ''}, {clock(result.seconds)}",
                 highlight=False,
             )
     writer.log_epoch(run, len(history), phase_summary(history, spec.objective))

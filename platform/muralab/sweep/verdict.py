@@ -57,7 +57,7 @@ class Judged:
         return self.intervals["auroc"].low > 0.5
 
 
-def judge_trial(spec: TrialSpec, run_id: str, writer: RunWriter) -> Judged:
+def judge_trial(spec: TrialSpec, run_id: str, writer: RunWriter, *, keep_weights: bool = True) -> Judged:
     """Look at the test set with a trial's best weights, and log what was seen in the trial's own run."""
     network, validation, test = judge_on_test(spec)
     calibration = fit_calibration(validation)
@@ -68,13 +68,14 @@ def judge_trial(spec: TrialSpec, run_id: str, writer: RunWriter) -> Judged:
         threshold=calibration.threshold,
         temperature=calibration.study_temperature,
     )
-    weights = Path(spec.folder) / "weights.safetensors"
-    write_tensors(weights, network.state_dict(), {"recipe": spec.recipe, "run_id": run_id})
-    writer.log_file(run_id, weights, "weights")
+    if keep_weights:
+        weights = Path(spec.folder) / "weights.safetensors"
+        write_tensors(weights, network.state_dict(), {"recipe": spec.recipe, "run_id": run_id})
+        writer.log_file(run_id, weights, "weights")
     writer.log_predictions(run_id, "test", test)
     writer.log_text(run_id, json.dumps(calibration.to_dict(), indent=1), "calibration.json")
     writer.log_epoch(run_id, 0, test_metrics(test, calibration, intervals))
-    writer.set_tags(run_id, {"muralab.best_of_recipe": "true"})
+    writer.set_tags(run_id, {"muralab.best_of_recipe": str(keep_weights).lower()})
     return Judged(
         spec=spec,
         run_id=run_id,

@@ -186,6 +186,12 @@ class Stepper:
             right = ((logits > 0) == (labels > 0.5)).sum()
             return torch.stack([losses.sum(), right, torch.full_like(right, len(labels))])
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all weights are numbers: the last step of an epoch may ruin them after its loss was still one."""
+        trained = [p.detach() for group in self.optimiser.param_groups for p in group["params"]]
+        return bool(torch.isfinite(nn.utils.get_total_norm(trained, foreach=True)))
+
     def judged_state(self) -> dict[str, torch.Tensor]:
         """The averaged weights: the head's alone (names from `head.`) where the backbone is frozen."""
         state = self.judged.state_dict()

@@ -120,9 +120,11 @@ def _run_phase(
     history: list[EpochResult],
     resumed: dict[str, torch.Tensor],
 ) -> Iterator[EpochResult]:
-    with _memory_errors():
+    with memory_errors():
         names = freeze(network, phase)
-        stepper = Stepper(network, name, phase, data, settings, features=head_alone(names))
+        # In the first phase alone: a later one would keep, and resume, a head without the backbone before it.
+        cached = head_alone(names) and name == PHASES[0]
+        stepper = Stepper(network, name, phase, data, settings, features=cached)
         if resumed:
             stepper.load_state(resumed)
     scores = [row.validation[settings.objective] for row in history if row.phase == name]
@@ -130,9 +132,9 @@ def _run_phase(
         if _out_of_patience(scores, phase.patience):
             break
         started = time.perf_counter()
-        with _memory_errors():
+        with memory_errors():
             loss, accuracy = stepper.train_epoch(epoch)
-            _check_finite(loss, name, epoch, phase)
+            _check_finite(loss if stepper.is_finite else math.nan, name, epoch, phase)
             metrics = dict(validate(stepper.judged, stepper.validation_features))
         score = _score(metrics, settings.objective)
         best = not any(score <= other for other in scores)
@@ -179,7 +181,8 @@ def _out_of_patience(scores: list[float], patience: int) -> bool:
 
 
 @contextmanager
-def _memory_errors() -> Iterator[None]:
+def memory_errors() -> Iterator[None]:
+    """Say what to change where the GPU's memory is exceeded: MemoryExceededError."""
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:

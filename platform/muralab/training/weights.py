@@ -91,9 +91,9 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
             state = state.get("state_dict", state)
+        return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     except Exception as error:
         raise WeightsError(f"{path} is not a state dict in safetensors or .pth form ({error}).") from error
-    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 
 def load_backbone(backbone: nn.Module, path: Path) -> None:

@@ -1,0 +1,211 @@
+"""Is the served model equal to the trained one, self-contained and light?
+
+    python -m bench.served            (about a minute; MLFLOW_TRACKING_URI names the store, ./mlflow.db without)
+
+Equal: the registered demo model against the logits that its own training process logged, on every test image, as PNG
+and as DICOM wrapping of the same pixels. Heat maps: the exported graph against torch's Grad-CAM. Light: bytes of the
+installed files of what serving needs, over those of what training needs. Alone: a bundle loads and answers where
+connecting to anything raises, and no pickle is allowed.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.common import Options, Row, run
+from bench.serving_models import ROOT, build_network, pictures
+
+MODEL = "models:/mura-wrist@champion"
+ROWS = 16
+
+_ALONE = """
+import socket, sys
+def refuse(*_): raise RuntimeError("the model asked for the network")
+socket.socket.connect = socket.socket.connect_ex = refuse
+socket.getaddrinfo = refuse
+import mlflow.pyfunc, numpy, pandas
+model = mlflow.pyfunc.load_model(sys.argv[1])
+print(len(model.predict(pandas.read_csv(sys.argv[2]))), "torch" in sys.modules)
+"""
+
+
+def measure(options: Options) -> list[Row]:
+    """The rows of the table."""
+    del options
+    return [*measure_equal(), measure_heat(), measure_alone(), measure_size()]
+
+
+def measure_equal() -> list[Row]:
+    """Largest difference in probability over the test images of the registered demo model."""
+    from muralab.data.demo import default_folder, write_demo
+    from muralab.data.pixels import decode
+    from muralab.registry.load import load_registered
+    from muralab.tracking import absolute_uri, open_store, read_run
+
+    store = open_store(absolute_uri(os.environ.get("MLFLOW_TRACKING_URI")))
+    name, _, alias = MODEL.removeprefix("models:/").partition("@")
+    version = store.client.get_model_version_by_alias(name, alias)
+    predictions = read_run(store, version.run_id).predictions["test"]
+    root = write_demo(default_folder())
+    files = [(root / image).read_bytes() for image in predictions["image"]]
+    wrapped = [wrap_dicom(decode(data)) for data in files]
+    model, folder = load_registered(f"models:/{name}/{version.version}", store.uri)
+    temperature = float(pd.read_json(folder / "artifacts" / "config.json", typ="series")["image_temperature"])
+    trained = 1 / (1 + np.exp(-predictions["logit"].to_numpy(float) / temperature))
+    rows = []
+    for kind, contents in (("PNG", files), ("DICOM", wrapped)):
+        worst = float(np.abs(np.concatenate(list(_ask(model, contents))) - trained).max())
+        rows.append(
+            Row(
+                what=f"served against evaluated, {kind}",
+                ours=f"{worst:.1e}",
+                theirs="limit 1e-4",
+                ratio=worst / 1e-4,
+                at_most=1.0,
+                note=f"largest difference in probability, {len(files)} test images, {name}/{version.version}.",
+            )
+        )
+    return rows
+
+
+def _ask(model: Any, contents: list[bytes]) -> Iterable[np.ndarray]:
+    for start in range(0, len(contents), ROWS):
+        texts = [base64.b64encode(data).decode("ascii") for data in contents[start : start + ROWS]]
+        yield model.predict(pd.DataFrame({"image": texts}))["probability"].to_numpy(float)
+
+
+def wrap_dicom(grey: np.ndarray) -> bytes:
+    """Grey values uint8 [H, W] as a DICOM file."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = "1.2.3"
+    dataset.Rows, dataset.Columns = grey.shape
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit, dataset.SamplesPerPixel, dataset.PixelRepresentation = 7, 1, 0
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    pixels = grey.tobytes()
+    dataset.PixelData = pixels + b"\0" * (len(pixels) % 2)
+    dataset["PixelData"].VR = "OB"
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def measure_heat() -> Row:
+    """The exported Grad-CAM against torch's, as a share of each map's peak."""
+    import onnxruntime
+    import torch
+
+    from muralab.evaluation.gradcam import gradcam
+    from muralab.registry.export import HEAT_TOLERANCE, export_onnx
+
+    images, network = pictures(8, 160), build_network()
+    with tempfile.TemporaryDirectory() as folder:
+        export_onnx(network, 160, Path(folder) / "m.onnx", verify_images=images[:2])
+        session = onnxruntime.InferenceSession(Path(folder) / "m.onnx", providers=["CPUExecutionProvider"])
+        served = session.run(["heatmap"], {"images": images})[0]
+    expected = gradcam(network, torch.from_numpy(images)).numpy()
+    peaks = np.maximum(expected.max(axis=(1, 2), keepdims=True), 1e-6)
+    worst = float(np.abs((served - expected) / peaks).max())
+    return Row(
+        what="heat map, onnxruntime against torch",
+        ours=f"{worst:.1e}",
+        theirs=f"limit {HEAT_TOLERANCE:g}",
+        ratio=worst / HEAT_TOLERANCE,
+        at_most=1.0,
+        note="largest difference as a share of the map's peak; the shipped recipe with random weights, 8 pictures.",
+    )
+
+
+def measure_alone() -> Row:
+    """Whether a bundle answers without network, pickle and torch."""
+    from bench.serving_models import png
+    from muralab.registry.bundle import write_bundle
+    from muralab.registry.export import export_onnx
+    from muralab.registry.quiet import quiet
+    from muralab.serving.config import ServingConfig
+
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    with tempfile.TemporaryDirectory() as folder:
+        onnx, request = Path(folder) / "m.onnx", Path(folder) / "r.csv"
+        export_onnx(build_network(), 96, onnx, verify_images=pictures(2, 96))
+        with quiet():
+            write_bundle(Path(folder) / "model", onnx, ServingConfig(image_size=96))
+        pd.DataFrame({"image": [base64.b64encode(png(pictures(1)[0])).decode()]}).to_csv(request, index=False)
+        command = [sys.executable, "-c", _ALONE, str(Path(folder) / "model"), str(request)]
+        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    good = done.stdout.split() == ["1", "False"]
+    return Row(
+        what="answers without network, pickle, torch",
+        ours="yes" if good else f"no: {done.stderr[-200:]}",
+        theirs="yes",
+        ratio=float(good),
+        at_least=1.0,
+    )
+
+
+def measure_size() -> Row:
+    """Installed bytes of both environments, each with all that its requirements require."""
+    from muralab.registry.bundle import read_requirements
+
+    training = [line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
+    ours, theirs = (installed_bytes(closure(names)) for names in (read_requirements(), [t for t in training if t]))
+    return Row(
+        what="installed size, serving over training",
+        ours=f"{ours / 2**20:,.0f} MiB",
+        theirs=f"{theirs / 2**20:,.0f} MiB",
+        ratio=ours / theirs,
+        at_most=0.2,
+    )
+
+
+def closure(requirements: Iterable[str]) -> set[str]:
+    """Names of the installed distributions that some requirements need, directly or not."""
+    from packaging.requirements import Requirement
+
+    found: set[str] = set()
+    waiting = [Requirement(text) for text in requirements]
+    while waiting:
+        wanted = waiting.pop()
+        key = re.sub(r"[-_.]+", "-", wanted.name).lower()
+        marks = " ".join(sorted(wanted.extras))
+        if f"{key} {marks}" in found:
+            continue
+        try:
+            needs = distribution(key).requires or []
+        except PackageNotFoundError:
+            continue  # for another platform or Python
+        found |= {key, f"{key} {marks}"}
+        extras = [*wanted.extras, ""]
+        for need in map(Requirement, needs):
+            if need.marker is None or any(need.marker.evaluate({"extra": extra}) for extra in extras):
+                waiting.append(need)
+    return {name for name in found if " " not in name}
+
+
+def installed_bytes(names: Iterable[str]) -> int:
+    """Bytes of all files of some distributions."""
+    files = {file.locate() for name in names for file in distribution(name).files or []}
+    return sum(Path(file).stat().st_size for file in files if Path(file).is_file())
+
+
+if __name__ == "__main__":
+    run(measure, __doc__)

@@ -1,0 +1,168 @@
+"""`compare`: does one architecture beat another? Every recipe unchanged, several seeds, one budget, one sentence.
+
+No search and no pruning: each recipe trains once with each seed on the same split, and each model meets the test set.
+What differs between two models of one seed is the recipe alone; what differs between seeds is chance.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from muralab.compare.statement import budget, compare_entries, difference_table, sentence
+from muralab.errors import SettingsError
+from muralab.experiment import set_threads, warm_up
+from muralab.report import Entry, results_table, write_report
+from muralab.search import run_search
+from muralab.sweep.closing import DISCLAIMER, ui_command
+from muralab.sweep.logbook import Logbook, log_audit, log_data
+from muralab.sweep.plan import estimate
+from muralab.sweep.prepare import Job, Sweep, prepare
+from muralab.sweep.run import settle_folder
+from muralab.sweep.settings import Request, count_cpus
+from muralab.sweep.verdict import build_context, build_entry, judge_trial
+from muralab.terminal import Board, Row, build_console, clock
+from muralab.tracking import RunWriter, close_dead_runs, open_store, process_tags, read_children
+from muralab.trial import TrialSpec, recipes_of
+
+
+def run_compare(request: Request, job: Job, *, seeds: int, dry_run: bool = False) -> str | None:
+    """Train every recipe with every seed, and state the paired differences.
+
+    Args:
+        request: what was asked for; the first of `recipes` is what the others are compared with; `seed` splits the
+            data and is the first of the seeds.
+        job: where this command runs.
+        seeds: how many.
+        dry_run: print the plan and stop.
+
+    Returns:
+        The comparison's run; None after a dry run.
+
+    Raises:
+        MuraLabError: what a user can mend.
+    """
+    if seeds < 1:
+        raise SettingsError(f"seeds={seeds}: expected a whole number of 1 or more; 5 is a good start.")
+    console = build_console()
+    store = open_store(job.tracking_uri)
+    close_dead_runs(store)
+    sweep = prepare(replace(request, trials="1"), job, store, console)
+    if len(sweep.settings.recipes) < 2:
+        raise SettingsError("compare needs at least two recipes, such as recipes=inception,inception_add_gate.")
+    for note in sweep.notes:
+        console.print(f"Note: {note}", style="yellow", highlight=False, markup=False)
+    estimated = estimate(sweep.specs, sweep.dataset, sweep.settings.resources.max_concurrent)
+    per_seed = sum(sum(estimated.epoch_s[spec.recipe]) for spec in sweep.specs)
+    sweep.specs = [with_seed(spec, request.seed + k) for k in range(seeds) for spec in sweep.specs]
+    total_s = seeds * per_seed / sweep.settings.resources.max_concurrent
+    console.print(
+        f"{len(sweep.settings.recipes)} recipes x {seeds} seeds on one split, {budget(sweep.settings.recipes)}, nothing "
+        f"pruned: {len(sweep.specs)} trials, about {clock(total_s)}.",
+        highlight=False,
+    )
+    if dry_run:
+        console.print("dry_run: nothing was started.")
+        return None
+    with RunWriter(store) as writer:
+        book = _open(sweep, job, writer, seeds, estimated.epoch_s)
+        _train(sweep, book)
+        _conclude(sweep, book)
+        writer.finish(book.parent)
+    shutil.rmtree(sweep.folders.sweep, ignore_errors=True)
+    return book.parent
+
+
+def with_seed(spec: TrialSpec, seed: int) -> TrialSpec:
+    """A recipe's trial with another seed."""
+    name = f"{spec.recipe}-seed{seed}"
+    return replace(spec, name=name, seed=seed, folder=str(Path(spec.folder).parent / name))
+
+
+def _open(sweep: Sweep, job: Job, writer: RunWriter, seeds: int, epoch_s: Mapping[str, list[float]]) -> Logbook:
+    part = sweep.settings.request.part
+    tags = {**sweep.facts, "mlflow.runName": f"compare-{part}"}
+    if job.run_id:
+        parent = writer.adopt_run(job.run_id, tags, kind="compare")
+    else:
+        experiment = job.experiment or f"mura-{part}"
+        started = writer.start_run(experiment=experiment, kind="compare", name=f"compare-{part}", tags=tags)
+        parent = writer.run_id(started)
+    settle_folder(sweep, parent)
+    writer.log_resolved(parent, {"recipes": ",".join(sweep.settings.recipes), "seeds": seeds})
+    log_data(writer, parent, sweep.dataset)
+    log_audit(writer, parent, sweep.dataset)
+    rows = {
+        spec.name: Row(
+            name=spec.name,
+            estimated_s=epoch_s[spec.recipe],
+        )
+        for spec in sweep.specs
+    }
+    return Logbook(
+        writer=writer,
+        board=Board(rows, sweep.settings.resources.max_concurrent, sweep.settings.request.objective, sweep.console),
+        specs={spec.name: spec for spec in sweep.specs},
+        dataset=sweep.dataset,
+        parent=parent,
+        facts=sweep.facts,
+        keep_all=True,
+    )
+
+
+def _train(sweep: Sweep, book: Logbook) -> None:
+    started = time.monotonic()
+    for spec in {(recipes_of(s)[0].pretrained, recipes_of(s)[0].image_size, s.seed): s for s in sweep.specs}.values():
+        warm_up(spec)
+    sweep.console.print(f"Ready after {clock(time.monotonic() - started)}; starting Ray.", highlight=False)
+    with book.board:
+        run_search(
+            sweep.specs,
+            resources=sweep.settings.resources,
+            listener=book,
+            folder=sweep.folders.sweep / "ray",
+            prune=False,
+        )
+
+
+def _conclude(sweep: Sweep, book: Logbook) -> None:
+    sweep.console.print("Judging every model on the test set.")
+    set_threads(count_cpus())
+    whole = [s for s in sweep.specs if s.name not in book.failures and _reached_full(book, s.name)]
+    judged = {spec.name: judge_trial(spec, _run(book, spec), book.writer, keep_weights=False) for spec in whole}
+    book.writer.flush()
+    records = {record.run_id: record for record in read_children(sweep.store, book.parent)}
+    entries = {spec.name: _entry(build_entry(judged[spec.name], records[_run(book, spec)]), spec) for spec in whole}
+    comparisons = compare_entries(entries, whole, list(sweep.settings.recipes), sweep.settings.request.seed)
+    sentences = [sentence(one, sweep.settings.recipes, sweep.dataset) for one in comparisons]
+    notes = [*sweep.notes, *(f"The trial {name} failed and its seed is left out." for name in book.failures)]
+    commit = process_tags().get("mlflow.source.git.commit", "")
+    context = build_context(sweep.settings, sweep.dataset, sweep.weights, notes, commit)
+    context = replace(context, title=f"MURA Lab: {sweep.settings.request.part}, a comparison", statements=sentences)
+    with tempfile.TemporaryDirectory() as folder:
+        page = write_report(Path(folder) / "report.html", context=context, entries=list(entries.values()), champion="")
+        book.writer.log_file(book.parent, page)
+        book.writer.log_table(book.parent, results_table(list(entries.values()), seed=context.seed), "results.csv")
+        book.writer.log_table(book.parent, difference_table(comparisons), "differences.csv")
+        book.writer.log_text(book.parent, "\n".join(sentences) + "\n", "comparison.md")
+        book.writer.set_tags(book.parent, {"muralab.comparison": " ".join(sentences)})
+        book.writer.flush()
+    lines = ["", *sentences, "", f"Run {book.parent}:", f"  {ui_command(sweep.store.uri)}", DISCLAIMER]
+    for line in lines:
+        sweep.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _run(book: Logbook, spec: TrialSpec) -> str:
+    return book.writer.run_id(book.runs[spec.name])
+
+
+def _reached_full(book: Logbook, name: str) -> bool:
+    return any(row["phase"] == 2 for row in book.history.get(name, []))
+
+
+def _entry(entry: Entry, spec: TrialSpec) -> Entry:
+    return replace(entry, name=spec.name, title=f"{entry.title}, seed {spec.seed}")

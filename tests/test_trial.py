@@ -1,0 +1,208 @@
+"""One trial in order, from its specification to its test predictions; frozen features are computed once for many."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from muralab.data.loader import evaluation_batches
+from muralab.experiment import (
+    OBJECTIVES,
+    build_network,
+    judge_on_test,
+    load_trained,
+    predictions_path,
+    run_trial,
+    warm_up,
+)
+from muralab.training.trainer import EpochResult
+from muralab.trial import ImageData, TrialSpec, read_data, recipes_of, write_table
+
+
+def run(spec: TrialSpec, stop_after: int | None = None) -> list[EpochResult]:
+    with closing(run_trial(spec)) as epochs:
+        return list(islice(epochs, stop_after))
+
+
+def plain(results: list[EpochResult]) -> list[EpochResult]:
+    return [replace(result, seconds=0.0) for result in results]
+
+
+def test_a_specification_survives_json(build_spec: Any) -> None:
+    spec = build_spec(overrides={"full.lr": "3e-5", "full.epochs": 2}, drawn={"augment.zoom": 0.1}, seed=3)
+    assert TrialSpec(**json.loads(json.dumps(spec.to_dict()))) == spec
+
+
+def test_drawn_strengths_act_in_the_full_phase_alone(build_spec: Any) -> None:
+    base, resolved = recipes_of(build_spec(drawn={"augment.shift": 0.09, "full.lr": 0.011}))
+    assert (base.augment.shift, resolved.augment.shift) == (0.05, 0.09)
+    assert base.full.lr == resolved.full.lr == 0.011
+
+
+def test_the_users_override_acts_in_both(build_spec: Any) -> None:
+    base, resolved = recipes_of(build_spec(overrides={"augment.shift": "0.2"}))
+    assert base.augment.shift == resolved.augment.shift == 0.2
+
+
+def test_the_split_is_read_as_it_was_written(tmp_path: Path) -> None:
+    index = pd.DataFrame(
+        {"image": ["a", "b", "c"], "patient": ["007", "7", "NA"], "label": [0, 1, 0], "split": "train"}
+    )
+    write_table(tmp_path / "deep" / "split.csv", index, {"train": index[:1], "test": index[1:2]})
+    table = pd.read_csv(tmp_path / "deep" / "split.csv", dtype=str, keep_default_na=False)
+    assert list(table["set"]) == ["train", "test", ""]
+    assert list(table["patient"]) == ["007", "7", "NA"]
+
+
+def test_names_that_look_like_numbers_stay_apart(build_spec: Any, tmp_path: Path) -> None:
+    spec = build_spec()
+    table = pd.read_csv(spec.table)
+    table["patient"] = ["01", "1"] * (len(table) // 2) + ["01"] * (len(table) % 2)
+    table.to_csv(tmp_path / "split.csv", index=False)
+    data = read_data(str(tmp_path / "split.csv"), spec.cache_folder, 36)
+    assert set(pd.concat(data.tables.values())["patient"]) == {"01", "1"}
+
+
+def test_sets_do_not_share_patients(build_spec: Any) -> None:
+    spec = build_spec()
+    tables = read_data(spec.table, spec.cache_folder, 36).tables.values()
+    patients = [patient for table in tables for patient in set(table["patient"])]
+    assert len(patients) == len(set(patients)) > 0
+
+
+def test_a_trial_yields_every_epoch_with_every_metric(build_spec: Any) -> None:
+    results = run(build_spec())
+    assert [(r.phase, r.epoch) for r in results] == [("upper", 1), ("upper", 2), ("full", 1), ("full", 2), ("full", 3)]
+    assert {"val_loss", *OBJECTIVES} <= set(results[-1].validation)
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_a_stopped_trial_goes_on_as_if_it_had_not(build_spec: Any, tmp_path: Path, stop: int) -> None:
+    whole = run(build_spec(folder=str(tmp_path / "whole")))
+    run(build_spec(), stop)
+    assert plain(run(build_spec())) == plain(whole)
+
+
+def test_predictions_of_the_best_epoch_lie_beside_the_weights(build_spec: Any) -> None:
+    spec = build_spec()
+    results = run(spec)
+    for phase in ("upper", "full"):
+        table = pd.read_csv(predictions_path(spec.folder, phase))
+        assert set(table["image"]) == set(read_data(spec.table, spec.cache_folder, 36).tables["validation"]["image"])
+        best = [r for r in results if r.phase == phase and r.best][-1]
+        loss = np.mean(np.logaddexp(0, table["logit"]) - table["label"] * table["logit"])
+        assert loss == pytest.approx(best.validation["val_loss"], abs=1e-5)
+
+
+def test_the_test_set_meets_the_best_weights_of_the_last_phase(build_spec: Any) -> None:
+    spec = build_spec()
+    run(spec)
+    network, validation, test = judge_on_test(spec)
+    kept = pd.read_csv(predictions_path(spec.folder, "full"))
+    np.testing.assert_allclose(validation["logit"], kept["logit"], atol=1e-5)
+    assert set(test["study"]).isdisjoint(validation["study"])
+    assert not network.training
+
+
+def test_lost_validation_predictions_are_made_again(build_spec: Any) -> None:
+    spec = build_spec()
+    run(spec)
+    predictions_path(spec.folder, "full").unlink()
+    assert len(judge_on_test(spec)[1])
+
+
+def test_a_head_trained_last_keeps_the_backbone_that_was_trained_first(build_spec: Any) -> None:
+    spec = build_spec(overrides={"upper.trains": "*", "full.trains": "head.*"})
+    start = build_network(spec, read_data(spec.table, spec.cache_folder, 36)).backbone.state_dict()
+    run(spec)
+    trained = load_trained(spec)[0].backbone.state_dict()
+    assert not torch.equal(start["0.weight"], trained["0.weight"])
+
+
+def test_one_seed_one_start(build_spec: Any) -> None:
+    spec = build_spec(seed=5)
+    data = read_data(spec.table, spec.cache_folder, 36)
+    one, two, other = (build_network(s, data).state_dict() for s in (spec, spec, replace(spec, seed=6)))
+    assert all(torch.equal(value, two[key]) for key, value in one.items())
+    assert not torch.equal(one["head.weight"], other["head.weight"])
+
+
+# Frozen features
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images each computation of features was for."""
+    from muralab import trial
+
+    calls: list[int] = []
+    compute = trial.compute_features
+
+    def count(network: Any, batches: Any, n_images: int, *rest: Any) -> np.ndarray:
+        calls.append(n_images)
+        return compute(network, batches, n_images, *rest)
+
+    monkeypatch.setattr(trial, "compute_features", count)
+    return calls
+
+
+def test_two_trials_share_one_computation(build_spec: Any, tmp_path: Path, computed: list[int]) -> None:
+    run(build_spec(), 1)
+    assert len(computed) == 3, "two views of the training images, one of the validation images"
+    run(build_spec(folder=str(tmp_path / "other"), drawn={"full.lr": 0.011, "augment.shift": 0.02}), 1)
+    assert len(computed) == 3
+
+
+@pytest.mark.parametrize(
+    "fields", [{"seed": 1}, {"overrides": {"augment.shift": 0.2}}, {"overrides": {"image_size": 40}}]
+)
+def test_what_changes_the_features_is_computed_anew(build_spec: Any, computed: list[int], fields: Any) -> None:
+    run(build_spec(), 1)
+    run(build_spec(folder=build_spec().folder + "-other", **fields), 1)
+    assert len(computed) == 6
+
+
+def test_no_more_views_than_epochs(build_spec: Any, computed: list[int]) -> None:
+    run(build_spec(overrides={"upper.epochs": 1}), 1)
+    assert len(computed) == 2
+
+
+def test_cached_features_are_the_backbones_own(build_spec: Any) -> None:
+    spec = build_spec()
+    data = read_data(spec.table, spec.cache_folder, 36)
+    network, images = build_network(spec, data).eval(), ImageData(spec, data, "cpu")
+    features = images.features(network)
+    with torch.inference_mode():
+        plain = torch.cat(
+            [network.pooled(b.images) for b in evaluation_batches(data.cache, data.tables["validation"], batch_size=4)]
+        )
+        view = torch.zeros(features.train.shape[1:])
+        for batch in images.batches("upper", 2):
+            view[batch.rows] = network.pooled(batch.images)
+    np.testing.assert_allclose(features.validation, plain, atol=1e-5)
+    np.testing.assert_allclose(features.train[1], view, atol=1e-5)
+
+
+def test_a_half_written_feature_file_is_not_taken(build_spec: Any, computed: list[int]) -> None:
+    run(build_spec(), 1)
+    folder = Path(build_spec().cache_folder) / "features"
+    next(folder.glob("*-validation.npy")).unlink()
+    run(build_spec(folder=build_spec().folder + "-other"), 1)
+    assert len(computed) == 6
+
+
+def test_warming_up_leaves_nothing_to_compute_but_only_for_pretrained_backbones(
+    build_spec: Any, computed: list[int]
+) -> None:
+    warm_up(build_spec())
+    assert computed == []
+    assert (Path(build_spec().cache_folder) / "pixels").is_dir()

@@ -1,0 +1,81 @@
+"""A checkpoint is written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from muralab.errors import WeightsError
+from muralab.training.checkpoint import read_tensors, with_prefix, without_prefix, write_tensors
+
+PLATFORM = Path(__file__).parents[2] / "platform"
+
+
+def test_tensors_and_state_come_back(tmp_path: Path) -> None:
+    tensors = {"a": torch.randn(2, 3), "n": torch.tensor(7), "half": torch.randn(2).bfloat16()}
+    write_tensors(tmp_path / "deep" / "x.safetensors", tensors, {"history": [{"loss": 0.1}], "text": "\u00e9"})
+    read, state = read_tensors(tmp_path / "deep" / "x.safetensors")
+    assert all(torch.equal(read[key], value) for key, value in tensors.items())
+    assert state == {"history": [{"loss": 0.1}], "text": "\u00e9"}
+
+
+def test_tensors_that_share_memory_are_written(tmp_path: Path) -> None:
+    whole = torch.arange(6.0).reshape(2, 3)
+    write_tensors(tmp_path / "x", {"whole": whole, "column": whole[:, 1], "turned": whole.T})
+    read, _ = read_tensors(tmp_path / "x")
+    assert torch.equal(read["turned"], whole.T)
+    assert torch.equal(read["column"], torch.tensor([1.0, 4.0]))
+
+
+def test_not_a_number_survives_in_the_state(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "x", {"a": torch.zeros(1)}, {"score": float("nan"), "low": float("-inf")})
+    state = read_tensors(tmp_path / "x")[1]
+    assert state["score"] != state["score"]
+    assert state["low"] == float("-inf")
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tensors(tmp_path / "x", {"a": torch.ones(1)})
+
+    def full_disk(tensors: object, path: Path, **_: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_tensors(tmp_path / "x", {"a": torch.zeros(1)})
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    assert read_tensors(tmp_path / "x")[0]["a"] == 1
+
+
+@pytest.mark.slow
+def test_a_kill_during_the_write_leaves_the_old_file(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "x", {"a": torch.ones(1)}, {"epoch": 1})
+    code = (
+        "import os, signal, safetensors.torch as s, torch\n"
+        "from muralab.training.checkpoint import write_tensors\n"
+        "from pathlib import Path\n"
+        "def save(tensors, path, **_):\n    Path(path).write_bytes(b'half'); os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"s.save_file = save; write_tensors(Path({str(tmp_path / 'x')!r}), {{'a': torch.zeros(1)}})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(PLATFORM)}, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert read_tensors(tmp_path / "x")[1] == {"epoch": 1}
+
+
+@pytest.mark.parametrize("content", [b"", b"half", b"\x08\x00\x00\x00\x00\x00\x00\x00notjson!"])
+def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"checkpoint .*x cannot be read .*Delete it to start over"):
+        read_tensors(tmp_path / "x")
+
+
+def test_prefixes_do_not_swallow_each_other() -> None:
+    tensors = with_prefix("ema", {"a": torch.ones(1)}) | with_prefix("emails", {"b": torch.zeros(1)})
+    assert set(without_prefix("ema", tensors)) == {"a"}

@@ -1,0 +1,339 @@
+"""Two phases as a generator: order, resuming, early stopping, what is kept, and what is said when it goes wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from muralab.errors import DivergedError, MemoryExceededError, SettingsError
+from muralab.training.checkpoint import read_tensors
+from muralab.training.network import Network
+from muralab.training.phases import HEAD_ONLY, Phase
+from muralab.training.stepper import Settings, Stepper
+from muralab.training.trainer import LAST, EpochResult, best_name, train, trained_state
+from tests.training.conftest import Pictures, build_network
+
+OBJECTIVE = "val_study_auroc"
+FROZEN_FIRST = {"upper": Phase(epochs=2, lr=0.02, trains=HEAD_ONLY), "full": Phase(epochs=3, lr=0.02, warmup_epochs=1)}
+FROM_SCRATCH = {"upper": Phase(epochs=1, lr=0.01), "full": Phase(epochs=2, lr=0.02)}
+HEAD_LAST = {"upper": Phase(epochs=1, lr=0.01), "full": Phase(epochs=2, lr=0.02, trains=HEAD_ONLY)}
+PHASES = {"frozen first": FROZEN_FIRST, "from scratch": FROM_SCRATCH, "head last": HEAD_LAST}
+
+
+def judge(data: Pictures) -> Callable[..., dict[str, float]]:
+    """How far apart the two classes' mean logits lie: it depends on every weight."""
+
+    def validate(network: Network, pooled: torch.Tensor | None) -> dict[str, float]:
+        network.eval()
+        with torch.no_grad():
+            logits = network(data.images) if pooled is None else network.head(pooled).flatten()
+        labels = torch.from_numpy(data.labels).bool()
+        return {OBJECTIVE: float(logits[labels].mean() - logits[~labels].mean())}
+
+    return validate
+
+
+def scores(*values: float) -> Callable[..., dict[str, float]]:
+    left = iter(values)
+    return lambda *_: {OBJECTIVE: next(left)}
+
+
+def run(
+    folder: Path,
+    phases: Mapping[str, Phase] = FROZEN_FIRST,
+    *,
+    data: Pictures | None = None,
+    validate: Any = None,
+    stop_after: int | None = None,
+    **settings: Any,
+) -> tuple[list[EpochResult], Network]:
+    torch.set_num_threads(1)
+    data, network = data or Pictures(), build_network()
+    epochs = train(
+        network, phases, data, settings=Settings(**settings), validate=validate or judge(data), folder=folder
+    )
+    with closing(epochs):
+        return list(islice(epochs, stop_after)), network
+
+
+def plain(results: list[EpochResult]) -> list[EpochResult]:
+    return [dataclasses.replace(result, seconds=0.0) for result in results]
+
+
+def same_state(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+# Order
+
+
+def test_epochs_come_in_order(tmp_path: Path) -> None:
+    results, _ = run(tmp_path)
+    assert [(r.phase, r.epoch, r.global_epoch) for r in results] == [
+        ("upper", 1, 1), ("upper", 2, 2), ("full", 1, 3), ("full", 2, 4), ("full", 3, 5)
+    ]  # fmt: skip
+    assert [r.ends_phase for r in results] == [False, True, False, False, True]
+
+
+def test_a_phase_of_no_epochs_is_left_out(tmp_path: Path) -> None:
+    phases = {"upper": dataclasses.replace(FROZEN_FIRST["upper"], epochs=0), "full": FROZEN_FIRST["full"]}
+    results, _ = run(tmp_path, phases)
+    assert [(r.phase, r.global_epoch) for r in results] == [("full", 1), ("full", 2), ("full", 3)]
+
+
+def test_features_of_a_frozen_backbone_are_asked_for_once_and_pictures_after_it(tmp_path: Path) -> None:
+    data = Pictures()
+    run(tmp_path, data=data)
+    assert data.calls == ["features", "full 1", "full 2", "full 3"]
+
+
+def test_statistics_that_follow_forbid_cached_features(tmp_path: Path) -> None:
+    data = Pictures()
+    upper = dataclasses.replace(FROZEN_FIRST["upper"], frozen_batchnorm="train")
+    run(tmp_path, {**FROZEN_FIRST, "upper": upper}, data=data, stop_after=2)
+    assert data.calls == ["upper 1", "upper 2"]
+
+
+def test_the_frozen_phase_leaves_the_backbone_bitwise_alone(tmp_path: Path) -> None:
+    before = build_network().backbone.state_dict()
+    results, network = run(tmp_path, stop_after=2)
+    assert results[-1].ends_phase
+    assert same_state(before, network.backbone.state_dict())
+
+
+def test_the_rate_of_an_epoch_is_told(tmp_path: Path) -> None:
+    results, _ = run(tmp_path, {"full": Phase(epochs=3, lr=0.5, schedule="constant", warmup_epochs=1)})
+    assert results[0].lr < 0.5
+    assert [r.lr for r in results[1:]] == [0.5, 0.5]
+
+
+def test_metrics_are_flat(tmp_path: Path) -> None:
+    results, _ = run(tmp_path)
+    metrics = results[2].metrics()
+    assert metrics["phase"] == 2.0
+    assert {"train_loss", "train_accuracy", OBJECTIVE, "lr"} <= set(metrics)
+    assert all(isinstance(value, float) for value in metrics.values())
+
+
+# Resuming
+
+
+@pytest.mark.parametrize("kind", PHASES)
+@pytest.mark.parametrize("ema_decay", [0.9, 0.0])
+def test_stopped_after_any_epoch_it_goes_on_bitwise(tmp_path: Path, kind: str, ema_decay: float) -> None:
+    whole, network = run(tmp_path / "whole", PHASES[kind], ema_decay=ema_decay)
+    for stop in range(1, len(whole)):
+        folder = tmp_path / str(stop)
+        run(folder, PHASES[kind], stop_after=stop, ema_decay=ema_decay)
+        again, resumed = run(folder, PHASES[kind], ema_decay=ema_decay)
+        assert plain(again) == plain(whole), stop
+        assert same_state(network.state_dict(), resumed.state_dict()), stop
+        assert same_state(trained_state(folder)[1], trained_state(tmp_path / "whole")[1]), stop
+
+
+def test_stopped_after_every_epoch_it_goes_on_bitwise(tmp_path: Path) -> None:
+    whole, _ = run(tmp_path / "whole")
+    for stop in range(1, len(whole) + 1):
+        results, _ = run(tmp_path / "steps", stop_after=stop)
+    assert plain(results) == plain(whole)
+
+
+def test_a_finished_training_is_only_told_again(tmp_path: Path) -> None:
+    whole, _ = run(tmp_path)
+    data = Pictures()
+    again, _ = run(tmp_path, data=data, validate=lambda *_: pytest.fail("nothing is left to judge"))
+    assert again == whole
+    assert not [call for call in data.calls if call != "features"]
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    run(tmp_path, stop_after=1)
+    (tmp_path / LAST).write_bytes(b"half")
+    with pytest.raises(Exception, match=r"checkpoint .*last\.safetensors cannot be read.*Delete it to start over"):
+        run(tmp_path)
+
+
+def test_one_seed_gives_one_result_and_another_another(tmp_path: Path) -> None:
+    one, same, other = (run(tmp_path / name, seed=seed)[0] for name, seed in (("a", 1), ("b", 1), ("c", 2)))
+    assert plain(one) == plain(same)
+    assert plain(one) != plain(other)
+
+
+# What is kept
+
+
+def test_the_best_epoch_of_each_phase_is_kept(tmp_path: Path) -> None:
+    results, _ = run(tmp_path, validate=scores(0.7, 0.6, 0.5, 0.9, 0.8))
+    assert [r.best for r in results] == [True, False, True, True, False]
+    assert read_tensors(tmp_path / best_name("upper"))[1] == {"epoch": 1, "score": 0.7}
+    assert read_tensors(tmp_path / best_name("full"))[1] == {"epoch": 2, "score": 0.9}
+
+
+def test_an_equal_score_does_not_replace_the_best(tmp_path: Path) -> None:
+    results, _ = run(tmp_path, FROM_SCRATCH, validate=scores(0.5, 0.5, 0.5))
+    assert [r.best for r in results] == [True, True, False]
+
+
+def test_an_undefined_score_is_never_better(tmp_path: Path) -> None:
+    results, _ = run(tmp_path, {"full": Phase(epochs=3, lr=0.01)}, validate=scores(math.nan, 0.1, math.nan))
+    assert [r.best for r in results] == [True, True, False]
+
+
+def test_after_a_frozen_phase_the_head_alone_is_written(tmp_path: Path) -> None:
+    run(tmp_path, stop_after=2)
+    phase, tensors, _ = trained_state(tmp_path)
+    assert phase == "upper"
+    assert {name.split(".")[0] for name in tensors} == {"head"}
+    assert not any("backbone" in name for name in read_tensors(tmp_path / LAST)[0])
+
+
+def test_a_head_phase_after_a_whole_one_keeps_the_backbone_too(tmp_path: Path) -> None:
+    _, network = run(tmp_path, HEAD_LAST)
+    phase, tensors, _ = trained_state(tmp_path)
+    assert phase == "full"
+    assert set(tensors) == set(network.state_dict())
+
+
+def test_no_trained_weights_are_said_in_words(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="holds no trained weights: no epoch ended there"):
+        trained_state(tmp_path)
+
+
+def test_without_averaging_the_raw_weights_are_judged(tmp_path: Path) -> None:
+    judged: list[Network] = []
+
+    def validate(network: Network, _: Any) -> dict[str, float]:
+        judged.append(network)
+        return {OBJECTIVE: 0.5}
+
+    _, network = run(tmp_path, FROM_SCRATCH, validate=validate, ema_decay=0.0)
+    assert all(one is network for one in judged)
+
+
+def test_averaged_weights_lag_behind(tmp_path: Path) -> None:
+    run(tmp_path, FROM_SCRATCH, ema_decay=0.9, stop_after=1)
+    tensors, _ = read_tensors(tmp_path / LAST)
+    assert not torch.equal(tensors["module/head.0.weight"], tensors["ema/head.0.weight"])
+
+
+# Stopping early
+
+
+def test_a_phase_ends_when_patience_is_out(tmp_path: Path) -> None:
+    phases = {"full": Phase(epochs=9, lr=0.01, patience=2)}
+    results, _ = run(tmp_path, phases, validate=scores(0.5, 0.9, 0.8, 0.7, 0.95))
+    assert [r.epoch for r in results] == [1, 2, 3, 4]
+    assert results[-1].ends_phase
+
+
+def test_patience_of_the_first_phase_leads_to_the_second(tmp_path: Path) -> None:
+    phases = {"upper": Phase(epochs=9, lr=0.01, patience=1), "full": Phase(epochs=1, lr=0.01)}
+    results, _ = run(tmp_path, phases, validate=scores(0.5, 0.4, 0.3))
+    assert [r.phase for r in results] == ["upper", "upper", "full"]
+
+
+def test_patience_survives_a_resume(tmp_path: Path) -> None:
+    phases = {"upper": Phase(epochs=9, lr=0.01, patience=1), "full": Phase(epochs=1, lr=0.01)}
+    run(tmp_path, phases, validate=scores(0.5, 0.4), stop_after=2)
+    results, _ = run(tmp_path, phases, validate=scores(0.3))
+    assert [r.phase for r in results] == ["upper", "upper", "full"]
+
+
+# The loss
+
+
+def test_the_loss_that_is_told_is_unweighted(tmp_path: Path) -> None:
+    phases = {"full": Phase(epochs=1, lr=1e-9)}
+    losses = [
+        run(tmp_path / str(on), phases, class_weighting=on, ema_decay=0.0)[0][0].train_loss for on in (True, False)
+    ]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_class_weights_balance_the_classes(pictures: Pictures) -> None:
+    stepper = Stepper(build_network(), "full", Phase(epochs=1, lr=0.1), pictures, Settings(), features=False)
+    share = pictures.labels.mean()
+    weights = stepper.class_weights.tolist()
+    assert weights == pytest.approx([2 * share, 2 * (1 - share)])
+    assert weights[1] * share == pytest.approx(weights[0] * (1 - share))
+
+
+def test_weighting_changes_what_is_learned(tmp_path: Path) -> None:
+    states = [run(tmp_path / str(on), FROM_SCRATCH, class_weighting=on)[1].state_dict() for on in (True, False)]
+    assert not same_state(*states)
+
+
+def test_the_gradient_is_clipped(tmp_path: Path) -> None:
+    states = [run(tmp_path / str(norm), FROM_SCRATCH, clip_norm=norm)[1].state_dict() for norm in (0.0, 1e-3)]
+    assert not same_state(*states)
+
+
+# What goes wrong
+
+
+def _spoil(value: float) -> Callable[..., dict[str, float]]:
+    """A judge that leaves a weight behind that is no number, as a step may."""
+
+    def validate(network: Network, _: Any) -> dict[str, float]:
+        network.head[0].weight.data[0, 0] = value
+        return {OBJECTIVE: 0.5}
+
+    return validate
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_left_the_numbers_is_told_with_the_rate(tmp_path: Path, value: float) -> None:
+    phases = {"full": Phase(epochs=3, lr=0.02)}
+    with pytest.raises(DivergedError, match=r"nan in epoch 2 of the full phase at full.lr=0.02. Lower full.lr"):
+        run(tmp_path, phases, validate=_spoil(value), ema_decay=0.0)
+    assert len(read_tensors(tmp_path / LAST)[1]["history"]) == 1, "the last good epoch is still there"
+
+
+def test_weights_that_the_last_step_ruined_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Stepper._step
+
+    def ruin(stepper: Stepper, *batch: torch.Tensor) -> torch.Tensor:
+        sums = step(stepper, *batch)
+        stepper.network.head[0].weight.data.fill_(math.nan)
+        return sums
+
+    monkeypatch.setattr(Stepper, "_step", ruin)
+    with pytest.raises(DivergedError, match="epoch 1 of the full phase"):
+        run(tmp_path, {"full": Phase(epochs=1, lr=0.02)}, data=Pictures(batch_size=20))
+
+
+def test_an_unknown_objective_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=f"objective=val_aurok: expected one of {OBJECTIVE}"):
+        run(tmp_path, objective="val_aurok")
+
+
+def test_exceeded_memory_names_what_to_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(*_: Any) -> torch.Tensor:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+
+    monkeypatch.setattr(Stepper, "_step", step)
+    words = r"Tried to allocate 2.00 GiB.*smaller batch_size or image_size, or a larger gpus_per_trial"
+    with pytest.raises(MemoryExceededError, match=words):
+        run(tmp_path)
+
+
+def test_a_caller_that_stops_closes_the_batches(tmp_path: Path) -> None:
+    closed: list[str] = []
+
+    class Watched(Pictures):
+        def batches(self, phase: str, epoch: int) -> Any:
+            try:
+                yield from super().batches(phase, epoch)
+            finally:
+                closed.append(f"{phase} {epoch}")
+
+    run(tmp_path, FROM_SCRATCH, data=Watched(), stop_after=2)
+    assert closed == ["upper 1", "full 1"]

@@ -1,0 +1,171 @@
+"""Pretrained weights: found at once or refused at once, and never loaded where they do not fit."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from muralab.errors import WeightsError
+from muralab.training.weights import file_digest, load_backbone, read_state, resolve_weights, settle_batchnorm
+from tests.training.conftest import Pictures, build_network
+
+NETWORK = "inception_v3.tf_in1k"
+
+
+def write(path: Path, state: dict[str, Any]) -> Path:
+    if path.suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path)
+    return path
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty cache, and a hub at a port where nobody listens."""
+    import huggingface_hub
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{port}")
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+
+
+def test_none_is_no_file() -> None:
+    assert resolve_weights("none", NETWORK) is None
+
+
+def test_a_path_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "w.pth").touch()
+    monkeypatch.chdir(tmp_path)
+    assert resolve_weights("w.pth", NETWORK) == tmp_path / "w.pth"
+
+
+@pytest.mark.parametrize("name", ["absent.pth", "."])
+def test_a_missing_file_is_named_with_what_was_expected(tmp_path: Path, name: str) -> None:
+    words = r"there is no such file. Expected a state dict of timm's 'inception_v3' .*weights=auto .* weights=none"
+    with pytest.raises(WeightsError, match=words):
+        resolve_weights(str(tmp_path / name), NETWORK)
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_without_a_network_the_offline_way_is_told_within_10_s() -> None:
+    start_s = time.monotonic()
+    words = r"hub cannot be reached .*timm.create_model\('inception_v3.tf_in1k', pretrained=True\).*weights=<its path>"
+    with pytest.raises(WeightsError, match=words):
+        resolve_weights("auto", NETWORK)
+    assert time.monotonic() - start_s < 10
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_a_hub_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+        with pytest.raises(WeightsError, match="hub cannot be reached"):
+            resolve_weights("auto", NETWORK, probe_timeout_s=0.3)
+
+
+def test_what_the_cache_holds_needs_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: str(tmp_path / "cached"))
+    assert resolve_weights("auto", NETWORK) == tmp_path / "cached"
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_weights_are_loaded_and_the_files_classifier_left_out(tmp_path: Path, suffix: str) -> None:
+    source, target = build_network(1).backbone, build_network(2).backbone
+    path = write(tmp_path / f"w.{suffix}", source.state_dict() | {"fc.weight": torch.zeros(3)})
+    load_backbone(target, path)
+    assert all(torch.equal(value, target.state_dict()[key]) for key, value in source.state_dict().items())
+
+
+def test_a_checkpoint_around_the_state_dict_is_opened(tmp_path: Path) -> None:
+    state = build_network().backbone.state_dict()
+    assert set(read_state(write(tmp_path / "w.pth", {"epoch": 3, "state_dict": state}))) == set(state)
+
+
+def test_half_precision_becomes_whole(tmp_path: Path) -> None:
+    state = read_state(write(tmp_path / "w.safetensors", {"a": torch.ones(2).half(), "n": torch.tensor(3)}))
+    assert (state["a"].dtype, state["n"].dtype) == (torch.float32, torch.int64)
+
+
+def test_an_older_file_without_batch_counters_is_loaded(tmp_path: Path) -> None:
+    state = build_network().backbone.state_dict()
+    del state["1.num_batches_tracked"]
+    load_backbone(build_network(1).backbone, write(tmp_path / "w.pth", state))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda state: state.pop("0.weight"), r"1 missing \(0.weight\)"),
+        (lambda state: state.update(extra=torch.zeros(1)), r"1 unknown \(extra\)"),
+        (lambda state: state.update({"0.bias": torch.zeros(7)}), r"1 of another shape \(0.bias\)"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path, change: Any, words: str) -> None:
+    state = dict(build_network().backbone.state_dict())
+    change(state)
+    with pytest.raises(WeightsError, match=rf"do not fit the recipe's backbone: tensors {words}.*weights=none"):
+        load_backbone(build_network().backbone, write(tmp_path / "w.pth", state))
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights"])
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_what_is_no_state_dict_is_named(tmp_path: Path, content: bytes, name: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=rf"{name} is not a state dict in safetensors or .pth form"):
+        read_state(tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"model": {"a": torch.ones(1)}}, {"a": 3}])
+def test_a_pth_of_something_else_is_named(tmp_path: Path, content: Any) -> None:
+    with pytest.raises(WeightsError, match="is not a state dict"):
+        read_state(write(tmp_path / "w.pth", content))
+
+
+def test_code_in_a_pth_is_not_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "ran",))
+
+    with pytest.raises(WeightsError, match="is not a state dict"):
+        read_state(write(tmp_path / "w.pth", {"a": Evil()}))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_digest_is_of_the_bytes(tmp_path: Path) -> None:
+    (tmp_path / "w").write_bytes(b"abc")
+    assert file_digest(tmp_path / "w") == "ba7816bf8f01cfea"
+
+
+def test_settled_statistics_are_those_of_the_pictures(pictures: Pictures) -> None:
+    network = build_network().eval()
+    settle_batchnorm(network, iter([pictures.images[:10], pictures.images[10:]]))
+    with torch.no_grad():
+        maps = network.backbone[0](network.prepare(pictures.images))
+    assert torch.allclose(network.backbone[1].running_mean, maps.mean((0, 2, 3)), atol=1e-5)
+    assert not network.training
+    assert network.backbone[1].momentum == 0.1
+
+
+def test_settling_tames_a_deep_random_network() -> None:
+    torch.manual_seed(0)
+    layers = [layer for _ in range(12) for layer in (nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())]
+    network = nn.Sequential(*layers).eval()
+    images = 1e3 * torch.rand(8, 4, 8, 8)
+    settle_batchnorm(network, [images])
+    with torch.no_grad():
+        assert 0.1 < network(images).std() < 10
