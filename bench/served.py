@@ -195,9 +195,11 @@ def closure(requirements: Iterable[str]) -> set[str]:
             continue  # for another platform or Python
         found |= {key, f"{key} {marks}"}
         extras = [*wanted.extras, ""]
-        for need in map(Requirement, needs):
-            if need.marker is None or any(need.marker.evaluate({"extra": extra}) for extra in extras):
-                waiting.append(need)
+        waiting += [
+            need
+            for need in map(Requirement, needs)
+            if need.marker is None or any(need.marker.evaluate({"extra": extra}) for extra in extras)
+        ]
     return {name for name in found if " " not in name}
 
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from muralab.cli import app
 from muralab.errors import SettingsError, StoreError
 from muralab.evaluation.calibration import Calibration
+from muralab.sweep.gather import read_entries
 from muralab.tracking import RunWriter, open_store, read_run
 
 TAGS = {
@@ -134,3 +135,8 @@ def test_a_report_that_cannot_be_written_says_where(runs, report, tmp_path):
     Path(tmp_path / "file").write_text("no folder")
     with pytest.raises(Exception, match=r"The report cannot be written to .*file/report.html"):
         report("--runs", runs["good"], "--pictures", "false", "--out", str(tmp_path / "file"))
+
+
+def test_runs_of_one_recipe_are_told_apart(store, runs):
+    records = [read_run(store, runs[name]) for name in ("good", "elsewhere", "poor")]
+    assert [one.title for one in read_entries(store, records)] == ["custom CNN (00)", "custom CNN (03)", "gone_recipe"]

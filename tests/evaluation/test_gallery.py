@@ -100,3 +100,10 @@ def test_any_recipe_has_a_gallery(name, predictions, studies):
     network = recipe.build(image_size=80, **recipe.model).eval()
     pictures = draw_gallery(network, Cache([*predictions["image"]], 80), predictions, studies, 0.5, n_worst=1)
     assert len(pictures) == 3
+
+
+def test_a_study_without_evidence_says_so(predictions, studies):
+    network = tiny()
+    nn.init.zeros_(network.head.weight)
+    pictures = draw_gallery(network, Cache([*predictions["image"]]), predictions, studies, 0.5, n_worst=1)
+    assert all(caption.endswith("no place speaks for abnormal") for caption in pictures)

@@ -24,7 +24,7 @@ from muralab.sweep.plan import estimate
 from muralab.sweep.prepare import Job, Sweep, prepare
 from muralab.sweep.run import settle_folder
 from muralab.sweep.settings import Request, count_cpus
-from muralab.sweep.verdict import build_context, build_entry, judge_trial
+from muralab.sweep.verdict import Judged, build_context, build_entry, judge_trial
 from muralab.terminal import Board, Row, build_console, clock
 from muralab.tracking import RunWriter, close_dead_runs, open_store, process_tags, read_children
 from muralab.trial import TrialSpec, recipes_of
@@ -61,8 +61,8 @@ def run_compare(request: Request, job: Job, *, seeds: int, dry_run: bool = False
     sweep.specs = [with_seed(spec, request.seed + k) for k in range(seeds) for spec in sweep.specs]
     total_s = seeds * per_seed / sweep.settings.resources.max_concurrent
     console.print(
-        f"{len(sweep.settings.recipes)} recipes x {seeds} seeds on one split, {budget(sweep.settings.recipes)}, nothing "
-        f"pruned: {len(sweep.specs)} trials, about {clock(total_s)}.",
+        f"{len(sweep.settings.recipes)} recipes x {seeds} seeds on one split, {budget(sweep.settings.recipes)}, "
+        f"nothing pruned: {len(sweep.specs)} trials, about {clock(total_s)}.",
         highlight=False,
     )
     if dry_run:
@@ -133,7 +133,7 @@ def _conclude(sweep: Sweep, book: Logbook) -> None:
     sweep.console.print("Judging every model on the test set.")
     set_threads(count_cpus())
     whole = [s for s in sweep.specs if s.name not in book.failures and _reached_full(book, s.name)]
-    judged = {spec.name: judge_trial(spec, _run(book, spec), book.writer, keep_weights=False) for spec in whole}
+    judged = {spec.name: _judge(book, spec) for spec in whole}
     book.writer.flush()
     records = {record.run_id: record for record in read_children(sweep.store, book.parent)}
     entries = {spec.name: _entry(build_entry(judged[spec.name], records[_run(book, spec)]), spec) for spec in whole}
@@ -154,6 +154,11 @@ def _conclude(sweep: Sweep, book: Logbook) -> None:
     lines = ["", *sentences, "", f"Run {book.parent}:", f"  {ui_command(sweep.store.uri)}", DISCLAIMER]
     for line in lines:
         sweep.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _judge(book: Logbook, spec: TrialSpec) -> Judged:
+    judged = judge_trial(spec, _run(book, spec), book.writer, keep_weights=False)
+    return replace(judged, network=None)  # type: ignore[arg-type]  # ten of them fill the memory, none is needed again
 
 
 def _run(book: Logbook, spec: TrialSpec) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 ONE_CLASS = "undefined: the studies are of one class"
+LABEL_WIDTH = 24
+"""Characters of a model's title in a line beside an interval."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -172,7 +175,7 @@ def plot_intervals(
                 ha="center",
                 transform=axes.get_yaxis_transform(),
             )
-    axes.set_yticks(range(len(titles)), titles)
+    axes.set_yticks(range(len(titles)), [textwrap.fill(title, LABEL_WIDTH) for title in titles])
     axes.set_ylim(len(titles) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)

@@ -78,17 +78,21 @@ def draw_gallery(
     views = pd.DataFrame([_most_suspicious(by_study[study["study"]]) for _, study in chosen])
     squares = np.asarray(cache.images[cache.rows(views)])
     heats = compute_heat(network, squares)
-    grid = _grid(heats)
+    captions = [
+        f"{_caption(kind, study, len(by_study[study['study']]))} · {_describe(heat)}"
+        for (kind, study), heat in zip(chosen, heats)
+    ]
     if heats[0].size == 1:
         heats = np.zeros_like(heats)  # one place says nothing about where
-    captions = [f"{_caption(kind, study, len(by_study[study['study']]))} · {grid}" for kind, study in chosen]
     return {caption: beside(square, heat) for caption, square, heat in zip(captions, squares, heats)}
 
 
-def _grid(heats: NDArray[np.float32]) -> str:
-    """How fine the heat maps [N, h, w] are, in words."""
-    _, h, w = heats.shape
-    return "no heat map: the last feature map has one place" if h * w == 1 else f"heat map of {h} × {w} places"
+def _describe(heat: NDArray[np.float32]) -> str:
+    """What a heat map [h, w] can show, in words."""
+    h, w = heat.shape
+    if heat.size == 1:
+        return "no heat map: the last feature map has one place"
+    return f"heat map of {h} × {w} places" if heat.max() > 0 else "no place speaks for abnormal"
 
 
 def compute_heat(network: Explainable, squares: NDArray[np.uint8], batch_size: int = 8) -> NDArray[np.float32]:

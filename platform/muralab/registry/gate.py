@@ -132,8 +132,9 @@ def decide(
     pair = _Pair(candidate, champion, n_resamples, seed)
     difference = pair.difference(level, metric)
     sign = 1 if METRICS[metric].higher_is_better else -1
+    title = f"{level.capitalize()}-level {METRICS[metric].title}"
     checks = (
-        *_objective_checks(f"{level}-level {METRICS[metric].title}", difference, champion.title, margins, sign),
+        *_objective_checks(title, difference, champion.title, margins, sign),
         *_guards(pair, level, metric, margins, sign),
     )
     return Verdict(accepted=all(check.passed for check in checks), checks=checks, interval=difference)

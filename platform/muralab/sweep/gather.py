@@ -73,24 +73,31 @@ def _check_alike(what: str, values: Mapping[str, str]) -> None:
 
 
 def read_entries(store: Store, records: Sequence[RunRecord]) -> list[Entry]:
-    """Evaluated runs as entries; runs of one recipe are told apart by the run's name."""
+    """Evaluated runs as entries; runs of one recipe are told apart by what their names add to it, or by their ids."""
+    words = {one.run_id: one.name.replace(one.recipe, "").strip("-_ ") for one in records}
+    counts = Counter((one.recipe, words[one.run_id]) for one in records)
     repeated = {recipe for recipe, n in Counter(one.recipe for one in records).items() if n > 1}
-    return [read_entry(store, one, with_name=one.recipe in repeated) for one in records]
+    marks = {
+        one.run_id: words[one.run_id] if counts[one.recipe, words[one.run_id]] == 1 else one.run_id[:6]
+        for one in records
+        if one.recipe in repeated
+    }
+    return [read_entry(store, one, mark=marks.get(one.run_id, "")) for one in records]
 
 
-def read_entry(store: Store, record: RunRecord, *, with_name: bool = False) -> Entry:
+def read_entry(store: Store, record: RunRecord, *, mark: str = "") -> Entry:
     """One evaluated run as an entry.
 
     Args:
         store: where it is.
         record: the run, with its history.
-        with_name: whether its title says the run's name.
+        mark: what its title adds to the recipe's.
     """
     title, from_scratch = _of_recipe(record.recipe)
     history = record.history
     return Entry(
         name=record.recipe or record.name,
-        title=f"{title} ({record.name})" if with_name else title,
+        title=f"{title} ({mark})" if mark else title,
         run_id=record.run_id,
         resolved=resolved_of(record),
         history=history.dropna(subset=["train_loss"]) if "train_loss" in history else pd.DataFrame(),

@@ -59,7 +59,7 @@ def draw_specs(settings: Settings, folders: Folders, weights: Mapping[str, str])
             name=f"{name}-{number:02d}",
             recipe=name,
             overrides=settings.overrides[name],
-            drawn=draw_values(recipe, settings.request, name, number, fixed=settings.overrides[name]),
+            drawn=draw_values(recipe, settings.request, name, number, fixed=settings.fixed),
             seed=settings.request.seed,
             weights=weights[name],
             table=str(folders.table),
@@ -82,8 +82,7 @@ def draw_values(
         return {}
     rng = np.random.default_rng([request.seed, zlib.crc32(name.encode()), number])
     drawn = {key: space.draw(rng) for key, space in recipe.search.items()}
-    user = set(fixed) - set(recipe.demo) if request.is_demo else set(fixed)
-    return {key: value for key, value in drawn.items() if key not in user}
+    return {key: value for key, value in drawn.items() if key not in fixed}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,6 +62,8 @@ class Settings:
     """Name -> recipe with the overrides applied."""
     overrides: Mapping[str, Mapping[str, Value]]
     """Name -> what was changed."""
+    fixed: Mapping[str, Value]
+    """What the user asked for in words: never drawn over."""
     trials: int
     resources: Resources
     time_budget_s: float | None
@@ -115,6 +117,7 @@ def check_request(request: Request, *, cpus: int | None = None, gpus: int | None
         request=request,
         recipes=recipes,
         overrides=chosen,
+        fixed=common,
         trials=trials,
         resources=resources,
         time_budget_s=time_budget_s,
