@@ -72,6 +72,20 @@ def open_root(data: str, progress: Progress) -> tuple[Path, bool]:
     return find_root(Path(data)), False
 
 
+def check_data(data: str, part: str, *, protocol: str, seed: int) -> None:
+    """Refuse what a path and its tables alone show to be wrong, before anything slow; the demo is always right.
+
+    Raises:
+        DataError: as `open_dataset`, apart from what decoding finds.
+    """
+    if data == DEMO:
+        return
+    index = read_index(find_root(Path(data)), part)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        split_index(index, protocol=protocol, seed=seed, validation_fraction=VALIDATION_FRACTION[False])
+
+
 def open_dataset(
     data: str, part: str, *, protocol: str, seed: int, image_size: int, cache_folder: Path, progress: Progress
 ) -> Dataset:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from muralab.data.dataset import Dataset, open_dataset
+from muralab.data.dataset import Dataset, check_data, open_dataset
 from muralab.errors import DataError, WeightsError
 from muralab.preflight import check_trial
 from muralab.sweep.plan import Folders, draw_specs, read_plan
@@ -68,6 +68,7 @@ def prepare(request: Request, job: Job, store: Store, console: Any) -> Sweep:
         MuraLabError: what a user can mend.
     """
     settings = check_request(request)
+    check_data(request.data, request.part, protocol=request.protocol, seed=request.seed)
     weights, description, notes = find_weights(settings)
     folders = Folders(cache=job.cache, sweep=job.cache / "sweeps" / f"new-{time.time_ns()}")
     specs = draw_specs(settings, folders, weights)

@@ -78,15 +78,18 @@ def _run(sweep: Sweep, job: Job, rows: dict[str, Row]) -> None:
             writer.flush()
             conclude(sweep, book)
         except KeyboardInterrupt:
-            sweep.console.print(f"\nInterrupted. Go on with it by:\n  {resume_line(parent)}", highlight=False)
+            sweep.console.print(
+                f"\nInterrupted. Go on with it by:\n  {resume_line(parent, sweep.settings.request.part)}",
+                highlight=False,
+            )
             raise
         writer.finish(parent)
     shutil.rmtree(sweep.folders.sweep, ignore_errors=True)
 
 
-def resume_line(run_id: str) -> str:
+def resume_line(run_id: str, part: str) -> str:
     """The command that goes on with a sweep."""
-    return f"make tune ARGS='-P resume={run_id}'"
+    return f"make tune PART={part} ARGS='-P resume={run_id}'"
 
 
 def _open_parent(sweep: Sweep, job: Job, writer: RunWriter) -> str:
