@@ -32,7 +32,7 @@ def find_root(path: Path) -> Path:
     Raises:
         DataError: the path does not exist, or holds no MURA tree.
     """
-    path = Path(path).expanduser().absolute()
+    path = Path(path).expanduser().resolve()
     if not path.is_dir():
         state = "is not a folder" if path.exists() else "does not exist"
         raise DataError(f"The data path {path} {state}. Give the MURA-v1.1 folder, or the folder that holds it.")
