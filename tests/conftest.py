@@ -25,14 +25,6 @@ BuildSpec = Callable[..., "TrialSpec"]
 IMAGE_SIZE = (48, 40)  # width, height in px
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _own_imports() -> Iterator[None]:
-    """Loading a model puts its copies of our packages on the path, for good: processes started later would find them."""
-    before = [*sys.path]
-    yield
-    sys.path[:] = before
-
-
 def _write_image(path: Path, seed: int) -> None:
     """A picture of 8 x 8 random patches: no two seeds look alike."""
     path.parent.mkdir(parents=True, exist_ok=True)

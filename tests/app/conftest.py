@@ -6,6 +6,7 @@ import base64
 import contextlib
 import io
 import json
+import sys
 import threading
 import time
 import urllib.error
@@ -47,7 +48,10 @@ def model_folder(tmp_path_factory, onnx_file) -> Path:  # noqa: F811
 def model(model_folder):
     import mlflow.pyfunc
 
-    return mlflow.pyfunc.load_model(str(model_folder))
+    before = [*sys.path]
+    loaded = mlflow.pyfunc.load_model(str(model_folder))
+    sys.path[:] = before  # it puts its own copies of our packages there, and processes started later would find them
+    return loaded
 
 
 @contextlib.contextmanager
