@@ -6,6 +6,7 @@ SHELL := bash
 PART ?= wrist
 DATA ?= demo
 ARGS ?=
+MINUTES ?= 30
 UI_PORT ?= 5000
 SERVE_PORT ?= 5001
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
@@ -60,6 +61,9 @@ bench: .venv/installed-dev ## every performance target, measured, in one table: 
 
 bench-full: .venv/installed-dev ## the same with more rounds, larger inputs and several seeds: some hours
 	@$(IN_VENV) $(WITH_SOURCES) OMP_NUM_THREADS=1 python -m bench.run --full $(ONLY) --markdown bench-full-results.md $(BENCH_ARGS)
+
+soak: .venv/installed-dev ## both servers under good, bad and random load for half an hour (MINUTES, ARGS='--model ...')
+	@$(IN_VENV) $(WITH_SOURCES) python -m bench.soak --minutes $(MINUTES) $(ARGS)
 
 format: .venv/installed-dev ## let ruff write the style
 	@$(IN_VENV) ruff check --fix .

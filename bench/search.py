@@ -42,6 +42,9 @@ class Diary:
     def tick(self) -> None:
         """Nothing to redraw."""
 
+    def interrupted(self) -> None:
+        """Nothing to close."""
+
     @property
     def first_step_s(self) -> float:
         """When the first training step began, on the wall clock."""

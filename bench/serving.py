@@ -39,7 +39,8 @@ def measure(options: Options) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         models = write_models(Path(folder) / "models")
         ready = measure_ready(models, body, rounds)
-        with serve(models["served"], body) as served, serve(models["eager"], body) as eager:
+        logs = [models[name].with_suffix(".log") for name in ("served", "eager")]
+        with serve(models["served"], body, logs[0]) as served, serve(models["eager"], body, logs[1]) as eager:
             latency = measure_latency(models["served"], served.url, files, 60 if options.full else 30)
             throughput = measure_throughput(served, eager, files, rounds)
     return [ready, latency, *throughput]
@@ -49,7 +50,7 @@ def measure_ready(models: dict[str, Path], body: bytes, rounds: int) -> Row:
     """Seconds to the first answer."""
 
     def start(name: str) -> float:
-        with serve(models[name], body) as server:
+        with serve(models[name], body, models[name].with_suffix(".log")) as server:
             return server.ready_s
 
     found = interleave({name: functools.partial(start, name) for name in ("served", "trivial")}, rounds)

@@ -154,31 +154,45 @@ class Server:
 
     def cpu_s(self) -> float:
         """Processor time that its processes have taken."""
-        ticks = 0
+        return sum(int(fields[11]) + int(fields[12]) for fields in self._stats()) / os.sysconf("SC_CLK_TCK")
+
+    def memory_mib(self) -> float:
+        """Resident memory of its processes."""
+        return sum(int(fields[21]) for fields in self._stats()) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    def _stats(self) -> Iterator[list[str]]:
+        """A line of Linux's process table a process, from the third field on."""
         for file in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
                 fields = file.read_text().rpartition(")")[2].split()
                 if int(fields[2]) == self.group:
-                    ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
+                    yield fields
+
+
+def serve(model: Path | str, body: bytes, log: Path) -> contextlib.AbstractContextManager[Server]:
+    """`mlflow models serve` on loopback; ends with the block."""
+    return _serve(["mlflow", "models", "serve", "-m", str(model), "--env-manager", "local"], {}, body, log)
+
+
+def serve_app(model: Path | str, body: bytes, log: Path) -> contextlib.AbstractContextManager[Server]:
+    """`muralab app` on loopback; ends with the block."""
+    sources = os.pathsep.join((str(ROOT / "platform"), str(ROOT)))
+    return _serve(["muralab", "app", "--model", str(model)], {"PYTHONPATH": sources}, body, log)
 
 
 @contextlib.contextmanager
-def serve(model: Path, body: bytes) -> Iterator[Server]:
-    """`mlflow models serve` on loopback; ends with the block."""
+def _serve(command: list[str], extra: dict[str, str], body: bytes, log: Path) -> Iterator[Server]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(model), "--env-manager", "local"]
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "OMP_NUM_THREADS")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # MLflow calls uvicorn
     environment["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
-    log = model.with_suffix(".log")
     started = time.perf_counter()
     with log.open("w") as output:
         process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)],
-            env=environment, cwd=model.parent, stdout=output, stderr=output, start_new_session=True,
+            [sys.executable, "-m", *command, "--host", "127.0.0.1", "--port", str(port)],
+            env=environment | extra, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     try:
         _wait(f"http://127.0.0.1:{port}", body, process, log)

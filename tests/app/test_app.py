@@ -9,6 +9,7 @@ import urllib.request
 
 import pytest
 
+from bench.payloads import bad_requests
 from muralab.app.build import Limits, build_app
 from tests.app.conftest import TOKEN, post, serving, text
 
@@ -46,7 +47,12 @@ BAD = {
     "two forms": ({"inputs": [ROW], "instances": [ROW]}, JSON_TYPE, 400, "exactly one of the keys"),
     "misspelt key": ({"dataframe_record": [ROW]}, JSON_TYPE, 400, "Did you mean 'dataframe_records'?"),
     "misspelt param": ({"inputs": [ROW], "params": {"explian": True}}, JSON_TYPE, 400, "Did you mean 'explain'?"),
-    "param of another type": ({"inputs": [ROW], "params": {"threshold": "high"}}, JSON_TYPE, 400, "threshold"),
+    "param of another type": (
+        {"inputs": [ROW], "params": {"threshold": "high"}},
+        JSON_TYPE,
+        400,
+        "threshold must be a number.",
+    ),
     "list as param": ({"inputs": [ROW], "params": {"threshold": [1]}}, JSON_TYPE, 400, "must be one value"),
     "params": ({"inputs": [ROW], "params": 3}, JSON_TYPE, 400, "'params' must hold an object"),
     "number as image": ({"inputs": [{"image": 7}]}, JSON_TYPE, 400, "Row 1: image must be text, not 7."),
@@ -78,6 +84,19 @@ def test_what_cannot_be_answered_gets_one_sentence(address, name):
     assert set(body) == {"error_code", "message"}
     assert not {"Traceback", "DataFrame'", "\n"} & set(body["message"].split(" "))
     assert headers["content-type"] == "application/json"
+
+
+SENT = bad_requests()
+
+
+@pytest.mark.parametrize("name", SENT)
+def test_what_people_send_by_mistake_is_refused_in_one_sentence(address, name):
+    status, body, _ = post(address, SENT[name].body, SENT[name].kind)
+    assert status == (415 if name == "wrong content type" else 400)
+    assert SENT[name].words in body["message"]
+    assert "Traceback" not in body["message"]
+    assert "\n" not in body["message"]
+    assert post(address, {"inputs": [ROW]})[0] == 200
 
 
 def send_raw(address: str, lines: bytes) -> bytes:

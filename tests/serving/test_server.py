@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench.fuzz import make_case
+from bench.payloads import bad_requests, good_files, records, text
 from muralab.serving.config import ServingConfig
 
 
@@ -72,7 +74,8 @@ def wait_until_ready(port: int, process: subprocess.Popen, log: Path) -> None:
 
 
 def post(port: int, payload: object, kind: str) -> tuple[int, dict]:
-    body = payload.encode() if isinstance(payload, str) else json.dumps(payload).encode()
+    body = payload.encode() if isinstance(payload, str) else payload
+    body = body if isinstance(body, bytes) else json.dumps(body).encode()
     request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": kind})
     try:
         with urllib.request.urlopen(request, timeout=60) as response:
@@ -122,22 +125,31 @@ def test_server_answers_params(server):
     assert body["predictions"][1]["heatmap"] is None
 
 
-BAD = {
-    "bad rows": ({"dataframe_records": [ROW, {"image": "%"}]}, "row 2: not base64 text"),
-    "null": ({"dataframe_records": [{"image": None}]}, "row 1: no image"),
-    "missing column": ({"dataframe_records": [{"picture": "x"}]}, "image"),
-    "empty": ({"dataframe_records": []}, "image"),
-    "many rows": ({"dataframe_records": [{"image": "x"}] * 1000}, "at most 64"),
-    "nan": ({"dataframe_records": [ROW], "params": {"threshold": float("nan")}}, "threshold must be"),
-    "number": ({"dataframe_records": [{"image": 7}]}, "image"),
-}
+@pytest.mark.slow
+@pytest.mark.parametrize("name", good_files())
+def test_server_reads_every_wrapping_of_a_picture(server, name):
+    found, plain = (server(records(text(good_files()[kind]))) for kind in (name, "png"))
+    tolerance = 0.2 if name == "png one bit" else 0.05 if "jpeg" in name else 1e-6
+    assert found[1]["predictions"][0]["probability"] == pytest.approx(
+        plain[1]["predictions"][0]["probability"], abs=tolerance
+    )
+
+
+BAD = {name: bad for name, bad in bad_requests().items() if bad.reaches_model}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BAD)
 def test_server_refuses_with_400_and_no_stack_trace(server, name):
-    payload, words = BAD[name]
-    status, body = server(payload)
+    status, body = server(BAD[name].body, BAD[name].kind)
     assert status == 400
-    assert words in body["message"]
+    assert BAD[name].words in body["message"]
     assert "Traceback" not in json.dumps(body)
+    assert server(FORMS["instances"])[0] == 200
+
+
+@pytest.mark.slow
+def test_server_never_fails_on_random_requests_that_reach_the_model(server):
+    cases = {number: case for number in range(250) if (case := make_case(number)).reaches_model}
+    statuses = {number: server(case.body, case.kind)[0] for number, case in cases.items()}
+    assert {number: status for number, status in statuses.items() if status not in (200, 400)} == {}

@@ -46,6 +46,8 @@ def run_app(request: AppRequest) -> None:
     model, folder = load_registered(request.model, request.tracking_uri)
     app = build_app(model, read_about(folder), token=token, limits=Limits(max_bytes=request.max_megabytes * 2**20))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    for talkative in ("pydicom", "mlflow.pyfunc.scoring_server"):  # a line or more for each odd file or form
+        logging.getLogger(talkative).setLevel(logging.ERROR)
     print(f"The page: http://{request.host}:{request.port}/   {DISCLAIMER}", flush=True)
     uvicorn.run(
         app,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import MutableMapping
 from typing import Any
 
 from muralab.app.payload import RefusalError
 
 MAX_SENTENCE = 4000
+
+_WRONG_TYPE = re.compile(r"type and shape for '(\w+)': (\w+)")
+_TYPES = {"double": "a number", "boolean": "true or false", "string": "text"}
 
 Message = MutableMapping[str, Any]
 
@@ -61,6 +65,9 @@ def mend(text: str) -> str:
         return "The model could not answer this request; the server's log says why."
     if message.startswith(("Failed to predict data", "Failed to enforce schema")):
         message = message.rpartition("Error: ")[2] or "The model refuses this request."
+    if message.startswith("Invalid parameters found"):
+        wrong = [(name, _TYPES.get(kind, kind)) for name, kind in _WRONG_TYPE.findall(message)]
+        message = " ".join(f"The parameter {name} must be {kind}." for name, kind in wrong) or message
     return _one_line(message.partition("IMPORTANT:")[0])
 
 

@@ -19,6 +19,7 @@ from mlflow.pyfunc import PythonModel
 
 from muralab.serving.answer import build_answer
 from muralab.serving.config import ServingConfig, read_config, read_version
+from muralab.serving.memory import give_memory_back
 from muralab.serving.request import read_settings, read_views
 
 BATCH_SIZE = 8
@@ -34,6 +35,7 @@ class StudyClassifier(PythonModel):  # type: ignore[misc]
         Args:
             context: MLflow's; its artifacts are `onnx` and `config`.
         """
+        give_memory_back()
         path = Path(context.artifacts["config"])
         self._config: ServingConfig = read_config(path)
         self._version = read_version(path)
