@@ -126,6 +126,13 @@ def test_runs_without_test_predictions_are_named(runs, report):
         report("--runs", f"{runs['good']},{runs['untested']}")
 
 
+def test_figures_of_the_training_set_are_no_report(store, report):
+    with RunWriter(store) as writer:
+        run = add_run(writer, "evaluate-cnn", predictions(1.0), **{"muralab.set": "train"})
+    with pytest.raises(SettingsError, match=rf"these runs were judged on others(.|\n)*{run}: train"):
+        report("--runs", run)
+
+
 def test_no_run_is_a_mistake(report):
     with pytest.raises(SettingsError, match="runs= names no run"):
         report("--runs", " , ")

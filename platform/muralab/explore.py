@@ -21,6 +21,8 @@ from muralab.tracking import RunWriter, close_dead_runs, open_store
 
 GRID_SIDE_PX = 160
 GRID_IMAGES = 24
+SHOWN = 20
+"""Names of unreadable files; audit.csv holds them all."""
 
 
 def run_explore(data: str, part: str, job: Job, *, seed: int = 0, pictures: bool) -> None:
@@ -46,6 +48,8 @@ def run_explore(data: str, part: str, job: Job, *, seed: int = 0, pictures: bool
     balance = class_balance(index)
     console.print(balance.to_string(index=False), highlight=False, markup=False)
     console.print(audit.summary(), highlight=False, markup=False)
+    for name in sorted(set(audit.findings.loc[audit.findings["kind"] == "unreadable", "images"].explode()))[:SHOWN]:
+        console.print(f"  cannot be read: {name}", highlight=False, markup=False, soft_wrap=True)
     facts = {
         "muralab.part": part,
         "muralab.synthetic": str(synthetic).lower(),

@@ -58,8 +58,14 @@ def check_trial(spec: TrialSpec) -> None:
         raise RecipeError(f"The recipe '{spec.recipe}' gives logits of shape {shape} for 2 pictures: expected (2,).")
     if recipe.pretrained and spec.weights:
         load_backbone(network.backbone, Path(spec.weights))
-    for phase in recipe.phases.values():
-        freeze(network, phase)
+    for name, phase in recipe.phases.items():
+        try:
+            freeze(network, phase)
+        except RecipeError as error:
+            parts = ", ".join(f"{part}.*" for part, _ in network.named_children())
+            raise RecipeError(
+                f"The recipe '{spec.recipe}', {name}.trains: {error} Its parameters are named {parts}."
+            ) from error
 
 
 def measure_pace(spec: TrialSpec) -> Pace:

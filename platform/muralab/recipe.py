@@ -1,7 +1,7 @@
 """What a recipe is, how one is found by its name, and how its values are overridden.
 
-A recipe is one module: `recipes/<name>.py`, or any importable module outside the repository (`my_lab.wide_net`),
-that ends with `RECIPE = Recipe(...)`. It imports this module and torch/timm, nothing else of the platform.
+A recipe is one module, `recipes/<name>.py` or an importable one outside the repository (`my_lab.wide_net`), that ends
+with `RECIPE = Recipe(...)`. It imports this module and torch/timm, nothing else of the platform.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import dataclasses
 import importlib
 import math
 import pkgutil
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,11 +87,11 @@ class Choice:
         return self.values[int(rng.integers(len(self.values)))]
 
 
-Space = LogUniform | Uniform | Choice
-
-
 def _rounded(value: float) -> float:
     return float(f"{value:.3g}")
+
+
+Space = LogUniform | Uniform | Choice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,9 +221,12 @@ def load_recipe(name: str) -> Recipe:
     """A recipe by its file name in `recipes/`, or by the dotted name of a module outside the repository.
 
     Raises:
-        RecipeError: there is no such module (with the nearest that is), or it holds no `RECIPE`.
+        RecipeError: no such module (with the nearest that is), it does not run, or it holds no `RECIPE`.
     """
-    return _recipe_of(_recipe_module(name), name)
+    recipe = getattr(_recipe_module(name), "RECIPE", None)
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(f"The module '{name}' holds no recipe: expected a line RECIPE = Recipe(...) at its end.")
+    return recipe
 
 
 def read_source(name: str) -> str:
@@ -241,10 +245,6 @@ def _recipe_module(name: str) -> Any:
         if error.name and not f"{dotted}.".startswith(f"{error.name}."):
             raise RecipeError(f"The recipe '{name}' imports '{error.name}', which is not installed.") from error
         raise unknown from error
-
-
-def _recipe_of(module: Any, name: str) -> Recipe:
-    recipe = getattr(module, "RECIPE", None)
-    if not isinstance(recipe, Recipe):
-        raise RecipeError(f"The module '{name}' holds no recipe: expected a line RECIPE = Recipe(...) at its end.")
-    return recipe
+    except Exception as error:
+        at = traceback.format_tb(error.__traceback__)[-1].splitlines()[0].strip()
+        raise RecipeError(f"The recipe '{name}' cannot be imported: {error} ({type(error).__name__}, {at}).") from error

@@ -7,7 +7,10 @@ that did not end, each from its checkpoint.
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
+import threading
 import traceback
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +28,7 @@ OBJECT_STORE_BYTES = 200 * 2**20
 """Trials exchange names and numbers, never pictures; Ray's default is a third of the machine."""
 RETRIES = 1
 """How often a trial whose process died is started again, from its checkpoint."""
+DIED = "Its process died twice. Where memory ran out, give a smaller max_concurrent, batch_size or image_size."
 
 
 class Listener(Protocol):
@@ -41,6 +45,9 @@ class Listener(Protocol):
 
     def tick(self) -> None:
         """Called a few times a second."""
+
+    def interrupted(self) -> None:
+        """Ctrl-C or SIGTERM: called before anything is taken down."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,16 +75,16 @@ def run_search(
     past: Mapping[str, Past] | None = None,
     prune: bool = True,
 ) -> None:
-    """Run trials side by side, pruning within each recipe; everything that happens is told to the listener.
+    """Run trials side by side, in their order, pruning within each recipe; the listener is told of everything.
 
     Args:
-        specs: the trials, in the order in which they start.
+        specs: the trials.
         resources: of the machine and of a trial.
         listener: told in this process; an exception from it ends the search.
         folder: for Ray's own files.
         time_budget_s: after which running trials are stopped and no other starts.
-        past: trials that ended before, of a search that goes on: new ones are pruned against them too.
-        prune: whether poor trials are stopped early; without, every one gets its whole schedule.
+        past: trials that ended before an interruption: new ones are pruned against them too.
+        prune: whether poor trials are stopped early.
     """
     from ray import tune
 
@@ -100,7 +107,11 @@ def run_search(
                 callbacks=[_build_callback(token)],
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except KeyboardInterrupt:
+            listener.interrupted()
+            raise
 
 
 def _trial_name(trial: Any) -> str:
@@ -127,8 +138,8 @@ def _work(config: dict[str, Any]) -> None:
                         "metrics": result.metrics(),
                     }
                 )
-    except MuraLabError as error:
-        tune.report({"failed": str(error)})
+    except Exception as error:  # it would fail again: only a process that died is worth a second start
+        tune.report({"failed": str(error) if isinstance(error, MuraLabError) else traceback.format_exc()})
 
 
 def _build_callback(token: str) -> Any:
@@ -142,7 +153,7 @@ def _build_callback(token: str) -> Any:
             self.last: dict[str, dict[str, Any]] = {}
 
         def setup(self, *_: Any, **__: Any) -> None:
-            self.listener = _listener(self.token)
+            self.listener = _find_listener(self.token)
 
         def __getstate__(self) -> dict[str, Any]:
             return {"token": self.token, "last": {}}
@@ -153,9 +164,7 @@ def _build_callback(token: str) -> Any:
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
             self.listener.trial_started(_trial_name(trial))
 
-        def on_trial_result(
-            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
-        ) -> None:
+        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **_: Any) -> None:
             name = _trial_name(trial)
             self.last[name] = result
             if "metrics" in result:
@@ -177,11 +186,13 @@ def _ending(last: Mapping[str, Any]) -> tuple[str, str]:
     return "finished" if last.get("complete") else "pruned", ""
 
 
-def _reason(error: BaseException | None) -> str:
-    return "".join(traceback.format_exception(error)) if error else "its process ended without a word"
+def _reason(error: BaseException | str | None) -> str:
+    """Why a trial's process did not survive; Tune hands over text where it kept the error in a file."""
+    text = error if isinstance(error, str) else "".join(traceback.format_exception(error)) if error else ""
+    return f"{text.strip()}\n{DIED}".strip()
 
 
-def _listener(token: str) -> Listener:
+def _find_listener(token: str) -> Listener:
     return _LISTENERS[token]
 
 
@@ -198,7 +209,7 @@ def _registered(listener: Listener) -> Iterator[str]:
 @contextmanager
 def _cluster(resources: Resources) -> Iterator[None]:
     """A Ray of our own for as long as the search lasts, quiet and without a dashboard."""
-    roots = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
+    roots = [str(folder) for folder in Path(__file__).resolve().parents[1:3]]
     known = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path not in roots]
     os.environ.update(
         PYTHONPATH=os.pathsep.join([*roots, *known]),
@@ -210,20 +221,30 @@ def _cluster(resources: Resources) -> Iterator[None]:
         TUNE_DISABLE_SIGINT_HANDLER="1",  # an interrupt reaches us as KeyboardInterrupt, and our own order of closing
         TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0",
     )
-    # With this set every worker would take the sweep's own run for its own.
-    os.environ.pop("MLFLOW_RUN_ID", None)
+    os.environ.pop("MLFLOW_RUN_ID", None)  # every worker would take the sweep's own run for its own
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=resources.cpus,
-        num_gpus=resources.gpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="error",
-        object_store_memory=OBJECT_STORE_BYTES,
-    )
+    with _sigterm_kept():
+        ray.init(
+            address="local",
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+            object_store_memory=OBJECT_STORE_BYTES,
+        )
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failure's traceback is kept in its run
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Undoes what Ray does to the handler of SIGTERM: its own leaves by SystemExit, past all that we say and close."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)

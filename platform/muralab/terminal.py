@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ class Row:
     started: float | None = None
     reported: float | None = None
     """When its last epoch ended."""
+    worked: float = 0.0
+    """Seconds that its epochs took."""
     seconds: float = 0.0
 
     @property
@@ -44,9 +47,7 @@ class Row:
 
     def spent_s(self) -> tuple[float, float]:
         """Seconds that its epochs took so far, and what they were estimated to take."""
-        if self.started is None or self.reported is None:
-            return 0.0, 0.0
-        return self.reported - self.started, sum(self.estimated_s[: self.epoch])
+        return self.worked, sum(self.estimated_s[: self.epoch])
 
     def left_s(self, now: float, slowness: float) -> float:
         """Estimated seconds of work left, where epochs take `slowness` times what was estimated."""
@@ -91,13 +92,16 @@ class Board:
         row = self.rows[name]
         row.state, row.started = "running", row.started or self.clock()
 
-    def epoch(self, name: str, epoch: int, phase: str, objective: float) -> None:
-        """An epoch of a trial ended."""
-        row = self.rows[name]
+    def epoch(self, name: str, epoch: int, phase: str, objective: float, seconds: float = 0.0) -> None:
+        """An epoch of a trial ended, which took so many seconds of training."""
+        row, now = self.rows[name], self.clock()
         if phase != row.phase:
             row.best = None  # the best of a frozen phase is not what a trial is judged by
-        row.epoch, row.phase, row.objective, row.reported = epoch, phase, objective, self.clock()
-        row.best = objective if row.best is None else max(row.best, objective)
+        if row.best is None or math.isnan(row.best) or objective > row.best:
+            row.best = objective
+        # A resumed trial repeats at once what it had done: those epochs took what they took then.
+        row.worked += max(seconds, now - (row.reported or row.started or now))
+        row.epoch, row.phase, row.objective, row.reported = epoch, phase, objective, now
 
     def ended(self, name: str, how: str, reason: str = "") -> None:
         """A trial ended."""

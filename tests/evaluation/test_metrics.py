@@ -116,6 +116,11 @@ def test_wrong_rows_are_refused(labels, probabilities, words):
         evaluate(labels, probabilities)
 
 
+def test_a_missing_threshold_is_refused():
+    with pytest.raises(DataError, match="threshold is missing"):
+        evaluate([0, 1], [0.1, 0.9], threshold=float("nan"))
+
+
 def test_an_unknown_metric_is_answered_with_the_nearest():
     with pytest.raises(SettingsError, match=r"no metric 'auroc_score'\. Did you mean 'auroc'\?"):
         evaluate([0, 1], [0.1, 0.9], names=["auroc_score"])

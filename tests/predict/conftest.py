@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -71,3 +72,15 @@ def refusal() -> DataError:
 def store_uri(tmp_path_factory) -> str:
     """A store of its own; making its tables takes seconds, so once."""
     return f"sqlite:///{tmp_path_factory.mktemp('store')}/m.db"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_store_is_left_behind():
+    """Loading a model sets MLflow's current store for the whole process, so for the tests of other files too."""
+    yield
+    import mlflow
+
+    mlflow.set_tracking_uri(None)
+    mlflow.set_registry_uri(None)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        os.environ.pop(name, None)

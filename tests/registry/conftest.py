@@ -71,7 +71,7 @@ def train_run(store, tree: Path, tmp_path_factory: pytest.TempPathFactory):
     """A function that logs a trained run of the tiny `cnn` with predictions of a given skill; returns its id."""
     index = read_index(tree, "wrist")
 
-    def train(skill: float, *, tested: bool = True, n_test: int | None = None, **tags: str) -> str:
+    def train(skill: float, *, tested: bool = True, n_test: int | None = None, digest: str = "d", **tags: str) -> str:
         recipe = override(load_recipe("cnn"), TINY)
         validation, test = (index[index["split"] == split] for split in ("train", "valid"))
         patients = sorted(test["patient"].unique())[:n_test]
@@ -86,7 +86,7 @@ def train_run(store, tree: Path, tmp_path_factory: pytest.TempPathFactory):
             writer.log_text(run, json.dumps(calibration.to_dict()), "calibration.json")
             writer.log_predictions(run, "validation", guess(validation, skill, 1))
             for context in ("validation", "test"):
-                writer.log_dataset(run, name=context, digest="d", source=str(tree), context=context, profile={})
+                writer.log_dataset(run, name=context, digest=digest, source=str(tree), context=context, profile={})
             if tested:
                 writer.log_predictions(run, "test", guess(test, skill, 2))
             writer.finish(run)

@@ -86,6 +86,15 @@ def test_a_part_that_gets_worse_refuses_the_whole(make_test):
     assert ["on the hand (80 studies)" in reason for reason in verdict.reasons] == [True]
 
 
+def test_a_part_of_one_class_is_no_guard(make_test):
+    hand = make_test(1.0, part="hand", first=500)
+    hand = hand[hand["label"] == 0]
+    better, champion = (pd.concat([make_test(skill), hand]) for skill in (1.5, 0.5))
+    verdict = decide(contender(better), contender(champion), margins=Margins(objective=1, sensitivity=1, brier=1))
+    assert verdict.accepted
+    assert "on the hand (40 studies): not compared (all 40 rows are normal" in str(verdict)
+
+
 def test_different_images_are_refused_as_a_mistake(make_test):
     with pytest.raises(DataError, match="judged on different images"):
         decide(contender(make_test(1.0)), contender(make_test(1.0, first=900)))

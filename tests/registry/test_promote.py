@@ -101,7 +101,7 @@ def test_dry_run_changes_nothing(store, train_run, promote, lab):
 
 def test_the_champion_stays_what_it_is(promote, lab):
     part, champion = lab
-    assert "accepted as champion" in promote("--part", part, "--version", champion)
+    assert "It is the champion already" in promote("--part", part, "--version", champion)
 
 
 def test_a_synthetic_model_never_replaces_a_real_one(store, train_run, promote, lab):
@@ -116,6 +116,12 @@ def test_other_test_sets_are_refused_where_the_champion_cannot_be_judged_again(s
     said = promote("--part", part, "--version", version)
     assert f"The champion, version {champion}, met another test set and could not be judged on this one" in said
     assert "refused" in said
+
+
+def test_other_pictures_under_the_same_names_are_another_test_set(store, train_run, promote, lab):
+    part, _ = lab
+    version = add_version(store, part, train_run(2.0, digest="other"))
+    assert "met another test set" in promote("--part", part, "--version", version)
 
 
 def test_a_run_without_test_predictions_is_named(train_run, promote):
@@ -148,5 +154,6 @@ def test_a_run_is_registered_then_judged_again_on_another_test_set(store, train_
     version = store.client.get_model_version_by_alias("mura-wrist", "champion")
     assert version.run_id == first
     assert version.description.startswith("# custom CNN, wrist")
+    assert store.client.get_registered_model("mura-wrist").description == version.description
     said = promote("--part", "wrist", "--version", add_version(store, "wrist", second))
     assert "against version 1 (judged again): paired difference" in said

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
+
+import pandas as pd
 
 from muralab.report import (
     Context,
@@ -27,3 +30,10 @@ def test_card_of_an_untested_model_says_so(entry: MakeEntry, context: Context) -
     card = model_card(entry(test=None, calibration=None), context)
     assert "No test figures: this model has not met the test set." in card
     assert "Uncalibrated, at 0.5" in card
+
+
+def test_card_states_the_errors_of_the_audit(entry: MakeEntry, context: Context) -> None:
+    found = pd.DataFrame({"kind": ["leaking picture"], "severity": ["error"], "findings": [5]})
+    card = model_card(entry(), replace(context, audit=("All were read.", found)), n_resamples=N_RESAMPLES)
+    assert "Audit: All were read." in card
+    assert "can make the figures below wrong: leaking picture (5)" in card

@@ -91,9 +91,16 @@ def test_registered_model_that_did_not_win_is_named(entry: MakeEntry, context: C
     entries = [entry("poor", skill=0.3), entry("good")]
     path = tmp_path / "r.html"
     write_report(path, context=context, entries=entries, champion="poor", n_resamples=N_RESAMPLES)
-    assert "The registered model is Poor; validation put Good first. Poor against Good: paired" in path.read_text(
-        "utf-8"
-    )
+    page = path.read_text("utf-8")
+    assert "The registered model is Poor, although validation put Good first" in page
+    assert page.count("Poor against Good: paired difference") == 1
+
+
+def test_errors_of_the_audit_stand_on_top(entry: MakeEntry, context: Context, tmp_path: Path) -> None:
+    found = pd.DataFrame({"kind": ["leaking picture", "blank"], "severity": ["error", "note"], "findings": [5, 1]})
+    page = write_report(tmp_path / "r.html", context=replace(context, audit=("Read.", found)), entries=[])
+    top = page.read_text(encoding="utf-8").split("</header>")[0]
+    assert "can make these figures wrong: leaking picture (5)." in top
 
 
 def test_same_input_same_bytes(entry: MakeEntry, context: Context, tmp_path: Path) -> None:

@@ -49,9 +49,9 @@ def test_a_path_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert resolve_weights("w.pth", NETWORK) == tmp_path / "w.pth"
 
 
-@pytest.mark.parametrize("name", ["absent.pth", "."])
-def test_a_missing_file_is_named_with_what_was_expected(tmp_path: Path, name: str) -> None:
-    words = r"there is no such file. Expected a state dict of timm's 'inception_v3' .*weights=auto .* weights=none"
+@pytest.mark.parametrize(("name", "what"), [("absent.pth", "there is no such file"), (".", "this is a folder")])
+def test_a_missing_file_is_named_with_what_was_expected(tmp_path: Path, name: str, what: str) -> None:
+    words = rf"{what}\. Expected a state dict of timm's 'inception_v3' .*weights=auto .* weights=none"
     with pytest.raises(WeightsError, match=words):
         resolve_weights(str(tmp_path / name), NETWORK)
 
@@ -126,7 +126,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, change: Any, words:
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
 def test_what_is_no_state_dict_is_named(tmp_path: Path, content: bytes, name: str) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(WeightsError, match=rf"{name} is not a state dict in safetensors or .pth form"):
+    with pytest.raises(WeightsError, match=rf"{name} is not a state dict of tensors in safetensors or .pth form"):
         read_state(tmp_path / name)
 
 

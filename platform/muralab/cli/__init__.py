@@ -6,9 +6,10 @@ traceback.
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
@@ -37,6 +38,7 @@ def _commands() -> None:
     """Without this, typer would take the only command for the program itself."""
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 _INTERRUPTED: list[int] = []
 """The signal that ended this process, if one did."""
 
@@ -49,6 +51,12 @@ def _interrupt(number: int, _: Any) -> None:
     raise KeyboardInterrupt
 
 
+def _refuse(text: str) -> NoReturn:
+    sys.stdout.flush()
+    print(f"\nmuralab: {text}", file=sys.stderr)
+    sys.exit(2)
+
+
 def main() -> None:
     """Run a command and exit with its code."""
     from muralab.errors import MuraLabError
@@ -58,8 +66,10 @@ def main() -> None:
     try:
         app()
     except MuraLabError as error:
-        sys.stdout.flush()
-        print(f"\nmuralab: {error}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(str(error))
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _refuse(f"The disk is full{f' at {error.filename}' if error.filename else ''}. Free some space, and go on.")
     except SystemExit as leaving:
         sys.exit(128 + _INTERRUPTED[0] if _INTERRUPTED else leaving.code)

@@ -11,7 +11,15 @@ if TYPE_CHECKING:
 
 
 def absolute(text: str, *words: str) -> str:
-    """A path made absolute, unless it is one of the words."""
+    """A path made absolute, unless it is one of the words.
+
+    Raises:
+        SettingsError: the text is empty, which would name the working directory.
+    """
+    from muralab.errors import SettingsError
+
+    if not text.strip():
+        raise SettingsError(f"A path is empty: expected {', '.join([*words, 'or a path'] if words else ['a path'])}.")
     return text if text in words else str(Path(text).expanduser().absolute())
 
 

@@ -55,7 +55,7 @@ def run_compare(request: Request, job: Job, *, seeds: int, dry_run: bool = False
     if len(sweep.settings.recipes) < 2:
         raise SettingsError("compare needs at least two recipes, such as recipes=inception,inception_add_gate.")
     for note in sweep.notes:
-        console.print(f"Note: {note}", style="yellow", highlight=False, markup=False)
+        console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     estimated = estimate(sweep.specs, sweep.dataset, sweep.settings.resources.max_concurrent)
     per_seed = sum(sum(estimated.epoch_s[spec.recipe]) for spec in sweep.specs)
     sweep.specs = [with_seed(spec, request.seed + k) for k in range(seeds) for spec in sweep.specs]

@@ -81,7 +81,8 @@ class Audit:
         """What was read and how much was found."""
         forms = ", ".join(f"{count:,} {form}" for form, count in self.forms.items())
         levels = Counter(self.findings["severity"])
-        found = ", ".join(f"{levels[level]} {level}s" for level in ("error", "warning", "note") if levels[level])
+        counted = [(levels[level], level) for level in ("error", "warning", "note") if levels[level]]
+        found = ", ".join(f"{count} {level}{'s' * (count > 1)}" for count, level in counted)
         return (
             f"{self.n_images:,} images of {self.n_studies:,} studies and {self.n_patients:,} patients were read and "
             f"hashed ({forms}). Found: {found or 'nothing to mention'}. Digest {self.digest}."

@@ -14,7 +14,7 @@ from muralab.data.cache import open_cache
 from muralab.data.demo import default_folder, write_demo
 from muralab.data.index import find_root, read_index
 from muralab.data.splits import Splits, split_index
-from muralab.errors import numbered
+from muralab.errors import DataError, numbered
 
 DEMO = "demo"
 VALIDATION_FRACTION = {True: 0.25, False: 0.15}
@@ -113,12 +113,15 @@ def open_dataset(
         notes.append(numbered(f"{len(lines)} images cannot be decoded and are left out:", lines))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        splits = split_index(
-            cache.readable(index),
-            protocol=protocol,
-            seed=seed,
-            validation_fraction=VALIDATION_FRACTION[synthetic],
-        )
+        try:
+            splits = split_index(
+                cache.readable(index),
+                protocol=protocol,
+                seed=seed,
+                validation_fraction=VALIDATION_FRACTION[synthetic],
+            )
+        except DataError as error:  # what cannot be decoded may be why a class is empty
+            raise DataError("\n".join([str(error), *notes])) from error
     notes += [str(warning.message) for warning in caught]
     audit = audit_images(
         with_roles(index, splits, unreadable), folder=cache_folder / "audit", progress=progress("auditing files")

@@ -70,6 +70,9 @@ def split_index(
         raise SettingsError(f"The held-out fraction must lie between 0 and 1, received {fraction}.")
     if seed < 0:
         raise SettingsError(f"The seed must be 0 or more, received {seed}.")
+    for name in ("train", "valid"):
+        if not (index["split"] == name).any():
+            raise DataError(f"There is no image in {name}/: a split needs both of MURA's folders, train and valid.")
     official = index[index["split"] == "valid"]
     pool = _without_patients_of(official, index[index["split"] == "train"])
     held_out = pool["patient"].isin(_draw_patients(pool, fraction, seed))

@@ -66,7 +66,7 @@ def confusion(labels: NDArray[np.int64], probabilities: Floats, threshold: float
 def plot_roc(scores: Sequence[Scores]) -> Figure:
     """Receiver operating curves on studies; a dot marks each model's own threshold."""
     figure, axes = style.new_axes("ROC, test studies", "false positive rate", "sensitivity", height_in=4.0)
-    axes.plot([0, 1], [0, 1], color=style.MUTED, lw=0.8, ls=":")
+    axes.plot([0, 1], [0, 1], color=style.MUTED, lw=1.0, ls=style.DOTS)
     drawn = [s for s in scores if not s.one_class]
     for s in drawn:
         true, false = counts_by_threshold(s.labels, s.probabilities)
@@ -102,7 +102,7 @@ def plot_precision_recall(scores: Sequence[Scores]) -> Figure:
             label=_label(s, s.average_precision), **style.curve(s.position, strong=s.strong),
         )  # fmt: skip
     if drawn:
-        axes.axhline(float(drawn[0].labels.mean()), color=style.MUTED, lw=0.8, ls=":")
+        axes.axhline(float(drawn[0].labels.mean()), color=style.MUTED, lw=1.0, ls=style.DOTS)
     style.finish(axes, bool(drawn), "lower left", square=True, reason=ONE_CLASS)
     return figure
 
@@ -159,7 +159,7 @@ def plot_intervals(
         f"{name}, test studies", f"{name}, 95 % interval", "", height_in=1.25 + 0.42 * len(titles)
     )
     if chance is not None:
-        axes.axvline(chance, color=style.MUTED, lw=0.9, ls=":")
+        axes.axvline(chance, color=style.MUTED, lw=1.0, ls=style.DOTS)
     for i, interval in enumerate(intervals):
         if np.isfinite(interval.estimate):
             axes.plot([interval.low, interval.high], [i, i], color=style.color(i), lw=2.2)

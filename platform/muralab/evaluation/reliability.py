@@ -24,7 +24,7 @@ def plot_reliability(labels: NDArray[np.int64], raw: Floats, calibrated: Floats,
     figure, axes = style.new_axes(
         "Reliability, test studies", "stated probability", "observed fraction abnormal", height_in=4.0
     )
-    axes.plot([0, 1], [0, 1], color=style.MUTED, lw=0.8, ls=":")
+    axes.plot([0, 1], [0, 1], color=style.MUTED, lw=1.0, ls=style.DOTS)
     if len(labels):
         stated, observed, _, _ = reliability_bins(labels, raw, n_bins)
         axes.plot(stated, observed, "o--", color=style.MUTED, mfc="white", lw=1.0, ms=5, label="before calibration")
@@ -64,7 +64,7 @@ def plot_decision_curve(scores: Sequence[Scores]) -> Figure:
     thresholds = np.linspace(0.01, 0.95, 95)
     prevalence = float(scores[0].labels.mean()) if scores and len(scores[0].labels) else 0.0
     treat_all = prevalence - (1 - prevalence) * thresholds / (1 - thresholds)
-    axes.plot(thresholds, treat_all, color=style.MUTED, lw=1.0, ls=":", label="call all abnormal")
+    axes.plot(thresholds, treat_all, color=style.MUTED, lw=1.2, ls=style.DOTS, label="call all abnormal")
     axes.axhline(0, color=style.INK, lw=0.8, label="call none abnormal")
     for s in scores:
         benefit = net_benefit(s.labels, s.probabilities, thresholds)
@@ -103,5 +103,5 @@ def plot_risk_coverage(s: Scores, *, uncertain: tuple[float, float] | None = Non
             )
     axes.set_xlim(0, 1.02)
     axes.set_ylim(bottom=0)
-    axes.legend(loc="upper left")
+    axes.legend(loc="upper right")
     return figure

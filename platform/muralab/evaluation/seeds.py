@@ -22,7 +22,7 @@ import pandas as pd
 from muralab.errors import SettingsError
 from muralab.evaluation.bca import draw_patients
 from muralab.evaluation.intervals import MIN_DEFINED, MIN_PATIENTS, Interval, Sample, check_same_images, resample
-from muralab.evaluation.metrics import check_metrics, undefined_reason
+from muralab.evaluation.metrics import METRICS, check_metrics, undefined_reason
 from muralab.evaluation.predict import Level, level_rows
 from muralab.evaluation.tally import Floats
 
@@ -139,7 +139,7 @@ def stretch(n_seeds: int, confidence: float = 0.95) -> float:
 
 def _interval(metric: str, sample: Sample, estimate: float, resampled: Floats, confidence: float) -> Interval:
     defined = resampled[~np.isnan(resampled)]
-    reason = undefined_reason(metric, sample.labels, sample.probabilities)
+    reason = undefined_reason(metric, sample.labels, sample.probabilities) or METRICS[metric].no_interval
     if reason is None and sample.n_patients < MIN_PATIENTS:
         reason = f"{sample.n_patients} patients are too few for an interval (at least {MIN_PATIENTS})"
     if reason is None and len(defined) < MIN_DEFINED * len(resampled):

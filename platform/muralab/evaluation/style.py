@@ -16,6 +16,7 @@ R = TypeVar("R")
 # After Okabe and Ito: told apart with any colour vision; line styles repeat the difference for print.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#AA3377", "#E69F00", "#56B4E9")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
+DOTS: Any = (0, (1.2, 2.4))
 MARKERS = ("o", "s", "^", "D", "v", "P")
 INK, MUTED, FAINT, PAPER = "#1d232b", "#66707c", "#dfe3e8", "#ffffff"
 WIDTH_IN, HEIGHT_IN = 4.7, 3.5
@@ -106,6 +107,20 @@ def line(position: int) -> Any:
 def marker(position: int) -> str:
     """The marker of the n-th model."""
     return MARKERS[position % len(MARKERS)]
+
+
+def rate_locator() -> Any:
+    """Few ticks on a logarithmic axis: 1, 2 and 5 times powers of ten, no more than fit side by side."""
+    from matplotlib.ticker import LogLocator
+
+    return LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=6)
+
+
+def no_locator() -> Any:
+    """No ticks."""
+    from matplotlib.ticker import NullLocator
+
+    return NullLocator()
 
 
 def say_empty(axes: Axes, reason: str) -> None:

@@ -36,8 +36,10 @@ class Tally:
             threshold: a probability at or above it is called abnormal.
 
         Raises:
-            DataError: lengths differ, or a label or probability is missing or out of range.
+            DataError: lengths differ, the threshold is missing, or a label or probability is missing or out of range.
         """
+        if np.isnan(threshold):
+            raise DataError("The threshold is missing (NaN): nothing can be called normal or abnormal.")
         y, p = checked_arrays(labels, probabilities)
         self.order: Ints = np.argsort(-p, kind="stable")
         self.labels = y[self.order].astype(np.float64)

@@ -205,7 +205,11 @@ def _guards(pair: _Pair, level: Level, metric: str, margins: Margins, sign: int)
     for part, n_studies in sorted(pair.parts().items()):
         if n_studies >= MIN_STUDIES:
             title = f"{METRICS[metric].title} on the {part} ({n_studies} studies)"
-            yield _guard(title, pair.difference(level, metric, part), margins.part, sign)
+            difference = pair.difference(level, metric, part)
+            if math.isnan(difference.estimate):  # of any model: the part's test studies are of one class
+                yield Check(passed=True, text=f"{title}: not compared ({difference.reason or 'undefined'}).")
+            else:
+                yield _guard(title, difference, margins.part, sign)
 
 
 def _guard(title: str, difference: Interval, margin: float, sign: int) -> Check:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from muralab.errors import MuraLabError, StoreError
 from muralab.evaluation.calibration import Calibration
-from muralab.registry.gate import Contender, Margins, Verdict, decide, refusal, signed
+from muralab.registry.gate import Check, Contender, Margins, Verdict, decide, refusal, signed
 from muralab.registry.rejudge import judge_registered
 from muralab.tracking import (
     Store,
@@ -93,7 +93,8 @@ def promote_version(
     champion = find_alias(store, name, CHAMPION)
     before = None if champion is None else str(champion.version)
     if before == str(candidate.version):
-        verdict, rejudged = Verdict(accepted=True), None
+        held = Check(passed=True, text="It is the champion already: nothing was compared.")
+        verdict, rejudged = Verdict(accepted=True, checks=(held,)), None
     else:
         verdict, rejudged = _decide(store, name, candidate, contender, champion, cache, margins or Margins())
     promotion = Promotion(
@@ -171,7 +172,8 @@ def _decide(
         return refusal(f"It was trained on synthetic pictures; the champion, {title}, on radiographs."), None
     try:
         held = read_contender(store, champion.run_id, title)
-        if fingerprint_test_set(held.test) == fingerprint_test_set(contender.test):
+        same_rows = fingerprint_test_set(held.test) == fingerprint_test_set(contender.test)
+        if same_rows and _same_bytes(store, candidate.run_id, champion.run_id):
             return decide(contender, held, objective=objective, margins=margins), None
     except MuraLabError:
         held = None  # its run is gone or holds no predictions: it is judged again
@@ -183,6 +185,12 @@ def _decide(
         return refusal(f"The champion, {title}, met another test set and could not be judged on this one: {why}"), None
     judged = Contender(title=f"{title} (judged again)", test=test, calibration=calibration)
     return decide(contender, judged, objective=objective, margins=margins), test
+
+
+def _same_bytes(store: Store, *run_ids: str) -> bool:
+    """Whether two runs met the same files under the same names, as far as their digests are known."""
+    found = [read_datasets(store, run_id).get("test") for run_id in run_ids]
+    return len({one.digest for one in found if one is not None}) <= 1
 
 
 def _write(client: Any, promotion: Promotion, margins: Margins) -> None:
@@ -202,6 +210,8 @@ def _write(client: Any, promotion: Promotion, margins: Margins) -> None:
         client.set_model_version_tag(name, version, key, value)
     client.set_registered_model_alias(name, promotion.alias, version)
     if verdict.accepted:
+        card = client.get_model_version(name, version).description or ""
+        client.update_registered_model(name, description=card)
         _drop_challenger(client, name, version)
 
 

@@ -7,6 +7,7 @@ import math
 from muralab.evaluation.metrics import METRICS
 from muralab.report.entries import Context, Entry
 from muralab.report.judge import Judged, judge
+from muralab.report.sections import audit_errors
 from muralab.report.sentences import headline, number, with_bounds
 
 DISCLAIMER = (
@@ -22,7 +23,7 @@ LIMITS = (
     "It knows the parts and the source named above; on other parts, devices, ages or populations it is unmeasured.",
     "Labels of this kind are noisy (in MURA about 60 % sensitivity for degenerative joint disease: Oakden-Rayner).",
     "The intervals cover the draw of test patients, not the draw of training data, of seeds or of hospitals.",
-    "The threshold and the temperatures were fitted on validation studies and hold at the level they were fitted on.",
+    "Threshold and temperatures come from the validation set, and each holds only at the level it was fitted on.",
 )
 
 
@@ -66,11 +67,14 @@ def _data(context: Context) -> str:
         f"`{plain(context.protocol)}`, patients disjoint between sets, seed {context.seed}, split fingerprint "
         f"`{plain(context.fingerprint)}`.{left_out}",
         "",
-        "| " + " | ".join(plain(name) for name in context.split_counts.columns) + " |",
-        "|" + "---|" * len(context.split_counts.columns),
+        "| " + " | ".join(plain(name) for name in context.counted.columns) + " |",
+        "|" + "---|" * len(context.counted.columns),
     ]
     rows = context.split_counts.itertuples(index=False)
-    return "\n".join([*lines, *("| " + " | ".join(plain(value) for value in row) + " |" for row in rows)])
+    found = [] if context.audit is None else ["", "Audit: " + plain(context.audit[0])]
+    if audit_errors(context):
+        found.append(f"**Errors that can make the figures below wrong: {plain(audit_errors(context))}.**")
+    return "\n".join([*lines, *("| " + " | ".join(plain(value) for value in row) + " |" for row in rows), *found])
 
 
 def _figures(judged: Judged) -> str:
@@ -93,12 +97,15 @@ def _operating_point(entry: Entry) -> str:
     c = entry.calibration
     text = (
         f"Threshold {number(c.threshold)} on the calibrated study probability (rule {plain(c.rule)}); temperatures: "
-        f"images {number(c.image_temperature)}, studies {number(c.study_temperature)}. Fitted on validation studies."
+        f"images {number(c.image_temperature)}, studies {number(c.study_temperature)}. Fitted on the validation set: "
+        "the first temperature on images, all else on studies."
     )
     if c.reason:
         text += f" Nothing could be fitted: {plain(c.reason)}."
     if c.uncertain_low is not None and c.uncertain_high is not None:
         text += f" Between {number(c.uncertain_low)} and {number(c.uncertain_high)} the model is called uncertain."
+    else:
+        text += " No band of probabilities is called uncertain."
     return text
 
 

@@ -12,9 +12,11 @@ import numpy as np
 from muralab.evaluation import figures, reliability
 from muralab.evaluation.figures import Scores
 from muralab.evaluation.intervals import Interval
+from muralab.evaluation.operating import MAX_ABSTAINED, MIN_STUDIES, RISK_TARGET
 from muralab.report.curves import plot_learning_curves, plot_strength_response, searched_keys, shared_limits
 from muralab.report.entries import Trial
 from muralab.report.judge import Judged
+from muralab.report.sentences import number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -112,6 +114,21 @@ def _ranking_charts(scores: Sequence[Scores]) -> list[Chart]:
     ]
 
 
+def _risk_caption(winner: Judged, band: tuple[float, float] | None) -> str:
+    gained = "What is gained by leaving the studies nearest to the threshold to a person."
+    if band is None:
+        return (
+            f"{gained} No uncertain band was fitted: the validation set has under {MIN_STUDIES} studies, or no band of "
+            f"at most {MAX_ABSTAINED:.0%} of them lowers its error rate by {1 - RISK_TARGET:.0%}."
+        )
+    assert winner.studies is not None
+    inside = winner.studies["calibrated"].between(*band).mean()
+    return (
+        f"{gained} The uncertain band, {number(band[0])} to {number(band[1])}, was fitted on validation studies and "
+        f"holds {inside:.0%} of the test studies."
+    )
+
+
 def _operating_charts(winner: Judged, own: Scores) -> list[Chart]:
     assert winner.studies is not None
     raw = winner.studies["probability"].to_numpy(dtype=np.float64)
@@ -138,6 +155,6 @@ def _operating_charts(winner: Judged, own: Scores) -> list[Chart]:
         Chart(
             figure=reliability.plot_risk_coverage(own, uncertain=band),
             alt="risk over coverage",
-            caption="What is gained by leaving the studies nearest to the threshold to a person.",
+            caption=_risk_caption(winner, band),
         ),
     ]

@@ -113,7 +113,7 @@ def searched_keys(trials: Sequence[Trial]) -> list[str]:
 @style.styled
 def plot_strength_response(trials: Sequence[Trial], key: str, *, objective: str) -> Figure:
     """The objective over one searched value, a mark a trial, a colour a recipe; hollow marks were stopped early."""
-    figure, axes = style.new_axes(key, "", objective_words(objective), height_in=3.1)
+    figure, axes = style.new_axes(key, "", objective_words(objective), height_in=3.5)
     chosen = [t for t in trials if key in t.values and not math.isnan(t.objective)]
     recipes = list(dict.fromkeys(t.recipe for t in trials))
     for position, recipe in enumerate(recipes):
@@ -132,7 +132,10 @@ def plot_strength_response(trials: Sequence[Trial], key: str, *, objective: str)
     numbers = [float(t.values[key]) for t in chosen if isinstance(t.values[key], (int, float))]
     if len(numbers) == len(chosen) and min(numbers) > 0 and _is_rate(key):
         axes.set_xscale("log")
-    axes.legend(loc="best")
+        axes.xaxis.set_major_locator(style.rate_locator())
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_locator(style.no_locator())
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)  # never over a mark
     axes.margins(0.08)
     return figure
 

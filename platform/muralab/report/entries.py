@@ -116,6 +116,11 @@ class Context:
     audit: tuple[str, pd.DataFrame] | None = None
     """A paragraph and a table of findings."""
 
+    @property
+    def counted(self) -> pd.DataFrame:
+        """`split_counts` under words that say what is counted."""
+        return self.split_counts.rename(columns={"abnormal": "abnormal images"})
+
 
 def winner_of(entries: Sequence[Entry]) -> Entry | None:
     """The entry that validation chose; None without entries. Where no score is known, the first."""

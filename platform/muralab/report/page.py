@@ -16,15 +16,13 @@ from muralab.report import sections
 from muralab.report.charts import Chart, model_charts, search_charts
 from muralab.report.entries import Context, Entry, Trial, winner_of
 from muralab.report.judge import N_RESAMPLES, Judged, judge
-from muralab.report.sentences import bounds, difference_sentence, difference_sentences, headline, number
+from muralab.report.sentences import bounds, difference_sentences, headline, number
 from muralab.report.tables import Table, frame_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PREVIEW_WIDTH_PX = 960
-# Judgements of subgroups are many and small: fewer resamples keep the page quick.
-SUBGROUP_RESAMPLES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +67,15 @@ def write_report(
         "hero": _hero(winner),
         "headline": headline(winner) if winner else "No model was evaluated.",
         "differences": difference_sentences(entries, n_resamples=n_resamples, seed=context.seed),
-        "champion": champion_sentence(entries, champion, n_resamples=n_resamples, seed=context.seed),
+        "champion": champion_sentence(entries, champion),
         "charts": {name: _pictures(charts) for name, charts in model_charts(judged, winner).items()},
         "search_charts": _pictures(search_charts(trials, context.objective)),
         "previews": [preview(name, grid) for name, grid in (previews or {}).items()],
         "gallery": [preview(caption, picture) for caption, picture in (gallery or {}).items()],
-        "tables": _tables(context, judged, winner, trials),
+        "tables": _tables(context, judged, winner, trials, n_resamples),
         "all_wrong": sections.all_wrong(judged),
         "audit_text": context.audit[0] if context.audit else "",
+        "audit_errors": sections.audit_errors(context),
         "unreadable": None if context.unreadable is None else list(context.unreadable.items()),
     }
     path = Path(path)
@@ -96,8 +95,8 @@ def render(values: Mapping[str, Any]) -> str:
     return environment.get_template("template.html.j2").render(values)
 
 
-def champion_sentence(entries: Sequence[Entry], champion: str | None, *, n_resamples: int, seed: int) -> str:
-    """Which model is registered and, where another did better on validation, that it did, with the interval."""
+def champion_sentence(entries: Sequence[Entry], champion: str | None) -> str:
+    """Which model is registered and, where another did better on validation, that it did."""
     if champion == "":
         return ""
     registered = next((entry for entry in entries if champion in (entry.name, entry.run_id)), None)
@@ -106,8 +105,10 @@ def champion_sentence(entries: Sequence[Entry], champion: str | None, *, n_resam
     winner = winner_of(entries)
     if winner is None or registered is winner:
         return f"The registered model is {registered.title}, which validation chose."
-    compared = difference_sentence(registered, winner, n_resamples=n_resamples, seed=seed)
-    return f"The registered model is {registered.title}; validation put {winner.title} first. {compared}"
+    return (
+        f"The registered model is {registered.title}, although validation put {winner.title} first: their paired "
+        "difference stands above."
+    )
 
 
 def figure_uri(figure: Figure) -> str:
@@ -149,11 +150,11 @@ def _hero(winner: Judged | None) -> list[dict[str, str]]:
 
 
 def _tables(
-    context: Context, judged: Sequence[Judged], winner: Judged | None, trials: Sequence[Trial]
+    context: Context, judged: Sequence[Judged], winner: Judged | None, trials: Sequence[Trial], n_resamples: int
 ) -> dict[str, Table | None]:
     subgroups = None
     if winner and winner.studies is not None:
-        subgroups = sections.subgroup_table(winner, n_resamples=SUBGROUP_RESAMPLES, seed=context.seed)
+        subgroups = sections.subgroup_table(winner, n_resamples=n_resamples, seed=context.seed)
     return {
         "study": sections.study_table([one.entry for one in judged], context) if judged else None,
         "operating": sections.operating_table(judged) if judged else None,
@@ -161,7 +162,7 @@ def _tables(
         "agreement": sections.agreement_table(judged),
         "errors": sections.error_table(winner) if winner else None,
         "trials": sections.trials_table(trials) if trials else None,
-        "splits": frame_table(context.split_counts),
+        "splits": frame_table(context.counted),
         "audit": frame_table(context.audit[1]) if context.audit and len(context.audit[1]) else None,
         "references": sections.reference_table(context.part),
     }

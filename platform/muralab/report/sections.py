@@ -181,6 +181,15 @@ def _short(value: float | str) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+def audit_errors(context: Context) -> str:
+    """What the audit calls an error, such as `5 of leaking picture`; empty where it found none or did not run."""
+    found = pd.DataFrame() if context.audit is None else context.audit[1]
+    if not {"kind", "severity", "findings"} <= set(found.columns):
+        return ""
+    errors = found[found["severity"] == "error"]
+    return ", ".join(f"{kind} ({count})" for kind, count in zip(errors["kind"], errors["findings"]))
+
+
 def reference_table(part: str) -> Table:
     """Published numbers, each with level, set and source."""
     rows = [[r.what, r.value, r.level, r.set_name, r.source] for r in references_for(part)]

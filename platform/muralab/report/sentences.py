@@ -42,7 +42,7 @@ def with_bounds(interval: Interval, *, signed: bool = False) -> str:
 def headline(judged: Judged) -> str:
     """One sentence: the model, its test figures with intervals, and on how many studies of how many patients."""
     if judged.reason is not None or not judged.intervals:
-        return f"{judged.entry.title} has no test figures: {judged.reason or 'nothing was judged'}."
+        return f"{judged.entry.title} has no test figures: {(judged.reason or 'nothing was judged').rstrip('.')}."
     auroc, kappa = (judged.intervals[name] for name in ("auroc", "kappa"))
     return (
         f"{judged.entry.title} reaches a study-level test AUROC of {with_bounds(auroc)} and a kappa of "

@@ -12,6 +12,8 @@ from muralab.evaluation.intervals import Interval
 from muralab.report.sentences import bounds, number
 
 DASH = "–"
+LONG = 24
+"""Words of more characters than this may be broken over lines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,4 +99,4 @@ def _plain(table: Table, value: object) -> Cell:
         return table.value(value, "no value was recorded") if not value.is_integer() else table.text(f"{value:,.0f}")
     if isinstance(value, int):
         return table.text(f"{value:,}")
-    return table.text(value)
+    return table.text(value, "wrap" if len(str(value)) > LONG else "")

@@ -19,6 +19,7 @@ from muralab.evaluation.predict import predict_images
 from muralab.experiment import set_threads
 from muralab.recipe import Recipe, load_recipe, override, resolved_values
 from muralab.sweep.closing import DISCLAIMER, ui_command
+from muralab.sweep.logbook import log_audit
 from muralab.sweep.prepare import Job
 from muralab.sweep.settings import count_cpus, count_gpus
 from muralab.sweep.verdict import WITH_INTERVALS, test_metrics
@@ -31,6 +32,7 @@ from muralab.tracking import (
     download_artifact,
     open_store,
     read_run,
+    shown,
 )
 from muralab.training.checkpoint import read_tensors
 from muralab.training.network import Network
@@ -71,6 +73,8 @@ def run_evaluation(
         cache_folder=job.cache,
         progress=build_progress(console),
     )
+    for note in dataset.notes:
+        console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     predictions = _predict(network, recipe, dataset, which, job)
     intervals = bootstrap(
         predictions,
@@ -86,6 +90,9 @@ def run_evaluation(
         "muralab.evaluates": record.run_id,
         "muralab.set": which,
         "muralab.split_fingerprint": dataset.splits.fingerprint,
+        "muralab.protocol": protocol,
+        "muralab.seed": str(seed),
+        "muralab.weights": record.tags.get("muralab.weights", ""),
         "mlflow.runName": f"evaluate-{record.name}",
     }
     with RunWriter(store) as writer:
@@ -94,6 +101,7 @@ def run_evaluation(
         else:
             experiment = job.experiment or f"mura-{part}"
             run = writer.start_run(experiment=experiment, kind="evaluate", name=f"evaluate-{record.name}", tags=tags)
+        _log_set(writer, run, dataset, which, predictions)
         writer.log_predictions(run, "test", predictions)
         writer.log_text(run, json.dumps(calibration.to_dict(), indent=1), "calibration.json")
         writer.log_epoch(run, 0, test_metrics(predictions, calibration, intervals))
@@ -107,6 +115,24 @@ def run_evaluation(
         markup=False,
     )
     console.print(f"Run {run}:\n  {ui_command(store.uri)}\n{DISCLAIMER}", highlight=False, soft_wrap=True)
+
+
+def _log_set(writer: RunWriter, run: Any, dataset: Dataset, which: str, predictions: pd.DataFrame) -> None:
+    """The set that was judged, as the run's test input, and the audit of the whole."""
+    writer.log_dataset(
+        run,
+        name=f"{'synthetic-' if dataset.synthetic else ''}mura-{dataset.part}-{which}",
+        digest=dataset.audit.digest if which == "all" else dataset.digest(which),
+        source=str(dataset.root),
+        context="test",
+        profile={
+            "images": len(predictions),
+            "studies": predictions["study"].nunique(),
+            "patients": predictions["patient"].nunique(),
+            "abnormal": int(predictions["label"].sum()),
+        },
+    )
+    log_audit(writer, run, dataset)
 
 
 def source_run(store: Store, model: str) -> str:
@@ -125,8 +151,8 @@ def source_run(store: Store, model: str) -> str:
     except Exception as error:
         known = ", ".join(sorted(m.name for m in store.client.search_registered_models())) or "none"
         raise StoreError(
-            f"There is no registered model '{model}' in {store.uri} ({type(error).__name__}). Registered: {known}; "
-            "write models:/<name>@champion or models:/<name>/<version>."
+            f"There is no registered model '{model}' in {shown(store.uri)} ({type(error).__name__}). "
+            f"Registered: {known}; write models:/<name>@champion or models:/<name>/<version>."
         ) from error
 
 

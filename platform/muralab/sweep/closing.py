@@ -25,7 +25,7 @@ from muralab.sweep.verdict import (
     build_trials,
     judge_trial,
 )
-from muralab.tracking import process_tags, read_children
+from muralab.tracking import process_tags, read_children, shown
 from muralab.trial import recipes_of
 
 if TYPE_CHECKING:
@@ -165,16 +165,19 @@ def _program(name: str) -> str:
 def ui_command(uri: str) -> str:
     """How to browse the store."""
     if uri.startswith("http"):
-        return f"open {uri}"
-    return f"{_program('mlflow')} ui --backend-store-uri {uri} --host 127.0.0.1 --port 5000"
+        return f"open {shown(uri)}"
+    given = uri if shown(uri) == uri else '"$MLFLOW_TRACKING_URI"'  # a password stays where it is
+    return f"{_program('mlflow')} ui --backend-store-uri {given} --host 127.0.0.1 --port 5000"
 
 
 def next_commands(sweep: Sweep, model: RegisteredModel) -> list[str]:
     """Serve it, and ask it."""
+    uri = sweep.store.uri  # one with a password is in the environment already
+    store = f"MLFLOW_TRACKING_URI={uri} " if shown(uri) == uri else ""
     picture = sweep.dataset.tables["test"]["path"].iloc[0]
     return [
         "Serve it:",
-        f'  PATH="{Path(sys.executable).parent}:$PATH" MLFLOW_TRACKING_URI={sweep.store.uri} mlflow models serve '
+        f'  PATH="{Path(sys.executable).parent}:$PATH" {store}mlflow models serve '
         f"-m {model.uri} "
         "--env-manager local --host 127.0.0.1 --port 5001",
         "Ask it:",

@@ -57,9 +57,22 @@ def select_runs(store: Store, ids: Sequence[str]) -> list[RunRecord]:
             + "\nGive runs that met the test set: the best trial of each recipe of a sweep, a train or an evaluate run."
         )
     records = list(found.values())
+    _check_tested(records)
     _check_alike("parts", {one.run_id: one.part for one in records})
     _check_alike("test sets", {one.run_id: fingerprint_test_set(one.predictions["test"]) for one in records})
+    digests = {one.run_id: read_datasets(store, one.run_id).get("test") for one in records}
+    _check_alike("test pictures", {run_id: data.digest for run_id, data in digests.items() if data is not None})
     return records
+
+
+def _check_tested(records: Sequence[RunRecord]) -> None:
+    """Refuse what `evaluate` judged on sets that a model had learnt from: a report would call these figures test."""
+    learnt = {one.run_id: one.tags.get("muralab.set", "test") for one in records}
+    lines = [f"{run_id}: {name}" for run_id, name in learnt.items() if name in ("train", "validation")]
+    if lines:
+        raise SettingsError(
+            numbered("A report is of test studies, and these runs were judged on others (evaluate with set=):", lines)
+        )
 
 
 def _check_alike(what: str, values: Mapping[str, str]) -> None:

@@ -91,6 +91,10 @@ class Logbook:
     failures: dict[str, str] = field(default_factory=dict)
     best: dict[str, tuple[float, str]] = field(default_factory=dict)
     """Recipe -> (objective, trial) of the best trial that has ended."""
+    resume: str = ""
+    """The command that goes on with the sweep, where one does."""
+    said: bool = False
+    """Whether that command was shown."""
     keep_all: bool = False
     """Whether every trial keeps its weights, and not the best of each recipe alone."""
     deadline: float | None = None
@@ -113,7 +117,8 @@ class Logbook:
             return
         self.history[name].append(epoch["metrics"])
         self.writer.log_epoch(self.runs[name], epoch["global_epoch"], epoch["metrics"])
-        self.board.epoch(name, epoch["global_epoch"], epoch["phase"], epoch["objective"])
+        seconds = epoch["metrics"]["epoch_seconds"]
+        self.board.epoch(name, epoch["global_epoch"], epoch["phase"], epoch["objective"], seconds)
 
     def trial_ended(self, name: str, how: str, reason: str) -> None:
         """Log how a trial ended and what it reached; keep only the weights that may still be needed."""
@@ -162,3 +167,12 @@ class Logbook:
     def tick(self) -> None:
         """Redraw."""
         self.board.tick()
+
+    def interrupted(self) -> None:
+        """Say how to go on, and close the runs, before anything else is taken down: that may go wrong."""
+        if self.resume and not self.said:
+            self.said = True
+            self.board.console.print(
+                f"\nInterrupted. Go on with it by:\n  {self.resume}", highlight=False, markup=False, soft_wrap=True
+            )
+        self.writer.end_open_runs("KILLED")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from muralab.terminal import clock
 from muralab.trial import TrialSpec, recipes_of
 
 PLAN_NAME = "plan.json"
+RUN_ID = re.compile(r"[\w-]+")
 HEAD_EPOCH_S = 0.2
 """An epoch of a head on cached features."""
 START_S = 15.0
@@ -177,11 +179,17 @@ def read_plan(folders: Folders, run_id: str) -> tuple[Request, list[TrialSpec], 
     Raises:
         StoreError: the sweep has ended, or ran on another machine.
     """
-    if not folders.plan.is_file():
+    if not RUN_ID.fullmatch(run_id) or not folders.plan.is_file():
         raise StoreError(
             f"resume={run_id}: nothing of this sweep is left at {folders.sweep}. A sweep can be resumed on the machine "
             "where it was interrupted, until it has ended; the run id is the one that the interrupted sweep printed."
         )
-    plan = json.loads(folders.plan.read_text(encoding="utf-8"))
-    request, specs = Request(**plan.pop("request")), [TrialSpec(**spec) for spec in plan.pop("specs")]
+    try:
+        plan = json.loads(folders.plan.read_text(encoding="utf-8"))
+        request, specs = Request(**plan.pop("request")), [TrialSpec(**spec) for spec in plan.pop("specs")]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"resume={run_id}: the plan {folders.plan} is damaged, or another version wrote it ({error}). "
+            "Start a new sweep."
+        ) from error
     return request, specs, plan

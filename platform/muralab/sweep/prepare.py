@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from muralab.data.dataset import Dataset, check_data, open_dataset
-from muralab.errors import DataError, WeightsError
+from muralab.errors import DataError, SettingsError, WeightsError
 from muralab.preflight import check_trial
 from muralab.sweep.plan import Folders, draw_specs, read_plan
 from muralab.sweep.settings import Request, Settings, check_request
 from muralab.terminal import build_progress
-from muralab.tracking import Store
+from muralab.tracking import RunRecord, Store, is_alive, read_run
 from muralab.training.weights import file_digest, resolve_weights
 from muralab.trial import TrialSpec
 
@@ -120,16 +120,23 @@ def find_weights(settings: Settings) -> tuple[dict[str, str], str, list[str]]:
     return files, words or "random (as asked)", []
 
 
-def take_up_sweep(run_id: str, job: Job, store: Store, console: Any) -> Sweep:
-    """An interrupted sweep as it was.
+def take_up_sweep(run_id: str, job: Job, store: Store, console: Any, *, kind: str = "tune") -> Sweep:
+    """An interrupted sweep as it was; `kind` is the command's.
 
     Raises:
         StoreError: nothing of it is left on this machine.
+        SettingsError: it still runs, or another command began it.
+        WeightsError: its file of weights has gone.
         DataError: its data have changed.
     """
     folders = Folders(cache=job.cache, sweep=job.cache / "sweeps" / run_id)
     request, specs, facts = read_plan(folders, run_id)
+    _check_run(read_run(store, run_id, predictions=False), kind)
     settings = check_request(request)
+    for spec in {spec.recipe: spec for spec in specs}.values():
+        if spec.weights:
+            resolve_weights(spec.weights, settings.recipes[spec.recipe].pretrained)
+        check_trial(spec)
     dataset = open_dataset(
         request.data,
         request.part,
@@ -156,3 +163,13 @@ def take_up_sweep(run_id: str, job: Job, store: Store, console: Any) -> Sweep:
         notes=facts["notes"],
         resumed=run_id,
     )
+
+
+def _check_run(run: RunRecord, kind: str) -> None:
+    if run.kind != kind:
+        raise SettingsError(f"resume={run.run_id}: `{run.kind or 'another program'}` began this run, not `{kind}`.")
+    if run.status == "RUNNING" and is_alive(run.tags):
+        raise SettingsError(
+            f"resume={run.run_id}: this run still goes on, in process {run.tags['muralab.pid']} of this machine. "
+            "Wait for it, or interrupt it first."
+        )

@@ -41,7 +41,7 @@ def run_sweep(request: Request, job: Job, *, resume: str | None = None, dry_run:
         console.print(f"Closed {len(closed)} runs whose process had died.")
     sweep = take_up_sweep(resume, job, store, console) if resume else prepare(request, job, store, console)
     for note in sweep.notes:
-        console.print(f"Note: {note}", style="yellow", highlight=False, markup=False)
+        console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     estimated = estimate(sweep.specs, sweep.dataset, sweep.settings.resources.max_concurrent)
     sweep.specs = in_order(sweep.specs, estimated)
     console.print(plan_table(sweep.settings, estimated))
@@ -71,6 +71,7 @@ def _run(sweep: Sweep, job: Job, rows: dict[str, Row]) -> None:
             dataset=sweep.dataset,
             parent=parent,
             facts=sweep.facts,
+            resume=resume_line(parent, sweep.settings.request.part),
         )
         try:
             past = _take_up(sweep, book) if sweep.resumed else {}
@@ -78,10 +79,7 @@ def _run(sweep: Sweep, job: Job, rows: dict[str, Row]) -> None:
             writer.flush()
             conclude(sweep, book)
         except KeyboardInterrupt:
-            sweep.console.print(
-                f"\nInterrupted. Go on with it by:\n  {resume_line(parent, sweep.settings.request.part)}",
-                highlight=False,
-            )
+            book.interrupted()
             raise
         writer.finish(parent)
     shutil.rmtree(sweep.folders.sweep, ignore_errors=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from muralab.errors import SettingsError
 from muralab.experiment import predictions_path, run_trial
 from muralab.report import results_table, write_report
 from muralab.sweep.closing import DISCLAIMER, ui_command
@@ -43,17 +44,19 @@ def run_training(request: Request, job: Job, *, resume: str | None = None) -> st
     console = build_console()
     store = open_store(job.tracking_uri)
     close_dead_runs(store)
-    one = replace(request, trials="1", cpus_per_trial=_all_cpus(request))
-    sweep = take_up_sweep(resume, job, store, console) if resume else prepare(one, job, store, console)
+    if resume:
+        sweep = take_up_sweep(resume, job, store, console, kind="train")
+    else:
+        sweep = prepare(_one_trial(request), job, store, console)
     for note in sweep.notes:
-        console.print(f"Note: {note}", style="yellow", highlight=False, markup=False)
+        console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     with RunWriter(store) as writer:
         run, spec = _open_run(sweep, job, writer)
         try:
             _train(sweep, spec, writer, run)
         except KeyboardInterrupt:
             line = f"mlflow run . -e train --env-manager local -P resume={run}"
-            console.print(f"\nInterrupted. Go on with it by:\n  {line}", highlight=False)
+            console.print(f"\nInterrupted. Go on with it by:\n  {line}", highlight=False, markup=False, soft_wrap=True)
             raise
         judged = judge_trial(spec, run, writer)
         writer.flush()
@@ -62,13 +65,28 @@ def run_training(request: Request, job: Job, *, resume: str | None = None) -> st
         writer.finish(run)
     shutil.rmtree(sweep.folders.sweep, ignore_errors=True)
     figures = ", ".join(f"{name} {interval}" for name, interval in judged.intervals.items())
-    console.print(f"{spec.recipe}, test set of {sweep.dataset.part}, study level: {figures}", highlight=False)
+    console.print(
+        f"{spec.recipe}, test set of {sweep.dataset.part}, study level: {figures}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
     console.print(f"Run {run}:\n  {ui_command(store.uri)}\n{DISCLAIMER}", highlight=False, soft_wrap=True)
     return run
 
 
-def _all_cpus(request: Request) -> str:
-    return str(count_cpus()) if request.cpus_per_trial == "auto" else request.cpus_per_trial
+def _one_trial(request: Request) -> Request:
+    """The request of one trial with all cores.
+
+    Raises:
+        SettingsError: it names several recipes.
+    """
+    if request.recipes.strip() == "all" or "," in request.recipes:
+        raise SettingsError(
+            f"recipe={request.recipes}: a training takes one recipe. Give one name, or search several with `tune`."
+        )
+    cpus = str(count_cpus()) if request.cpus_per_trial == "auto" else request.cpus_per_trial
+    return replace(request, trials="1", cpus_per_trial=cpus)
 
 
 def _open_run(sweep: Sweep, job: Job, writer: RunWriter) -> tuple[str, TrialSpec]:

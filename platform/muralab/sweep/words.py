@@ -11,6 +11,7 @@ from muralab.recipe import Value
 LARGEST_COUNT = 99_999
 EPOCHS_FORM = re.compile(r"(\d+)\+(\d+)")
 TIME_FORM = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
+LONGEST_S = 366 * 86_400.0
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -61,9 +62,13 @@ def read_time(text: str) -> float | None:
     if text in ("none", ""):
         return None
     match = TIME_FORM.fullmatch(text.strip())
-    if not match or float(match[1]) <= 0:
-        raise SettingsError(f"time_budget={text}: expected seconds, minutes or hours such as 900, 30m or 2h, or none.")
-    return float(match[1]) * SECONDS[match[2]]
+    seconds = float(match[1]) * SECONDS[match[2]] if match else 0.0
+    if not 1 <= seconds <= LONGEST_S:
+        raise SettingsError(
+            f"time_budget={text}: expected seconds, minutes or hours such as 900, 30m or 2h, from a second to a year; "
+            "or none."
+        )
+    return seconds
 
 
 def check_word(key: str, word: str, known: tuple[str, ...]) -> None:

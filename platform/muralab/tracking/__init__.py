@@ -6,8 +6,9 @@ thread of its own so that training never waits for the store. Reading gives `Run
 
 from __future__ import annotations
 
+from muralab.tracking.address import absolute_uri, shown
 from muralab.tracking.artifacts import LoggedData, download_artifact, fingerprint_test_set, read_datasets
-from muralab.tracking.process import process_tags
+from muralab.tracking.process import is_alive, process_tags
 from muralab.tracking.records import (
     RunRecord,
     count_looks,
@@ -23,7 +24,7 @@ from muralab.tracking.runs import (
     experiment_of,
     start_run,
 )
-from muralab.tracking.store import Store, absolute_uri, open_store
+from muralab.tracking.store import Store, open_store
 from muralab.tracking.writer import RunWriter
 
 __all__ = [
@@ -40,11 +41,13 @@ __all__ = [
     "experiment_of",
     "find_runs",
     "fingerprint_test_set",
+    "is_alive",
     "open_store",
     "process_tags",
     "read_children",
     "read_datasets",
     "read_run",
+    "shown",
     "start_run",
     "trial_run",
 ]

@@ -13,6 +13,7 @@ import pandas as pd
 
 from muralab.data.splits import fingerprint
 from muralab.errors import StoreError
+from muralab.tracking.address import shown
 from muralab.tracking.store import Store, store_error
 
 SETS = ("validation", "test")
@@ -33,7 +34,9 @@ class StoredPredictions(Mapping[str, pd.DataFrame]):
     def __getitem__(self, name: str) -> pd.DataFrame:
         if name not in self:
             held = ", ".join(self) or "none"
-            raise StoreError(f"The run {self._run_id} of {self._store.uri} holds no predictions of '{name}': {held}.")
+            raise StoreError(
+                f"The run {self._run_id} of {shown(self._store.uri)} holds no predictions of '{name}': {held}."
+            )
         if name not in self._tables:
             self._tables[name] = _read_predictions(self._store, self._run_id, name)
         return self._tables[name]

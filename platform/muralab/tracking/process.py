@@ -81,6 +81,13 @@ def _started_by_ps(pid: int) -> str | None:
     return " ".join(done.stdout.split()) or None
 
 
+def is_alive(tags: Mapping[str, str]) -> bool:
+    """Whether the process that wrote these tags runs on this host, beyond doubt."""
+    pid, started = tags.get("muralab.pid", ""), tags.get("muralab.process_started", "unknown")
+    here = tags.get("muralab.host") == socket.gethostname() and pid.isdigit() and started != "unknown"
+    return here and process_started(int(pid)) == started
+
+
 def is_gone(tags: Mapping[str, str]) -> bool:
     """Whether the process that wrote these tags on this host has ended; False where that cannot be known."""
     pid, started = tags.get("muralab.pid", ""), tags.get("muralab.process_started", "unknown")

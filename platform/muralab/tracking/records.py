@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from muralab.errors import StoreError
+from muralab.tracking.address import shown
 from muralab.tracking.artifacts import TEST_TAG, StoredPredictions
 from muralab.tracking.runs import experiment_of, search_runs
 from muralab.tracking.store import Store, store_error
@@ -133,15 +134,17 @@ def _experiment_by_name(store: Store, name: str) -> str:
     except Exception as error:
         raise store_error(store, f"find the experiment '{name}'", error) from error
     if found is None:
-        raise StoreError(f"The tracking store {store.uri} has no experiment '{name}'. See `mlflow experiments search`.")
+        raise StoreError(
+            f"The tracking store {shown(store.uri)} has no experiment '{name}'. See `mlflow experiments search`."
+        )
     return str(found.experiment_id)
 
 
 def _unknown_run(store: Store, run_id: str, error: BaseException) -> StoreError:
     if "not found" in str(error) or "Invalid run id" in str(error):
         return StoreError(
-            f"The tracking store {store.uri} has no run '{run_id}'. Take the id from the run's page in the UI, and "
-            "check that MLFLOW_TRACKING_URI names the store that it was written to."
+            f"The tracking store {shown(store.uri)} has no run '{run_id}'. Take the id from the run's page in the UI, "
+            "and check that MLFLOW_TRACKING_URI names the store that it was written to."
         )
     return error if isinstance(error, StoreError) else store_error(store, f"read the run {run_id}", error)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from muralab.errors import StoreError
+from muralab.tracking.address import shown
 from muralab.tracking.process import commit_tag, is_gone, process_tags
 from muralab.tracking.store import Store, shorten, store_error
 
@@ -88,7 +89,7 @@ def experiment_id_of(store: Store, name: str | None) -> str:
         raise store_error(store, f"find or create the experiment '{name}'", error) from error
     if found.lifecycle_stage != "active":
         raise StoreError(
-            f"The experiment '{name}' of {store.uri} is deleted. Restore it (`mlflow experiments restore "
+            f"The experiment '{name}' of {shown(store.uri)} is deleted. Restore it (`mlflow experiments restore "
             f"--experiment-id {found.experiment_id}`) or give another name."
         )
     return str(found.experiment_id)

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from muralab.errors import StoreError
+from muralab.tracking.address import absolute_uri, shown, sqlite_path
 
 # MLflow's own patience with a server is minutes a call; the writer has its own, and a command must answer in seconds.
 MLFLOW_DEFAULTS = {
@@ -48,7 +49,7 @@ class Store:
     @property
     def sqlite_path(self) -> Path | None:
         """The database's file, or None where the store is not a sqlite file."""
-        return _sqlite_path(self.uri)
+        return sqlite_path(self.uri)
 
 
 @functools.lru_cache(maxsize=16)
@@ -58,44 +59,6 @@ def _build_client(uri: str) -> Any:
     from mlflow.tracking import MlflowClient
 
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
-
-
-def absolute_uri(uri: str | None = None) -> str:
-    """A tracking URI that means the same in every working directory.
-
-    Args:
-        uri: as given by a user or by MLFLOW_TRACKING_URI; None or empty: `mlflow.db` in the working directory.
-
-    Raises:
-        StoreError: an in-memory database, which no other process could see.
-    """
-    uri = (uri or "sqlite:///mlflow.db").strip()
-    scheme = urlsplit(uri).scheme
-    if scheme == "sqlite":
-        return _absolute_sqlite(uri)
-    if scheme == "file":
-        return Path(unquote(urlsplit(uri).path or uri.removeprefix("file:"))).absolute().as_uri()
-    if scheme or uri == "databricks":
-        return uri.rstrip("/")
-    path = Path(uri).expanduser().absolute()
-    return f"sqlite:///{path}" if path.suffix in (".db", ".sqlite", ".sqlite3") else path.as_uri()
-
-
-def _absolute_sqlite(uri: str) -> str:
-    location, question, query = uri.removeprefix("sqlite:").partition("?")
-    name = location.removeprefix("///")
-    if location in ("", "//") or name in ("", ":memory:"):
-        raise StoreError(
-            f"The tracking store '{uri}' lives in memory: no other process would see its runs. "
-            "Name a file, for example sqlite:///mlflow.db."
-        )
-    return f"sqlite:///{Path(name).absolute()}{question}{query}"
-
-
-def _sqlite_path(uri: str) -> Path | None:
-    if not uri.startswith("sqlite:///"):
-        return None
-    return Path(uri.removeprefix("sqlite:///").partition("?")[0])
 
 
 def open_store(uri: str | None = None, *, timeout_s: float = 10.0) -> Store:
@@ -182,8 +145,8 @@ def _check_server(uri: str, timeout_s: float) -> None:
 
 def _unreachable(uri: str, reason: str) -> StoreError:
     return StoreError(
-        f"The tracking server {uri} does not answer ({reason}). Start it (`mlflow server --host 127.0.0.1 --port "
-        "<port>`), correct MLFLOW_TRACKING_URI, or unset it to write to ./mlflow.db."
+        f"The tracking server {shown(uri)} does not answer ({reason}). Start it (`mlflow server --host 127.0.0.1 "
+        "--port <port>`), correct MLFLOW_TRACKING_URI, or unset it to write to ./mlflow.db."
     )
 
 
@@ -216,9 +179,11 @@ def store_error(store: Store, doing: str, error: BaseException) -> StoreError:
         doing: what was attempted, as in "could not <doing>".
         error: what MLflow, the database or the network raised.
     """
-    reason = " ".join(str(error).split())
+    if isinstance(error, StoreError):
+        return StoreError(str(error))  # it says all that already
+    reason = " ".join(shown(str(error)).split())
     return StoreError(
-        f"The tracking store {store.uri}: could not {doing}. {shorten(reason, 400)} ({type(error).__name__}). "
+        f"The tracking store {shown(store.uri)}: could not {doing}. {shorten(reason, 400)} ({type(error).__name__}). "
         f"{_remedy(reason.lower())}"
     )
 

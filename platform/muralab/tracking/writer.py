@@ -62,20 +62,21 @@ class RunWriter:
                 error.add_note(str(own))
 
     def close(self, *, status: str = "FAILED") -> None:
-        """End the runs that are open, write what is queued, and stop the thread; waits.
+        """As `end_open_runs`, and stop the thread."""
+        try:
+            self.end_open_runs(status)
+        finally:
+            self._outbox.stop()
 
-        Raises:
-            StoreError: something could not be written.
-        """
+    def end_open_runs(self, status: str) -> None:
+        """End the runs that are open, and wait until all is written; StoreError where something could not be."""
         for run in list(self._open):
             self._end(run, status)
-        self._outbox.stop()
+        self.flush()
 
     def flush(self) -> None:
         """Wait until everything queued so far is written; StoreError where something could not be."""
         self._outbox.flush()
-
-    # Which runs are written
 
     def start_run(
         self,
@@ -145,8 +146,6 @@ class RunWriter:
         self._params[run_id] = dict(data.params)
         self._seen[run_id] = {(key, step) for (_, key), steps in histories.items() for step in steps}
         return str(data.tags.get("muralab.kind", "tune"))
-
-    # What is written
 
     def log_epoch(self, run: str, step: int, metrics: Mapping[str, float]) -> None:
         """Log metrics at a step, once: those that have a value there already are left out.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,12 +65,18 @@ def open_features(
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{key}-{name}.npy" for name in ("train", "validation")]
     with FileLock(folder / f"{key}.lock", timeout=LOCK_WAIT_S):
-        if not all(file.exists() for file in files):
+        try:
+            return _read(files)
+        except (OSError, ValueError, EOFError):  # missing, or cut short by a full disk
             features = compute()
-            for file, values in zip(files, (features.train, features.validation), strict=True):
-                temporary = file.with_suffix(".tmp.npy")
-                np.save(temporary, values)
-                temporary.replace(file)
+        for file, values in zip(files, (features.train, features.validation), strict=True):
+            temporary = file.with_suffix(".tmp.npy")
+            np.save(temporary, values)
+            temporary.replace(file)
+        return _read(files)
+
+
+def _read(files: Sequence[Path]) -> Features:
     return Features(*(np.load(file, mmap_mode="r") for file in files))
 
 

@@ -37,8 +37,9 @@ def resolve_weights(weights: str, timm_name: str, *, probe_timeout_s: float = PR
         return _from_hub(timm_name, probe_timeout_s)
     path = Path(weights).expanduser()
     if not path.is_file():
+        wrong = "this is a folder" if path.is_dir() else "there is no such file"
         raise WeightsError(
-            f"weights={weights}: there is no such file. Expected a state dict of timm's '{timm_name.split('.')[0]}' "
+            f"weights={weights}: {wrong}. Expected a state dict of timm's '{timm_name.split('.')[0]}' "
             "as safetensors or .pth; or give weights=auto (download) or weights=none (random)."
         )
     return path.resolve()
@@ -93,7 +94,11 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
             state = state.get("state_dict", state)
         return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     except Exception as error:
-        raise WeightsError(f"{path} is not a state dict in safetensors or .pth form ({error}).") from error
+        # torch's own text advises to load such a file with code in it, which nobody should.
+        raise WeightsError(
+            f"{path} is not a state dict of tensors in safetensors or .pth form ({type(error).__name__}). Give another "
+            "file, weights=auto or weights=none."
+        ) from error
 
 
 def load_backbone(backbone: nn.Module, path: Path) -> None:

@@ -1,0 +1,53 @@
+"""Where a tracking store is: the same place in every working directory, and shown without its password."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from muralab.errors import StoreError
+
+
+def absolute_uri(uri: str | None = None) -> str:
+    """A tracking URI that means the same in every working directory.
+
+    Args:
+        uri: as given by a user or by MLFLOW_TRACKING_URI; None or empty: `mlflow.db` in the working directory.
+
+    Raises:
+        StoreError: an in-memory database, which no other process could see.
+    """
+    uri = (uri or "sqlite:///mlflow.db").strip()
+    scheme = urlsplit(uri).scheme
+    if scheme == "sqlite":
+        return _absolute_sqlite(uri)
+    if scheme == "file":
+        return Path(unquote(urlsplit(uri).path or uri.removeprefix("file:"))).absolute().as_uri()
+    if scheme or uri == "databricks":
+        return uri.rstrip("/")
+    path = Path(uri).expanduser().absolute()
+    return f"sqlite:///{path}" if path.suffix in (".db", ".sqlite", ".sqlite3") else path.as_uri()
+
+
+def _absolute_sqlite(uri: str) -> str:
+    location, question, query = uri.removeprefix("sqlite:").partition("?")
+    name = location.removeprefix("///")
+    if location in ("", "//") or name in ("", ":memory:"):
+        raise StoreError(
+            f"The tracking store '{uri}' lives in memory: no other process would see its runs. "
+            "Name a file, for example sqlite:///mlflow.db."
+        )
+    return f"sqlite:///{Path(name).absolute()}{question}{query}"
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The database's file, or None where the store is not a sqlite file."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0])
+
+
+def shown(text: str) -> str:
+    """A text without the passwords of the URIs in it, for messages."""
+    return re.sub(r"(://[^/@:\s]*):[^/@\s]+@", r"\1:***@", text)
