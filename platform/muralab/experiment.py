@@ -163,9 +163,10 @@ def load_trained(spec: TrialSpec) -> tuple[Network, TrialData, str]:
 def judge_on_test(spec: TrialSpec) -> tuple[Network, pd.DataFrame, pd.DataFrame]:
     """The trained network with its validation and test predictions; this is the look at the test set."""
     network, data, _ = load_trained(spec)
-    # Predicted again, not read: a process that died between two files may have left an earlier epoch's predictions.
+    # Predicted again, not read: a process that died between two files may have left an earlier epoch's predictions. In
+    # float32, on a GPU too: calibration and ranking want more digits than bfloat16 has, and the served model has them.
     validation, test = (
-        predict_images(network, data.cache, data.tables[name], device=device_of(spec), amp=True)
+        predict_images(network, data.cache, data.tables[name], device=device_of(spec))
         for name in ("validation", "test")
     )
     return network, validation, test

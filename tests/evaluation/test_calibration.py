@@ -157,8 +157,11 @@ def test_no_band_where_nothing_is_gained():
 def test_a_calibration_survives_storage():
     stored = Calibration(study_temperature=1.7, threshold=0.31, uncertain_low=0.2, uncertain_high=0.4)
     assert Calibration.from_dict(stored.to_dict()) == stored
-    assert [stored.is_uncertain(p) for p in (0.1, 0.31, 0.5)] == [False, True, False]
-    assert not Calibration().is_uncertain(0.5)
+
+
+def test_the_fitted_threshold_is_for_studies_alone():
+    fitted = Calibration(threshold=0.31)
+    assert (fitted.threshold_of("study"), fitted.threshold_of("image")) == (0.31, 0.5)
 
 
 def test_a_stored_calibration_with_odd_keys_is_refused():

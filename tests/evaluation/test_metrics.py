@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics as sk
 
 from muralab.errors import DataError, SettingsError
-from muralab.evaluation.metrics import METRICS, confusion, evaluate, evaluate_predictions, undefined_reason
+from muralab.evaluation.metrics import METRICS, evaluate, evaluate_predictions, undefined_reason
 from muralab.evaluation.tally import ECE_BINS, Tally
 
 REFERENCES = {
@@ -87,7 +87,8 @@ def test_constant_predictions_know_nothing():
 
 
 def test_a_probability_at_the_threshold_is_abnormal():
-    assert confusion([0, 1, 1, 0], [0.3, 0.3, 0.2, 0.1], 0.3) == {"tn": 1, "fp": 1, "fn": 1, "tp": 1}
+    found = evaluate([0, 1, 1, 0], [0.3, 0.3, 0.2, 0.1], threshold=0.3)
+    assert (found["sensitivity"], found["specificity"]) == (0.5, 0.5)
 
 
 def test_predictions_are_judged_at_their_level(predictions):

@@ -52,6 +52,12 @@ def test_a_worse_model_is_refused_and_told_why(make_test):
     assert "reaches below the margin of -0.050" in verdict.reasons[1]
 
 
+def test_a_threshold_of_studies_is_not_used_on_images(make_test):
+    test = make_test(1.0)
+    verdict = decide(contender(test, threshold=0.9), contender(test, threshold=0.5), objective="val_accuracy")
+    assert verdict.interval.estimate == 0
+
+
 def test_the_same_model_is_not_lower_than_itself(make_test):
     assert decide(contender(make_test(1.0)), contender(make_test(1.0))).accepted
 

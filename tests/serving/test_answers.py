@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from muralab.data.pixels import decode, to_square
+from muralab.evaluation.predict import level_rows
 from muralab.serving.answer import study_probabilities
 from muralab.serving.classifier import StudyClassifier, draw_heat
 from muralab.serving.config import MAX_ROWS, ServingConfig, write_config
@@ -172,3 +173,13 @@ def test_impossible_tables_are_refused(model, rows, words):
 
 def test_a_study_without_a_readable_view_has_no_probability():
     assert np.isnan(study_probabilities(["a", "b"], np.array([0.0, np.nan]), 1.0)).tolist() == [False, True]
+
+
+def test_a_study_is_answered_as_it_was_evaluated_however_certain_its_views():
+    logits = np.array([30.0, 45.0, -38.0, -2.0, 1.5])
+    names = ["a", "a", "b", "c", "c"]
+    table = pd.DataFrame({"image": list("12345"), "study": names, "patient": names, "part": "wrist", "label": 1})
+    for temperature in (0.5, 1.0, 5.0):
+        evaluated = level_rows(table.assign(logit=logits), level="study", temperature=temperature)
+        wanted = evaluated.set_index("study")["probability"].loc[names]
+        np.testing.assert_allclose(study_probabilities(names, logits, temperature), wanted, atol=1e-9)

@@ -56,11 +56,9 @@ class Calibration:
         """The temperature of "image" or "study"."""
         return self.study_temperature if level == "study" else self.image_temperature
 
-    def is_uncertain(self, study_probability: float) -> bool:
-        """Whether a calibrated study probability lies in the band."""
-        if self.uncertain_low is None or self.uncertain_high is None:
-            return False
-        return self.uncertain_low <= study_probability <= self.uncertain_high
+    def threshold_of(self, level: Level) -> float:
+        """The operating point of a level: the fitted one for studies, 0.5 for images, for which none was fitted."""
+        return self.threshold if level == "study" else 0.5
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, to be stored with a model."""

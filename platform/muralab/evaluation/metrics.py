@@ -204,13 +204,3 @@ def evaluate_predictions(
     """
     rows = level_rows(predictions, level=level, temperature=temperature)
     return evaluate(rows["label"], rows["probability"], threshold=threshold)
-
-
-def confusion(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> dict[str, int]:
-    """The counts "tn", "fp", "fn", "tp" of N labelled probabilities at a threshold.
-
-    Raises:
-        DataError: a label or probability is missing or out of range.
-    """
-    cells = Tally(labels, probabilities, threshold=threshold).weigh_equally().confusion
-    return {name: round(float(cell[0])) for name, cell in zip(("tn", "fp", "fn", "tp"), cells)}

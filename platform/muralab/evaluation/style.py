@@ -24,6 +24,7 @@ WIDTH_IN, HEIGHT_IN = 4.7, 3.5
 # Any: the names that matplotlib declares for settings change with its version.
 STYLE: Any = {
     "font.family": "sans-serif",
+    "text.parse_math": False,  # a "$" in a run's name is a "$"
     "font.size": 9.0,
     "axes.titlesize": 9.5,
     "axes.titleweight": "bold",

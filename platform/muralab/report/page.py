@@ -116,7 +116,7 @@ def figure_uri(figure: Figure) -> str:
     import matplotlib
 
     buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "muralab", "svg.fonttype": "path"}):
+    with matplotlib.rc_context({"svg.hashsalt": "muralab", "svg.fonttype": "path", "text.parse_math": False}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 

@@ -15,8 +15,6 @@ import pandas as pd
 from muralab.serving.config import ServingConfig
 from muralab.serving.request import Settings, View
 
-_EPSILON = 1e-7
-
 
 def build_answer(
     views: Sequence[View], logits: np.ndarray, config: ServingConfig, settings: Settings, model_version: str
@@ -63,10 +61,15 @@ def study_probabilities(studies: Sequence[object], logits: np.ndarray, temperatu
     Returns:
         float [V]; NaN for a study without a readable view.
     """
-    keys = pd.factorize(pd.Series(list(studies), dtype=object))[0]
-    mean = pd.Series(_sigmoid(np.asarray(logits, float))).groupby(keys).transform("mean").to_numpy()
-    mean = np.clip(mean, _EPSILON, 1 - _EPSILON)
-    return _sigmoid((np.log(mean) - np.log1p(-mean)) / temperature)
+    values = np.asarray(logits, float)
+    keys, unique = pd.factorize(pd.Series(list(studies), dtype=object))
+    readable = np.isfinite(values)
+    # In log space, as in evaluation.predict.to_studies: the mean of certain views rounds to 1, its logit does not.
+    abnormal, normal = np.full(len(unique), -np.inf), np.full(len(unique), -np.inf)
+    np.logaddexp.at(abnormal, keys[readable], -np.logaddexp(0, -values[readable]))
+    np.logaddexp.at(normal, keys[readable], -np.logaddexp(0, values[readable]))
+    with np.errstate(invalid="ignore"):  # a study without a readable view stays NaN
+        return _sigmoid(((abnormal - normal) / temperature)[keys])
 
 
 def _study_warnings(readable: int, asked: int) -> list[str]:

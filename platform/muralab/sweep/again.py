@@ -184,4 +184,4 @@ def _predict(network: Network, recipe: Recipe, dataset: Dataset, which: str, job
     table = dataset.index if which == "all" else dataset.tables[which]
     device = "cuda" if count_gpus() else "cpu"
     network = network.to(device).to(memory_format=torch.channels_last)
-    return predict_images(network, cache, cache.readable(table), device=device, amp=True)
+    return predict_images(network, cache, cache.readable(table), device=device)

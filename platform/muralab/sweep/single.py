@@ -16,7 +16,7 @@ from muralab.errors import SettingsError
 from muralab.experiment import predictions_path, run_trial
 from muralab.report import results_table, write_report
 from muralab.sweep.closing import DISCLAIMER, ui_command
-from muralab.sweep.logbook import log_data, log_description, phase_summary, trial_tags
+from muralab.sweep.logbook import log_audit, log_data, log_description, phase_summary, trial_tags
 from muralab.sweep.plan import Folders, write_plan
 from muralab.sweep.prepare import Job, Sweep, prepare, take_up_sweep
 from muralab.sweep.settings import Request, count_cpus
@@ -108,6 +108,7 @@ def _open_run(sweep: Sweep, job: Job, writer: RunWriter) -> tuple[str, TrialSpec
     spec = _settle(sweep, spec, run)
     log_description(writer, run, spec)
     log_data(writer, run, sweep.dataset)
+    log_audit(writer, run, sweep.dataset)
     return run, spec
 
 
