@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from muralab.data.loader import evaluation_batches
 from muralab.experiment import (
@@ -168,6 +170,18 @@ def test_two_trials_share_one_computation(build_spec: Any, tmp_path: Path, compu
 def test_what_changes_the_features_is_computed_anew(build_spec: Any, computed: list[int], fields: Any) -> None:
     run(build_spec(), 1)
     run(build_spec(folder=build_spec().folder + "-other", **fields), 1)
+    assert len(computed) == 6
+
+
+def test_other_pictures_under_the_same_names_are_computed_anew(
+    build_spec: Any, computed: list[int], tiny_tree: Path, tmp_path: Path
+) -> None:
+    run(build_spec(), 1)
+    for path in shutil.copytree(tiny_tree, tmp_path / "copy").rglob("image*.png"):
+        Image.open(path).point(lambda level: 255 - level).save(path)
+    table = Path(build_spec().table).read_text().replace(str(tiny_tree), str(tmp_path / "copy"))
+    (tmp_path / "split.csv").write_text(table)
+    run(build_spec(folder=build_spec().folder + "-other", table=str(tmp_path / "split.csv")), 1)
     assert len(computed) == 6
 
 

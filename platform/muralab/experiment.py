@@ -15,9 +15,10 @@ import pandas as pd
 from muralab.data.loader import evaluation_batches
 from muralab.evaluation.metrics import evaluate_predictions
 from muralab.evaluation.predict import predict_images
+from muralab.training.device import memory_errors, release_memory, uses_bfloat16
 from muralab.training.phases import freeze, head_alone
 from muralab.training.stepper import Settings
-from muralab.training.trainer import EpochResult, memory_errors, train, trained_state
+from muralab.training.trainer import EpochResult, train, trained_state
 from muralab.training.weights import load_backbone, settle_batchnorm
 from muralab.trial import EVALUATION_BATCH, ImageData, TrialData, TrialSpec, device_of, read_data, recipes_of
 
@@ -75,7 +76,7 @@ class Judge:
     """Validation metrics of an epoch; keeps that epoch's predictions."""
 
     def __init__(self, spec: TrialSpec, data: TrialData) -> None:
-        self.spec, self.data = spec, data
+        self.spec, self.data, self.amp = spec, data, uses_bfloat16(device_of(spec))
         self.predictions = pd.DataFrame()
 
     def __call__(self, network: Network, pooled: torch.Tensor | None) -> dict[str, float]:
@@ -84,7 +85,9 @@ class Judge:
 
         table = self.data.tables["validation"]
         if pooled is None:
-            self.predictions = predict_images(network, self.data.cache, table, device=device_of(self.spec), amp=True)
+            self.predictions = predict_images(
+                network, self.data.cache, table, device=device_of(self.spec), amp=self.amp
+            )
         else:
             network.head.eval()
             with torch.inference_mode():
@@ -112,13 +115,14 @@ def run_trial(spec: TrialSpec) -> Generator[EpochResult]:
     settings = Settings(
         seed=spec.seed,
         device=device_of(spec),
-        amp=spec.gpu and _has_bfloat16(),
+        amp=judge.amp,
         ema_decay=recipe.ema_decay,
         clip_norm=recipe.clip_norm,
         class_weighting=recipe.class_weighting,
         objective=spec.objective,
     )
-    network = build_network(spec, data)
+    with memory_errors():
+        network = build_network(spec, data)
     epochs = train(
         network,
         recipe.phases,
@@ -133,21 +137,17 @@ def run_trial(spec: TrialSpec) -> Generator[EpochResult]:
         yield result
 
 
-def _has_bfloat16() -> bool:
-    import torch
-
-    return bool(torch.cuda.is_bf16_supported())
-
-
 def warm_up(spec: TrialSpec) -> None:
     """Decode the images and compute the frozen features that this trial shares with others, if it does."""
     base, _ = recipes_of(spec)
     data = read_data(spec.table, spec.cache_folder, base.image_size)
     if base.upper.epochs and base.pretrained:
-        network = build_network(spec, data)
-        if head_alone(freeze(network, base.upper)):
-            with memory_errors():
+        with memory_errors():
+            network = build_network(spec, data)
+            if head_alone(freeze(network, base.upper)):
                 ImageData(spec, data, device_of(spec)).features(network)
+        del network
+        release_memory(device_of(spec))  # the trials' processes want it
 
 
 def load_trained(spec: TrialSpec) -> tuple[Network, TrialData, str]:
@@ -162,11 +162,12 @@ def load_trained(spec: TrialSpec) -> tuple[Network, TrialData, str]:
 
 def judge_on_test(spec: TrialSpec) -> tuple[Network, pd.DataFrame, pd.DataFrame]:
     """The trained network with its validation and test predictions; this is the look at the test set."""
-    network, data, _ = load_trained(spec)
-    # Predicted again, not read: a process that died between two files may have left an earlier epoch's predictions. In
-    # float32, on a GPU too: calibration and ranking want more digits than bfloat16 has, and the served model has them.
-    validation, test = (
-        predict_images(network, data.cache, data.tables[name], device=device_of(spec))
-        for name in ("validation", "test")
-    )
+    with memory_errors():
+        network, data, _ = load_trained(spec)
+        # Predicted again, not read: a process that died between two files may have left an earlier epoch's predictions.
+        # In float32, on a GPU too: calibration and ranking want more digits than bfloat16 has, as the served model has.
+        validation, test = (
+            predict_images(network, data.cache, data.tables[name], device=device_of(spec))
+            for name in ("validation", "test")
+        )
     return network, validation, test

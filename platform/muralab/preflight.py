@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 import traceback
 from collections.abc import Mapping
@@ -11,10 +12,13 @@ from pathlib import Path
 from muralab.errors import RecipeError
 from muralab.experiment import set_threads
 from muralab.recipe import Value
+from muralab.training.device import memory_errors, release_memory, uses_bfloat16
 from muralab.training.phases import freeze, head_alone
-from muralab.training.trainer import memory_errors
 from muralab.training.weights import load_backbone
 from muralab.trial import TrialSpec, device_of, recipes_of
+
+CONTEXT_BYTES = 700 * 2**20
+"""Of GPU memory that a process holds beside its tensors: CUDA's own context with cuDNN and cuBLAS."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,8 @@ class Pace:
     weights_bytes: int
     checkpoint_bytes: int
     """At most, of one trial: live and averaged weights, two moments, and the best epoch's weights."""
+    gpu_bytes: int = 0
+    """Of GPU memory that a trial's process takes at most; 0 without a GPU."""
 
 
 def check_trial(spec: TrialSpec) -> None:
@@ -71,6 +77,8 @@ def check_trial(spec: TrialSpec) -> None:
 def measure_pace(spec: TrialSpec) -> Pace:
     """Time one training step and one forward pass, with random weights, after one of each to warm up.
 
+    On a GPU these are whole steps at the recipe's batch size, with the optimiser and the averaged weights in memory.
+
     Raises:
         MemoryExceededError: the GPU's memory does not hold a step.
     """
@@ -78,30 +86,43 @@ def measure_pace(spec: TrialSpec) -> Pace:
 
     set_threads(spec.threads)
     _, recipe = recipes_of(spec)
-    device, batch = device_of(spec), recipe.batch_size if spec.gpu else min(8, recipe.batch_size)
+    device, amp = device_of(spec), uses_bfloat16(device_of(spec))
+    batch = recipe.batch_size if spec.gpu else min(8, recipe.batch_size)
     network = recipe.build(image_size=recipe.image_size, **recipe.model)
     frozen_upper = bool(recipe.upper.epochs) and head_alone(freeze(network, recipe.upper))
-    network = network.requires_grad_(True).to(device).to(memory_format=torch.channels_last)
-    images = torch.zeros(batch, recipe.image_size, recipe.image_size, dtype=torch.uint8, device=device)
 
-    def seconds(gradients: bool) -> float:
+    def seconds(images: torch.Tensor, optimiser: torch.optim.Optimizer | None) -> float:
         started = time.perf_counter()
-        with torch.set_grad_enabled(gradients), torch.autocast(device, dtype=torch.bfloat16, enabled=spec.gpu):
+        training = optimiser is not None
+        with torch.set_grad_enabled(training), torch.autocast(device, dtype=torch.bfloat16, enabled=amp):
             total = network(images).float().sum()
-        if gradients:
+        if optimiser is not None:
             total.backward()
+            if spec.gpu:  # on a CPU the batch is cut down, and a whole step would count its optimiser several times
+                optimiser.step()
         float(total.detach())  # waits for the device
         return (time.perf_counter() - started) / batch
 
+    if spec.gpu:
+        torch.cuda.reset_peak_memory_stats()  # of the recipe before
     with memory_errors():
-        times = [(seconds(True), seconds(False)) for _ in range(2)][-1]
+        network = network.requires_grad_(True).to(device).to(memory_format=torch.channels_last)
+        blank = torch.zeros(batch, recipe.image_size, recipe.image_size, dtype=torch.uint8, device=device)
+        average = copy.deepcopy(network) if spec.gpu else None
+        adam = torch.optim.AdamW(network.parameters(), fused=True)
+        times = [(seconds(blank, adam), seconds(blank, None)) for _ in range(2)][-1]
+    gpu_bytes = CONTEXT_BYTES + torch.cuda.max_memory_reserved() if spec.gpu else 0
     weights = 4 * sum(p.numel() for p in network.parameters())
+    del average, adam, blank
+    network.to("cpu")
+    release_memory(device)
     return Pace(
         train_s=times[0],
         infer_s=times[1],
         frozen_upper=frozen_upper,
         weights_bytes=weights,
         checkpoint_bytes=5 * weights,
+        gpu_bytes=gpu_bytes,
     )
 
 

@@ -18,6 +18,7 @@ from muralab.data.augment import Augment
 from muralab.data.cache import PixelCache, open_cache
 from muralab.data.loader import Batch, evaluation_batches, training_batches
 from muralab.recipe import Recipe, Value, load_recipe, override
+from muralab.training.device import uses_bfloat16
 from muralab.training.features import Features, compute_features, features_key, open_features
 
 if TYPE_CHECKING:
@@ -128,14 +129,15 @@ class ImageData:
             network,
             train=sorted(self.train["image"]),
             validation=sorted(validation["image"]),
-            pixels=self.data.cache.images.shape,
+            pixels=self.data.cache.path.name,  # names the files by content: one tree is not taken for another
+            device=self.device,
             augment=asdict(recipe.augment),
             views=n_views,
             seed=self.spec.seed,
         )
 
         def compute() -> Features:
-            n, device, amp = len(self.train), self.device, self.device == "cuda"
+            n, device, amp = len(self.train), self.device, uses_bfloat16(self.device)
             views = [
                 compute_features(network, _pairs(self._draw(recipe.augment, 1 + view)), n, device, amp)
                 for view in range(n_views)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,15 @@ class Counter:
 
 def same(one: Features, other: Features) -> bool:
     return np.array_equal(one.train, other.train) and np.array_equal(one.validation, other.validation)
+
+
+def test_features_that_nobody_used_for_a_month_make_room(tmp_path: Path) -> None:
+    for key, days in (("old", 31), ("recent", 29)):
+        open_features(tmp_path, key, Counter())
+        for file in tmp_path.glob(f"{key}-*.npy"):
+            os.utime(file, (time.time() - days * 86_400,) * 2)
+    open_features(tmp_path, "new", Counter())
+    assert {file.name.partition("-")[0] for file in tmp_path.glob("*.npy")} == {"recent", "new"}
 
 
 def test_a_key_depends_on_every_fact() -> None:

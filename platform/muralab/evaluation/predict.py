@@ -43,7 +43,7 @@ def predict_images(
         table: rows of the index, with image, study, patient, part and label.
         batch_size: images at once.
         device: where to compute.
-        amp: bfloat16 autocast; on CUDA only.
+        amp: bfloat16 autocast; on CUDA only. Without it a GPU computes in plain float32, without TF32.
 
     Returns:
         One row an image with `PREDICTION_COLUMNS`, in the table's order; logits are float32.
@@ -56,7 +56,7 @@ def predict_images(
     rows = cache.readable(table)
     logits = np.full(len(rows), np.nan, dtype=np.float32)
     autocast = torch.autocast(target.type, dtype=torch.bfloat16, enabled=amp and target.type == "cuda")
-    with _evaluating(network.to(target)), torch.inference_mode(), autocast:
+    with _evaluating(network.to(target)), torch.inference_mode(), _convolutions(tf32=amp), autocast:
         for batch in evaluation_batches(cache, rows, batch_size=batch_size):
             answer = network(batch.images.to(target, non_blocking=True))
             logits[batch.rows.numpy()] = answer.float().cpu().numpy()
@@ -73,6 +73,19 @@ def _evaluating(network: torch.nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def _convolutions(*, tf32: bool) -> Iterator[None]:
+    """TF32 keeps ten bits of a number: enough to choose an epoch by, too few to equal the model that is served."""
+    import torch
+
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = tf32 and before
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def check_predictions(predictions: pd.DataFrame) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from muralab.training.network import Network
 
 LOCK_WAIT_S = 3600.0
+KEPT_UNUSED_S = 30 * 86_400.0
+"""Features that no trial has asked for in so long are removed when others are written."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ def open_features(
             return _read(files)
         except (OSError, ValueError, EOFError):  # missing, or cut short by a full disk
             features = compute()
+        _remove_unused(folder)
         for file, values in zip(files, (features.train, features.validation), strict=True):
             temporary = file.with_suffix(".tmp.npy")
             np.save(temporary, values)
@@ -77,7 +81,17 @@ def open_features(
 
 
 def _read(files: Sequence[Path]) -> Features:
-    return Features(*(np.load(file, mmap_mode="r") for file in files))
+    features = Features(*(np.load(file, mmap_mode="r") for file in files))
+    for file in files:
+        file.touch()  # used today, see `_remove_unused`
+    return features
+
+
+def _remove_unused(folder: Path) -> None:
+    """Make room: of a large data set each file takes hundreds of megabytes, and another seed or strength is another."""
+    for file in folder.glob("*.npy"):
+        if time.time() - file.stat().st_mtime > KEPT_UNUSED_S:
+            file.unlink(missing_ok=True)
 
 
 def compute_features(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from muralab.errors import DivergedError, MemoryExceededError, SettingsError
+from muralab.errors import DivergedError, SettingsError
 from muralab.training.checkpoint import read_tensors, write_tensors
+from muralab.training.device import memory_errors
 from muralab.training.network import Network
 from muralab.training.phases import Phase, freeze, head_alone
 from muralab.training.stepper import Settings, Stepper, TrainingData
@@ -178,19 +178,6 @@ def _out_of_patience(scores: list[float], patience: int) -> bool:
     if not patience or len(scores) <= patience:
         return False
     return len(scores) - 1 - int(np.argmax(scores)) >= patience
-
-
-@contextmanager
-def memory_errors() -> Iterator[None]:
-    """Say what to change where the GPU's memory is exceeded: MemoryExceededError."""
-    try:
-        yield
-    except torch.cuda.OutOfMemoryError as error:
-        first = str(error).splitlines()[0]
-        raise MemoryExceededError(
-            f"The GPU's memory does not hold this trial ({first}). Give a smaller batch_size or image_size, or a "
-            "larger gpus_per_trial so that fewer trials share the GPU."
-        ) from error
 
 
 def trained_state(folder: Path) -> tuple[str, dict[str, torch.Tensor], dict[str, Any]]:
