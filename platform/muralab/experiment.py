@@ -119,6 +119,7 @@ def run_trial(spec: TrialSpec) -> Generator[EpochResult]:
         ema_decay=recipe.ema_decay,
         clip_norm=recipe.clip_norm,
         class_weighting=recipe.class_weighting,
+        compile=recipe.compile,
         objective=spec.objective,
     )
     with memory_errors():

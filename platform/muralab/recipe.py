@@ -55,7 +55,7 @@ class LogUniform:
 
     def draw(self, rng: np.random.Generator) -> float:
         """One value, to three significant digits so that it can be typed again."""
-        return _rounded(math.exp(rng.uniform(math.log(self.low), math.log(self.high))))
+        return float(f"{math.exp(rng.uniform(math.log(self.low), math.log(self.high))):.3g}")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Uniform:
 
     def draw(self, rng: np.random.Generator) -> float:
         """One value, to three significant digits."""
-        return _rounded(rng.uniform(self.low, self.high))
+        return float(f"{rng.uniform(self.low, self.high):.3g}")
 
 
 class Choice:
@@ -85,10 +85,6 @@ class Choice:
     def draw(self, rng: np.random.Generator) -> Value:
         """One value, each as likely."""
         return self.values[int(rng.integers(len(self.values)))]
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.3g}")
 
 
 Space = LogUniform | Uniform | Choice
@@ -122,6 +118,8 @@ class Recipe:
     ema_decay: float = 0.99
     clip_norm: float = 1.0
     class_weighting: bool = True
+    compile: bool = False
+    """Compile the whole network's steps: minutes at the start of each trial, for faster ones after it."""
     feature_views: int = 4
     """Augmented views whose features are kept for the upper phase of a frozen backbone."""
     demo: Mapping[str, Value] = field(default_factory=dict)
@@ -148,7 +146,7 @@ class Recipe:
         return {"upper": self.upper, "full": self.full}
 
 
-PLAIN_KEYS = ("image_size", "batch_size", "ema_decay", "clip_norm", "class_weighting", "feature_views")
+PLAIN_KEYS = ("image_size", "batch_size", "ema_decay", "clip_norm", "class_weighting", "compile", "feature_views")
 GROUPS = ("upper", "full", "augment")
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 

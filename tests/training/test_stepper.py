@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from muralab.errors import SettingsError
+from muralab.training import stepper as stepper_module
 from muralab.training.phases import EVERYTHING, HEAD_ONLY, Phase, freeze
 from muralab.training.stepper import LOWEST_RATE, Settings, Stepper, rate_factor
 from tests.training.conftest import Pictures, build_network
@@ -86,6 +89,36 @@ def test_a_weight_that_left_the_numbers_is_noticed() -> None:
     assert stepper.is_finite
     stepper.network.head[0].weight.data[0, 0] = math.inf
     assert not stepper.is_finite
+
+
+# Compiled steps
+
+
+def test_compiled_steps_learn_the_same_and_leave_the_state_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    compile_it = partial(torch.compile, backend="aot_eager")  # Dynamo and autograd without a C++ compiler behind them
+
+    def traced(network: Any) -> Any:
+        compiled = compile_it(network)
+        return lambda images: (sizes.append(len(images)), compiled(images))[1]
+
+    plain = build()
+    with monkeypatch.context() as patch:
+        patch.setattr(stepper_module.torch, "compile", traced)
+        compiled = build(compile=True)
+    np.testing.assert_allclose(compiled.train_epoch(1), plain.train_epoch(1), rtol=1e-5)
+    assert sizes == [6, 6, 6], "the last batch, of two, is not worth a graph of its own"
+    assert compiled.state().keys() == plain.state().keys()
+
+
+def test_a_network_that_cannot_be_compiled_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Any, inputs: Any) -> None:
+        raise ValueError("no compiler")
+
+    compiled = torch.compile(build_network(), backend=broken)
+    monkeypatch.setattr(torch, "compile", lambda _: compiled)
+    with pytest.raises(SettingsError, match=r"compile=true: this network cannot be compiled.*Leave compile=false"):
+        build(compile=True).train_epoch(1)
 
 
 # Half precision

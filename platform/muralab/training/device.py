@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from muralab.errors import MemoryExceededError
+from muralab.errors import MemoryExceededError, SettingsError
 
 _EXCEEDED = ("out of memory", "alloc_failed")
 """What CUDA, cuBLAS and cuDNN say; only the first raises `OutOfMemoryError`."""
@@ -38,6 +38,19 @@ def memory_errors() -> Iterator[None]:
         raise MemoryExceededError(
             f"The GPU's memory does not hold this trial ({first}). Give a smaller batch_size or image_size, or a "
             "larger gpus_per_trial so that fewer trials share the GPU."
+        ) from error
+
+
+@contextmanager
+def compile_errors() -> Iterator[None]:
+    """Say what to change where a network cannot be compiled: SettingsError."""
+    try:
+        yield
+    except torch._dynamo.exc.TorchDynamoException as error:
+        first = str(error).strip().partition("\n")[0]
+        raise SettingsError(
+            f"compile=true: this network cannot be compiled on this machine ({first}). "
+            "It needs a C++ compiler (g++) and, on a GPU, Triton. Leave compile=false."
         ) from error
 
 

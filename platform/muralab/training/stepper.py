@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from muralab.training.checkpoint import fill_optimiser, optimiser_tensors, with_prefix, without_prefix
+from muralab.training.device import compile_errors
 from muralab.training.features import Features
 from muralab.training.network import Network
 from muralab.training.phases import Phase, parameter_groups, set_modes
@@ -42,6 +43,8 @@ class Settings:
     """Largest norm of the gradient; 0 leaves it alone."""
     class_weighting: bool = True
     """Weigh the loss by the inverse class frequency."""
+    compile: bool = False
+    """Compile the whole network's steps."""
     objective: str = "val_study_auroc"
     """The validation metric, up is good, that chooses the best epoch and stops a phase early."""
 
@@ -93,6 +96,8 @@ class Stepper:
         # The statistics of a frozen BatchNorm that follow the batches change the features: no cache then.
         self.features = data.features(network) if features and phase.frozen_batchnorm == "eval" else None
         self.module: nn.Module = network if self.features is None else network.head
+        # The same module behind another way to call it: weights, averages and checkpoints know nothing of it.
+        self.forward = torch.compile(network) if settings.compile and self.features is None else self.module
         self.optimiser = torch.optim.AdamW(parameter_groups(network, phase), lr=phase.lr, fused=True)
         self.peaks = [group["lr"] for group in self.optimiser.param_groups]
         self.n_steps = 0
@@ -171,7 +176,7 @@ class Stepper:
     def _step(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         settings = self.settings
         with torch.autocast(settings.device, dtype=torch.bfloat16, enabled=settings.amp):
-            logits = self.module(inputs).float().flatten()
+            logits = self._logits(inputs)
         losses = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
         self.optimiser.zero_grad(set_to_none=True)
         (losses * self.class_weights[labels.long()]).mean().backward()  # type: ignore[no-untyped-call]
@@ -185,6 +190,12 @@ class Stepper:
         with torch.no_grad():
             right = ((logits > 0) == (labels > 0.5)).sum()
             return torch.stack([losses.sum(), right, torch.full_like(right, len(labels))])
+
+    def _logits(self, inputs: torch.Tensor) -> torch.Tensor:
+        # An epoch's last batch is of another size: to compile for it as well would cost more than it gives.
+        forward = self.forward if len(inputs) == self.data.batch_size else self.module
+        with compile_errors():
+            return cast(torch.Tensor, forward(inputs)).float().flatten()
 
     @property
     def is_finite(self) -> bool:
