@@ -41,7 +41,7 @@ class Row:
     """Lowest and highest ratio of the rounds; None where there was one round."""
     at_least: float | None = None
     at_most: float | None = None
-    """The target; neither: the row is for information."""
+    """The target, a range where both are given; neither: the row is for information."""
     note: str = ""
 
     @property
@@ -54,8 +54,8 @@ class Row:
 
     def cells(self) -> list[str]:
         """The row as text."""
-        target = "" if self.at_most is None else f"<= {self.at_most:g}"
-        target = target if self.at_least is None else f">= {self.at_least:g}"
+        limits = ((">=", self.at_least), ("<=", self.at_most))
+        target = ", ".join(f"{sign} {limit:g}" for sign, limit in limits if limit is not None)
         if math.isnan(self.ratio):
             return [self.what, NOT_MEASURED, self.theirs, "", "", target, ""]
         spread = "one run" if self.spread is None else f"{short(self.spread[0])} to {short(self.spread[1])}"

@@ -2,9 +2,10 @@
 
     python -m bench.intervals        (half a minute on one core; --full: some ten minutes, with the coverage)
 
-Time: 2,000 resamples of a set of MURA's valid size (3,197 images, about 1,200 studies) for all metrics, against the
-metric loop of scikit-learn on the same draws (timed on a few of them). Coverage: the share of simulated sets of
-clustered patients whose 95 % interval holds the figure of a very large population.
+Time: 2,000 resamples of a set of MURA's valid size (3,197 images, about 1,200 studies) for all metrics,
+against a limit of a second, with the metric loop of scikit-learn on as many draws (timed on a few of them) beside it.
+Coverage: the share of simulated sets of clustered patients whose 95 % interval holds the figure of a very large
+population; the row shows the metric that is farthest from 95 %.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from muralab.evaluation.predict import Level
 N_IMAGES_MURA = 3197  # in the official valid set
 THRESHOLD = 0.45
 N_RESAMPLES, N_LOOP, N_PATIENTS = 2000, 40, 250
-MOST_OF_LOOP = 0.5
-LEAST_COVERAGE = 0.93
+LIMIT_S = 1.0
+COVERAGE = (0.93, 0.97)
 
 
 def simulate(n_patients: int, seed: int, *, effect: float = 1.6, noise: float = 1.0) -> pd.DataFrame:
@@ -68,13 +69,16 @@ def time_row(level: Level, rounds: int) -> Row:
         {"ours": lambda: seconds(ours), "loop": lambda: seconds(loop) / N_LOOP * N_RESAMPLES}, rounds, warm_up=1
     )
     ratio, spread = ratios(found["ours"], found["loop"])
+    ours_s = statistics.median(found["ours"])
     return Row(
         what=f"intervals: {N_RESAMPLES:,} resamples of {len(table):,} images, {level} level, {len(METRICS)} metrics",
-        ours=f"{statistics.median(found['ours']):.2f} s",
-        theirs=f"scikit-learn's AUROC and AP alone {statistics.median(found['loop']):.1f} s",
-        ratio=ratio,
-        spread=spread,
-        at_most=MOST_OF_LOOP,
+        ours=f"{ours_s:.2f} s",
+        theirs=f"limit {LIMIT_S:.0f} s",
+        ratio=ours_s / LIMIT_S,
+        spread=(min(found["ours"]) / LIMIT_S, max(found["ours"]) / LIMIT_S),
+        at_most=1.0,
+        note=f"scikit-learn's AUROC and average precision alone, in a loop, {statistics.median(found['loop']):.1f} s: "
+        f"ratio {ratio:.3f} ({spread[0]:.3f} to {spread[1]:.3f})",
     )
 
 
@@ -92,14 +96,15 @@ def coverage_row(level: Level, n_sets: int, n_patients: int, n_resamples: int) -
         for name, interval in found.items():
             held[name] += interval.low <= truth[name] <= interval.high
     shares = {name: count / n_sets for name, count in held.items()}
-    worst = min(shares, key=lambda name: shares[name])
+    worst = max(shares, key=lambda name: abs(shares[name] - 0.95))
     return Row(
         what=f"coverage: 95 % intervals, {level} level, {n_sets:,} sets of {n_patients} patients",
-        ours=f"worst of {len(names)}: {worst} {shares[worst]:.1%}",
+        ours=f"farthest of {len(names)}: {worst} {shares[worst]:.1%}",
         theirs="95 %",
         ratio=shares[worst],
         spread=(min(shares.values()), max(shares.values())),
-        at_least=LEAST_COVERAGE,
+        at_least=COVERAGE[0],
+        at_most=COVERAGE[1],
         note=", ".join(f"{name} {share:.1%}" for name, share in shares.items()),
     )
 
@@ -124,7 +129,8 @@ def paired_row(level: Level, n_sets: int, n_patients: int, n_resamples: int) -> 
         ours=f"{held / n_sets:.1%}",
         theirs="95 %",
         ratio=held / n_sets,
-        at_least=LEAST_COVERAGE,
+        at_least=COVERAGE[0],
+        at_most=COVERAGE[1],
     )
 
 

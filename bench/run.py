@@ -85,6 +85,11 @@ def main() -> None:
         print(f"{name}: {'failed' if rows is None else 'done'} after {time.monotonic() - began:.0f} s", flush=True)
     summary = f"{machine} All in {(time.monotonic() - started) / 60:.1f} minutes."
     print(f"\n{summary}\n\n{table(found)}")
+    missed = [row.what for row in found if row.met is False]
+    print(
+        f"\n{sum(row.met is True for row in found)} targets met, {len(missed)} missed{': ' * bool(missed)}"
+        f"{'; '.join(missed)}."
+    )
     if failed:
         print(f"Failed: {', '.join(failed)}.")
     if given.markdown:
