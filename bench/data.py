@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from PIL import Image
 
 from muralab.data.augment import Augment
@@ -64,7 +65,14 @@ class CachedImages:
         """One epoch."""
         del phase
         return training_batches(
-            self.cache, self.table, AUGMENT, batch_size=self.batch_size, seed=0, epoch=epoch, workers=self.workers
+            self.cache,
+            self.table,
+            AUGMENT,
+            batch_size=self.batch_size,
+            seed=0,
+            epoch=epoch,
+            workers=self.workers,
+            pinned=self.workers > 0 and torch.cuda.is_available(),
         )
 
     def features(self, network: Network) -> Features:

@@ -119,6 +119,7 @@ class ImageData:
             seed=self.spec.seed,
             epoch=epoch,
             workers=max(1, self.spec.threads - 1) if self.device == "cuda" else 0,
+            pinned=self.device == "cuda",
         )
 
     def features(self, network: Network) -> Features:

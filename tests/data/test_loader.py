@@ -51,6 +51,16 @@ def test_without_augmentation_pixels_are_the_caches(cache, table):
         np.testing.assert_array_equal(batch.images, cache.images[cache.rows(table.iloc[batch.rows.tolist()])])
 
 
+def test_batches_for_a_gpu_are_built_in_pinned_memory(cache, table, monkeypatch):
+    asked, empty = [], torch.empty
+    monkeypatch.setattr(
+        torch, "empty", lambda *shape, pin_memory, **kinds: asked.append(pin_memory) or empty(*shape, **kinds)
+    )
+    pinned = _images(training_batches(cache, table, ON, **EPOCH, workers=2, pinned=True))
+    assert set(asked) == {True}
+    assert torch.equal(pinned, _images(training_batches(cache, table, ON, **EPOCH)))
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_number_of_threads_changes_nothing(cache, table, workers):
     alone = list(training_batches(cache, table, ON, **EPOCH))

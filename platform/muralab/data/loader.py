@@ -46,6 +46,7 @@ def training_batches(
     epoch: int,
     workers: int = 0,
     drop_last: bool = False,
+    pinned: bool = False,
 ) -> Batches:
     """One epoch of a table, shuffled and augmented; closing the generator stops its threads.
 
@@ -58,6 +59,7 @@ def training_batches(
         epoch: 0 or more; another epoch is another order and other draws.
         workers: prefetching threads; 0 works in the calling thread.
         drop_last: leave out a last batch that is not full.
+        pinned: put the pixels into memory that a GPU copies from by itself, while this process goes on.
 
     Raises:
         SettingsError: an impossible number.
@@ -68,7 +70,7 @@ def training_batches(
             f"Impossible loader: batch_size={batch_size}, seed={seed}, epoch={epoch}, workers={workers} "
             "(batch_size is 1 or more, the others 0 or more)."
         )
-    source = _Source(cache, table)
+    source = _Source(cache, table, pinned=pinned)
     order = np.random.default_rng((seed, epoch)).permutation(len(table))
     seeds = np.random.SeedSequence((seed, epoch, 1)).generate_state(max(len(table), 1), np.uint64).astype(np.uint64)
     augmenter = None if augment.is_off else build_augmenter(augment, cache.size)
@@ -93,7 +95,8 @@ def evaluation_batches(cache: PixelCache, table: pd.DataFrame, *, batch_size: in
 class _Source:
     """A table's pixels and labels by position."""
 
-    def __init__(self, cache: PixelCache, table: pd.DataFrame) -> None:
+    def __init__(self, cache: PixelCache, table: pd.DataFrame, *, pinned: bool = False) -> None:
+        self.pinned = pinned
         unreadable = set(table["image"]).intersection(cache.unreadable)
         if unreadable:
             raise DataError(
@@ -108,13 +111,14 @@ class _Source:
     def batch(self, rows: Places, augmenter: Augmenter | None, seeds: npt.NDArray[np.uint64] | None) -> Batch:
         """The images at some positions of the table, each augmented with its own seed."""
         cache_rows = self.cache_rows[rows]
+        images = torch.empty((len(rows), *self.pixels.shape[1:]), dtype=torch.uint8, pin_memory=self.pinned)
+        target = images.numpy()
         if augmenter is None or seeds is None:
-            images = self.pixels[cache_rows]
+            np.take(self.pixels, cache_rows, axis=0, out=target, mode="clip")  # "raise" would copy once more
         else:
-            images = np.empty((len(rows), *self.pixels.shape[1:]), dtype=np.uint8)
             for place, (cache_row, seed) in enumerate(zip(cache_rows.tolist(), seeds[rows].tolist())):
-                images[place] = augmenter(self.pixels[cache_row], seed)
-        return Batch(torch.from_numpy(images), torch.from_numpy(self.labels[rows]), torch.from_numpy(rows))
+                target[place] = augmenter(self.pixels[cache_row], seed)
+        return Batch(images, torch.from_numpy(self.labels[rows]), torch.from_numpy(rows))
 
 
 def _chunks(order: Places, batch_size: int, drop_last: bool) -> list[Places]:

@@ -233,4 +233,6 @@ class Stepper:
 
 
 def _to(values: torch.Tensor, device: str) -> torch.Tensor:
-    return values.pin_memory().to(device, non_blocking=True) if device == "cuda" else values
+    if device != "cuda":
+        return values
+    return (values if values.is_pinned() else values.pin_memory()).to(device, non_blocking=True)
