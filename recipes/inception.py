@@ -3,6 +3,8 @@
 Source: the wrist study's third model (docs/study.md): output layer removed, global max pooling, dense 1, dense 2 of the
 same width, output unit. The study's figures (wrist, image level, at 0.5): validation accuracy 0.703 after the upper
 phase, 0.552 after the full phase (test 0.576). Its rates are not stated; ours are searched around 3e-4 with warm-up.
+Dropout on the pooled features is ours too: without it the head soon learns by heart the few augmented views that the
+upper phase computes once (docs/benchmarks.md).
 
 Run it alone: mlflow run . -e train -P recipe=inception -P part=wrist -P data=<MURA-v1.1>
 Expected on MURA: not measured. On the demo and on FracAtlas hands: docs/results.md.
@@ -30,11 +32,12 @@ def build_with_head(build_head: Callable[[], nn.Module]) -> Network:
     return Network(backbone=backbone, pool=pool, head=build_head(), channels=3, mean=0.5, std=0.5)
 
 
-def build(*, image_size: int, width: int = 128, dropout: float = 0.2) -> Network:
+def build(*, image_size: int, width: int = 128, dropout: float = 0.2, feature_dropout: float = 0.5) -> Network:
     """The network; it takes squares from 75 px, so `image_size` is not used."""
     del image_size
     return build_with_head(
         lambda: nn.Sequential(
+            nn.Dropout(feature_dropout),
             nn.Linear(FEATURES, width),
             nn.ReLU(),
             nn.Linear(width, width),
@@ -50,7 +53,7 @@ RECIPE = Recipe(
     summary="InceptionV3",
     image_size=299,
     batch_size=32,
-    model={"width": 128, "dropout": 0.2},
+    model={"width": 128, "dropout": 0.2, "feature_dropout": 0.5},
     pretrained="inception_v3.tf_in1k",
     upper=Phase(epochs=30, lr=1e-3, trains=HEAD_ONLY, warmup_epochs=1),
     full=Phase(epochs=70, lr=3e-4, backbone_lr_factor=0.3, warmup_epochs=1, patience=20),

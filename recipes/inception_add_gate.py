@@ -24,8 +24,9 @@ from recipes.inception import RECIPE as INCEPTION
 class AddGateHead(nn.Module):
     """Features [B, D] -> logits [B, 1]; the output unit sees dense 1 plus dense 2."""
 
-    def __init__(self, features: int, width: int, dropout: float) -> None:
+    def __init__(self, features: int, width: int, dropout: float, feature_dropout: float = 0.0) -> None:
         super().__init__()
+        self.feature_dropout = nn.Dropout(feature_dropout)
         self.dense1 = nn.Linear(features, width)
         self.dense2 = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
@@ -33,16 +34,16 @@ class AddGateHead(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Features [B, D] -> logits [B, 1]."""
-        first = torch.relu(self.dense1(features))
+        first = torch.relu(self.dense1(self.feature_dropout(features)))
         second = torch.relu(self.dense2(first))
         logits: torch.Tensor = self.output(self.dropout(first + second))
         return logits
 
 
-def build(*, image_size: int, width: int = 128, dropout: float = 0.2) -> Network:
+def build(*, image_size: int, width: int = 128, dropout: float = 0.2, feature_dropout: float = 0.5) -> Network:
     """The network; it takes squares from 75 px, so `image_size` is not used."""
     del image_size
-    return build_with_head(lambda: AddGateHead(FEATURES, width, dropout))
+    return build_with_head(lambda: AddGateHead(FEATURES, width, dropout, feature_dropout))
 
 
 RECIPE: Recipe = dataclasses.replace(

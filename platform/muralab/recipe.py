@@ -120,7 +120,7 @@ class Recipe:
     class_weighting: bool = True
     compile: bool = False
     """Compile the whole network's steps: minutes at the start of each trial, for faster ones after it."""
-    feature_views: int = 4
+    feature_views: int = 6
     """Augmented views whose features are kept for the upper phase of a frozen backbone."""
     demo: Mapping[str, Value] = field(default_factory=dict)
     """Overrides that let a sweep of the demo data end in minutes on two CPU cores."""
