@@ -88,6 +88,16 @@ def test_the_best_trial_of_a_recipe_keeps_its_weights_and_loses_its_checkpoint(b
     assert kept(tmp_path, "cnn-00") == set()
 
 
+@pytest.mark.parametrize("order", [("cnn-00", "cnn-01"), ("cnn-01", "cnn-00")])
+def test_of_two_that_are_level_the_first_of_the_plan_wins_whichever_ended_first(
+    book: Logbook, tmp_path: Path, order: tuple[str, str]
+) -> None:
+    for name in order:
+        run(book, name, 0.7)
+    assert book.best == {"cnn": (0.7, "cnn-00")}
+    assert kept(tmp_path, "cnn-00") == set(map(best_name, PHASES))
+
+
 def test_an_undefined_objective_loses_to_any(book: Logbook, tmp_path: Path) -> None:
     run(book, "cnn-00", math.nan)
     run(book, "cnn-01", 0.2)

@@ -152,10 +152,17 @@ class Logbook:
                 self.trial_ended(name, "stopped", "")
 
     def consider(self, name: str, objective: float) -> None:
-        """A trial that has ended may be its recipe's best; the loser's weights are removed."""
-        recipe = self.specs[name].recipe
+        """A trial that has ended may be its recipe's best; the loser's weights are removed.
+
+        Of two that are level the earlier one of the plan wins, whichever ended first: a resumed sweep hears of them in
+        another order, and must not remove the weights that the first one kept.
+        """
+        recipe, places = self.specs[name].recipe, list(self.specs)
         held = self.best.get(recipe)
-        if held is None or _comparable(objective) > _comparable(held[0]):
+        if held is None or (_comparable(objective), -places.index(name)) > (
+            _comparable(held[0]),
+            -places.index(held[1]),
+        ):
             self.best[recipe] = (objective, name)
             loser = held[1] if held else None
         else:

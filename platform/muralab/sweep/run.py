@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from muralab.experiment import warm_up
 from muralab.pruning import Past
@@ -17,7 +18,8 @@ from muralab.sweep.prepare import Job, Sweep, prepare, take_up_sweep
 from muralab.sweep.settings import Request
 from muralab.terminal import Board, Row, build_console, clock
 from muralab.tracking import RunRecord, RunWriter, close_dead_runs, open_store, read_children
-from muralab.trial import recipes_of, write_table
+from muralab.training.trainer import best_name
+from muralab.trial import TrialSpec, recipes_of, write_table
 
 ENDED = ("finished", "pruned", "stopped")
 
@@ -144,11 +146,20 @@ def _take_up(sweep: Sweep, book: Logbook) -> dict[str, Past]:
         if record.tags.get("muralab.ended") in ENDED:
             past[name] = (record.recipe, _full_objectives(record, book.specs[name].objective))
             book.board.rows[name].state = record.tags["muralab.ended"]
-            if past[name][1]:
+            if past[name][1] and has_weights(book.specs[name]):
                 book.consider(name, record.metrics["objective"])
         else:
             book.writer.resume_run(record.run_id)
     return past
+
+
+def has_weights(spec: TrialSpec) -> bool:
+    """Whether a trial that ended still can be chosen.
+
+    One that lost cannot, and its winner may not count as ended: a process that is killed has removed the loser's
+    weights before the store heard of it.
+    """
+    return (Path(spec.folder) / best_name("full")).is_file()
 
 
 def _full_objectives(record: RunRecord, objective: str) -> Sequence[float]:
