@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from muralab.tracking import Store
+from muralab.tracking import Store, is_alive, read_run
 from tests.cli.conftest import COMMANDS, Muralab, flags, refused
 
 
@@ -21,6 +21,28 @@ def test_a_store_that_cannot_be_reached(
     assert outcome.code == 2
     assert f"The tracking server {closed_port} does not answer" in outcome.complaint
     assert "correct MLFLOW_TRACKING_URI" in outcome.complaint
+
+
+IMPOSSIBLE = {
+    "tune": {"data": "/absent"},
+    "train": {"data": "/absent"},
+    "compare": {"data": "/absent"},
+    "explore": {"data": "/absent"},
+    "evaluate": {"model": "absent"},
+    "promote": {"run": "absent"},
+    "report": {"runs": "absent"},
+    "predict": {"images": "/absent"},
+}
+
+
+@pytest.mark.parametrize("command", IMPOSSIBLE)
+def test_the_run_of_mlflow_run_says_whose_it_is_before_anything_slow(
+    muralab: Muralab, store: Store, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = store.client.create_run("0").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    assert muralab(command, **IMPOSSIBLE[command]).code == 2
+    assert is_alive(read_run(store, run_id).tags)
 
 
 @pytest.mark.slow

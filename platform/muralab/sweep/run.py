@@ -38,7 +38,7 @@ def run_sweep(request: Request, job: Job, *, resume: str | None = None, dry_run:
     """
     console = build_console()
     store = open_store(job.tracking_uri)
-    closed = close_dead_runs(store)
+    closed = close_dead_runs(store, claim=job.run_id)
     if closed:
         console.print(f"Closed {len(closed)} runs whose process had died.")
     sweep = take_up_sweep(resume, job, store, console) if resume else prepare(request, job, store, console)
