@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
+from muralab.errors import StoreError
 from muralab.sweep import run
 from muralab.sweep.run import _take_up
+from muralab.sweep.settings import Request
 from muralab.training.trainer import best_name
 
 
@@ -38,3 +43,24 @@ def test_a_trial_whose_weights_are_gone_is_no_candidate_of_a_resumed_sweep(
     book.consider = lambda name, _: considered.append(name)
     past = _take_up(SimpleNamespace(store=None), book)  # type: ignore[arg-type]
     assert (considered, set(past)) == (["cnn-01"], set(names))
+
+
+@pytest.mark.parametrize("error", [StoreError("The store went away."), OSError(28, "No space left"), SystemExit(1)])
+def test_whatever_stops_a_sweep_tells_how_to_go_on_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def stop(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(run, "RunWriter", lambda _: nullcontext(SimpleNamespace()))
+    monkeypatch.setattr(run, "_open_parent", lambda *_: "abc")
+    monkeypatch.setattr(run, "_describe", stop)
+    sweep: Any = SimpleNamespace(
+        settings=SimpleNamespace(request=Request(), resources=SimpleNamespace(max_concurrent=1)),
+        **dict.fromkeys(("store", "dataset", "facts", "resumed")),
+        specs=[],
+        console=Console(file=io.StringIO(), width=200),
+    )
+    with pytest.raises(type(error)):
+        run._run(sweep, None, {})  # type: ignore[arg-type]
+    assert "go on with it by:\n  make tune PART=wrist ARGS='-P resume=abc'" in sweep.console.file.getvalue()

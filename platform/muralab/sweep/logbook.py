@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Mapping
@@ -177,9 +178,12 @@ class Logbook:
 
     def interrupted(self) -> None:
         """Say how to go on, and close the runs, before anything else is taken down: that may go wrong."""
+        self.say_how_to_go_on("Interrupted. Go on with it by:")
+        self.writer.end_open_runs("KILLED")
+
+    def say_how_to_go_on(self, why: str) -> None:
+        """Show the command that goes on with the sweep, once, where one does."""
         if self.resume and not self.said:
             self.said = True
-            self.board.console.print(
-                f"\nInterrupted. Go on with it by:\n  {self.resume}", highlight=False, markup=False, soft_wrap=True
-            )
-        self.writer.end_open_runs("KILLED")
+            with contextlib.suppress(OSError):  # nobody reads a lost terminal; what was said must not stop the closing
+                self.board.console.print(f"\n{why}\n  {self.resume}", highlight=False, markup=False, soft_wrap=True)

@@ -76,12 +76,17 @@ def _run(sweep: Sweep, job: Job, rows: dict[str, Row]) -> None:
             resume=resume_line(parent, sweep.settings.request.part),
         )
         try:
+            if not sweep.resumed:
+                _describe(sweep, writer, parent)
             past = _take_up(sweep, book) if sweep.resumed else {}
             _search(sweep, book, past)
             writer.flush()
             conclude(sweep, book)
         except KeyboardInterrupt:
             book.interrupted()
+            raise
+        except BaseException:  # a store that went away, a full disk, a bug: the plan and the checkpoints are there
+            book.say_how_to_go_on("The sweep stopped. Once what is said below is mended, go on with it by:")
             raise
         writer.finish(parent)
     shutil.rmtree(sweep.folders.sweep, ignore_errors=True)
@@ -115,10 +120,14 @@ def _open_parent(sweep: Sweep, job: Job, writer: RunWriter) -> str:
             )
         )
     settle_folder(sweep, parent)
+    return parent
+
+
+def _describe(sweep: Sweep, writer: RunWriter, parent: str) -> None:
+    """What the sweep is about, in its own run."""
     writer.log_resolved(parent, {"recipes": ",".join(sweep.settings.recipes), "trials": sweep.settings.trials})
     log_data(writer, parent, sweep.dataset)
     log_audit(writer, parent, sweep.dataset)
-    return parent
 
 
 def settle_folder(sweep: Sweep, parent: str) -> None:
