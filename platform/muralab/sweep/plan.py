@@ -16,7 +16,7 @@ from muralab.data.dataset import Dataset
 from muralab.errors import StoreError
 from muralab.preflight import Pace, measure_pace
 from muralab.recipe import Recipe, Value
-from muralab.sweep.settings import Request, Settings
+from muralab.sweep.settings import CPU_TRIAL_BYTES, Request, Settings
 from muralab.terminal import clock
 from muralab.trial import TrialSpec, recipes_of
 
@@ -159,6 +159,9 @@ def plan_sentence(settings: Settings, estimated: Estimate) -> str:
     trials = settings.trials * len(settings.recipes)
     epochs = settings.trials * sum(r.upper.epochs + r.full.epochs for r in settings.recipes.values())
     where = f"{resources.gpus_per_trial:g} GPU each" if resources.gpus_per_trial else "no GPU"
+    by_cores = resources.cpus // resources.cpus_per_trial
+    if not resources.gpus and settings.request.max_concurrent == "auto" and resources.max_concurrent < by_cores:
+        where += f"; memory holds no more at {CPU_TRIAL_BYTES / 1e9:g} GB a trial, max_concurrent={by_cores} overrules"
     return (
         f"{trials} trials, {epochs} epochs at most; {resources.max_concurrent} at a time "
         f"({resources.cpus_per_trial} CPU cores and {where}); about {clock(estimated.wall_s)} or less (pruning), "

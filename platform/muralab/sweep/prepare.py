@@ -12,8 +12,9 @@ from muralab.data.dataset import Dataset, check_data, open_dataset
 from muralab.errors import DataError, RecipeError, SettingsError, WeightsError, numbered
 from muralab.preflight import check_trial
 from muralab.recipe import load_recipe
+from muralab.sweep.machine import count_cpus, count_gpus
 from muralab.sweep.plan import Folders, draw_specs, read_plan
-from muralab.sweep.settings import Request, Settings, check_request, count_cpus, count_gpus
+from muralab.sweep.settings import Request, Settings, check_request
 from muralab.terminal import build_progress
 from muralab.tracking import RunRecord, Store, is_alive, read_run
 from muralab.training.weights import file_digest, resolve_weights
