@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -80,3 +82,13 @@ def test_a_cache_that_cannot_be_written(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     outcome = refused(muralab, store, "train", **flags("train", tiny_tree))
     assert f"cannot be written to {tmp_path / 'file'}" in outcome.complaint
+
+
+@pytest.mark.parametrize("free", [0, 2**18])
+def test_a_disk_that_is_too_small_for_the_images_or_for_the_sweep(
+    muralab: Muralab, store: Store, tiny_tree: Path, monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    outcome = refused(muralab, store, "tune", **flags("tune", tiny_tree), image_size=64, set="model.filters=2000")
+    assert "where 0.0 GiB are free. Free some, name a folder on a larger disk by XDG_CACHE_HOME" in outcome.complaint
+    assert ("Plan" in outcome.out) == (free > 0)

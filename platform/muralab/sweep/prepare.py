@@ -12,6 +12,7 @@ from muralab.data.dataset import Dataset, check_data, open_dataset
 from muralab.errors import DataError, RecipeError, SettingsError, WeightsError, numbered
 from muralab.preflight import check_trial
 from muralab.recipe import load_recipe
+from muralab.sweep.disk import check_space, pixel_files
 from muralab.sweep.machine import count_cpus, count_gpus
 from muralab.sweep.plan import Folders, draw_specs, read_plan
 from muralab.sweep.settings import Request, Settings, check_request
@@ -71,7 +72,9 @@ def prepare(request: Request, job: Job, store: Store, console: Any) -> Sweep:
         MuraLabError: what a user can mend.
     """
     settings = check_request(request)
-    check_data(request.data, request.part, protocol=request.protocol, seed=request.seed)
+    n_images = check_data(request.data, request.part, protocol=request.protocol, seed=request.seed)
+    files = pixel_files(n_images, (recipe.image_size for recipe in settings.recipes.values()), job.cache)
+    check_space(sum(file.n_bytes for file in files if not file.is_there), job.cache)
     weights, description, notes = find_weights(settings)
     folders = Folders(cache=job.cache, sweep=job.cache / "sweeps" / f"new-{time.time_ns()}")
     specs = draw_specs(settings, folders, weights)

@@ -12,6 +12,7 @@ from muralab.experiment import warm_up
 from muralab.pruning import Past
 from muralab.search import run_search
 from muralab.sweep.closing import conclude
+from muralab.sweep.disk import check_space
 from muralab.sweep.logbook import Logbook, log_audit, log_data
 from muralab.sweep.plan import Folders, estimate, in_order, plan_sentence, plan_table, write_plan
 from muralab.sweep.prepare import Job, Sweep, prepare, take_up_sweep
@@ -44,10 +45,12 @@ def run_sweep(request: Request, job: Job, *, resume: str | None = None, dry_run:
     sweep = take_up_sweep(resume, job, store, console) if resume else prepare(request, job, store, console)
     for note in sweep.notes:
         console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
-    estimated = estimate(sweep.specs, sweep.dataset, sweep.settings.resources.max_concurrent)
+    resources = sweep.settings.resources
+    estimated = estimate(sweep.specs, sweep.dataset, resources.max_concurrent, gpus=resources.gpus)
     sweep.specs = in_order(sweep.specs, estimated)
     console.print(plan_table(sweep.settings, estimated))
     console.print(plan_sentence(sweep.settings, estimated), highlight=False)
+    check_space(estimated.disk_bytes - estimated.there_bytes, sweep.folders.cache)
     if dry_run:
         console.print("dry_run: nothing was started.")
         return
