@@ -28,6 +28,7 @@ from muralab.tracking import (
     download_artifact,
     experiment_of,
     find_runs,
+    is_alive,
     open_store,
     read_children,
     read_run,
@@ -365,6 +366,12 @@ def test_a_run_of_a_reused_pid_is_closed(local: Store) -> None:
     started = read_run(local, start_run(local, kind="tune", name="mine")).tags["muralab.process_started"]
     run_id = start_run(local, kind="tune", name="old", tags={"muralab.process_started": started[:-1] + "x"})
     assert close_dead_runs(local) == [run_id]
+
+
+def test_the_run_of_mlflow_run_is_this_processes_before_anything_is_written(local: Store) -> None:
+    run_id = local.client.create_run("0").info.run_id
+    assert close_dead_runs(local, claim=run_id) == []
+    assert is_alive(read_run(local, run_id).tags)
 
 
 def test_a_zombie_counts_as_gone(local: Store) -> None:

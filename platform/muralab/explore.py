@@ -40,7 +40,7 @@ def run_explore(data: str, part: str, job: Job, *, seed: int = 0, pictures: bool
     """
     console = build_console()
     store = open_store(job.tracking_uri)
-    close_dead_runs(store)
+    close_dead_runs(store, claim=job.run_id)
     progress = build_progress(console)
     root, synthetic = open_root(data, progress)
     index = read_index(root, part)

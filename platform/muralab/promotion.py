@@ -44,7 +44,7 @@ def run_promote(
         raise SettingsError("promote needs one of run=<id of a trained run> and version=<number>.")
     console = build_console()
     store = open_store(job.tracking_uri)
-    close_dead_runs(store)
+    close_dead_runs(store, claim=job.run_id)
     name = f"mura-{part}"
     chosen = (
         str(read_version(store, name, version).version) if version else _version_of(store, name, part, run, dry_run)

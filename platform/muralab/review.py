@@ -49,7 +49,7 @@ def run_report(runs: str, job: Job, *, out: Path | None = None, pictures: str = 
     """
     console = build_console()
     store = open_store(job.tracking_uri)
-    close_dead_runs(store)
+    close_dead_runs(store, claim=job.run_id)
     ids = [one.strip() for one in runs.split(",") if one.strip()]
     records = select_runs(store, ids)
     entries, context = read_entries(store, records), read_context(store, records)

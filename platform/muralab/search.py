@@ -1,8 +1,7 @@
 """Ray Tune over a list of trials; with `pruning` the only file that imports ray.
 
-All recipes share one Tune run, so that a worker process that has loaded torch serves one trial after the other. The
-trials are drawn before the search starts, from the seed alone; going on with an interrupted search is running the ones
-that did not end, each from its checkpoint.
+All recipes share one Tune run: a worker that has loaded torch serves one trial after the other. The trials are drawn
+before the search starts; going on with an interrupted one is running those that did not end, from their checkpoints.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class Listener(Protocol):
         """Called a few times a second."""
 
     def interrupted(self) -> None:
-        """Ctrl-C or SIGTERM: called before anything is taken down."""
+        """Ctrl-C, SIGTERM or a lost terminal: called before anything is taken down."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +216,7 @@ def _cluster(resources: Resources) -> Iterator[None]:
         RAY_USAGE_STATS_ENABLED="0",
         RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
         RAY_AIR_NEW_OUTPUT="0",
+        RAY_AUTH_TOKEN=os.environ.get("RAY_AUTH_TOKEN", uuid.uuid4().hex),  # else Ray writes one into the home folder
         TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
         TUNE_DISABLE_SIGINT_HANDLER="1",  # an interrupt reaches us as KeyboardInterrupt, and our own order of closing
         TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0",

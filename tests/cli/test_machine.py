@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from muralab.tracking import Store
+from muralab.tracking import Store, is_alive, read_run
 from tests.cli.conftest import COMMANDS, Muralab, flags, refused
 
 
@@ -21,6 +23,28 @@ def test_a_store_that_cannot_be_reached(
     assert outcome.code == 2
     assert f"The tracking server {closed_port} does not answer" in outcome.complaint
     assert "correct MLFLOW_TRACKING_URI" in outcome.complaint
+
+
+IMPOSSIBLE = {
+    "tune": {"data": "/absent"},
+    "train": {"data": "/absent"},
+    "compare": {"data": "/absent"},
+    "explore": {"data": "/absent"},
+    "evaluate": {"model": "absent"},
+    "promote": {"run": "absent"},
+    "report": {"runs": "absent"},
+    "predict": {"images": "/absent"},
+}
+
+
+@pytest.mark.parametrize("command", IMPOSSIBLE)
+def test_the_run_of_mlflow_run_says_whose_it_is_before_anything_slow(
+    muralab: Muralab, store: Store, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = store.client.create_run("0").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    assert muralab(command, **IMPOSSIBLE[command]).code == 2
+    assert is_alive(read_run(store, run_id).tags)
 
 
 @pytest.mark.slow
@@ -58,3 +82,13 @@ def test_a_cache_that_cannot_be_written(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     outcome = refused(muralab, store, "train", **flags("train", tiny_tree))
     assert f"cannot be written to {tmp_path / 'file'}" in outcome.complaint
+
+
+@pytest.mark.parametrize("free", [0, 2**18])
+def test_a_disk_that_is_too_small_for_the_images_or_for_the_sweep(
+    muralab: Muralab, store: Store, tiny_tree: Path, monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    outcome = refused(muralab, store, "tune", **flags("tune", tiny_tree), image_size=64, set="model.filters=2000")
+    assert "where 0.0 GiB are free. Free some, name a folder on a larger disk by XDG_CACHE_HOME" in outcome.complaint
+    assert ("Plan" in outcome.out) == (free > 0)

@@ -88,6 +88,16 @@ def test_the_best_trial_of_a_recipe_keeps_its_weights_and_loses_its_checkpoint(b
     assert kept(tmp_path, "cnn-00") == set()
 
 
+@pytest.mark.parametrize("order", [("cnn-00", "cnn-01"), ("cnn-01", "cnn-00")])
+def test_of_two_that_are_level_the_first_of_the_plan_wins_whichever_ended_first(
+    book: Logbook, tmp_path: Path, order: tuple[str, str]
+) -> None:
+    for name in order:
+        run(book, name, 0.7)
+    assert book.best == {"cnn": (0.7, "cnn-00")}
+    assert kept(tmp_path, "cnn-00") == set(map(best_name, PHASES))
+
+
 def test_an_undefined_objective_loses_to_any(book: Logbook, tmp_path: Path) -> None:
     run(book, "cnn-00", math.nan)
     run(book, "cnn-01", 0.2)
@@ -151,3 +161,15 @@ def test_a_phase_is_summed_up_by_its_best_epoch_whatever_is_undefined() -> None:
     assert (found["upper_val_accuracy"], found["full_val_accuracy"], found["objective"]) == (0.6, 0.9, 0.9)
     assert (found["upper_epochs"], found["full_epochs"]) == (2, 3)
     assert phase_summary([], "val_study_auroc") == {}
+
+
+def test_how_to_go_on_is_said_once_and_a_lost_terminal_does_not_stop_the_closing(book: Logbook, notes: Notes) -> None:
+    book.resume = "make tune"
+    book.say_how_to_go_on("It stopped.")
+    book.interrupted()
+    assert book.board.console.file.getvalue() == "\nIt stopped.\n  make tune\n"  # type: ignore[attr-defined]
+    book.said = False
+    book.board.console.file.close()
+    book.board.console.file = open("/dev/full", "w", buffering=1)  # noqa: PTH123, SIM115
+    book.interrupted()
+    assert notes.all("end_open_runs") == [("KILLED",)] * 2

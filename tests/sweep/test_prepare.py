@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 import torch
 
-from muralab.errors import WeightsError
+from muralab.errors import SettingsError, WeightsError
+from muralab.sweep import prepare
 from muralab.sweep.closing import ui_command
 from muralab.sweep.plan import Estimate, Folders, draw_specs, in_order
-from muralab.sweep.prepare import find_weights
+from muralab.sweep.prepare import as_begun, find_weights
 from muralab.sweep.settings import Request, check_request
+from muralab.trial import TrialSpec
 
 SMALL = "tiny_lab.small_net"
 
 
 @pytest.fixture
 def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    from muralab.sweep import prepare
-
     def refuse(weights: str, network: str) -> None:
         raise WeightsError(f"The weights of {network} cannot be had.")
 
@@ -66,6 +66,31 @@ def test_every_recipes_first_trial_comes_before_any_second_and_long_ones_first(l
     specs = draw_specs(settings, Folders(cache=tmp_path, sweep=tmp_path), {"cnn": "", SMALL: ""})
     estimated = Estimate(epoch_s={"cnn": [1.0], SMALL: [5.0]}, wall_s=0, disk_bytes=0)
     assert [spec.name for spec in in_order(specs, estimated)] == [f"{SMALL}-00", "cnn-00", f"{SMALL}-01", "cnn-01"]
+
+
+# A sweep that goes on
+
+
+def begun(*recipes: str, **fields: Any) -> list[TrialSpec]:
+    """A trial of each recipe, as the plan of an interrupted sweep holds them."""
+    return [TrialSpec(name=f"{r}-00", recipe=r, table="", cache_folder="", folder="", **fields) for r in recipes]
+
+
+def test_a_resumed_sweep_keeps_its_recipes_cores_and_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "count_cpus", lambda: 8)
+    found = as_begun(Request(), begun("inception", "cnn", threads=3), "abc")
+    assert (found.recipes, found.gpus_per_trial, found.cpus_per_trial) == ("cnn,inception", "0", "3")
+    assert as_begun(Request(recipes="inception,cnn"), begun("cnn", "inception"), "abc").recipes == "inception,cnn"
+
+
+def test_a_gpu_or_a_recipe_that_has_gone_is_said_before_a_resumed_sweep_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "count_gpus", lambda: 0)
+    with pytest.raises(SettingsError) as caught:
+        as_begun(Request(), begun("cnn", "gone_net", gpu=True), "abc")
+    heading, recipe, gpu = str(caught.value).splitlines()
+    assert heading.startswith("resume=abc: this sweep cannot go on as things are")
+    assert "There is no recipe 'gone_net'" in recipe
+    assert "train on a GPU, and torch finds none" in gpu
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from muralab.errors import MuraLabError, RecipeError, SettingsError
-from muralab.sweep.plan import Folders, draw_specs
+from muralab.sweep.plan import Estimate, Folders, draw_specs, plan_sentence
 from muralab.sweep.settings import Request, Settings, check_request
 
 SMALL = "tiny_lab.small_net"
 
 
-def check(cpus: int = 4, gpus: int = 0, **fields: Any) -> Settings:
-    return check_request(Request(**fields), cpus=cpus, gpus=gpus)
+def check(cpus: int = 4, gpus: int = 0, memory: int = 64 * 10**9, **fields: Any) -> Settings:
+    return check_request(Request(**fields), cpus=cpus, gpus=gpus, memory=memory)
 
 
 def resources(**fields: Any) -> tuple[float, int, int]:
@@ -123,6 +123,10 @@ def test_time_is_read(text: str, seconds: float | None) -> None:
         ({"cpus_per_trial": "3"}, (0, 3, 1)),
         ({"max_concurrent": "2"}, (0, 1, 2)),
         ({"max_concurrent": "99"}, (0, 1, 4)),
+        ({"memory": 6 * 10**9}, (0, 1, 2)),
+        ({"memory": 10**9}, (0, 1, 1)),
+        ({"memory": 6 * 10**9, "max_concurrent": "3"}, (0, 1, 3)),
+        ({"memory": 6 * 10**9, "gpus": 2, "gpus_per_trial": "0.5"}, (0.5, 1, 4)),
         ({"gpus": 2}, (1, 2, 2)),
         ({"gpus": 2, "gpus_per_trial": "0.5"}, (0.5, 1, 4)),
         ({"gpus": 2, "gpus_per_trial": "0.6"}, (0.6, 2, 2)),
@@ -132,6 +136,14 @@ def test_time_is_read(text: str, seconds: float | None) -> None:
 )
 def test_resources_are_divided(fields: dict[str, Any], expected: tuple[float, int, int]) -> None:
     assert resources(**fields) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"), [({}, False), ({"memory": 6 * 10**9}, True), ({"max_concurrent": "2"}, False)]
+)
+def test_the_plan_says_where_memory_is_what_limits(fields: dict[str, Any], said: bool) -> None:
+    words = plan_sentence(check(recipes="cnn", **fields), Estimate(epoch_s={}, wall_s=1, disk_bytes=0))
+    assert ("memory holds no more at 2.3 GB a trial, max_concurrent=4 overrules" in words) is said
 
 
 def test_a_recipe_outside_the_repository_is_found(lab: Any) -> None:

@@ -1,12 +1,13 @@
 """The command line: one command per entry point of MLproject, one module a command, everything absolute at the door.
 
-Exit codes: 0 done; 2 a mistake that the user can mend, told in one paragraph; 130 or 143 interrupted; 1 a bug, with its
-traceback.
+Exit codes: 0 done; 2 a mistake that the user can mend, told in one paragraph; 129, 130 or 143 interrupted; 1 a bug,
+with its traceback.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 from typing import Any, NoReturn
@@ -39,16 +40,30 @@ def _commands() -> None:
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _INTERRUPTED: list[int] = []
 """The signal that ended this process, if one did."""
+_TERMINALS: list[int] = []
+"""Which of the standard streams were a terminal at the start."""
 
 
 def _interrupt(number: int, _: Any) -> None:
     # `mlflow run` answers Ctrl-C with a SIGTERM of its own; the second signal must not break the closing off.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for one in ENDING:
+        signal.signal(one, signal.SIG_IGN)
+    for stream in _TERMINALS:
+        if not os.isatty(stream):  # it was hung up, and every word that is printed from here on would be an error
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     _INTERRUPTED.append(number)
     raise KeyboardInterrupt
+
+
+def _answer_signals() -> None:
+    """An end from outside is one like Ctrl-C; under `nohup` a lost terminal is none."""
+    _TERMINALS[:] = [stream for stream in (1, 2) if os.isatty(stream)]
+    for one in ENDING:
+        if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN:
+            signal.signal(one, _interrupt)
 
 
 def _refuse(text: str) -> NoReturn:
@@ -61,8 +76,7 @@ def main() -> None:
     """Run a command and exit with its code."""
     from muralab.errors import MuraLabError
 
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGINT, _interrupt)
+    _answer_signals()
     try:
         app()
     except MuraLabError as error:

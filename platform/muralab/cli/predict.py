@@ -26,7 +26,7 @@ def predict(
     from pathlib import Path
 
     from muralab.predict import PredictRequest, run_predict
-    from muralab.tracking import absolute_uri
+    from muralab.tracking import absolute_uri, claim_run, open_store
 
     token = none(token_file)
     request = PredictRequest(
@@ -41,6 +41,8 @@ def predict(
         tracking_uri=absolute_uri(os.environ.get("MLFLOW_TRACKING_URI")),
         run_id=os.environ.pop("MLFLOW_RUN_ID", None),
     )
+    if request.run_id:
+        claim_run(open_store(request.tracking_uri), request.run_id)
     run_predict(request)
 
 

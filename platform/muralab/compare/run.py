@@ -50,7 +50,7 @@ def run_compare(request: Request, job: Job, *, seeds: int, dry_run: bool = False
         raise SettingsError(f"seeds={seeds}: expected a whole number of 1 or more; 5 is a good start.")
     console = build_console()
     store = open_store(job.tracking_uri)
-    close_dead_runs(store)
+    close_dead_runs(store, claim=job.run_id)
     sweep = prepare(replace(request, trials="1"), job, store, console)
     if len(sweep.settings.recipes) < 2:
         raise SettingsError("compare needs at least two recipes, such as recipes=inception,inception_add_gate.")

@@ -72,18 +72,22 @@ def open_root(data: str, progress: Progress) -> tuple[Path, bool]:
     return find_root(Path(data)), False
 
 
-def check_data(data: str, part: str, *, protocol: str, seed: int) -> None:
+def check_data(data: str, part: str, *, protocol: str, seed: int) -> int:
     """Refuse what a path and its tables alone show to be wrong, before anything slow; the demo is always right.
+
+    Returns:
+        How many images there are to decode; 0 for the demo, whose images are few and not drawn yet.
 
     Raises:
         DataError: as `open_dataset`, apart from what decoding finds.
     """
     if data == DEMO:
-        return
+        return 0
     index = read_index(find_root(Path(data)), part)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         split_index(index, protocol=protocol, seed=seed, validation_fraction=VALIDATION_FRACTION[False])
+    return len(index)
 
 
 def open_dataset(

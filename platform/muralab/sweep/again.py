@@ -61,7 +61,7 @@ def run_evaluation(
         raise SettingsError(f"set={which}: expected one of {', '.join(SETS)}.")
     console = build_console()
     store = open_store(job.tracking_uri)
-    close_dead_runs(store)
+    close_dead_runs(store, claim=job.run_id)
     record = read_run(store, source_run(store, model), predictions=False)
     network, recipe, calibration = load_model(store, record)
     dataset = open_dataset(

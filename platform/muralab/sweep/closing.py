@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,11 +14,15 @@ from muralab.errors import MuraLabError, SettingsError
 from muralab.experiment import set_threads
 from muralab.registry import RegisteredModel
 from muralab.report import difference_sentences, results_table, winner_of, write_report
+from muralab.report.judge import judge
+from muralab.report.page import champion_sentence
+from muralab.report.sentences import headline
 from muralab.sweep.gallery import build_gallery, may_show
 from muralab.sweep.logbook import Logbook
 from muralab.sweep.registration import Registration, register_best, registering
 from muralab.sweep.settings import count_cpus
 from muralab.sweep.verdict import (
+    WITH_INTERVALS,
     Judged,
     build_context,
     build_entry,
@@ -42,6 +47,7 @@ def conclude(sweep: Sweep, book: Logbook) -> None:
 
     Raises:
         MuraLabError: no trial of any recipe got as far as its full phase.
+        Exception: whatever kept the model from being registered; the report is written by then, and says so.
     """
     if not book.best:
         raise _nothing_to_judge(book)
@@ -52,32 +58,47 @@ def conclude(sweep: Sweep, book: Logbook) -> None:
     book.writer.flush()
     records = {r.run_id: r for r in read_children(sweep.store, book.parent)}
     entries = [build_entry(one, records[one.run_id]) for one in judged]
-    context = build_context(sweep.settings, sweep.dataset, sweep.weights, [*sweep.notes, *_failures(book)], _commit())
-    registration = register_best(sweep, book, judged, entries, context)
-    if registration is not None:
-        context = replace(context, statements=[*context.statements, *registration.gate])
-    trials = build_trials(sorted(records.values(), key=lambda r: r.name))
+    # First of all, so that nothing that goes wrong below can take the figures of days with it.
+    book.writer.log_table(book.parent, results_table(entries, seed=sweep.settings.request.seed), "results.csv")
+    book.writer.log_file(book.parent, sweep.folders.plan)
+    book.writer.flush()
+    absent = absent_sentences(sweep, book)
+    notes = [*sweep.notes, *_failures(book), *absent]
+    context = build_context(sweep.settings, sweep.dataset, sweep.weights, notes, _commit())
+    registration, failure = None, None
+    try:
+        registration = register_best(sweep, book, judged, entries, context)
+    except Exception as error:
+        failure = error
+    gate = registration.gate if registration else [why_unregistered(sweep, judged, failure)]
+    context = replace(context, statements=[*context.statements, *gate])
+    champion = registration.judged.spec.recipe if registration else None
     with tempfile.TemporaryDirectory() as folder:
         report = write_report(
             Path(folder) / "report.html",
             context=context,
             entries=entries,
-            trials=trials,
+            trials=build_trials(sorted(records.values(), key=lambda r: r.name)),
             previews=build_previews(one.spec for one in judged),
-            champion=None if registration is None else registration.judged.spec.recipe,
+            champion=champion,
             gallery=_gallery(sweep, judged, entries),
         )
         book.writer.log_file(book.parent, report)
-        book.writer.log_table(book.parent, results_table(entries, seed=sweep.settings.request.seed), "results.csv")
-        book.writer.log_file(book.parent, sweep.folders.plan)
-        book.writer.set_tags(book.parent, _parent_tags(judged, registration, book))
-        for one in judged:
-            book.writer.log_epoch(
-                book.parent, 0, {f"{one.spec.recipe}.test_study_auroc": one.intervals["auroc"].estimate}
-            )
+        _log_results(book, judged, registration)
         book.writer.flush()
-    for line in closing_lines(sweep, judged, entries, registration, book.parent):
+    found = figure_lines(sweep, judged, entries, absent, champion)
+    done = [*registration.lines, *next_commands(sweep, registration.model)] if registration else gate
+    for line in [*found, "", *done, *where_lines(sweep, book.parent)]:
         sweep.console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if failure is not None:
+        raise failure
+
+
+def _log_results(book: Logbook, judged: Sequence[Judged], registration: Registration | None) -> None:
+    """What the sweep's own run says of its end, to be searched by."""
+    book.writer.set_tags(book.parent, _parent_tags(judged, registration, book))
+    for one in judged:
+        book.writer.log_epoch(book.parent, 0, {f"{one.spec.recipe}.test_study_auroc": one.intervals["auroc"].estimate})
 
 
 def _gallery(sweep: Sweep, judged: Sequence[Judged], entries: Sequence[Entry]) -> Pictures:
@@ -123,32 +144,64 @@ def _best(judged: Sequence[Judged], book: Logbook) -> Judged:
     return max(judged, key=lambda one: book.best[one.spec.recipe][0])
 
 
-def closing_lines(
-    sweep: Sweep, judged: Sequence[Judged], entries: Sequence[Entry], done: Registration | None, parent: str
+def absent_sentences(sweep: Sweep, book: Logbook) -> list[str]:
+    """Of each recipe that was asked for and has no result: that it has none, and why."""
+    sentences = []
+    for recipe in [name for name in sweep.settings.recipes if name not in book.best]:
+        names = [spec.name for spec in sweep.specs if spec.recipe == recipe]
+        failed = [book.failures[name].strip().splitlines()[-1] for name in names if name in book.failures]
+        how = [f"{len(failed)} failed, the first: {failed[0].rstrip('.')}"] if failed else []
+        if len(failed) < len(names):
+            how.append(f"{len(names) - len(failed)} had no time for an epoch of the full phase")
+        sentences.append(f"{recipe} has no result: of its {len(names)} trials {'; '.join(how)}.")
+    return sentences
+
+
+def why_unregistered(sweep: Sweep, judged: Sequence[Judged], failure: Exception | None) -> str:
+    """Why no model became a version, and how to mend it."""
+    chosen = registering(judged)
+    if chosen is None:
+        asked = [name for name, recipe in sweep.settings.recipes.items() if recipe.registers]
+        if asked:
+            return f"Not registered: {', '.join(asked)}, which would be, has no result."
+        return "Not registered: no recipe that registers (inception_add_gate) was among those that ran."
+    if failure is None:
+        auroc = chosen.intervals["auroc"]
+        return f"Not registered: {chosen.spec.recipe} does not beat chance on the test set (AUROC {auroc})."
+    reason = str(failure) if isinstance(failure, MuraLabError) else f"{failure} ({type(failure).__name__})"
+    return (
+        f"Not registered: the model of {chosen.spec.recipe} could not be exported, checked or registered. "
+        f"{' '.join(reason.split()).rstrip('.')}. Its weights and figures are kept; once that is mended: mlflow run . "
+        f"-e promote --env-manager local -P part={shlex.quote(sweep.settings.request.part)} -P run={chosen.run_id}"
+    )
+
+
+def figure_lines(
+    sweep: Sweep, judged: Sequence[Judged], entries: Sequence[Entry], absent: Sequence[str], champion: str | None
 ) -> list[str]:
-    """The last lines of a sweep: figures, what was registered, and the next commands, ready to paste."""
+    """What was found: every recipe's figures, who is better than whom, and the winner, as the report says it."""
+    seed = sweep.settings.request.seed
     lines = ["", f"Test set of {sweep.dataset.part}: {_size(sweep)}, study level, 95 % patient-clustered intervals"]
     if sweep.dataset.synthetic:
         lines[-1] += " (SYNTHETIC data: figures say nothing about radiographs)"
     lines += [
         f"  {one.spec.recipe:<20} AUROC {one.intervals['auroc']}   kappa {one.intervals['kappa']}" for one in judged
     ]
-    lines += [f"  {sentence}" for sentence in difference_sentences(entries, seed=sweep.settings.request.seed)]
-    chosen = registering(judged)
-    if done is not None:
-        lines += ["", *done.lines, *next_commands(sweep, done.model)]
-    elif chosen is not None:
-        low = chosen.intervals["auroc"]
-        lines += ["", f"Not registered: {chosen.spec.recipe} does not beat chance on the test set (AUROC {low})."]
-    else:
-        lines += ["", "Not registered: no recipe that registers (inception_add_gate) was among those that ran."]
-    lines += [
+    lines += [f"  {sentence}" for sentence in [*difference_sentences(entries, seed=seed), *absent]]
+    winner = winner_of(entries)
+    if winner is not None:
+        lines += ["", f"The winner, by validation: {headline(judge(winner, metrics=WITH_INTERVALS, seed=seed))}"]
+    return lines if champion is None else [*lines, champion_sentence(entries, champion)]
+
+
+def where_lines(sweep: Sweep, parent: str) -> list[str]:
+    """Where all of it is kept."""
+    return [
         "",
         f"The report and all runs are in MLflow, run {parent}:",
         f"  {ui_command(sweep.store.uri)}",
         DISCLAIMER,
     ]
-    return lines
 
 
 def _size(sweep: Sweep) -> str:
@@ -166,19 +219,19 @@ def ui_command(uri: str) -> str:
     """How to browse the store."""
     if uri.startswith("http"):
         return f"open {shown(uri)}"
-    given = uri if shown(uri) == uri else '"$MLFLOW_TRACKING_URI"'  # a password stays where it is
-    return f"{_program('mlflow')} ui --backend-store-uri {given} --host 127.0.0.1 --port 5000"
+    given = shlex.quote(uri) if shown(uri) == uri else '"$MLFLOW_TRACKING_URI"'  # a password stays where it is
+    return f"{shlex.quote(_program('mlflow'))} ui --backend-store-uri {given} --host 127.0.0.1 --port 5000"
 
 
 def next_commands(sweep: Sweep, model: RegisteredModel) -> list[str]:
     """Serve it, and ask it."""
     uri = sweep.store.uri  # one with a password is in the environment already
-    store = f"MLFLOW_TRACKING_URI={uri} " if shown(uri) == uri else ""
-    picture = sweep.dataset.tables["test"]["path"].iloc[0]
+    store = f"MLFLOW_TRACKING_URI={shlex.quote(uri)} " if shown(uri) == uri else ""
+    picture = shlex.quote(str(sweep.dataset.tables["test"]["path"].iloc[0]))
     return [
         "Serve it:",
         f'  PATH="{Path(sys.executable).parent}:$PATH" {store}mlflow models serve '
-        f"-m {model.uri} "
+        f"-m {shlex.quote(model.uri)} "
         "--env-manager local --host 127.0.0.1 --port 5001",
         "Ask it:",
         f'  printf \'{{"dataframe_records": [{{"image": "%s", "study": "s1"}}]}}\' '

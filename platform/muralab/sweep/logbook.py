@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Mapping
@@ -152,10 +153,17 @@ class Logbook:
                 self.trial_ended(name, "stopped", "")
 
     def consider(self, name: str, objective: float) -> None:
-        """A trial that has ended may be its recipe's best; the loser's weights are removed."""
-        recipe = self.specs[name].recipe
+        """A trial that has ended may be its recipe's best; the loser's weights are removed.
+
+        Of two that are level the earlier one of the plan wins, whichever ended first: a resumed sweep hears of them in
+        another order, and must not remove the weights that the first one kept.
+        """
+        recipe, places = self.specs[name].recipe, list(self.specs)
         held = self.best.get(recipe)
-        if held is None or _comparable(objective) > _comparable(held[0]):
+        if held is None or (_comparable(objective), -places.index(name)) > (
+            _comparable(held[0]),
+            -places.index(held[1]),
+        ):
             self.best[recipe] = (objective, name)
             loser = held[1] if held else None
         else:
@@ -170,9 +178,12 @@ class Logbook:
 
     def interrupted(self) -> None:
         """Say how to go on, and close the runs, before anything else is taken down: that may go wrong."""
+        self.say_how_to_go_on("Interrupted. Go on with it by:")
+        self.writer.end_open_runs("KILLED")
+
+    def say_how_to_go_on(self, why: str) -> None:
+        """Show the command that goes on with the sweep, once, where one does."""
         if self.resume and not self.said:
             self.said = True
-            self.board.console.print(
-                f"\nInterrupted. Go on with it by:\n  {self.resume}", highlight=False, markup=False, soft_wrap=True
-            )
-        self.writer.end_open_runs("KILLED")
+            with contextlib.suppress(OSError):  # nobody reads a lost terminal; what was said must not stop the closing
+                self.board.console.print(f"\n{why}\n  {self.resume}", highlight=False, markup=False, soft_wrap=True)

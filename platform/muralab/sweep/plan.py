@@ -16,7 +16,8 @@ from muralab.data.dataset import Dataset
 from muralab.errors import StoreError
 from muralab.preflight import Pace, measure_pace
 from muralab.recipe import Recipe, Value
-from muralab.sweep.settings import Request, Settings
+from muralab.sweep.disk import feature_files, folder_bytes, pixel_files, views_of
+from muralab.sweep.settings import CPU_TRIAL_BYTES, Request, Settings
 from muralab.terminal import clock
 from muralab.trial import TrialSpec, recipes_of
 
@@ -95,10 +96,20 @@ class Estimate:
     """Recipe -> seconds of each epoch of one trial."""
     wall_s: float
     disk_bytes: int
+    """On the cache's disk: decoded images, features, checkpoints."""
+    there_bytes: int = 0
+    """Of these, what is there already."""
 
 
-def estimate(specs: Sequence[TrialSpec], dataset: Dataset, concurrent: int) -> Estimate:
-    """Time a step of each recipe on this machine, and add up what was planned; pruning makes it less."""
+def estimate(specs: Sequence[TrialSpec], dataset: Dataset, concurrent: int, *, gpus: int = 0) -> Estimate:
+    """Time a step of each recipe on this machine, and add up what was planned; pruning makes it less.
+
+    Args:
+        specs: the trials.
+        dataset: that they train on.
+        concurrent: trials at a time.
+        gpus: that they share. A step was timed on a GPU of its own: two trials on one take about twice as long.
+    """
     sizes = {name: len(table) for name, table in dataset.tables.items()}
     first = {spec.recipe: spec for spec in specs if not spec.drawn}
     paces = {name: measure_pace(spec) for name, spec in first.items()}
@@ -107,10 +118,21 @@ def estimate(specs: Sequence[TrialSpec], dataset: Dataset, concurrent: int) -> E
     trial_s = {name: sum(seconds) for name, seconds in epoch_s.items()}
     shared = max((_features_s(recipes[name], pace, sizes) for name, pace in paces.items()), default=0.0)
     total = sum(trial_s[spec.recipe] for spec in specs)
-    wall = START_S + shared + max(total / concurrent, *(trial_s[spec.recipe] for spec in specs))
+    side_by_side = min(concurrent, gpus) if gpus else concurrent
+    wall = START_S + shared + max(total / side_by_side, *(trial_s[spec.recipe] for spec in specs))
     largest = max(pace.checkpoint_bytes for pace in paces.values())
     kept = sum(pace.weights_bytes for pace in paces.values())
-    return Estimate(epoch_s=epoch_s, wall_s=wall, disk_bytes=concurrent * largest + kept)
+    cache = Path(specs[0].cache_folder)
+    frozen = {name: recipes[name] for name, pace in paces.items() if pace.frozen_upper}
+    files = pixel_files(len(dataset.index), (recipe.image_size for recipe in recipes.values()), cache)
+    files += feature_files(frozen, sizes, cache)
+    return Estimate(
+        epoch_s=epoch_s,
+        wall_s=wall,
+        disk_bytes=concurrent * largest + kept + sum(file.n_bytes for file in files),
+        there_bytes=sum(file.n_bytes for file in files if file.is_there)
+        + folder_bytes(Path(spec.folder) for spec in specs),
+    )
 
 
 def _epoch_s(recipe: Recipe, pace: Pace, sizes: Mapping[str, int]) -> list[float]:
@@ -123,8 +145,7 @@ def _features_s(recipe: Recipe, pace: Pace, sizes: Mapping[str, int]) -> float:
     """Of the features that all trials of a frozen backbone share; computed once, before the search."""
     if not pace.frozen_upper:
         return 0.0
-    views = min(recipe.feature_views, recipe.upper.epochs)
-    return (views * sizes["train"] + sizes["validation"]) * pace.infer_s
+    return (views_of(recipe) * sizes["train"] + sizes["validation"]) * pace.infer_s
 
 
 def in_order(specs: Sequence[TrialSpec], estimated: Estimate) -> list[TrialSpec]:
@@ -159,6 +180,9 @@ def plan_sentence(settings: Settings, estimated: Estimate) -> str:
     trials = settings.trials * len(settings.recipes)
     epochs = settings.trials * sum(r.upper.epochs + r.full.epochs for r in settings.recipes.values())
     where = f"{resources.gpus_per_trial:g} GPU each" if resources.gpus_per_trial else "no GPU"
+    by_cores = resources.cpus // resources.cpus_per_trial
+    if not resources.gpus and settings.request.max_concurrent == "auto" and resources.max_concurrent < by_cores:
+        where += f"; memory holds no more at {CPU_TRIAL_BYTES / 1e9:g} GB a trial, max_concurrent={by_cores} overrules"
     return (
         f"{trials} trials, {epochs} epochs at most; {resources.max_concurrent} at a time "
         f"({resources.cpus_per_trial} CPU cores and {where}); about {clock(estimated.wall_s)} or less (pruning), "

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from muralab.data.dataset import Dataset, check_data, open_dataset
-from muralab.errors import DataError, SettingsError, WeightsError
+from muralab.errors import DataError, RecipeError, SettingsError, WeightsError, numbered
 from muralab.preflight import check_trial
+from muralab.recipe import load_recipe
+from muralab.sweep.disk import check_space, pixel_files
+from muralab.sweep.machine import count_cpus, count_gpus
 from muralab.sweep.plan import Folders, draw_specs, read_plan
 from muralab.sweep.settings import Request, Settings, check_request
 from muralab.terminal import build_progress
@@ -68,7 +72,9 @@ def prepare(request: Request, job: Job, store: Store, console: Any) -> Sweep:
         MuraLabError: what a user can mend.
     """
     settings = check_request(request)
-    check_data(request.data, request.part, protocol=request.protocol, seed=request.seed)
+    n_images = check_data(request.data, request.part, protocol=request.protocol, seed=request.seed)
+    files = pixel_files(n_images, (recipe.image_size for recipe in settings.recipes.values()), job.cache)
+    check_space(sum(file.n_bytes for file in files if not file.is_there), job.cache)
     weights, description, notes = find_weights(settings)
     folders = Folders(cache=job.cache, sweep=job.cache / "sweeps" / f"new-{time.time_ns()}")
     specs = draw_specs(settings, folders, weights)
@@ -125,14 +131,14 @@ def take_up_sweep(run_id: str, job: Job, store: Store, console: Any, *, kind: st
 
     Raises:
         StoreError: nothing of it is left on this machine.
-        SettingsError: it still runs, or another command began it.
+        SettingsError: it still runs, another command began it, or it needs a GPU or a recipe that has gone.
         WeightsError: its file of weights has gone.
         DataError: its data have changed.
     """
     folders = Folders(cache=job.cache, sweep=job.cache / "sweeps" / run_id)
     request, specs, facts = read_plan(folders, run_id)
     _check_run(read_run(store, run_id, predictions=False), kind)
-    settings = check_request(request)
+    settings = check_request(as_begun(request, specs, run_id))
     for spec in {spec.recipe: spec for spec in specs}.values():
         if spec.weights:
             resolve_weights(spec.weights, settings.recipes[spec.recipe].pretrained)
@@ -162,6 +168,35 @@ def take_up_sweep(run_id: str, job: Job, store: Store, console: Any, *, kind: st
         weights=facts["weights"],
         notes=facts["notes"],
         resumed=run_id,
+    )
+
+
+def as_begun(request: Request, specs: Sequence[TrialSpec], run_id: str) -> Request:
+    """What was asked for, with `all` and `auto` as they were read then: recipes come and go, and so do GPUs.
+
+    Raises:
+        SettingsError: the trials need a GPU that is not there, or a recipe.
+    """
+    names, gpu = sorted({spec.recipe for spec in specs}), any(spec.gpu for spec in specs)
+    problems = []
+    for name in names:
+        try:
+            load_recipe(name)
+        except RecipeError as error:
+            problems.append(f"{error} The sweep began with it: bring its file back.")
+    if gpu and not count_gpus():
+        problems.append("Its trials train on a GPU, and torch finds none on this machine now (nvidia-smi shows it?).")
+    if problems:
+        raise SettingsError(
+            numbered(
+                f"resume={run_id}: this sweep cannot go on as things are; mend this, or start a new one:", problems
+            )
+        )
+    return replace(
+        request,
+        recipes=",".join(names) if request.recipes.strip() == "all" else request.recipes,
+        gpus_per_trial=request.gpus_per_trial if gpu else "0",
+        cpus_per_trial=str(min(specs[0].threads, count_cpus())),
     )
 
 

@@ -6,18 +6,21 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from muralab.experiment import warm_up
 from muralab.pruning import Past
 from muralab.search import run_search
 from muralab.sweep.closing import conclude
+from muralab.sweep.disk import check_space
 from muralab.sweep.logbook import Logbook, log_audit, log_data
 from muralab.sweep.plan import Folders, estimate, in_order, plan_sentence, plan_table, write_plan
 from muralab.sweep.prepare import Job, Sweep, prepare, take_up_sweep
 from muralab.sweep.settings import Request
 from muralab.terminal import Board, Row, build_console, clock
 from muralab.tracking import RunRecord, RunWriter, close_dead_runs, open_store, read_children
-from muralab.trial import recipes_of, write_table
+from muralab.training.trainer import best_name
+from muralab.trial import TrialSpec, recipes_of, write_table
 
 ENDED = ("finished", "pruned", "stopped")
 
@@ -36,16 +39,18 @@ def run_sweep(request: Request, job: Job, *, resume: str | None = None, dry_run:
     """
     console = build_console()
     store = open_store(job.tracking_uri)
-    closed = close_dead_runs(store)
+    closed = close_dead_runs(store, claim=job.run_id)
     if closed:
         console.print(f"Closed {len(closed)} runs whose process had died.")
     sweep = take_up_sweep(resume, job, store, console) if resume else prepare(request, job, store, console)
     for note in sweep.notes:
         console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
-    estimated = estimate(sweep.specs, sweep.dataset, sweep.settings.resources.max_concurrent)
+    resources = sweep.settings.resources
+    estimated = estimate(sweep.specs, sweep.dataset, resources.max_concurrent, gpus=resources.gpus)
     sweep.specs = in_order(sweep.specs, estimated)
     console.print(plan_table(sweep.settings, estimated))
     console.print(plan_sentence(sweep.settings, estimated), highlight=False)
+    check_space(estimated.disk_bytes - estimated.there_bytes, sweep.folders.cache)
     if dry_run:
         console.print("dry_run: nothing was started.")
         return
@@ -74,12 +79,17 @@ def _run(sweep: Sweep, job: Job, rows: dict[str, Row]) -> None:
             resume=resume_line(parent, sweep.settings.request.part),
         )
         try:
+            if not sweep.resumed:
+                _describe(sweep, writer, parent)
             past = _take_up(sweep, book) if sweep.resumed else {}
             _search(sweep, book, past)
             writer.flush()
             conclude(sweep, book)
         except KeyboardInterrupt:
             book.interrupted()
+            raise
+        except BaseException:  # a store that went away, a full disk, a bug: the plan and the checkpoints are there
+            book.say_how_to_go_on("The sweep stopped. Once what is said below is mended, go on with it by:")
             raise
         writer.finish(parent)
     shutil.rmtree(sweep.folders.sweep, ignore_errors=True)
@@ -113,10 +123,14 @@ def _open_parent(sweep: Sweep, job: Job, writer: RunWriter) -> str:
             )
         )
     settle_folder(sweep, parent)
+    return parent
+
+
+def _describe(sweep: Sweep, writer: RunWriter, parent: str) -> None:
+    """What the sweep is about, in its own run."""
     writer.log_resolved(parent, {"recipes": ",".join(sweep.settings.recipes), "trials": sweep.settings.trials})
     log_data(writer, parent, sweep.dataset)
     log_audit(writer, parent, sweep.dataset)
-    return parent
 
 
 def settle_folder(sweep: Sweep, parent: str) -> None:
@@ -144,11 +158,20 @@ def _take_up(sweep: Sweep, book: Logbook) -> dict[str, Past]:
         if record.tags.get("muralab.ended") in ENDED:
             past[name] = (record.recipe, _full_objectives(record, book.specs[name].objective))
             book.board.rows[name].state = record.tags["muralab.ended"]
-            if past[name][1]:
+            if past[name][1] and has_weights(book.specs[name]):
                 book.consider(name, record.metrics["objective"])
         else:
             book.writer.resume_run(record.run_id)
     return past
+
+
+def has_weights(spec: TrialSpec) -> bool:
+    """Whether a trial that ended still can be chosen.
+
+    One that lost cannot, and its winner may not count as ended: a process that is killed has removed the loser's
+    weights before the store heard of it.
+    """
+    return (Path(spec.folder) / best_name("full")).is_file()
 
 
 def _full_objectives(record: RunRecord, objective: str) -> Sequence[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,10 +12,24 @@ from muralab.errors import MuraLabError, RecipeError, SettingsError, nearest, nu
 from muralab.experiment import OBJECTIVES
 from muralab.recipe import Recipe, Value, load_recipe, override, recipe_names
 from muralab.search import Resources
-from muralab.sweep.words import check_word, read_count, read_epochs, read_gpus, read_overrides, read_sizes, read_time
+from muralab.sweep.machine import count_cpus as count_cpus
+from muralab.sweep.machine import count_gpus as count_gpus
+from muralab.sweep.machine import free_memory
+from muralab.sweep.words import (
+    LARGEST_COUNT,
+    check_word,
+    read_count,
+    read_epochs,
+    read_gpus,
+    read_overrides,
+    read_sizes,
+    read_time,
+)
 
 DEFAULT_TRIALS = {True: 2, False: 8}
 """Per recipe, on the demo and on real data."""
+CPU_TRIAL_BYTES, DRIVER_BYTES = 2_300_000_000, 1_000_000_000
+"""What a trial without a GPU takes, and the sweep itself with Ray: 5.6 GB with two trials (docs/results.md)."""
 PICTURES = ("auto", "true", "false")
 """Whether what is logged may show pictures of the data set; auto: of synthetic ones alone."""
 
@@ -69,13 +82,16 @@ class Settings:
     time_budget_s: float | None
 
 
-def check_request(request: Request, *, cpus: int | None = None, gpus: int | None = None) -> Settings:
+def check_request(
+    request: Request, *, cpus: int | None = None, gpus: int | None = None, memory: int | None = None
+) -> Settings:
     """Read a request, or refuse it with everything that is wrong with it.
 
     Args:
         request: as the user wrote it.
         cpus: of the machine; None: counted.
         gpus: of the machine; None: counted.
+        memory: free bytes of the machine; None: asked for.
 
     Raises:
         MuraLabError: one numbered list.
@@ -105,7 +121,7 @@ def check_request(request: Request, *, cpus: int | None = None, gpus: int | None
             if changed is not None:
                 recipes[name] = changed
     trials = attempt(read_count, "trials", request.trials, DEFAULT_TRIALS[request.is_demo])
-    resources = attempt(_read_resources, request, cpus, gpus)
+    resources = attempt(_read_resources, request, cpus, gpus, memory)
     time_budget_s = attempt(read_time, request.time_budget)
     attempt(check_word, "protocol", request.protocol, PROTOCOLS)
     attempt(check_word, "objective", request.objective, OBJECTIVES)
@@ -154,19 +170,7 @@ def _without_names(problems: Iterable[str], names: Sequence[str]) -> list[str]:
     return list(found)
 
 
-def count_gpus() -> int:
-    """CUDA devices that torch can use."""
-    import torch
-
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
-
-
-def count_cpus() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _read_resources(request: Request, cpus: int | None, gpus: int | None) -> Resources:
+def _read_resources(request: Request, cpus: int | None, gpus: int | None, memory: int | None) -> Resources:
     cpus = count_cpus() if cpus is None else cpus
     gpus = count_gpus() if gpus is None else gpus
     per_gpu = read_gpus(request.gpus_per_trial, gpus)
@@ -175,10 +179,16 @@ def _read_resources(request: Request, cpus: int | None, gpus: int | None) -> Res
     if per_cpu > cpus:
         raise SettingsError(f"cpus_per_trial={per_cpu}: this machine has {cpus}.")
     slots = min(slots_by_gpu, cpus // per_cpu)
+    fitting = slots if per_gpu else min(slots, slots_in(free_memory() if memory is None else memory))
     return Resources(
         cpus=cpus,
         gpus=gpus if per_gpu else 0,
         cpus_per_trial=per_cpu,
         gpus_per_trial=per_gpu,
-        max_concurrent=min(slots, read_count("max_concurrent", request.max_concurrent, slots)),
+        max_concurrent=min(slots, read_count("max_concurrent", request.max_concurrent, fitting)),
     )
+
+
+def slots_in(memory: int | None) -> int:
+    """Trials without a GPU that so many bytes of memory hold at once: at least one, and any number where unknown."""
+    return LARGEST_COUNT if memory is None else max(1, (memory - DRIVER_BYTES) // CPU_TRIAL_BYTES)

@@ -43,7 +43,7 @@ def run_training(request: Request, job: Job, *, resume: str | None = None) -> st
     """
     console = build_console()
     store = open_store(job.tracking_uri)
-    close_dead_runs(store)
+    close_dead_runs(store, claim=job.run_id)
     if resume:
         sweep = take_up_sweep(resume, job, store, console, kind="train")
     else:

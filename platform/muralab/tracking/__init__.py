@@ -19,6 +19,7 @@ from muralab.tracking.records import (
 )
 from muralab.tracking.runs import (
     adopt_run,
+    claim_run,
     close_dead_runs,
     experiment_id_of,
     experiment_of,
@@ -34,6 +35,7 @@ __all__ = [
     "Store",
     "absolute_uri",
     "adopt_run",
+    "claim_run",
     "close_dead_runs",
     "count_looks",
     "download_artifact",

@@ -70,6 +70,24 @@ def adopt_run(store: Store, run_id: str, tags: Mapping[str, object] | None = Non
     return run_id
 
 
+def claim_run(store: Store, run_id: str) -> None:
+    """Say which process the run of `mlflow run` belongs to, long before there is anything to write into it.
+
+    Drawing, decoding and auditing a data set take minutes, and a run without these tags is never closed by
+    `close_dead_runs` where both `mlflow run` and this process are killed.
+
+    Raises:
+        StoreError: the run is unknown.
+    """
+    from mlflow.entities import RunTag
+
+    tags = [RunTag(key, value) for key, value in process_tags().items() if not key.startswith("mlflow.")]
+    try:
+        store.client.log_batch(run_id, tags=tags)
+    except Exception as error:
+        raise store_error(store, f"go on with the run {run_id}", error) from error
+
+
 def experiment_of(store: Store, run_id: str) -> str:
     """The id of the experiment that holds a run."""
     try:
@@ -128,7 +146,9 @@ def clean_tags(tags: Mapping[str, object]) -> dict[str, str]:
     return {key: shorten(str(value), MAX_TAG_CHARACTERS) for key, value in tags.items()}
 
 
-def close_dead_runs(store: Store, experiment_ids: Sequence[str] | None = None) -> list[str]:
+def close_dead_runs(
+    store: Store, experiment_ids: Sequence[str] | None = None, *, claim: str | None = None
+) -> list[str]:
     """Set to KILLED the runs that are RUNNING in name only: started on this host by a process that is gone.
 
     Runs of other hosts, of other pid namespaces (containers) and of living processes are left alone.
@@ -136,10 +156,13 @@ def close_dead_runs(store: Store, experiment_ids: Sequence[str] | None = None) -
     Args:
         store: where to look.
         experiment_ids: in which experiments; None: all.
+        claim: the run that `mlflow run` has made for this command, to be marked as this process's first.
 
     Returns:
         The ids of the runs that were closed.
     """
+    if claim:
+        claim_run(store, claim)
     host = socket.gethostname().replace("'", "")
     where = f"attributes.status = 'RUNNING' and tags.`muralab.host` = '{host}'"
     closed = []

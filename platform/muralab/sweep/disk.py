@@ -1,0 +1,99 @@
+"""What a sweep writes to the cache's disk, and whether it fits there, before anything starts."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from muralab.errors import SettingsError
+from muralab.recipe import Recipe
+
+HEADER_BYTES = 128
+"""Of a .npy file."""
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """A file of the cache that all trials read, written once."""
+
+    folder: Path
+    pattern: str
+    """Of its name, which holds a digest of everything that it depends on."""
+    n_bytes: int
+
+    @property
+    def is_there(self) -> bool:
+        """Whether a file of this very size is there, which is taken for it: this is an estimate."""
+        sizes = (path.stat().st_size for path in self.folder.glob(self.pattern))
+        return any(size == self.n_bytes + HEADER_BYTES for size in sizes)
+
+
+def pixel_files(n_images: int, sizes: Iterable[int], cache: Path) -> list[Shared]:
+    """The decoded images, once for each size in px."""
+    return [
+        Shared(folder=cache / "pixels", pattern=f"squares-{size}-*.npy", n_bytes=n_images * size * size)
+        for size in sorted(set(sizes))
+    ]
+
+
+def feature_files(recipes: Mapping[str, Recipe], sets: Mapping[str, int], cache: Path) -> list[Shared]:
+    """The features of frozen backbones; recipes of one backbone, size and augmentation share them.
+
+    Args:
+        recipes: those whose upper phase trains the head alone, by name.
+        sets: images of `train` and `validation`.
+        cache: the folder.
+    """
+    distinct = {
+        (recipe.pretrained or name, recipe.image_size, str(recipe.augment), views_of(recipe)): recipe
+        for name, recipe in recipes.items()
+    }
+    files = []
+    for (*_, n_views), recipe in distinct.items():
+        width = feature_width(recipe)
+        for name, n in (("train", n_views * sets["train"]), ("validation", sets["validation"])):
+            n_bytes = n * width * FLOAT_BYTES
+            files.append(Shared(folder=cache / "features", pattern=f"*-{name}.npy", n_bytes=n_bytes))
+    return files
+
+
+def views_of(recipe: Recipe) -> int:
+    """Augmented views of each training image that features are computed of."""
+    return min(recipe.feature_views, recipe.upper.epochs)
+
+
+def feature_width(recipe: Recipe) -> int:
+    """D of the backbone's pooled features."""
+    import torch
+
+    network = recipe.build(image_size=recipe.image_size, **recipe.model).eval()
+    with torch.inference_mode():
+        return int(network.pooled(torch.zeros(1, recipe.image_size, recipe.image_size, dtype=torch.uint8)).shape[1])
+
+
+def folder_bytes(folders: Iterable[Path]) -> int:
+    """What files take in some folders, which need not be there."""
+    return sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
+
+
+def check_space(needed: int, folder: Path) -> None:
+    """Refuse to start what a disk cannot hold.
+
+    Args:
+        needed: bytes that are still to be written.
+        folder: where to; it need not be there yet.
+
+    Raises:
+        SettingsError: how much is needed and free, where, and how to mend it.
+    """
+    there = next(one for one in (folder, *folder.parents) if one.is_dir())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise SettingsError(
+            f"This needs about {needed / 2**30:.1f} GiB of disk at {folder}, where {free / 2**30:.1f} GiB are free. "
+            "Free some, name a folder on a larger disk by XDG_CACHE_HOME=<folder>, or give a smaller image_size or "
+            "max_concurrent."
+        )
