@@ -66,8 +66,8 @@ def evaluate(
     part: Part = "wrist",
     data: Data = "demo",
     set: Annotated[str, typer.Option(help="test, validation, train or all.")] = "test",
-    protocol: Protocol = "valid-as-test",
-    seed: Seed = 0,
+    protocol: Annotated[str, typer.Option(help="Of the split; `run`: the trained run's own.")] = "run",
+    seed: Annotated[str, typer.Option(help="Of the split; `run`: the trained run's own.")] = "run",
 ) -> None:
     """Judge a trained run on a data set, its own or another."""
     from muralab.sweep.again import run_evaluation

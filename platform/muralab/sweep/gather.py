@@ -15,6 +15,7 @@ from muralab.errors import MuraLabError, RecipeError, SettingsError, StoreError,
 from muralab.evaluation.calibration import Calibration
 from muralab.recipe import load_recipe
 from muralab.report import Context, Entry
+from muralab.sweep.learnt import LEARNT_TAG
 from muralab.sweep.verdict import describe_machine
 from muralab.tracking import (
     LoggedData,
@@ -66,12 +67,17 @@ def select_runs(store: Store, ids: Sequence[str]) -> list[RunRecord]:
 
 
 def _check_tested(records: Sequence[RunRecord]) -> None:
-    """Refuse what `evaluate` judged on sets that a model had learnt from: a report would call these figures test."""
-    learnt = {one.run_id: one.tags.get("muralab.set", "test") for one in records}
-    lines = [f"{run_id}: {name}" for run_id, name in learnt.items() if name in ("train", "validation")]
+    """Refuse what `evaluate` judged on images that a model had learnt from: a report would call these figures test."""
+    lines = []
+    for one in records:
+        name, known = one.tags.get("muralab.set", "test"), one.tags.get(LEARNT_TAG, "0")
+        if known != "0":
+            lines.append(f"{one.run_id}: {name}, of which the model knows {known} images from its training")
+        elif name in ("train", "validation"):
+            lines.append(f"{one.run_id}: {name}")
     if lines:
         raise SettingsError(
-            numbered("A report is of test studies, and these runs were judged on others (evaluate with set=):", lines)
+            numbered("A report is of test studies, and these runs were judged on others (see `evaluate`):", lines)
         )
 
 
