@@ -62,6 +62,16 @@ def test_a_training_is_one_run_with_everything(trained: RunRecord, store: Store,
         assert download_artifact(store, trained.run_id, name, tmp_path).stat().st_size
 
 
+def test_the_threshold_is_fitted_by_the_rule_that_was_asked_for(
+    muralab: Muralab, store: Store, easy_tree: Path, tmp_path: Path
+) -> None:
+    assert muralab("train", data=easy_tree, threshold="sensitivity>=0.8", **QUICK).code == 0
+    run = only_run(store).run_id
+    text, page = (download_artifact(store, run, name, tmp_path) for name in ("calibration.json", "report.html"))
+    assert json.loads(text.read_text())["rule"] == "sensitivity>=0.8"
+    assert "<small>sensitivity&gt;=0.8</small>" in page.read_text("utf-8")
+
+
 def test_figures_are_printed_with_their_intervals(muralab: Muralab, easy_tree: Path) -> None:
     outcome = muralab("train", data=easy_tree, **QUICK)
     assert re.search(r"auroc \d\.\d+ \[\d\.\d+, \d\.\d+\], kappa", outcome.out), outcome.out

@@ -19,6 +19,7 @@ from muralab.cli.options import (
     Protocol,
     Seed,
     Set,
+    Threshold,
     Weights,
 )
 
@@ -37,6 +38,7 @@ def train(
     cpus_per_trial: Cpus = "auto",
     protocol: Protocol = "valid-as-test",
     objective: Objective = "val_study_auroc",
+    threshold: Threshold = "max-kappa",
     resume: Annotated[str, typer.Option(help="The run id of an interrupted training.")] = "none",
 ) -> None:
     """Train one recipe without a search, and judge it on the test set."""
@@ -57,6 +59,7 @@ def train(
         cpus_per_trial=cpus_per_trial,
         protocol=protocol,
         objective=objective,
+        threshold=threshold,
     )
     run_training(request, build_job(), resume=none(resume))
 

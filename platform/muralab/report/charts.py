@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from muralab.evaluation import figures, reliability
+from muralab.evaluation.calibration import Calibration
 from muralab.evaluation.figures import Scores
 from muralab.evaluation.intervals import Interval
 from muralab.evaluation.operating import MAX_ABSTAINED, MIN_STUDIES, RISK_TARGET
@@ -129,6 +130,12 @@ def _risk_caption(winner: Judged, band: tuple[float, float] | None) -> str:
     )
 
 
+def _threshold_words(calibration: Calibration | None) -> str:
+    if calibration is None or calibration.reason:
+        return "Studies at 0.5: no threshold could be fitted"
+    return f"Studies at the threshold that was fitted on validation studies (rule {calibration.rule})"
+
+
 def _operating_charts(winner: Judged, own: Scores) -> list[Chart]:
     assert winner.studies is not None
     raw = winner.studies["probability"].to_numpy(dtype=np.float64)
@@ -140,7 +147,7 @@ def _operating_charts(winner: Judged, own: Scores) -> list[Chart]:
         Chart(
             figure=figures.plot_confusion(own.labels, own.probabilities, own.threshold),
             alt="confusion matrix at the threshold",
-            caption="Studies at the threshold that was fitted on validation studies; shares are of each row.",
+            caption=f"{_threshold_words(calibration)}; shares are of each row.",
         ),
         Chart(
             figure=reliability.plot_reliability(own.labels, raw, own.probabilities),

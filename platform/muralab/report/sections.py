@@ -64,7 +64,10 @@ def operating_table(judged: Sequence[Judged]) -> Table:
     for one in judged:
         reason = one.reason or "undefined"
         cells = [table.interval(one.intervals.get(metric), reason) for metric in STUDY_METRICS]
-        rows.append([table.text(one.entry.title), table.value(one.entry.threshold, ""), *cells])
+        fitted = one.entry.calibration
+        rule = "not fitted" if fitted is None or fitted.reason else fitted.rule
+        threshold = Cell(text=number(one.entry.threshold), small=rule)
+        rows.append([table.text(one.entry.title), threshold, *cells])
     table.groups.append(Group(rows=rows))
     return table
 

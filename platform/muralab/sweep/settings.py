@@ -10,10 +10,20 @@ from typing import Any
 from muralab.data.dataset import DEMO
 from muralab.data.splits import PROTOCOLS
 from muralab.errors import MuraLabError, RecipeError, SettingsError, nearest, numbered
+from muralab.evaluation.operating import RULES
 from muralab.experiment import OBJECTIVES
 from muralab.recipe import Recipe, Value, load_recipe, override, recipe_names
 from muralab.search import Resources
-from muralab.sweep.words import check_word, read_count, read_epochs, read_gpus, read_overrides, read_sizes, read_time
+from muralab.sweep.words import (
+    check_threshold,
+    check_word,
+    read_count,
+    read_epochs,
+    read_gpus,
+    read_overrides,
+    read_sizes,
+    read_time,
+)
 
 DEFAULT_TRIALS = {True: 2, False: 8}
 """Per recipe, on the demo and on real data."""
@@ -42,6 +52,7 @@ class Request:
     protocol: str = PROTOCOLS[0]
     objective: str = "val_study_auroc"
     pictures: str = "auto"
+    threshold: str = RULES[0]
 
     @property
     def is_demo(self) -> bool:
@@ -110,6 +121,7 @@ def check_request(request: Request, *, cpus: int | None = None, gpus: int | None
     attempt(check_word, "protocol", request.protocol, PROTOCOLS)
     attempt(check_word, "objective", request.objective, OBJECTIVES)
     attempt(check_word, "pictures", request.pictures, PICTURES)
+    attempt(check_threshold, request.threshold)
     if problems:
         unique = _without_names(problems, names)
         raise kinds[0](unique[0] if len(unique) == 1 else numbered(f"{len(unique)} parameters do not fit:", unique))
