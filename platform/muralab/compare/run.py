@@ -142,7 +142,9 @@ def _conclude(sweep: Sweep, book: Logbook) -> None:
     notes = [*sweep.notes, *(f"The trial {name} failed and its seed is left out." for name in book.failures)]
     commit = process_tags().get("mlflow.source.git.commit", "")
     context = build_context(sweep.settings, sweep.dataset, sweep.weights, notes, commit)
-    context = replace(context, title=f"MURA Lab: {sweep.settings.request.part}, a comparison", statements=sentences)
+    context = replace(
+        context, title=f"MURA Lab: {sweep.settings.request.part}, a comparison", statements=sentences, comparison=True
+    )
     with tempfile.TemporaryDirectory() as folder:
         page = write_report(Path(folder) / "report.html", context=context, entries=list(entries.values()), champion="")
         book.writer.log_file(book.parent, page)

@@ -101,6 +101,7 @@ def run_evaluation(
         "muralab.split_fingerprint": dataset.splits.fingerprint,
         "muralab.protocol": protocol,
         "muralab.seed": str(drawn),
+        "muralab.objective": record.tags.get("muralab.objective", ""),
         "muralab.weights": record.tags.get("muralab.weights", ""),
         "mlflow.runName": f"evaluate-{record.name}",
     }

@@ -20,7 +20,7 @@ from muralab.data.pixels import decode, to_square
 from muralab.errors import RecipeError
 from muralab.evaluation.calibration import Calibration, fit_calibration
 from muralab.evaluation.intervals import Interval, bootstrap
-from muralab.evaluation.metrics import evaluate_predictions
+from muralab.evaluation.metrics import METRICS, evaluate_predictions
 from muralab.experiment import judge_on_test
 from muralab.recipe import load_recipe
 from muralab.report import Context, Entry, Trial
@@ -33,7 +33,6 @@ from muralab.trial import TrialSpec, recipes_of
 if TYPE_CHECKING:
     from muralab.training.network import Network
 
-STUDY_METRICS = ("auroc", "average_precision", "kappa", "accuracy", "balanced_accuracy", "sensitivity", "specificity")
 WITH_INTERVALS = ("auroc", "kappa")
 PREVIEWED = 4
 """Synthetic pictures whose augmentation is shown; a patient's are not, whatever the data."""
@@ -104,7 +103,7 @@ def test_metrics(test: pd.DataFrame, calibration: Calibration, intervals: Mappin
         "test_loss": image["log_loss"],
         "test_accuracy": image["accuracy"],
         "test_auroc": image["auroc"],
-        **{f"test_study_{name}": study[name] for name in STUDY_METRICS},
+        **{f"test_study_{name}": study[name] for name in METRICS},
         **{f"test_study_{name}_low": interval.low for name, interval in intervals.items()},
         **{f"test_study_{name}_high": interval.high for name, interval in intervals.items()},
         "threshold": calibration.threshold,
