@@ -16,7 +16,9 @@ from muralab.sweep.closing import ui_command
 from muralab.sweep.gallery import build_gallery, may_show
 from muralab.sweep.gather import PARENTS, read_context, read_entries, select_runs
 from muralab.sweep.prepare import Job
+from muralab.sweep.settings import PICTURES
 from muralab.sweep.verdict import build_trials
+from muralab.sweep.words import check_word
 from muralab.terminal import build_console
 from muralab.tracking import (
     RunRecord,
@@ -47,6 +49,7 @@ def run_report(runs: str, job: Job, *, out: Path | None = None, pictures: str = 
     Raises:
         MuraLabError: unknown runs, runs that met no test set, runs of different parts or test sets.
     """
+    check_word("pictures", pictures, PICTURES)
     console = build_console()
     store = open_store(job.tracking_uri)
     close_dead_runs(store)

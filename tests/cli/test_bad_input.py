@@ -168,6 +168,16 @@ def test_an_impossible_seed(muralab: Muralab, store: Store, tiny_tree: Path, com
     assert all_runs(store) == []
 
 
+@pytest.mark.parametrize("command", ["tune", "train", "report"])
+@pytest.mark.parametrize("word", ["maybe", "yes"])
+def test_a_word_for_pictures_that_is_none(
+    muralab: Muralab, store: Store, tiny_tree: Path, command: str, word: str
+) -> None:
+    own = {"runs": "x"} if command == "report" else flags(command, tiny_tree)
+    complaint = refused(muralab, store, command, **own, pictures=word).complaint
+    assert f"pictures={word} is unknown. Known: auto, false, true." in complaint
+
+
 @pytest.mark.parametrize("names", ["all", "cnn,inception"])
 def test_a_training_takes_one_recipe(muralab: Muralab, store: Store, tiny_tree: Path, names: str) -> None:
     outcome = refused(muralab, store, "train", data=tiny_tree, recipe=names, weights="none")

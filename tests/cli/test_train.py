@@ -72,6 +72,16 @@ def test_the_threshold_is_fitted_by_the_rule_that_was_asked_for(
     assert "<small>sensitivity&gt;=0.8</small>" in page.read_text("utf-8")
 
 
+@pytest.mark.parametrize("pictures", ["true", "auto"])
+def test_a_training_on_real_data_shows_pictures_only_if_asked(
+    muralab: Muralab, store: Store, easy_tree: Path, tmp_path: Path, pictures: str
+) -> None:
+    assert muralab("train", data=easy_tree, pictures=pictures, **QUICK).code == 0
+    page = download_artifact(store, only_run(store).run_id, "report.html", tmp_path).read_text("utf-8")
+    assert ("Right: the same with its Grad-CAM" in page) == (pictures == "true")
+    assert ("kept out of reports unless pictures=true" in page) == (pictures == "auto")
+
+
 def test_figures_are_printed_with_their_intervals(muralab: Muralab, easy_tree: Path) -> None:
     outcome = muralab("train", data=easy_tree, **QUICK)
     assert re.search(r"auroc \d\.\d+ \[\d\.\d+, \d\.\d+\], kappa", outcome.out), outcome.out

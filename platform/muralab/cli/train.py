@@ -16,6 +16,7 @@ from muralab.cli.options import (
     ImageSize,
     Objective,
     Part,
+    Pictures,
     Protocol,
     Seed,
     Set,
@@ -39,6 +40,7 @@ def train(
     protocol: Protocol = "valid-as-test",
     objective: Objective = "val_study_auroc",
     threshold: Threshold = "max-kappa",
+    pictures: Pictures = "auto",
     resume: Annotated[str, typer.Option(help="The run id of an interrupted training.")] = "none",
 ) -> None:
     """Train one recipe without a search, and judge it on the test set."""
@@ -60,6 +62,7 @@ def train(
         protocol=protocol,
         objective=objective,
         threshold=threshold,
+        pictures=pictures.lower(),
     )
     run_training(request, build_job(), resume=none(resume))
 
