@@ -187,6 +187,21 @@ def test_a_training_takes_one_recipe(muralab: Muralab, store: Store, tiny_tree: 
 @pytest.mark.parametrize(
     ("values", "words"),
     [
+        ({"recipes": SMALL}, "compare needs at least two recipes, such as recipes=inception,inception_add_gate."),
+        ({"seeds": 0}, "seeds=0: expected a whole number from 1 to 99,999; 5 is a good start."),
+        ({"seeds": 10**6}, "seeds=1000000: expected a whole number"),
+        ({"threshold": "half"}, "threshold=half: There is no threshold rule 'half'."),
+    ],
+    ids=str,
+)
+def test_nothing_to_compare(muralab: Muralab, store: Store, tiny_tree: Path, values: Any, words: str) -> None:
+    given = {"data": tiny_tree, "recipes": f"{SMALL},cnn", **values}
+    assert words in refused(muralab, store, "compare", **given).complaint
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
         ({"model": "0" * 32}, "has no run '00000000000000000000000000000000'. Take the id from the run's page"),
         ({"model": "models:/mura-wrist@champion"}, "There is no registered model 'models:/mura-wrist@champion'"),
         ({"model": "x", "set": "tests"}, "set=tests: expected one of test, validation, train, all"),
