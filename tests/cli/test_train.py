@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
+from muralab.evaluation.metrics import METRICS
 from muralab.experiment import run_trial
 from muralab.sweep import single
 from muralab.tracking import RunRecord, Store, download_artifact, read_run, start_run
@@ -57,6 +58,7 @@ def test_a_training_is_one_run_with_everything(trained: RunRecord, store: Store,
     assert (trained.kind, trained.status, trained.recipe, trained.part) == ("train", "FINISHED", SMALL, "wrist")
     assert list(trained.history["train_loss"].dropna().index) == [1, 2, 3]
     assert {"test_study_auroc", "upper_val_accuracy", "full_val_accuracy"} <= set(trained.metrics)
+    assert {f"test_study_{name}" for name in METRICS} <= set(trained.metrics)
     assert trained.params["resolved.full.epochs"] == "2"
     for name in ("report.html", "results.csv", "calibration.json", "weights/weights.safetensors"):
         assert download_artifact(store, trained.run_id, name, tmp_path).stat().st_size

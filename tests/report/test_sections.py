@@ -66,10 +66,9 @@ def test_image_figures_are_sklearns_at_half_without_a_temperature(entry: MakeEnt
     one = judge(entry(skill=0.5), image_metrics=STUDY_METRICS, n_resamples=N_RESAMPLES)
     assert one.predictions is not None
     labels, p = one.predictions["label"], 1 / (1 + np.exp(-one.predictions["logit"]))
-    table = image_table([one])
-    shown = dict(zip(table.columns, (cell.text for cell in table.groups[0].rows[0])))
+    shown = {row[0].text: row[1].text for row in image_table([one]).groups[0].rows}
     assert shown["F1"] == f"{f1_score(labels, p >= 0.5):.3f}"
-    assert shown["log loss"] == f"{log_loss(labels, p):.3f}"
+    assert shown["Log loss"] == f"{log_loss(labels, p):.3f}"
 
 
 def official(context: Context, protocol: str, **changes: object) -> Context:

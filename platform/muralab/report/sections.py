@@ -10,7 +10,7 @@ import pandas as pd
 from muralab.errors import DataError
 from muralab.evaluation.gallery import hardest_studies
 from muralab.evaluation.intervals import Interval
-from muralab.evaluation.metrics import evaluate
+from muralab.evaluation.metrics import METRICS, evaluate
 from muralab.report.entries import PHASES, STUDY_METRICS, Context, Entry, Trial
 from muralab.report.judge import Judged, study_intervals
 from muralab.report.references import STUDY_PROTOCOL, STUDY_ROWS, StudyRow, references_for
@@ -22,7 +22,6 @@ AFTER_FULL = "test is looked at after the full phase only"
 NOT_GIVEN = "the study gives no test figure after the upper phase"
 GROUP_METRICS = ("auroc", "kappa", "sensitivity", "specificity")
 N_WORST = 6
-HEADINGS = {"auroc": "AUROC", "f1": "F1", "brier": "Brier", "ece": "ECE"}
 
 
 def study_table(entries: Sequence[Entry], context: Context) -> Table:
@@ -64,33 +63,31 @@ def _their_row(table: Table, row: StudyRow) -> Row:
 
 
 def operating_table(judged: Sequence[Judged]) -> Table:
-    """Every model on test studies at its own threshold, with patient-clustered intervals."""
-    table = Table(columns=["model", "threshold", *map(heading, STUDY_METRICS)])
-    rows = []
-    for one in judged:
-        fitted = one.entry.calibration
-        rule = "not fitted" if fitted is None or fitted.reason else fitted.rule
-        threshold = Cell(text=number(one.entry.threshold), small=rule)
-        rows.append([table.text(one.entry.title), threshold, *_intervals(table, one, one.intervals)])
-    table.groups.append(Group(rows=rows))
+    """A model a column, on test studies at its own threshold, with patient-clustered intervals."""
+    table = Table(columns=["study level", *(one.entry.title for one in judged)])
+    thresholds = [table.text("threshold, by its rule"), *(_threshold(one.entry) for one in judged)]
+    rows = [_metric_row(table, metric, [(one, one.intervals) for one in judged]) for metric in STUDY_METRICS]
+    table.groups.append(Group(rows=[thresholds, *rows]))
     return table
 
 
 def image_table(judged: Sequence[Judged]) -> Table:
-    """Every model on single test images, at 0.5 and without a temperature, with patient-clustered intervals."""
-    table = Table(columns=["model", *map(heading, STUDY_METRICS)])
-    rows = [[table.text(one.entry.title), *_intervals(table, one, one.images)] for one in judged]
+    """A model a column, on single test images at 0.5 and without a temperature, with patient-clustered intervals."""
+    table = Table(columns=["image level", *(one.entry.title for one in judged)])
+    rows = [_metric_row(table, metric, [(one, one.images) for one in judged]) for metric in STUDY_METRICS]
     table.groups.append(Group(rows=rows))
     return table
 
 
-def heading(metric: str) -> str:
-    """A metric over its column."""
-    return HEADINGS.get(metric, metric.replace("_", " "))
+def _threshold(entry: Entry) -> Cell:
+    fitted = entry.calibration
+    rule = "not fitted" if fitted is None or fitted.reason else fitted.rule
+    return Cell(text=number(entry.threshold), small=rule)
 
 
-def _intervals(table: Table, judged: Judged, intervals: Mapping[str, Interval]) -> list[Cell]:
-    return [table.interval(intervals.get(metric), judged.reason or "undefined") for metric in STUDY_METRICS]
+def _metric_row(table: Table, metric: str, found: Sequence[tuple[Judged, Mapping[str, Interval]]]) -> Row:
+    cells = [table.interval(intervals.get(metric), one.reason or "undefined") for one, intervals in found]
+    return [table.text(METRICS[metric].title), *cells]
 
 
 def subgroup_table(judged: Judged, *, n_resamples: int, seed: int) -> Table:

@@ -79,7 +79,8 @@ def run_evaluation(
         cache_folder=job.cache,
         progress=build_progress(console),
     )
-    table = dataset.index if which == "all" else dataset.tables[which]
+    whole = dataset.index[~dataset.index["image"].isin(set(dataset.unreadable))]
+    table = whole.reset_index(drop=True) if which == "all" else dataset.tables[which]
     learnt = count_learnt(table, record, dataset, read_datasets(store, record.run_id).get("training"))
     for note in filter(None, [*dataset.notes, learnt_note(learnt, len(table))]):
         console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
