@@ -65,6 +65,12 @@ def test_values_reach_the_command_whole(value: str) -> None:
     assert words[words.index("--data") + 1] == value
 
 
+@pytest.mark.parametrize("name", ["tune", "train", "compare"])
+def test_a_rule_with_a_sign_of_the_shell_reaches_the_command_whole(name: str) -> None:
+    words = shlex.split(_command(name, {"threshold": "sensitivity>=0.9"}))
+    assert words[words.index("--threshold") + 1] == "sensitivity>=0.9"
+
+
 def _command(name: str, values: dict[str, Any]) -> str:
     from mlflow.projects._project_spec import load_project
 

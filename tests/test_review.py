@@ -133,6 +133,31 @@ def test_figures_of_the_training_set_are_no_report(store, report):
         report("--runs", run)
 
 
+def test_an_evaluation_is_chosen_by_what_its_model_reached_on_validation(store, runs):
+    with RunWriter(store) as writer:
+        run = writer.start_run(experiment="lab", kind="evaluate", name="evaluate-cnn", tags=TAGS)
+        writer.set_tags(run, {"muralab.evaluates": runs["good"]})
+        writer.log_predictions(run, "test", predictions(1.0))
+        writer.finish(run)
+    (entry,) = read_entries(store, [read_run(store, writer.run_id(run))])
+    assert entry.objective == 0.8
+
+
+@pytest.mark.slow
+def test_a_comparison_is_reported_by_its_sentence(store, report, tmp_path):
+    with RunWriter(store) as writer:
+        parent = writer.start_run(experiment="lab", kind="compare", name="compare-wrist", tags=TAGS)
+        for seed, skill in enumerate((1.5, 1.4)):
+            add_run(writer, f"cnn-seed{seed}", predictions(skill), parent)
+        writer.set_tags(parent, {"muralab.comparison": "The one reaches more over 2 seeds."})
+        writer.finish(parent)
+        parent = writer.run_id(parent)
+    said = report("--runs", parent, "--out", str(tmp_path / "r.html"))
+    assert "The one reaches more over 2 seeds." in said
+    assert "paired difference" not in said
+    assert "Compared over seeds, judged on test" in (tmp_path / "r.html").read_text("utf-8")
+
+
 def test_no_run_is_a_mistake(report):
     with pytest.raises(SettingsError, match="runs= names no run"):
         report("--runs", " , ")

@@ -15,7 +15,10 @@ from muralab.data.dataset import open_root
 from muralab.data.index import parts_of, read_index
 from muralab.data.splits import fingerprint
 from muralab.evaluation.figures import plot_class_balance, sample_grid
+from muralab.sweep.gallery import may_show
 from muralab.sweep.prepare import Job
+from muralab.sweep.settings import PICTURES
+from muralab.sweep.words import check_word
 from muralab.terminal import build_console, build_progress
 from muralab.tracking import RunWriter, close_dead_runs, open_store
 
@@ -25,7 +28,7 @@ SHOWN = 20
 """Names of unreadable files; audit.csv holds them all."""
 
 
-def run_explore(data: str, part: str, job: Job, *, seed: int = 0, pictures: bool) -> None:
+def run_explore(data: str, part: str, job: Job, *, seed: int = 0, pictures: str = "auto") -> None:
     """Log a data set's class balance per part and split, its audit and, if asked, sample grids of its pictures.
 
     Args:
@@ -33,16 +36,18 @@ def run_explore(data: str, part: str, job: Job, *, seed: int = 0, pictures: bool
         part: one of its parts, or `all`.
         job: where this command runs.
         seed: of the sample.
-        pictures: whether what is logged may show the pictures themselves.
+        pictures: whether what is logged may show the pictures themselves: `true`, `false`, or `auto` (synthetic ones).
 
     Raises:
         MuraLabError: the data or the store cannot be used.
     """
+    check_word("pictures", pictures, PICTURES)
     console = build_console()
     store = open_store(job.tracking_uri)
     close_dead_runs(store, claim=job.run_id)
     progress = build_progress(console)
     root, synthetic = open_root(data, progress)
+    shown = may_show(pictures, synthetic=synthetic)
     index = read_index(root, part)
     audit = audit_images(index, folder=job.cache / "audit", progress=progress("auditing files"))
     balance = class_balance(index)
@@ -75,9 +80,9 @@ def run_explore(data: str, part: str, job: Job, *, seed: int = 0, pictures: bool
             context="exploration",
             profile={"images": audit.n_images, "studies": audit.n_studies, "patients": audit.n_patients},
         )
-        _log_figures(writer, run, Path(folder), index, job, seed, pictures)
+        _log_figures(writer, run, Path(folder), index, job, seed, shown)
         writer.finish(run)
-    if not pictures:
+    if not shown:
         console.print("No picture was logged; pictures=true logs sample grids.")
 
 

@@ -13,12 +13,12 @@ from muralab.evaluation.intervals import bootstrap
 from muralab.registry import Margins, Promotion, RegisteredModel, promote_version, register_model
 from muralab.registry.promote import read_version, version_of_run
 from muralab.report import model_card
-from muralab.sweep.again import load_model
+from muralab.sweep.again import load_model, trained_run
 from muralab.sweep.gather import read_context, read_entry
 from muralab.sweep.prepare import Job
 from muralab.sweep.verdict import WITH_INTERVALS
 from muralab.terminal import build_console
-from muralab.tracking import RunRecord, RunWriter, Store, close_dead_runs, open_store, read_datasets, read_run
+from muralab.tracking import RunRecord, RunWriter, Store, close_dead_runs, open_store, read_datasets
 
 COPIED_TAGS = ("part", "synthetic", "seed", "split_fingerprint", "protocol", "objective", "weights", "recipe")
 N_VERIFIED = 32
@@ -32,7 +32,7 @@ def run_promote(
     Args:
         part: which registered model, mura-<part>.
         job: where this command runs.
-        run: a trained run; it is registered first if it is not.
+        run: a trained run; it is registered first if it is not. One of `evaluate` stands for the run that it judged.
         version: of the registered model; one of the two must be given.
         margins: of the gate.
         dry_run: decide, and change nothing.
@@ -46,31 +46,37 @@ def run_promote(
     store = open_store(job.tracking_uri)
     close_dead_runs(store, claim=job.run_id)
     name = f"mura-{part}"
-    chosen = (
-        str(read_version(store, name, version).version) if version else _version_of(store, name, part, run, dry_run)
-    )
+    if version:
+        chosen = str(read_version(store, name, version).version)
+    else:
+        record = trained_run(store, str(run), predictions=True)
+        if record.run_id != run:
+            line = f"The run {run} judged the model of {record.run_id} again: that one is taken, with its own test set."
+            console.print(line, highlight=False, soft_wrap=True)
+        chosen = _version_of(store, name, part, record, dry_run)
     done = promote_version(store, name, chosen, cache=job.cache, margins=margins, dry_run=dry_run)
     for line in done.lines():
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if dry_run:
-        console.print("dry_run: nothing was changed.")
+        look = " The look at the test set that judging again took is counted above, and recorded nowhere."
+        console.print(f"dry_run: nothing was changed.{look if done.rejudged is not None else ''}", soft_wrap=True)
     else:
         _log(store, job, done)
         console.print(f"It is served as {done.uri}.", highlight=False)
     return done
 
 
-def _version_of(store: Store, name: str, part: str, run: str | None, dry_run: bool) -> str:
+def _version_of(store: Store, name: str, part: str, record: RunRecord, dry_run: bool) -> str:
     """The version of a run, made where there is none."""
-    record = read_run(store, str(run))
+    run = record.run_id
     if record.part != part:
         raise SettingsError(f"The run {run} is of part={record.part or 'none'}, not of part={part}.")
     if "test" not in record.predictions:
         raise StoreError(
             f"The run {run} ({record.kind}, {record.name}) holds no test predictions, so the gate cannot judge it. Of "
-            "a sweep, the best trial of each recipe holds them; `evaluate` makes them for another run."
+            "a sweep, the best trial of each recipe holds them; for another recipe or its other values, use `train`."
         )
-    known = version_of_run(store, name, record.run_id)
+    known = version_of_run(store, name, run)
     if known is not None:
         return str(known.version)
     if dry_run:

@@ -11,12 +11,14 @@ from muralab.errors import DataError, MuraLabError
 from muralab.evaluation.gallery import Pictures
 from muralab.registry.promote import CHAMPION, find_alias
 from muralab.report import Entry, Trial, difference_sentences, results_table, winner_of, write_report
-from muralab.sweep.again import load_model
+from muralab.sweep.again import load_model, trained_run
 from muralab.sweep.closing import ui_command
 from muralab.sweep.gallery import build_gallery, may_show
 from muralab.sweep.gather import PARENTS, read_context, read_entries, select_runs
 from muralab.sweep.prepare import Job
+from muralab.sweep.settings import PICTURES
 from muralab.sweep.verdict import build_trials
+from muralab.sweep.words import check_word
 from muralab.terminal import build_console
 from muralab.tracking import (
     RunRecord,
@@ -47,6 +49,7 @@ def run_report(runs: str, job: Job, *, out: Path | None = None, pictures: str = 
     Raises:
         MuraLabError: unknown runs, runs that met no test set, runs of different parts or test sets.
     """
+    check_word("pictures", pictures, PICTURES)
     console = build_console()
     store = open_store(job.tracking_uri)
     close_dead_runs(store, claim=job.run_id)
@@ -54,7 +57,8 @@ def run_report(runs: str, job: Job, *, out: Path | None = None, pictures: str = 
     records = select_runs(store, ids)
     entries, context = read_entries(store, records), read_context(store, records)
     shown = may_show(pictures, synthetic=context.synthetic)
-    gallery = gallery_of_runs(store, records, entries, job.cache, console.print) if shown else {}
+    wanted = shown and not context.comparison  # which chose no model whose errors could be shown
+    gallery = gallery_of_runs(store, records, entries, job.cache, console.print) if wanted else {}
     tags = {"muralab.part": context.part, "muralab.synthetic": str(context.synthetic).lower()}
     tags |= {"muralab.reports": ",".join(ids), "mlflow.runName": f"report-{context.part}"}
     with RunWriter(store) as writer, tempfile.TemporaryDirectory() as folder:
@@ -78,7 +82,8 @@ def run_report(runs: str, job: Job, *, out: Path | None = None, pictures: str = 
         if out is not None:
             out = _copy(path, out)
         writer.flush()
-    for sentence in difference_sentences(entries, seed=context.seed):
+    found = context.statements if context.comparison else difference_sentences(entries, seed=context.seed)
+    for sentence in found:
         console.print(f"  {sentence}", highlight=False, markup=False, soft_wrap=True)
     where = f"{out} and run {run}" if out is not None else f"run {run}"
     console.print(
@@ -124,10 +129,11 @@ def gallery_of_runs(
     """
     chosen = winner_of(entries)
     if chosen is None:
+        say("No gallery: validation chose none of these models.")
         return {}
     record = records[list(entries).index(chosen)]
     try:
-        network, recipe, _ = load_model(store, record)
+        network, recipe, _ = load_model(store, trained_run(store, record.run_id))
         root = read_datasets(store, record.run_id).get("test")
         if root is None:
             raise DataError(f"the run {record.run_id} names no test set")

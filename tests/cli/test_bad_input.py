@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from muralab.tracking import Store
-from tests.cli.conftest import COMMANDS, SMALL, Muralab, all_runs, flags, refused, spoil
+from tests.cli.conftest import SMALL, Muralab, all_runs, flags, refused, spoil
 
 # The data
 
@@ -159,7 +159,7 @@ def test_an_impossible_parameter(
     assert words in outcome.complaint
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ["tune", "train", "explore"])
 @pytest.mark.parametrize("seed", [-1, "one", 2**32])
 def test_an_impossible_seed(muralab: Muralab, store: Store, tiny_tree: Path, command: str, seed: object) -> None:
     outcome = muralab(command, **flags(command, tiny_tree), seed=seed)
@@ -168,10 +168,35 @@ def test_an_impossible_seed(muralab: Muralab, store: Store, tiny_tree: Path, com
     assert all_runs(store) == []
 
 
+@pytest.mark.parametrize("command", ["tune", "train", "report"])
+@pytest.mark.parametrize("word", ["maybe", "yes"])
+def test_a_word_for_pictures_that_is_none(
+    muralab: Muralab, store: Store, tiny_tree: Path, command: str, word: str
+) -> None:
+    own = {"runs": "x"} if command == "report" else flags(command, tiny_tree)
+    complaint = refused(muralab, store, command, **own, pictures=word).complaint
+    assert f"pictures={word} is unknown. Known: auto, false, true." in complaint
+
+
 @pytest.mark.parametrize("names", ["all", "cnn,inception"])
 def test_a_training_takes_one_recipe(muralab: Muralab, store: Store, tiny_tree: Path, names: str) -> None:
     outcome = refused(muralab, store, "train", data=tiny_tree, recipe=names, weights="none")
     assert f"recipe={names}: a training takes one recipe." in outcome.complaint
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"recipes": SMALL}, "compare needs at least two recipes, such as recipes=inception,inception_add_gate."),
+        ({"seeds": 0}, "seeds=0: expected a whole number from 1 to 99,999; 5 is a good start."),
+        ({"seeds": 10**6}, "seeds=1000000: expected a whole number"),
+        ({"threshold": "half"}, "threshold=half: There is no threshold rule 'half'."),
+    ],
+    ids=str,
+)
+def test_nothing_to_compare(muralab: Muralab, store: Store, tiny_tree: Path, values: Any, words: str) -> None:
+    given = {"data": tiny_tree, "recipes": f"{SMALL},cnn", **values}
+    assert words in refused(muralab, store, "compare", **given).complaint
 
 
 @pytest.mark.parametrize(

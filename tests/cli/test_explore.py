@@ -80,5 +80,5 @@ def test_what_cannot_be_read_is_counted_and_named(muralab: Muralab, store: Store
 def test_a_switch_is_true_or_false(muralab: Muralab, store: Store, tiny_tree: Path, pictures: str) -> None:
     outcome = muralab("explore", data=tiny_tree, pictures=pictures)
     assert outcome.code == 2
-    assert f"pictures={pictures}: expected true or false." in outcome.complaint
+    assert f"pictures={pictures} is unknown. Known: auto, false, true." in outcome.complaint
     assert all_runs(store) == []

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
+from muralab.evaluation.metrics import METRICS
 from muralab.experiment import run_trial
 from muralab.sweep import single
 from muralab.tracking import RunRecord, Store, download_artifact, read_run, start_run
@@ -57,9 +58,30 @@ def test_a_training_is_one_run_with_everything(trained: RunRecord, store: Store,
     assert (trained.kind, trained.status, trained.recipe, trained.part) == ("train", "FINISHED", SMALL, "wrist")
     assert list(trained.history["train_loss"].dropna().index) == [1, 2, 3]
     assert {"test_study_auroc", "upper_val_accuracy", "full_val_accuracy"} <= set(trained.metrics)
+    assert {f"test_study_{name}" for name in METRICS} <= set(trained.metrics)
     assert trained.params["resolved.full.epochs"] == "2"
     for name in ("report.html", "results.csv", "calibration.json", "weights/weights.safetensors"):
         assert download_artifact(store, trained.run_id, name, tmp_path).stat().st_size
+
+
+def test_the_threshold_is_fitted_by_the_rule_that_was_asked_for(
+    muralab: Muralab, store: Store, easy_tree: Path, tmp_path: Path
+) -> None:
+    assert muralab("train", data=easy_tree, threshold="sensitivity>=0.8", **QUICK).code == 0
+    run = only_run(store).run_id
+    text, page = (download_artifact(store, run, name, tmp_path) for name in ("calibration.json", "report.html"))
+    assert json.loads(text.read_text())["rule"] == "sensitivity>=0.8"
+    assert "<small>sensitivity&gt;=0.8</small>" in page.read_text("utf-8")
+
+
+@pytest.mark.parametrize("pictures", ["true", "auto"])
+def test_a_training_on_real_data_shows_pictures_only_if_asked(
+    muralab: Muralab, store: Store, easy_tree: Path, tmp_path: Path, pictures: str
+) -> None:
+    assert muralab("train", data=easy_tree, pictures=pictures, **QUICK).code == 0
+    page = download_artifact(store, only_run(store).run_id, "report.html", tmp_path).read_text("utf-8")
+    assert ("Right: the same with its Grad-CAM" in page) == (pictures == "true")
+    assert ("kept out of reports unless pictures=true" in page) == (pictures == "auto")
 
 
 def test_figures_are_printed_with_their_intervals(muralab: Muralab, easy_tree: Path) -> None:

@@ -7,7 +7,10 @@ from typer.testing import CliRunner
 
 from muralab.cli import app
 from muralab.errors import SettingsError, StoreError
+from muralab.evaluation.calibration import Calibration
+from muralab.registry import contest
 from muralab.registry.promote import find_alias, promote_version
+from muralab.tracking import read_run
 
 
 @pytest.fixture
@@ -114,14 +117,77 @@ def test_other_test_sets_are_refused_where_the_champion_cannot_be_judged_again(s
     part, champion = lab
     version = add_version(store, part, train_run(2.0, n_test=30))
     said = promote("--part", part, "--version", version)
-    assert f"The champion, version {champion}, met another test set and could not be judged on this one" in said
+    assert f"The champion, version {champion}, met an older test set and could not be judged on that of" in said
     assert "refused" in said
 
 
 def test_other_pictures_under_the_same_names_are_another_test_set(store, train_run, promote, lab):
     part, _ = lab
     version = add_version(store, part, train_run(2.0, digest="other"))
-    assert "met another test set" in promote("--part", part, "--version", version)
+    assert "met an older test set" in promote("--part", part, "--version", version)
+
+
+@pytest.fixture
+def judged_again(monkeypatch, make_test):
+    """What is judged again, instead of what its ONNX would answer: (version, number of pictures); `skill` decides."""
+    calls, skill = [], [1.0]
+
+    def judge(_store, _name, version, test, *_):
+        calls.append((version, len(test)))
+        return test.assign(logit=skill[0] * (2 * test["label"] - 1) + 0.5 * make_test(0)["logit"][: len(test)].array), (
+            Calibration()
+        )
+
+    monkeypatch.setattr(contest, "judge_registered", judge)
+    return calls, skill
+
+
+def test_an_older_model_is_judged_on_the_champions_newer_test_set(store, train_run, promote, judged_again):
+    older, newer = train_run(2.0, n_test=30), train_run(0.6)
+    candidate, champion = (add_version(store, "newer", run) for run in (older, newer))
+    store.client.set_registered_model_alias("mura-newer", "champion", champion)
+    said = promote("--part", "newer", "--version", candidate)
+    n_newer = len(read_run(store, newer).predictions["test"])
+    assert judged_again[0] == [(candidate, n_newer)]
+    assert "accepted as champion" in said
+    assert "has been looked at by" in said
+    tags = store.client.get_model_version("mura-newer", candidate).tags
+    assert tags["muralab.test_fingerprint"] == read_run(store, newer).tags["muralab.test_fingerprint"]
+
+
+def test_an_older_model_that_cannot_be_judged_on_the_newer_test_set_is_refused(store, train_run, promote):
+    candidate, champion = (add_version(store, "older", train_run(2.0, n_test=n)) for n in (30, None))
+    store.client.set_registered_model_alias("mura-older", "champion", champion)
+    said = promote("--part", "older", "--version", candidate)
+    assert (
+        f"It, version {candidate}, met an older test set and could not be judged on that of version {champion}" in said
+    )
+
+
+def test_a_champion_that_answers_nan_refuses_and_does_not_end_the_sweep(store, train_run, promote, lab, judged_again):
+    part, _ = lab
+    judged_again[1][0] = float("nan")
+    version = add_version(store, part, train_run(2.0, n_test=30))
+    said = promote("--part", part, "--version", version)
+    assert "refused, stays challenger" in said
+    assert "have no finite logit" in said
+
+
+def test_a_dry_run_says_that_its_look_is_recorded_nowhere(store, train_run, promote, lab, judged_again):
+    part, _ = lab
+    version = add_version(store, part, train_run(2.0, n_test=30))
+    said = promote("--part", part, "--version", version, "--dry-run", "true")
+    assert "The look at the test set that judging again took is counted above, and recorded nowhere." in said
+
+
+def test_an_evaluation_stands_for_its_trained_run(store, train_run, promote, lab):
+    part, _ = lab
+    run = train_run(1.5, **{"muralab.part": part})
+    version = add_version(store, part, run)
+    again = train_run(0.0, **{"muralab.part": part, "muralab.evaluates": run})
+    said = promote("--part", part, "--run", again)
+    assert f"The run {again} judged the model of {run} again: that one is taken" in said
+    assert f"version {version}: accepted as champion" in said
 
 
 def test_a_run_without_test_predictions_is_named(train_run, promote):

@@ -96,6 +96,41 @@ def test_registered_model_that_did_not_win_is_named(entry: MakeEntry, context: C
     assert page.count("Poor against Good: paired difference") == 1
 
 
+def test_models_without_a_score_were_not_chosen(entry: MakeEntry, context: Context, tmp_path: Path) -> None:
+    entries = [entry(name, objective=float("nan"), history=pd.DataFrame(), summary={}) for name in ("one", "two")]
+    path = write_report(tmp_path / "r.html", context=context, entries=entries, n_resamples=N_RESAMPLES)
+    page = path.read_text("utf-8")
+    assert "not chosen on validation: no validation score is known" in page
+    assert "2 models, none of them chosen" in page
+    assert "Chosen on validation" not in page
+
+
+def test_a_model_without_a_score_beside_a_chosen_one_is_named(
+    entry: MakeEntry, context: Context, tmp_path: Path
+) -> None:
+    entries = [entry("new", objective=float("nan"), history=pd.DataFrame()), entry("good")]
+    path = write_report(tmp_path / "r.html", context=context, entries=entries, n_resamples=N_RESAMPLES)
+    assert "New: not chosen on validation: no validation score is known." in path.read_text("utf-8")
+
+
+def test_a_comparison_shows_its_sentence_and_chooses_no_model(
+    entry: MakeEntry, context: Context, tmp_path: Path
+) -> None:
+    compared = replace(context, comparison=True, statements=["Over 2 seeds the one reaches more."])
+    entries = [entry("a"), entry("b"), entry("c")]
+    path = write_report(tmp_path / "r.html", context=compared, entries=entries, champion="", n_resamples=N_RESAMPLES)
+    hero = path.read_text("utf-8").split('class="hero"')[1].split("<nav")[0]
+    assert "Over 2 seeds the one reaches more." in hero
+    assert "Compared over seeds, judged on test" in hero
+    assert "paired difference" not in hero
+    assert "Chosen on validation" not in path.read_text("utf-8")
+
+
+def test_image_figures_stand_apart_from_those_of_studies(page: str) -> None:
+    assert "Image level: every picture on its own" in page
+    assert "F1" in page.split("Image-level figures of every model")[1].split("</table>")[0]
+
+
 def test_errors_of_the_audit_stand_on_top(entry: MakeEntry, context: Context, tmp_path: Path) -> None:
     found = pd.DataFrame({"kind": ["leaking picture", "blank"], "severity": ["error", "note"], "findings": [5, 1]})
     page = write_report(tmp_path / "r.html", context=replace(context, audit=("Read.", found)), entries=[])

@@ -96,6 +96,13 @@ def test_winner_is_chosen_by_validation_not_by_test(entry: MakeEntry, prediction
     assert winner_of([]) is None
 
 
+def test_without_a_score_no_order_makes_a_winner(entry: MakeEntry) -> None:
+    unknown = [entry(name, objective=float("nan"), history=pd.DataFrame()) for name in ("first", "second")]
+    assert winner_of(unknown) is None
+    assert winner_of(unknown[:1]) is unknown[0]
+    assert getattr(winner_of([*unknown, entry("good")]), "name", None) == "good"
+
+
 @pytest.mark.parametrize(
     ("value", "text"), [(-0.25, "−0.250"), (0.0, "0.000"), (-0.0003, "−0.0003"), (float("nan"), "–")]
 )

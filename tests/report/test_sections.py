@@ -5,16 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
+import pytest
+from sklearn.metrics import f1_score, log_loss
 
 from muralab.report import (
     Context,
     Entry,
     Trial,
 )
+from muralab.report.entries import STUDY_METRICS
 from muralab.report.judge import judge
-from muralab.report.references import references_for
-from muralab.report.sections import agreement_table, error_table, study_table, subgroup_table, trials_table
+from muralab.report.references import references_for, study_accuracies
+from muralab.report.sections import (
+    agreement_table,
+    error_table,
+    image_table,
+    study_table,
+    subgroup_table,
+    trials_table,
+)
 from muralab.report.tables import Table, frame_table
 
 MakeEntry = Callable[..., Entry]
@@ -42,6 +53,43 @@ def test_dash_carries_its_reason() -> None:
     cells = [table.value(float("nan"), "too few"), table.value(float("nan"), "too few"), table.value(1.0, "unused")]
     assert [(cell.text, cell.note) for cell in cells] == [("–", 1), ("–", 1), ("1.000", 0)]
     assert table.notes == ["too few"]
+
+
+def test_a_run_that_trained_nothing_says_so(entry: MakeEntry, context: Context) -> None:
+    judged_again = entry(summary={"test_loss": 0.6, "test_accuracy": 0.7}, history=pd.DataFrame())
+    notes = study_table([judged_again], context).notes
+    assert "this run trained nothing: it judged a model that another run trained" in notes
+    assert not any("did not reach" in note for note in notes)
+
+
+def test_image_figures_are_sklearns_at_half_without_a_temperature(entry: MakeEntry) -> None:
+    one = judge(entry(skill=0.5), image_metrics=STUDY_METRICS, n_resamples=N_RESAMPLES)
+    assert one.predictions is not None
+    labels, p = one.predictions["label"], 1 / (1 + np.exp(-one.predictions["logit"]))
+    shown = {row[0].text: row[1].text for row in image_table([one]).groups[0].rows}
+    assert shown["F1"] == f"{f1_score(labels, p >= 0.5):.3f}"
+    assert shown["Log loss"] == f"{log_loss(labels, p):.3f}"
+
+
+def official(context: Context, protocol: str, **changes: object) -> Context:
+    """A real wrist tree with the study's official valid set."""
+    counts = pd.DataFrame({"set": ["train", "validation", "test"], "images": [8000, 659, 659]})
+    values = {"synthetic": False, "protocol": protocol, "split_counts": counts, **changes}
+    return replace(context, **values)  # type: ignore[arg-type]
+
+
+def test_the_studys_accuracies_stand_beside_ours_of_the_same_kind(context: Context) -> None:
+    found, words = study_accuracies(official(context, "valid-as-test"))
+    assert found["inception_add_gate"] == 0.84522
+    assert "on which the study also chose" in words
+    assert study_accuracies(official(context, "valid-as-validation"))[0]["inception_add_gate"] == 0.84939
+
+
+@pytest.mark.parametrize("changes", [{"synthetic": True}, {"part": "hand"}, {"protocol": "valid-as-test / other"}])
+def test_the_studys_accuracies_stand_nowhere_else(context: Context, changes: dict[str, object]) -> None:
+    assert study_accuracies(replace(official(context, "valid-as-test"), **changes)) == ({}, "")  # type: ignore[arg-type]
+    fewer = context.split_counts.assign(images=100)
+    assert study_accuracies(official(context, "valid-as-test", split_counts=fewer)) == ({}, "")
 
 
 def test_small_subgroup_has_a_reason_instead_of_an_interval(entry: MakeEntry, predictions: MakePredictions) -> None:

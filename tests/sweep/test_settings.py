@@ -62,6 +62,8 @@ BAD = [
     ({"time_budget": "soon"}, "time_budget=soon: expected seconds, minutes or hours such as 900, 30m or 2h"),
     ({"time_budget": "0m"}, "time_budget=0m: expected seconds"),
     ({"protocol": "valid-as-tset"}, r"protocol=valid-as-tset is unknown. Did you mean 'valid-as-test'\?"),
+    ({"threshold": "yuoden"}, "threshold=yuoden: There is no threshold rule 'yuoden'. Did you mean 'youden'"),
+    ({"threshold": "sensitivity>=90"}, "threshold=sensitivity>=90: The rule .* needs a share above 0 and up to 1"),
     ({"objective": "val_loss"}, "objective=val_loss is unknown. Did you mean"),
 ]
 

@@ -19,6 +19,7 @@ from muralab.cli.options import (
     Protocol,
     Seed,
     Set,
+    Threshold,
     Weights,
 )
 
@@ -41,6 +42,7 @@ def compare(
     max_concurrent: Annotated[str, typer.Option(help="Trials at once; `auto`: as many as fit.")] = "auto",
     protocol: Protocol = "valid-as-test",
     objective: Objective = "val_study_auroc",
+    threshold: Threshold = "max-kappa",
     dry_run: Annotated[str, typer.Option(help="`true` prints the plan and stops.")] = "false",
 ) -> None:
     """Train each recipe unchanged with several seeds, and state the paired difference with its interval."""
@@ -62,5 +64,6 @@ def compare(
         max_concurrent=max_concurrent,
         protocol=protocol,
         objective=objective,
+        threshold=threshold,
     )
     run_compare(request, build_job(), seeds=seeds, dry_run=flag("dry_run", dry_run))

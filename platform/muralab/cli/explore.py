@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from muralab.cli.door import absolute, build_job, flag
+from muralab.cli.door import absolute, build_job
 from muralab.cli.options import Data, Part, Seed
 
 
@@ -19,5 +19,4 @@ def explore(
     """Log the class balance per part and split, an audit of every file, and sample grids."""
     from muralab.explore import run_explore
 
-    shown = data == "demo" if pictures == "auto" else flag("pictures", pictures)
-    run_explore(absolute(data, "demo"), part, build_job(), seed=seed, pictures=shown)
+    run_explore(absolute(data, "demo"), part, build_job(), seed=seed, pictures=pictures.lower())

@@ -16,9 +16,11 @@ from muralab.cli.options import (
     ImageSize,
     Objective,
     Part,
+    Pictures,
     Protocol,
     Seed,
     Set,
+    Threshold,
     Weights,
 )
 
@@ -37,6 +39,8 @@ def train(
     cpus_per_trial: Cpus = "auto",
     protocol: Protocol = "valid-as-test",
     objective: Objective = "val_study_auroc",
+    threshold: Threshold = "max-kappa",
+    pictures: Pictures = "auto",
     resume: Annotated[str, typer.Option(help="The run id of an interrupted training.")] = "none",
 ) -> None:
     """Train one recipe without a search, and judge it on the test set."""
@@ -57,6 +61,8 @@ def train(
         cpus_per_trial=cpus_per_trial,
         protocol=protocol,
         objective=objective,
+        threshold=threshold,
+        pictures=pictures.lower(),
     )
     run_training(request, build_job(), resume=none(resume))
 
@@ -66,8 +72,8 @@ def evaluate(
     part: Part = "wrist",
     data: Data = "demo",
     set: Annotated[str, typer.Option(help="test, validation, train or all.")] = "test",
-    protocol: Protocol = "valid-as-test",
-    seed: Seed = 0,
+    protocol: Annotated[str, typer.Option(help="Of the split; `run`: the trained run's own.")] = "run",
+    seed: Annotated[str, typer.Option(help="Of the split; `run`: the trained run's own.")] = "run",
 ) -> None:
     """Judge a trained run on a data set, its own or another."""
     from muralab.sweep.again import run_evaluation

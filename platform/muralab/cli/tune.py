@@ -20,6 +20,7 @@ from muralab.cli.options import (
     Protocol,
     Seed,
     Set,
+    Threshold,
     Weights,
 )
 
@@ -41,6 +42,7 @@ def tune(
     time_budget: Annotated[str, typer.Option(help="For the search: 900, 30m, 2h, or `none`.")] = "none",
     protocol: Protocol = "valid-as-test",
     objective: Objective = "val_study_auroc",
+    threshold: Threshold = "max-kappa",
     pictures: Pictures = "auto",
     resume: Annotated[str, typer.Option(help="The run id of an interrupted sweep; its own parameters hold.")] = "none",
     dry_run: Annotated[str, typer.Option(help="`true` prints the plan and stops.")] = "false",
@@ -65,6 +67,7 @@ def tune(
         time_budget=time_budget,
         protocol=protocol,
         objective=objective,
+        threshold=threshold,
         pictures=pictures.lower(),
     )
     run_sweep(request, build_job(), resume=none(resume), dry_run=flag("dry_run", dry_run))

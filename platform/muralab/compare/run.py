@@ -23,8 +23,9 @@ from muralab.sweep.logbook import Logbook, log_audit, log_data
 from muralab.sweep.plan import estimate
 from muralab.sweep.prepare import Job, Sweep, prepare
 from muralab.sweep.run import settle_folder
-from muralab.sweep.settings import Request, count_cpus
+from muralab.sweep.settings import Request, check_request, count_cpus
 from muralab.sweep.verdict import Judged, build_context, build_entry, judge_trial
+from muralab.sweep.words import LARGEST_COUNT
 from muralab.terminal import Board, Row, build_console, clock
 from muralab.tracking import RunWriter, close_dead_runs, open_store, process_tags, read_children
 from muralab.trial import TrialSpec, recipes_of
@@ -46,14 +47,14 @@ def run_compare(request: Request, job: Job, *, seeds: int, dry_run: bool = False
     Raises:
         MuraLabError: what a user can mend.
     """
-    if seeds < 1:
-        raise SettingsError(f"seeds={seeds}: expected a whole number of 1 or more; 5 is a good start.")
+    if not 1 <= seeds <= LARGEST_COUNT:
+        raise SettingsError(f"seeds={seeds}: expected a whole number from 1 to {LARGEST_COUNT:,}; 5 is a good start.")
+    if len(check_request(request).recipes) < 2:
+        raise SettingsError("compare needs at least two recipes, such as recipes=inception,inception_add_gate.")
     console = build_console()
     store = open_store(job.tracking_uri)
     close_dead_runs(store, claim=job.run_id)
     sweep = prepare(replace(request, trials="1"), job, store, console)
-    if len(sweep.settings.recipes) < 2:
-        raise SettingsError("compare needs at least two recipes, such as recipes=inception,inception_add_gate.")
     for note in sweep.notes:
         console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     estimated = estimate(sweep.specs, sweep.dataset, sweep.settings.resources.max_concurrent)
@@ -142,7 +143,9 @@ def _conclude(sweep: Sweep, book: Logbook) -> None:
     notes = [*sweep.notes, *(f"The trial {name} failed and its seed is left out." for name in book.failures)]
     commit = process_tags().get("mlflow.source.git.commit", "")
     context = build_context(sweep.settings, sweep.dataset, sweep.weights, notes, commit)
-    context = replace(context, title=f"MURA Lab: {sweep.settings.request.part}, a comparison", statements=sentences)
+    context = replace(
+        context, title=f"MURA Lab: {sweep.settings.request.part}, a comparison", statements=sentences, comparison=True
+    )
     with tempfile.TemporaryDirectory() as folder:
         page = write_report(Path(folder) / "report.html", context=context, entries=list(entries.values()), champion="")
         book.writer.log_file(book.parent, page)

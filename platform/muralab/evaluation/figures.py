@@ -152,12 +152,18 @@ def plot_distribution(s: Scores, *, uncertain: tuple[float, float] | None = None
 
 @style.styled
 def plot_intervals(
-    titles: Sequence[str], intervals: Sequence[Interval], *, name: str, chance: float | None = None
+    titles: Sequence[str],
+    intervals: Sequence[Interval],
+    *,
+    name: str,
+    chance: float | None = None,
+    unit: str = "studies",
+    marks: Sequence[float] = (),
 ) -> Figure:
-    """A row a model: the estimate and its 95 % interval; the dotted line is chance."""
-    figure, axes = style.new_axes(
-        f"{name}, test studies", f"{name}, 95 % interval", "", height_in=1.25 + 0.42 * len(titles)
-    )
+    """A row a model: the estimate and its 95 % interval; dotted is chance, a hollow diamond a published figure."""
+    height_in = 1.25 + 0.42 * len(titles)
+    figure, axes = style.new_axes(f"{name}, test {unit}", f"{name}, 95 % interval", "", height_in=height_in)
+    axes.plot(marks, range(len(marks)), "D", color=style.MUTED, mfc="none", ms=8, ls="")
     if chance is not None:
         axes.axvline(chance, color=style.MUTED, lw=1.0, ls=style.DOTS)
     for i, interval in enumerate(intervals):

@@ -1,35 +1,19 @@
-"""Which version of a registered model is its champion: the gate's decision, carried out and written down.
-
-The champion's stored test predictions are compared with the candidate's. Where the two met different test sets, the
-champion is judged again on the candidate's, through its own registered ONNX; where that cannot be done, the gate
-refuses and says why.
-"""
+"""Which version of a registered model is its champion: the gate's decision, carried out and written down."""
 
 from __future__ import annotations
 
-import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from muralab.errors import MuraLabError, StoreError
-from muralab.evaluation.calibration import Calibration
-from muralab.registry.gate import Check, Contender, Margins, Verdict, decide, refusal, signed
-from muralab.registry.rejudge import judge_registered
-from muralab.tracking import (
-    Store,
-    count_looks,
-    download_artifact,
-    fingerprint_test_set,
-    read_datasets,
-    read_run,
-)
+from muralab.errors import StoreError
+from muralab.registry.contest import Ruling, decide_version, read_contender
+from muralab.registry.gate import Check, Margins, Verdict, signed
+from muralab.tracking import Store, count_looks, fingerprint_test_set
 
 CHAMPION, CHALLENGER = "champion", "challenger"
-DEFAULT_OBJECTIVE = "val_study_auroc"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +28,11 @@ class Promotion:
     looks: int
     """How many models have met this test set, this one included."""
     fingerprint: str
-    """Of the test set."""
+    """Of the test set that decided."""
     champion_before: str | None = None
     """The version that held the alias."""
     rejudged: pd.DataFrame | None = None
-    """The champion's predictions on this test set, where they were made for this decision."""
+    """Predictions on this test set that were made for this decision, of the model that had met an older one."""
 
     @property
     def uri(self) -> str:
@@ -88,24 +72,23 @@ def promote_version(
     client = store.client
     candidate = read_version(store, name, version)
     contender = read_contender(store, candidate.run_id, f"version {version}")
-    fingerprint = fingerprint_test_set(contender.test)
-    looks = max(1, count_looks(store, fingerprint))
     champion = find_alias(store, name, CHAMPION)
     before = None if champion is None else str(champion.version)
     if before == str(candidate.version):
         held = Check(passed=True, text="It is the champion already: nothing was compared.")
-        verdict, rejudged = Verdict(accepted=True, checks=(held,)), None
+        ruling = Ruling(Verdict(accepted=True, checks=(held,)), contender.test)
     else:
-        verdict, rejudged = _decide(store, name, candidate, contender, champion, cache, margins or Margins())
+        ruling = decide_version(store, name, candidate, contender, champion, cache, margins or Margins())
+    fingerprint = fingerprint_test_set(ruling.test)
     promotion = Promotion(
         name=name,
         version=str(candidate.version),
-        alias=CHAMPION if verdict.accepted else CHALLENGER,
-        verdict=verdict,
-        looks=looks + (rejudged is not None),
+        alias=CHAMPION if ruling.verdict.accepted else CHALLENGER,
+        verdict=ruling.verdict,
+        looks=max(1, count_looks(store, fingerprint)) + (ruling.rejudged is not None),
         fingerprint=fingerprint,
         champion_before=before,
-        rejudged=rejudged,
+        rejudged=ruling.rejudged,
     )
     if not dry_run:
         _write(client, promotion, margins or Margins())
@@ -146,51 +129,6 @@ def find_alias(store: Store, name: str, alias: str) -> Any | None:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
-
-
-def read_contender(store: Store, run_id: str, title: str) -> Contender:
-    """A model as its run judged it.
-
-    Raises:
-        StoreError: the run holds no test predictions or no calibration.
-    """
-    record = read_run(store, run_id)
-    test = record.predictions["test"]
-    with tempfile.TemporaryDirectory() as folder:
-        text = download_artifact(store, run_id, "calibration.json", Path(folder)).read_text(encoding="utf-8")
-    return Contender(title=title, test=test, calibration=Calibration.from_dict(json.loads(text)))
-
-
-def _decide(
-    store: Store, name: str, candidate: Any, contender: Contender, champion: Any, cache: Path, margins: Margins
-) -> tuple[Verdict, pd.DataFrame | None]:
-    objective = candidate.tags.get("muralab.objective", DEFAULT_OBJECTIVE)
-    if champion is None:
-        return decide(contender, None, objective=objective, margins=margins), None
-    title = f"version {champion.version}"
-    if candidate.tags.get("muralab.synthetic") == "true" and champion.tags.get("muralab.synthetic") != "true":
-        return refusal(f"It was trained on synthetic pictures; the champion, {title}, on radiographs."), None
-    try:
-        held = read_contender(store, champion.run_id, title)
-        same_rows = fingerprint_test_set(held.test) == fingerprint_test_set(contender.test)
-        if same_rows and _same_bytes(store, candidate.run_id, champion.run_id):
-            return decide(contender, held, objective=objective, margins=margins), None
-    except MuraLabError:
-        held = None  # its run is gone or holds no predictions: it is judged again
-    try:
-        root = read_datasets(store, candidate.run_id)["test"].source
-        test, calibration = judge_registered(store, name, str(champion.version), contender.test, Path(root), cache)
-    except (MuraLabError, KeyError) as error:
-        why = "the run names no data set" if isinstance(error, KeyError) else str(error)
-        return refusal(f"The champion, {title}, met another test set and could not be judged on this one: {why}"), None
-    judged = Contender(title=f"{title} (judged again)", test=test, calibration=calibration)
-    return decide(contender, judged, objective=objective, margins=margins), test
-
-
-def _same_bytes(store: Store, *run_ids: str) -> bool:
-    """Whether two runs met the same files under the same names, as far as their digests are known."""
-    found = [read_datasets(store, run_id).get("test") for run_id in run_ids]
-    return len({one.digest for one in found if one is not None}) <= 1
 
 
 def _write(client: Any, promotion: Promotion, margins: Margins) -> None:

@@ -39,7 +39,7 @@ def judge_registered(
 
     Raises:
         DataError: pictures are missing or cannot be decoded.
-        StoreError: the model's files cannot be read.
+        StoreError: the model's files cannot be read, or its ONNX cannot be run.
     """
     table = test.assign(path=[str(root / image) for image in test["image"]])
     missing = [path for path in table["path"] if not Path(path).is_file()]
@@ -75,12 +75,15 @@ def _predict(onnx: Path, config: ServingConfig, table: pd.DataFrame, folder: Pat
         raise DataError(f"{len(cache.unreadable)} of its test pictures cannot be decoded, such as {image}: {reason}.")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
     rows = cache.rows(table)
-    parts = [
-        session.run(["logits"], {"images": np.ascontiguousarray(cache.images[rows[first : first + BATCH_SIZE]])})[0]
-        for first in range(0, len(rows), BATCH_SIZE)
-    ]
+    try:
+        session = onnxruntime.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
+        parts = [
+            session.run(["logits"], {"images": np.ascontiguousarray(cache.images[rows[first : first + BATCH_SIZE]])})[0]
+            for first in range(0, len(rows), BATCH_SIZE)
+        ]
+    except Exception as error:  # whatever the runtime raises for a file that is no model, or not one of ours
+        raise StoreError(f"its model.onnx cannot be run ({error}).") from error
     return np.concatenate(parts)
 
 

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from muralab.evaluation import figures, reliability
+from muralab.evaluation.calibration import Calibration
 from muralab.evaluation.figures import Scores
 from muralab.evaluation.intervals import Interval
 from muralab.evaluation.operating import MAX_ABSTAINED, MIN_STUDIES, RISK_TARGET
 from muralab.report.curves import plot_learning_curves, plot_strength_response, searched_keys, shared_limits
-from muralab.report.entries import Trial
+from muralab.report.entries import Context, Trial
 from muralab.report.judge import Judged
+from muralab.report.references import study_accuracies
 from muralab.report.sentences import number
 
 if TYPE_CHECKING:
@@ -31,8 +33,8 @@ class Chart:
     caption: str = ""
 
 
-def model_charts(judged: Sequence[Judged], winner: Judged | None) -> dict[str, list[Chart]]:
-    """The figures of the evaluated models by section: intervals, curves, ranking, operating."""
+def model_charts(judged: Sequence[Judged], winner: Judged | None, context: Context) -> dict[str, list[Chart]]:
+    """The figures of the evaluated models by section: intervals, images, curves, ranking, operating."""
     scores = [
         to_scores(one, position, strong=one is winner) for position, one in enumerate(judged) if one.studies is not None
     ]
@@ -40,6 +42,7 @@ def model_charts(judged: Sequence[Judged], winner: Judged | None) -> dict[str, l
     limits = shared_limits([one.entry for one in judged])
     return {
         "intervals": _interval_charts(judged) if scores else [],
+        "images": _image_charts(judged, context) if scores else [],
         "curves": [
             Chart(figure=plot_learning_curves(one.entry, limits=limits), alt=f"learning curves of {one.entry.title}")
             for one in judged
@@ -90,6 +93,20 @@ def _interval_charts(judged: Sequence[Judged]) -> list[Chart]:
     return charts
 
 
+def _image_charts(judged: Sequence[Judged], context: Context) -> list[Chart]:
+    """Accuracy on images, the study's figure of the same network beside ours where the two are of one kind."""
+    measured, words = study_accuracies(context)
+    recipes = [one.entry.resolved.get("recipe", one.entry.name) for one in judged]
+    figure = figures.plot_intervals(
+        [one.entry.title for one in judged],
+        [one.images.get("accuracy") or _nothing(one.reason) for one in judged],
+        name="Accuracy at 0.5",
+        unit="images",
+        marks=[measured.get(recipe, math.nan) for recipe in recipes],
+    )
+    return [Chart(figure=figure, alt="accuracy on images of every model with its 95 % interval", caption=words)]
+
+
 def _nothing(reason: str | None) -> Interval:
     return Interval(estimate=math.nan, low=math.nan, high=math.nan, n_resamples=0, reason=reason or "not judged")
 
@@ -129,6 +146,12 @@ def _risk_caption(winner: Judged, band: tuple[float, float] | None) -> str:
     )
 
 
+def _threshold_words(calibration: Calibration | None) -> str:
+    if calibration is None or calibration.reason:
+        return "Studies at 0.5: no threshold could be fitted"
+    return f"Studies at the threshold that was fitted on validation studies (rule {calibration.rule})"
+
+
 def _operating_charts(winner: Judged, own: Scores) -> list[Chart]:
     assert winner.studies is not None
     raw = winner.studies["probability"].to_numpy(dtype=np.float64)
@@ -140,7 +163,7 @@ def _operating_charts(winner: Judged, own: Scores) -> list[Chart]:
         Chart(
             figure=figures.plot_confusion(own.labels, own.probabilities, own.threshold),
             alt="confusion matrix at the threshold",
-            caption="Studies at the threshold that was fitted on validation studies; shares are of each row.",
+            caption=f"{_threshold_words(calibration)}; shares are of each row.",
         ),
         Chart(
             figure=reliability.plot_reliability(own.labels, raw, own.probabilities),

@@ -12,15 +12,18 @@ import pandas as pd
 from muralab.evaluation.calibration import Calibration
 
 PHASES = ("upper", "full")
-# The judged metrics, all at study level; the first two make the headline.
+# The judged metrics, all that there are, in the order of the tables; the first two, at study level, make the headline.
 STUDY_METRICS = (
     "auroc",
     "kappa",
     "sensitivity",
     "specificity",
     "balanced_accuracy",
+    "accuracy",
+    "f1",
     "average_precision",
     "brier",
+    "log_loss",
     "ece",
 )
 
@@ -113,6 +116,8 @@ class Context:
     objective: str = "val_study_auroc"
     statements: Sequence[str] = ()
     """What was decided or found with these models, in sentences that can be quoted; they stand on top."""
+    comparison: bool = False
+    """Recipes over seeds: the statements are the result, and no single model was chosen."""
     audit: tuple[str, pd.DataFrame] | None = None
     """A paragraph and a table of findings."""
 
@@ -123,5 +128,8 @@ class Context:
 
 
 def winner_of(entries: Sequence[Entry]) -> Entry | None:
-    """The entry that validation chose; None without entries. Where no score is known, the first."""
-    return max(entries, key=lambda e: -math.inf if math.isnan(e.selection_score) else e.selection_score, default=None)
+    """The entry that validation chose, or the only one; None where no score of several is known: order is no choice."""
+    scored = [entry for entry in entries if not math.isnan(entry.selection_score)]
+    if scored:
+        return max(scored, key=lambda entry: entry.selection_score)
+    return entries[0] if len(entries) == 1 else None

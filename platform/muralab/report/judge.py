@@ -26,6 +26,9 @@ class Judged:
     studies: pd.DataFrame | None = None
     """`to_studies` with two more columns: calibrated (probability) and called (bool, at the threshold)."""
     intervals: Mapping[str, Interval] = field(default_factory=dict)
+    """By metric, study level."""
+    images: Mapping[str, Interval] = field(default_factory=dict)
+    """By metric, image level: at 0.5 and without a temperature, as in the study's table."""
     reason: str | None = None
 
     @property
@@ -44,6 +47,7 @@ def judge(
     *,
     set_name: str = "test",
     metrics: Sequence[str] = STUDY_METRICS,
+    image_metrics: Sequence[str] = (),
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> Judged:
@@ -52,7 +56,8 @@ def judge(
     Args:
         entry: the model, with its calibration.
         set_name: "test" or "validation".
-        metrics: names of the metrics to bound.
+        metrics: names of the metrics to bound, on studies.
+        image_metrics: likewise on images; none unless asked.
         n_resamples: patients are drawn this many times.
         seed: of the resampling.
     """
@@ -62,10 +67,17 @@ def judge(
     try:
         check_predictions(predictions)
         intervals = study_intervals(entry, predictions, metrics=metrics, n_resamples=n_resamples, seed=seed)
+        images = {}
+        if image_metrics:
+            images = bootstrap(predictions, level="image", metrics=image_metrics, n_resamples=n_resamples, seed=seed)
     except DataError as error:
         return Judged(entry=entry, reason=str(error))
     return Judged(
-        entry=entry, predictions=predictions, studies=calibrated_studies(entry, predictions), intervals=intervals
+        entry=entry,
+        predictions=predictions,
+        studies=calibrated_studies(entry, predictions),
+        intervals=intervals,
+        images=images,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,9 @@ from numpy.typing import NDArray
 
 from muralab.report import sections
 from muralab.report.charts import Chart, model_charts, search_charts
-from muralab.report.entries import Context, Entry, Trial, winner_of
+from muralab.report.entries import STUDY_METRICS, Context, Entry, Trial, winner_of
 from muralab.report.judge import N_RESAMPLES, Judged, judge
-from muralab.report.sentences import bounds, difference_sentences, headline, number
+from muralab.report.sentences import bounds, choice, difference_sentences, headline, number, unscored
 from muralab.report.tables import Table, frame_table
 
 if TYPE_CHECKING:
@@ -58,17 +59,27 @@ def write_report(
         gallery: caption -> uint8 [H, W] or [H, W, 3] picture of an error; None keeps pictures out.
         n_resamples: of the patients, for the intervals.
     """
-    judged = [judge(entry, n_resamples=n_resamples, seed=context.seed) for entry in entries]
-    winner = next((one for one in judged if one.entry is winner_of(entries)), None)
+    judged = [
+        judge(entry, image_metrics=STUDY_METRICS, n_resamples=n_resamples, seed=context.seed) for entry in entries
+    ]
+    chosen = None if context.comparison else winner_of(entries)
+    winner = next((one for one in judged if one.entry is chosen), None)
     values = {
         "context": context,
         "entries": entries,
         "winner": winner,
         "hero": _hero(winner),
-        "headline": headline(winner) if winner else "No model was evaluated.",
-        "differences": difference_sentences(entries, n_resamples=n_resamples, seed=context.seed),
+        "choice": choice(entries, comparison=context.comparison),
+        "hero_name": winner.entry.title if winner else _none_chosen(entries),
+        "headline": headline(winner) if winner else "",
+        "differences": []
+        if context.comparison
+        else [
+            *difference_sentences(entries, n_resamples=n_resamples, seed=context.seed),
+            *filter(None, [unscored(entries)]),
+        ],
         "champion": champion_sentence(entries, champion),
-        "charts": {name: _pictures(charts) for name, charts in model_charts(judged, winner).items()},
+        "charts": {name: _pictures(charts) for name, charts in model_charts(judged, winner, context).items()},
         "search_charts": _pictures(search_charts(trials, context.objective)),
         "previews": [preview(name, grid) for name, grid in (previews or {}).items()],
         "gallery": [preview(caption, picture) for caption, picture in (gallery or {}).items()],
@@ -82,6 +93,10 @@ def write_report(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(render(values), encoding="utf-8")
     return path
+
+
+def _none_chosen(entries: Sequence[Entry]) -> str:
+    return f"{len(entries)} models, none of them chosen" if entries else "No model was evaluated"
 
 
 def render(values: Mapping[str, Any]) -> str:
@@ -103,7 +118,9 @@ def champion_sentence(entries: Sequence[Entry], champion: str | None) -> str:
     if registered is None:
         return f"Registered model: {champion}." if champion else "No model was registered."
     winner = winner_of(entries)
-    if winner is None or registered is winner:
+    if winner is None or math.isnan(registered.selection_score):
+        return f"The registered model is {registered.title}."
+    if registered is winner:
         return f"The registered model is {registered.title}, which validation chose."
     return (
         f"The registered model is {registered.title}, although validation put {winner.title} first: their paired "
@@ -158,6 +175,7 @@ def _tables(
     return {
         "study": sections.study_table([one.entry for one in judged], context) if judged else None,
         "operating": sections.operating_table(judged) if judged else None,
+        "images": sections.image_table(judged) if judged else None,
         "subgroups": subgroups,
         "agreement": sections.agreement_table(judged),
         "errors": sections.error_table(winner) if winner else None,

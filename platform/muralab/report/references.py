@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from muralab.report.entries import Context
+
 STUDY_PROTOCOL = (
     "valid-as-validation, split image by image: validated on the official valid set (659 images), tested on 976 images "
     "held out of the official train set, so that one patient may sit on both sides"
@@ -66,6 +68,42 @@ STUDY_ROWS = (
     _row("InceptionV3 + add gate", "upper", (0.54351, 0.57970, math.nan), (0.72675, 0.71168, math.nan)),
     _row("InceptionV3 + add gate", "full", (0.33246, 0.40380, 0.37534), (0.86326, 0.84522, 0.84939)),
 )
+
+
+STUDY_TITLES = {
+    "cnn": "custom CNN",
+    "cnn_attention": "custom CNN + self-attention",
+    "inception": "InceptionV3",
+    "inception_add_gate": "InceptionV3 + add gate",
+}
+"""Recipe -> its row in the study."""
+VALID_IMAGES = 659
+"""Of the wrist in MURA's official valid set: a set of another size is another set."""
+
+
+def study_accuracies(context: Context) -> tuple[dict[str, float], str]:
+    """Recipe -> the study's accuracy on images after its full phase, where a mark beside ours is honest, and its words.
+
+    Honest are the wrist of real data whose official valid set has the study's number of images, and of the study's
+    two figures the one whose set plays the same role or is the same as our test set. Else nothing.
+    """
+    sizes = dict(zip(context.split_counts["set"], context.split_counts["images"]))
+    official, measure = {
+        "valid-as-test": ("test", "validation_accuracy"),
+        "valid-as-validation": ("validation", "test_accuracy"),
+    }.get(context.protocol, ("", ""))
+    if context.synthetic or context.part != "wrist" or sizes.get(official) != VALID_IMAGES:
+        return {}, ""
+    rows = {row.title: row for row in STUDY_ROWS if row.phase == "full"}
+    found = {recipe: float(getattr(rows[title], measure)) for recipe, title in STUDY_TITLES.items()}
+    sets = {
+        "validation_accuracy": "on the same official valid set, on which the study also chose",
+        "test_accuracy": "on 976 train images held out image by image; ours are held out by patient",
+    }
+    return (
+        found,
+        f"Hollow diamonds: the study’s network of the same name, image level, accuracy at 0.5, {sets[measure]}.",
+    )
 
 
 def _reference(what: str, value: str, level: str, set_name: str, source: str) -> Reference:

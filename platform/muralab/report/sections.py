@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from muralab.errors import DataError
 from muralab.evaluation.gallery import hardest_studies
-from muralab.evaluation.metrics import evaluate
-from muralab.report.entries import STUDY_METRICS, Context, Entry, Trial
+from muralab.evaluation.intervals import Interval
+from muralab.evaluation.metrics import METRICS, evaluate
+from muralab.report.entries import PHASES, STUDY_METRICS, Context, Entry, Trial
 from muralab.report.judge import Judged, study_intervals
 from muralab.report.references import STUDY_PROTOCOL, STUDY_ROWS, StudyRow, references_for
 from muralab.report.results import phases_of
@@ -21,7 +22,6 @@ AFTER_FULL = "test is looked at after the full phase only"
 NOT_GIVEN = "the study gives no test figure after the upper phase"
 GROUP_METRICS = ("auroc", "kappa", "sensitivity", "specificity")
 N_WORST = 6
-HEADINGS = {"auroc": "AUROC", "brier": "Brier", "ece": "ECE"}
 
 
 def study_table(entries: Sequence[Entry], context: Context) -> Table:
@@ -43,10 +43,17 @@ def _our_row(table: Table, entry: Entry, phase: str) -> Row:
     for measure in ("loss", "accuracy"):
         for set_name in ("train", "val"):
             value = entry.summary.get(f"{phase}_{set_name}_{measure}", math.nan)
-            cells.append(table.value(value, f"the trial did not reach the end of its {phase} phase"))
+            cells.append(table.value(value, _untrained(entry, phase)))
         tested = entry.summary.get(f"test_{measure}", math.nan) if phase == "full" else math.nan
         cells.append(table.value(tested, AFTER_FULL if phase == "upper" else "this model has not met the test set"))
     return cells
+
+
+def _untrained(entry: Entry, phase: str) -> str:
+    """Why there is no figure of a phase's end."""
+    if any(f"{one}_train_loss" in entry.summary for one in PHASES) or len(entry.history):
+        return f"the trial did not reach the end of its {phase} phase"
+    return "this run trained nothing: it judged a model that another run trained"
 
 
 def _their_row(table: Table, row: StudyRow) -> Row:
@@ -56,17 +63,31 @@ def _their_row(table: Table, row: StudyRow) -> Row:
 
 
 def operating_table(judged: Sequence[Judged]) -> Table:
-    """Every model on test studies at its own threshold, with patient-clustered intervals."""
-    table = Table(
-        columns=["model", "threshold", *(HEADINGS.get(name, name.replace("_", " ")) for name in STUDY_METRICS)]
-    )
-    rows = []
-    for one in judged:
-        reason = one.reason or "undefined"
-        cells = [table.interval(one.intervals.get(metric), reason) for metric in STUDY_METRICS]
-        rows.append([table.text(one.entry.title), table.value(one.entry.threshold, ""), *cells])
+    """A model a column, on test studies at its own threshold, with patient-clustered intervals."""
+    table = Table(columns=["study level", *(one.entry.title for one in judged)])
+    thresholds = [table.text("threshold, by its rule"), *(_threshold(one.entry) for one in judged)]
+    rows = [_metric_row(table, metric, [(one, one.intervals) for one in judged]) for metric in STUDY_METRICS]
+    table.groups.append(Group(rows=[thresholds, *rows]))
+    return table
+
+
+def image_table(judged: Sequence[Judged]) -> Table:
+    """A model a column, on single test images at 0.5 and without a temperature, with patient-clustered intervals."""
+    table = Table(columns=["image level", *(one.entry.title for one in judged)])
+    rows = [_metric_row(table, metric, [(one, one.images) for one in judged]) for metric in STUDY_METRICS]
     table.groups.append(Group(rows=rows))
     return table
+
+
+def _threshold(entry: Entry) -> Cell:
+    fitted = entry.calibration
+    rule = "not fitted" if fitted is None or fitted.reason else fitted.rule
+    return Cell(text=number(entry.threshold), small=rule)
+
+
+def _metric_row(table: Table, metric: str, found: Sequence[tuple[Judged, Mapping[str, Interval]]]) -> Row:
+    cells = [table.interval(intervals.get(metric), one.reason or "undefined") for one, intervals in found]
+    return [table.text(METRICS[metric].title), *cells]
 
 
 def subgroup_table(judged: Judged, *, n_resamples: int, seed: int) -> Table:

@@ -51,19 +51,41 @@ def headline(judged: Judged) -> str:
     )
 
 
+UNCHOSEN = "not chosen on validation: no validation score is known"
+
+
+def choice(entries: Sequence[Entry], *, comparison: bool = False) -> str:
+    """How the first of some models came to be it, over its name."""
+    if comparison:
+        return "Compared over seeds, judged on test"
+    winner = winner_of(entries)
+    if entries and (winner is None or math.isnan(winner.selection_score)):
+        return f"Judged on test; {UNCHOSEN}"
+    return "Chosen on validation, judged on test"
+
+
+def unscored(entries: Sequence[Entry]) -> str:
+    """Which models validation did not weigh against the one that it chose; empty where it weighed all or none."""
+    names = [entry.title for entry in entries if math.isnan(entry.selection_score)]
+    if not names or len(names) == len(entries):
+        return ""
+    return f"{', '.join(names)}: {UNCHOSEN}."
+
+
 def difference_sentences(entries: Sequence[Entry], *, n_resamples: int = 2000, seed: int = 0) -> list[str]:
     """One sentence a recipe: how much lower or higher than the winner, paired on the same test patients.
 
-    The winner is the one that validation chose. A difference whose interval holds 0 is called not resolved.
+    The winner is the one that validation chose; where it chose none, the first stands for it. A difference whose
+    interval holds 0 is called not resolved.
 
     Args:
         entries: one a recipe.
         n_resamples: of the patients.
         seed: of the resampling.
     """
-    winner = winner_of(entries)
-    if winner is None:
+    if not entries:
         return []
+    winner = winner_of(entries) or entries[0]
     others = [entry for entry in entries if entry is not winner]
     return [difference_sentence(entry, winner, n_resamples=n_resamples, seed=seed) for entry in others]
 

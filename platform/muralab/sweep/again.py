@@ -19,6 +19,7 @@ from muralab.evaluation.predict import predict_images
 from muralab.experiment import set_threads
 from muralab.recipe import Recipe, load_recipe, override, resolved_values
 from muralab.sweep.closing import DISCLAIMER, ui_command
+from muralab.sweep.learnt import LEARNT_TAG, OWN, check_split, count_learnt, learnt_note, own_split
 from muralab.sweep.logbook import log_audit
 from muralab.sweep.prepare import Job
 from muralab.sweep.settings import count_cpus, count_gpus
@@ -31,6 +32,7 @@ from muralab.tracking import (
     close_dead_runs,
     download_artifact,
     open_store,
+    read_datasets,
     read_run,
     shown,
 )
@@ -38,10 +40,12 @@ from muralab.training.checkpoint import read_tensors
 from muralab.training.network import Network
 
 SETS = ("test", "validation", "train", "all")
+EVALUATES_TAG = "muralab.evaluates"
+"""Of a run of `evaluate`: the run whose model it judged."""
 
 
 def run_evaluation(
-    model: str, data: str, part: str, job: Job, *, which: str = "test", protocol: str, seed: int
+    model: str, data: str, part: str, job: Job, *, which: str = "test", protocol: str = OWN, seed: str = OWN
 ) -> None:
     """Judge a trained run on a set of a data set, with its own calibration.
 
@@ -51,31 +55,36 @@ def run_evaluation(
         part: one of its parts, or `all`.
         job: where this command runs.
         which: one of SETS.
-        protocol: of the split.
-        seed: of the split.
+        protocol: of the split; `run`: the one that the model was trained under.
+        seed: of the split; `run`: likewise.
 
     Raises:
         MuraLabError: the run has no weights, or the data cannot be used.
     """
     if which not in SETS:
         raise SettingsError(f"set={which}: expected one of {', '.join(SETS)}.")
+    check_split(protocol, seed)
     console = build_console()
     store = open_store(job.tracking_uri)
     close_dead_runs(store, claim=job.run_id)
-    record = read_run(store, source_run(store, model), predictions=False)
+    record = trained_run(store, source_run(store, model))
+    protocol, drawn = own_split(record, protocol, seed)
     network, recipe, calibration = load_model(store, record)
     dataset = open_dataset(
         data,
         part,
         protocol=protocol,
-        seed=seed,
+        seed=drawn,
         image_size=recipe.image_size,
         cache_folder=job.cache,
         progress=build_progress(console),
     )
-    for note in dataset.notes:
+    whole = dataset.index[~dataset.index["image"].isin(set(dataset.unreadable))]
+    table = whole.reset_index(drop=True) if which == "all" else dataset.tables[which]
+    learnt = count_learnt(table, record, dataset, read_datasets(store, record.run_id).get("training"))
+    for note in filter(None, [*dataset.notes, learnt_note(learnt, len(table))]):
         console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
-    predictions = _predict(network, recipe, dataset, which, job)
+    predictions = _predict(network, recipe, dataset, table, job)
     intervals = bootstrap(
         predictions,
         level="study",
@@ -87,11 +96,13 @@ def run_evaluation(
         "muralab.part": part,
         "muralab.recipe": record.recipe,
         "muralab.synthetic": str(dataset.synthetic).lower(),
-        "muralab.evaluates": record.run_id,
+        EVALUATES_TAG: record.run_id,
         "muralab.set": which,
+        LEARNT_TAG: str(sum(learnt.values())),
         "muralab.split_fingerprint": dataset.splits.fingerprint,
         "muralab.protocol": protocol,
-        "muralab.seed": str(seed),
+        "muralab.seed": str(drawn),
+        "muralab.objective": record.tags.get("muralab.objective", ""),
         "muralab.weights": record.tags.get("muralab.weights", ""),
         "mlflow.runName": f"evaluate-{record.name}",
     }
@@ -156,6 +167,17 @@ def source_run(store: Store, model: str) -> str:
         ) from error
 
 
+def trained_run(store: Store, run_id: str, *, predictions: bool = False) -> RunRecord:
+    """A run, or the one that was trained where this one only judged it again (`evaluate`).
+
+    Raises:
+        StoreError: no such run.
+    """
+    record = read_run(store, run_id, predictions=predictions)
+    source = record.tags.get(EVALUATES_TAG)
+    return trained_run(store, source, predictions=predictions) if source else record
+
+
 def load_model(store: Store, record: RunRecord) -> tuple[Network, Recipe, Calibration]:
     """A run's network with its best weights, its resolved recipe and its calibration.
 
@@ -178,10 +200,9 @@ def load_model(store: Store, record: RunRecord) -> tuple[Network, Recipe, Calibr
     return network.eval(), recipe, calibration
 
 
-def _predict(network: Network, recipe: Recipe, dataset: Dataset, which: str, job: Job) -> pd.DataFrame:
+def _predict(network: Network, recipe: Recipe, dataset: Dataset, table: pd.DataFrame, job: Job) -> pd.DataFrame:
     set_threads(count_cpus())
     cache = open_cache(dataset.index, size=recipe.image_size, folder=job.cache / "pixels")
-    table = dataset.index if which == "all" else dataset.tables[which]
     device = "cuda" if count_gpus() else "cpu"
     network = network.to(device).to(memory_format=torch.channels_last)
     return predict_images(network, cache, cache.readable(table), device=device)

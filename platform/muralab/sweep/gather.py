@@ -15,6 +15,8 @@ from muralab.errors import MuraLabError, RecipeError, SettingsError, StoreError,
 from muralab.evaluation.calibration import Calibration
 from muralab.recipe import load_recipe
 from muralab.report import Context, Entry
+from muralab.sweep.again import EVALUATES_TAG
+from muralab.sweep.learnt import LEARNT_TAG
 from muralab.sweep.verdict import describe_machine
 from muralab.tracking import (
     LoggedData,
@@ -66,12 +68,17 @@ def select_runs(store: Store, ids: Sequence[str]) -> list[RunRecord]:
 
 
 def _check_tested(records: Sequence[RunRecord]) -> None:
-    """Refuse what `evaluate` judged on sets that a model had learnt from: a report would call these figures test."""
-    learnt = {one.run_id: one.tags.get("muralab.set", "test") for one in records}
-    lines = [f"{run_id}: {name}" for run_id, name in learnt.items() if name in ("train", "validation")]
+    """Refuse what `evaluate` judged on images that a model had learnt from: a report would call these figures test."""
+    lines = []
+    for one in records:
+        name, known = one.tags.get("muralab.set", "test"), one.tags.get(LEARNT_TAG, "0")
+        if known != "0":
+            lines.append(f"{one.run_id}: {name}, of which the model knows {known} images from its training")
+        elif name in ("train", "validation"):
+            lines.append(f"{one.run_id}: {name}")
     if lines:
         raise SettingsError(
-            numbered("A report is of test studies, and these runs were judged on others (evaluate with set=):", lines)
+            numbered("A report is of test studies, and these runs were judged on others (see `evaluate`):", lines)
         )
 
 
@@ -119,8 +126,19 @@ def read_entry(store: Store, record: RunRecord, *, mark: str = "") -> Entry:
         validation=_table(record, "validation"),
         test=record.predictions["test"],
         calibration=read_calibration(store, record.run_id),
-        objective=record.metrics.get("objective", float("nan")),
+        objective=_objective(store, record),
     )
+
+
+def _objective(store: Store, record: RunRecord) -> float:
+    """What a run, or the one that it judged again, reached on validation; NaN where neither is known."""
+    source = record.tags.get(EVALUATES_TAG)
+    if "objective" not in record.metrics and source:
+        try:
+            return _objective(store, read_run(store, source, predictions=False))
+        except StoreError:  # deleted since
+            return float("nan")
+    return record.metrics.get("objective", float("nan"))
 
 
 def _table(record: RunRecord, name: str) -> pd.DataFrame | None:
@@ -156,6 +174,8 @@ def read_context(store: Store, records: Sequence[RunRecord]) -> Context:
     """What some evaluated runs have in common; where they differ, all values by slash."""
     first = records[0]
     data = read_datasets(store, first.run_id)
+    compared = _comparison(store, records)
+    stated = "" if compared is None else compared.tags.get("muralab.comparison", "")
     synthetic = first.tags.get("muralab.synthetic") == "true"
     seeds = _values(records, "muralab.seed")
     return Context(
@@ -175,7 +195,18 @@ def read_context(store: Store, records: Sequence[RunRecord]) -> Context:
         machine=describe_machine(False),
         objective=next(iter(_values(records, "muralab.objective")), "val_study_auroc"),
         audit=read_audit(store, first),
+        statements=[stated] if stated else (),
+        comparison=compared is not None,
     )
+
+
+def _comparison(store: Store, records: Sequence[RunRecord]) -> RunRecord | None:
+    """The comparison that all of these runs are of, or None."""
+    parents = {one.parent for one in records}
+    if len(parents) != 1 or None in parents:
+        return None
+    parent = read_run(store, str(*parents), predictions=False)
+    return parent if parent.kind == "compare" else None
 
 
 def _values(records: Iterable[RunRecord], tag: str) -> list[str]:

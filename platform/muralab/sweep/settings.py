@@ -9,6 +9,7 @@ from typing import Any
 from muralab.data.dataset import DEMO
 from muralab.data.splits import PROTOCOLS
 from muralab.errors import MuraLabError, RecipeError, SettingsError, nearest, numbered
+from muralab.evaluation.operating import RULES
 from muralab.experiment import OBJECTIVES
 from muralab.recipe import Recipe, Value, load_recipe, override, recipe_names
 from muralab.search import Resources
@@ -17,6 +18,7 @@ from muralab.sweep.machine import count_gpus as count_gpus
 from muralab.sweep.machine import free_memory
 from muralab.sweep.words import (
     LARGEST_COUNT,
+    check_threshold,
     check_word,
     read_count,
     read_epochs,
@@ -55,6 +57,7 @@ class Request:
     protocol: str = PROTOCOLS[0]
     objective: str = "val_study_auroc"
     pictures: str = "auto"
+    threshold: str = RULES[0]
 
     @property
     def is_demo(self) -> bool:
@@ -126,6 +129,7 @@ def check_request(
     attempt(check_word, "protocol", request.protocol, PROTOCOLS)
     attempt(check_word, "objective", request.objective, OBJECTIVES)
     attempt(check_word, "pictures", request.pictures, PICTURES)
+    attempt(check_threshold, request.threshold)
     if problems:
         unique = _without_names(problems, names)
         raise kinds[0](unique[0] if len(unique) == 1 else numbered(f"{len(unique)} parameters do not fit:", unique))

@@ -13,9 +13,11 @@ from typing import Any
 import pandas as pd
 
 from muralab.errors import SettingsError
+from muralab.evaluation.gallery import Pictures
 from muralab.experiment import predictions_path, run_trial
-from muralab.report import results_table, write_report
+from muralab.report import Entry, results_table, write_report
 from muralab.sweep.closing import DISCLAIMER, ui_command
+from muralab.sweep.gallery import build_gallery, may_show
 from muralab.sweep.logbook import log_audit, log_data, log_description, phase_summary, trial_tags
 from muralab.sweep.plan import Folders, write_plan
 from muralab.sweep.prepare import Job, Sweep, prepare, take_up_sweep
@@ -24,7 +26,7 @@ from muralab.sweep.verdict import Judged, build_context, build_entry, build_prev
 from muralab.terminal import build_console, clock
 from muralab.tracking import RunWriter, close_dead_runs, open_store, process_tags, read_run
 from muralab.training.trainer import PHASES
-from muralab.trial import TrialSpec, write_table
+from muralab.trial import TrialSpec, recipes_of, write_table
 
 
 def run_training(request: Request, job: Job, *, resume: str | None = None) -> str:
@@ -147,7 +149,21 @@ def _report(sweep: Sweep, judged: Judged, writer: RunWriter) -> None:
     context = build_context(sweep.settings, sweep.dataset, sweep.weights, sweep.notes, commit)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report.html"
-        write_report(path, context=context, entries=[entry], previews=build_previews([judged.spec]))
+        write_report(
+            path,
+            context=context,
+            entries=[entry],
+            previews=build_previews([judged.spec]),
+            gallery=_gallery(sweep, judged, entry),
+        )
         writer.log_file(judged.run_id, path)
         writer.log_table(judged.run_id, results_table([entry], seed=sweep.settings.request.seed), "results.csv")
         writer.flush()
+
+
+def _gallery(sweep: Sweep, judged: Judged, entry: Entry) -> Pictures:
+    """Hard studies of the model, unless pictures are to stay out of the report."""
+    if not may_show(sweep.settings.request.pictures, synthetic=sweep.dataset.synthetic):
+        return {}
+    size = recipes_of(judged.spec)[1].image_size
+    return build_gallery(entry, judged.network.cpu().eval(), size, sweep.dataset.root, sweep.folders.cache)

@@ -20,11 +20,12 @@ from muralab.data.pixels import decode, to_square
 from muralab.errors import RecipeError
 from muralab.evaluation.calibration import Calibration, fit_calibration
 from muralab.evaluation.intervals import Interval, bootstrap
-from muralab.evaluation.metrics import evaluate_predictions
+from muralab.evaluation.metrics import METRICS, evaluate_predictions
 from muralab.experiment import judge_on_test
 from muralab.recipe import load_recipe
 from muralab.report import Context, Entry, Trial
-from muralab.sweep.settings import Settings
+from muralab.sweep.plan import PLAN_NAME
+from muralab.sweep.settings import Request, Settings
 from muralab.tracking import RunRecord, RunWriter
 from muralab.training.checkpoint import write_tensors
 from muralab.trial import TrialSpec, recipes_of
@@ -32,7 +33,6 @@ from muralab.trial import TrialSpec, recipes_of
 if TYPE_CHECKING:
     from muralab.training.network import Network
 
-STUDY_METRICS = ("auroc", "average_precision", "kappa", "accuracy", "balanced_accuracy", "sensitivity", "specificity")
 WITH_INTERVALS = ("auroc", "kappa")
 PREVIEWED = 4
 """Synthetic pictures whose augmentation is shown; a patient's are not, whatever the data."""
@@ -60,7 +60,7 @@ class Judged:
 def judge_trial(spec: TrialSpec, run_id: str, writer: RunWriter, *, keep_weights: bool = True) -> Judged:
     """Look at the test set with a trial's best weights, and log what was seen in the trial's own run."""
     network, validation, test = judge_on_test(spec)
-    calibration = fit_calibration(validation)
+    calibration = fit_calibration(validation, rule=threshold_rule(spec))
     intervals = bootstrap(
         test,
         level="study",
@@ -87,6 +87,12 @@ def judge_trial(spec: TrialSpec, run_id: str, writer: RunWriter, *, keep_weights
     )
 
 
+def threshold_rule(spec: TrialSpec) -> str:
+    """The rule that was asked for, from the plan beside the split: there a resumed sweep finds it too."""
+    plan = json.loads(Path(spec.table).with_name(PLAN_NAME).read_text(encoding="utf-8"))
+    return str(plan["request"].get("threshold", Request.threshold))
+
+
 def test_metrics(test: pd.DataFrame, calibration: Calibration, intervals: Mapping[str, Interval]) -> dict[str, float]:
     """Test figures as they are logged: image level at 0.5 as in the study, study level at the fitted threshold."""
     image = evaluate_predictions(test, level="image")
@@ -97,7 +103,7 @@ def test_metrics(test: pd.DataFrame, calibration: Calibration, intervals: Mappin
         "test_loss": image["log_loss"],
         "test_accuracy": image["accuracy"],
         "test_auroc": image["auroc"],
-        **{f"test_study_{name}": study[name] for name in STUDY_METRICS},
+        **{f"test_study_{name}": study[name] for name in METRICS},
         **{f"test_study_{name}_low": interval.low for name, interval in intervals.items()},
         **{f"test_study_{name}_high": interval.high for name, interval in intervals.items()},
         "threshold": calibration.threshold,

@@ -6,6 +6,7 @@ import math
 import re
 
 from muralab.errors import SettingsError, nearest
+from muralab.evaluation.operating import check_rule
 from muralab.recipe import Value
 
 LARGEST_COUNT = 99_999
@@ -75,6 +76,14 @@ def check_word(key: str, word: str, known: tuple[str, ...]) -> None:
     """Raise SettingsError, with the nearest known word, for one that is not known."""
     if word not in known:
         raise SettingsError(f"{key}={word} is unknown. {nearest(word, known)}")
+
+
+def check_threshold(rule: str) -> None:
+    """Raise SettingsError for what is no rule of the operating threshold."""
+    try:
+        check_rule(rule)
+    except SettingsError as error:
+        raise SettingsError(f"threshold={rule}: {error}") from error
 
 
 def read_gpus(text: str, gpus: int) -> float:

@@ -1,0 +1,84 @@
+"""`evaluate` from the command line: the model's own test set by default, and no other set called test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from muralab.tracking import RunRecord, Store
+from tests.cli.conftest import SMALL, Muralab, all_runs, refused
+
+QUICK = {"recipe": SMALL, "epochs": "1+1", "cpus_per_trial": 1}
+
+
+def evaluations(store: Store) -> list[RunRecord]:
+    return [run for run in all_runs(store) if run.kind == "evaluate"]
+
+
+@pytest.fixture
+def trained(muralab: Muralab, store: Store, easy_tree: Path) -> RunRecord:
+    """Under the study's protocol and with another seed than the default."""
+    assert muralab("train", data=easy_tree, protocol="valid-as-validation", seed=3, **QUICK).code == 0
+    (run,) = all_runs(store)
+    return run
+
+
+def test_the_default_is_the_runs_own_test_set(
+    trained: RunRecord, muralab: Muralab, store: Store, easy_tree: Path
+) -> None:
+    outcome = muralab("evaluate", model=trained.run_id, data=easy_tree)
+    assert outcome.code == 0, outcome
+    assert "no test figures" not in outcome.out
+    (found,) = evaluations(store)
+    same = ("muralab.protocol", "muralab.seed", "muralab.split_fingerprint", "muralab.test_fingerprint")
+    assert [found.tags[key] for key in same] == [trained.tags[key] for key in same]
+    assert found.tags["muralab.learnt_images"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [({"protocol": "valid-as-test"}, "chosen on"), ({"seed": 4}, "trained on"), ({"set": "all"}, "chosen on")],
+    ids=str,
+)
+def test_images_that_the_model_knows_are_no_test(
+    trained: RunRecord, muralab: Muralab, store: Store, easy_tree: Path, values: dict[str, object], word: str
+) -> None:
+    outcome = muralab("evaluate", model=trained.run_id, data=easy_tree, **values)
+    assert outcome.code == 0, outcome
+    assert f"of patients that it was {word}" in outcome.out
+    (found,) = evaluations(store)
+    known = int(found.tags["muralab.learnt_images"])
+    assert 0 < known <= len(found.predictions["test"])
+    said = muralab("report", runs=found.run_id)
+    assert said.code == 2
+    assert f"of which the model knows {known} images from its training" in said.complaint
+
+
+def test_another_tree_is_not_known(trained: RunRecord, muralab: Muralab, store: Store, tree: Path) -> None:
+    assert muralab("evaluate", model=trained.run_id, data=tree, set="all").code == 0
+    assert evaluations(store)[0].tags["muralab.learnt_images"] == "0"
+
+
+def test_an_evaluation_is_judged_again_through_its_trained_run(
+    trained: RunRecord, muralab: Muralab, store: Store, easy_tree: Path
+) -> None:
+    assert muralab("evaluate", model=trained.run_id, data=easy_tree).code == 0
+    assert muralab("evaluate", model=evaluations(store)[0].run_id, data=easy_tree).code == 0
+    assert {run.tags["muralab.evaluates"] for run in evaluations(store)} == {trained.run_id}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"seed": "one"}, "seed=one: expected run (the trained run's), or a whole number from 0 to 4294967295"),
+        ({"seed": -1}, "seed=-1: expected run"),
+        ({"seed": 2**32}, "seed=4294967296: expected run"),
+        ({"protocol": "valid"}, "protocol=valid is unknown. Did you mean 'valid-as-test'?"),
+    ],
+    ids=str,
+)
+def test_an_impossible_split(
+    muralab: Muralab, store: Store, tiny_tree: Path, values: dict[str, object], words: str
+) -> None:
+    assert words in refused(muralab, store, "evaluate", model="x", data=tiny_tree, **values).complaint
