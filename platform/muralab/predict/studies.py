@@ -26,7 +26,7 @@ def split_studies(items: Sequence[Item]) -> list[Item]:
 
     Returns:
         The same pictures. Where a folder holds DICOM files of several studies, the study of each is
-        "<folder>/<StudyInstanceUID>" (without the folder for the one that was asked for); all else stays with its folder.
+        "<folder>/<StudyInstanceUID>", or the UID alone at the top; all else stays with its folder.
     """
     parted: list[Item] = []
     for _, views in groupby(items, key=lambda item: item.study):
