@@ -108,6 +108,22 @@ def good_files(side: int = 96) -> dict[str, bytes]:
 
 
 @cache
+def large_files(side: int = 7000) -> dict[str, bytes]:
+    """Pictures near the limit of 50 million pixels, of the kinds that take most memory."""
+    from pydicom.encaps import encapsulate
+
+    grey = np.tile(np.arange(250, dtype=np.uint8), (side, side // 250))
+    wide = grey.astype(np.uint16) * 16
+    frame = encapsulate([encoded(wide, "JPEG2000")])
+    bits = {"BitsStored": 12, "HighBit": 11}
+    return {
+        "png 16 bits": encoded(grey.astype(np.uint16) * 257),
+        "png rgba": encoded(np.dstack([grey, grey, grey, np.full_like(grey, 200)])),
+        "dicom jpeg 2000": wrap_dicom(wide, syntax="1.2.840.10008.1.2.4.90", PixelData=frame, **bits),
+    }
+
+
+@cache
 def bad_files() -> dict[str, tuple[bytes, str]]:
     """Name -> a file that is refused, and words of the reason."""
     from pydicom.dataset import Dataset

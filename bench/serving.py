@@ -68,12 +68,12 @@ def measure_ready(models: dict[str, Path], body: bytes, rounds: int) -> Row:
 
 def measure_latency(model: Path, url: str, files: list[bytes], n_requests: int) -> Row:
     """Milliseconds of one image."""
-    import onnxruntime
-
     from muralab.data.pixels import decode, to_square
+    from muralab.serving.classifier import open_session
 
-    onnx = str(model / "artifacts" / "model.onnx")
-    session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+    session = open_session(
+        model / "artifacts" / "model.onnx"
+    )  # with the served model's options, so that both are equal
     bodies = [payload([data]) for data in files]
     turn = {"served": 0, "alone": 0}
 

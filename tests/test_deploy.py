@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from muralab.app.build import _PATIENCE, Limits
+from muralab.app.limits import Limits
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -39,8 +39,12 @@ def test_the_app_has_a_token_from_a_secret_that_is_not_tracked():
     assert {"token.txt", "tls/", "model/"} <= set((DEPLOY / ".gitignore").read_text().split())
 
 
-def test_the_proxy_lets_bodies_through_that_the_app_refuses_in_words():
-    assert f"client_max_body_size {_PATIENCE * Limits().max_bytes // 2**20}m;" in NGINX
+def test_the_proxy_keeps_no_body_that_the_app_would_refuse():
+    assert f"client_max_body_size {Limits().max_bytes // 2**20}m;" in NGINX
+
+
+def test_nothing_is_told_to_anyone():
+    assert "MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true" in DOCKER
 
 
 def test_the_image_pins_what_the_checkout_pins():

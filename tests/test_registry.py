@@ -51,6 +51,11 @@ def onnx(tmp_path_factory):
     return path
 
 
+def test_a_network_without_finite_answers_is_not_registered():
+    with pytest.raises(RuntimeError, match="differs from torch by nan in probability"):
+        export_module._check_equal("probability", np.zeros(2), np.array([0.0, np.nan]), 1e-4)
+
+
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_exported_logits_and_heat_map_equal_torch(onnx, batch):
     import onnxruntime

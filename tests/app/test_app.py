@@ -10,7 +10,8 @@ import urllib.request
 import pytest
 
 from bench.payloads import bad_requests
-from muralab.app.build import Limits, build_app
+from muralab.app.build import build_app
+from muralab.app.limits import Limits
 from tests.app.conftest import TOKEN, post, serving, text
 
 ROW = {"image": text(180), "study": "s1"}
@@ -36,11 +37,26 @@ def test_csv_is_answered(address):
     assert (status, len(body["predictions"])) == (200, 1)
 
 
+def test_csv_studies_called_like_nothing_keep_their_names(address):
+    names = ["NA", "NA", "null", "None", '"a, b"', "7", "", ""]
+    body = "\ufeffstudy,image\r\n" + "".join(f"{name},{text()}\r\n" for name in names)
+    _, answer, _ = post(address, body.encode(), "text/csv")
+    alone = ["single view" in row["warnings"] for row in answer["predictions"]]
+    assert alone == [False, False, True, True, True, True, True, True]
+
+
+def test_letters_beyond_ascii_name_studies_too(address):
+    rows = [{"image": text(), "study": name} for name in ("Ärztin", "Ärztin", "骨", "\U0001f9b4")]
+    body = json.dumps({"instances": rows}, ensure_ascii=False).encode()
+    alone = ["single view" in row["warnings"] for row in post(address, body)[1]["predictions"]]
+    assert alone == [False, False, True, True]
+
+
 JSON_TYPE = "application/json"
 BAD = {
     "broken json": (b'{"dataframe_records": [', JSON_TYPE, 400, "not valid JSON: Expecting value (line 1, column 24)"),
     "not utf-8": (b'{"inputs": "\xff"}', JSON_TYPE, 400, "no text in UTF-8"),
-    "deep": (b"[" * 100_000, JSON_TYPE, 400, "the nesting too deep"),
+    "deep": (b"[" * 15_000, JSON_TYPE, 400, "the nesting too deep"),
     "long number": (b'{"inputs": 1' + b"0" * 5000 + b"}", JSON_TYPE, 400, "a number is too long"),
     "list": ([ROW], JSON_TYPE, 400, "must be a JSON object with one of the keys dataframe_records"),
     "empty": (b"", JSON_TYPE, 400, "The body is empty."),
@@ -55,7 +71,7 @@ BAD = {
     ),
     "list as param": ({"inputs": [ROW], "params": {"threshold": [1]}}, JSON_TYPE, 400, "must be one value"),
     "params": ({"inputs": [ROW], "params": 3}, JSON_TYPE, 400, "'params' must hold an object"),
-    "number as image": ({"inputs": [{"image": 7}]}, JSON_TYPE, 400, "Row 1: image must be text, not 7."),
+    "number as image": ({"inputs": [{"image": 7}]}, JSON_TYPE, 400, "Row 1: image must be text, not a number."),
     "records": ({"dataframe_records": {"image": "x"}}, JSON_TYPE, 400, "Expected a list of objects"),
     "ragged": ({"dataframe_split": {"columns": ["image"], "data": [["x", 2]]}}, JSON_TYPE, 400, "list of 1 values"),
     "twins": ({"dataframe_split": {"columns": ["image"] * 2, "data": []}}, JSON_TYPE, 400, "different names"),
@@ -65,6 +81,19 @@ BAD = {
     "no image": ({"dataframe_records": [{"picture": "x"}]}, JSON_TYPE, 400, "Row 1 has no image"),
     "many rows": ({"dataframe_records": [{"image": "x"}] * 65}, JSON_TYPE, 400, "The request has 65 rows; at most 64"),
     "bad row": ({"dataframe_records": [ROW, {"image": "%"}]}, JSON_TYPE, 400, "1 of 2 rows cannot be used"),
+    "more columns": ({"inputs": [{**ROW, "sutdy": "x"}]}, JSON_TYPE, 400, "Row 1 has more than an image and a study"),
+    "long study": ({"inputs": [{**ROW, "study": "x" * 1001}]}, JSON_TYPE, 400, "study is longer than 1,000 characters"),
+    "tiny rows": (
+        b'{"dataframe_records": [' + b"{}," * 15_000,
+        JSON_TYPE,
+        400,
+        "more brackets and commas than 64 rows",
+    ),
+    "csv of many columns": (b"image," * 25_000, "text/csv", 400, "more brackets and commas than 64 rows"),
+    "csv without a header": (f"{text()},s1\n".encode(), "text/csv", 400, "needs the header line image,study"),
+    "csv of many rows": (b"image\n" + b"x\n" * 400_000, "text/csv", 400, "at most 64"),
+    "csv not utf-8": (b"image\n\xff\n", "text/csv", 400, "The CSV is no text in UTF-8."),
+    "ragged csv": (b"image\nx,y\n", "text/csv", 400, "no CSV table with a header line"),
     "broken csv": (b'image\n"x', "text/csv", 400, "no CSV table with a header line"),
     "csv without image": (b"picture\nx\n", "text/csv", 400, "image"),
     "wrong type": (b"x", "application/xml", 415, "The Content-Type is 'application/xml'; send application/json"),
@@ -82,6 +111,7 @@ def test_what_cannot_be_answered_gets_one_sentence(address, name):
     assert status == expected
     assert words in body["message"]
     assert set(body) == {"error_code", "message"}
+    assert text()[:20] not in body["message"]
     assert not {"Traceback", "DataFrame'", "\n"} & set(body["message"].split(" "))
     assert headers["content-type"] == "application/json"
 
@@ -118,11 +148,13 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(address):
     assert b" 408 " in send_raw(address, HEAD + b"Content-Length: 100\r\n\r\n{")
 
 
-def test_other_addresses_say_what_there_is(address):
-    with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(f"{address}/models", timeout=10)
-    assert caught.value.code == 404
+@pytest.mark.parametrize(("path", "status"), [("/models", 404), ("/about/", 404), ("/invocations", 405)])
+def test_other_addresses_say_what_there_is_and_are_logged(address, caplog, path, status):
+    with caplog.at_level(logging.INFO, "muralab.app"), pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(f"{address}{path}", timeout=10)
+    assert caught.value.code == status
     assert "there are GET /, GET /about and POST /invocations" in caught.value.read().decode()
+    assert f"{caught.value.headers['x-request-id']} GET {path} {status}" in caplog.text
 
 
 def test_about_tells_the_model_and_the_disclaimer(address):
@@ -137,7 +169,9 @@ def test_a_token_guards_answers_but_not_the_page(model):
         refused, body, _ = post(url, {"inputs": [ROW]})
         assert (refused, body["error_code"]) == (401, "UNAUTHENTICATED")
         assert post(url, {"inputs": [ROW]}, Authorization="Bearer wrong")[0] == 401
+        assert post(url, {"inputs": [ROW]}, Authorization=f"Basic {TOKEN}")[0] == 401
         assert post(url, {"inputs": [ROW]}, Authorization=f"Bearer {TOKEN}")[0] == 200
+        assert post(url, {"inputs": [ROW]}, Authorization=f"bearer {TOKEN}")[0] == 200
         assert urllib.request.urlopen(f"{url}/", timeout=10).status == 200
 
 
@@ -150,12 +184,32 @@ def test_too_many_waiting_are_told_to_come_again(model):
 
 def test_a_bug_is_a_500_without_a_traceback(model, monkeypatch, caplog):
     app = build_app(model, {})
-    monkeypatch.setattr("muralab.app.build.check_body", lambda *_: 1 / 0)
+    monkeypatch.setattr("muralab.app.build.read_request", lambda *_: 1 / 0)
     with serving(app) as url:
         status, body, _ = post(url, {"inputs": [ROW]})
     assert status == 500
     assert "its log has the details under" in body["message"]
     assert "ZeroDivisionError" in caplog.text
+
+
+class Broken:
+    """A model that fails, with the request in its words."""
+
+    def __init__(self, model):
+        self.metadata = model.metadata
+
+    def predict(self, data, params=None):
+        raise ValueError(f"cannot use {data['image'][0]}")
+
+
+def test_a_failing_model_is_a_500_whose_log_says_where_but_not_what(model, caplog):
+    with serving(build_app(Broken(model), {})) as url:
+        status, body, _ = post(url, {"inputs": [ROW]})
+    assert (status, body["error_code"]) == (500, "INTERNAL_ERROR")
+    assert body["message"] == "The model failed on this request; the server's log says where."
+    assert "ValueError" in caplog.text
+    assert 'test_app.py", line' in caplog.text
+    assert ROW["image"][:20] not in caplog.text
 
 
 def test_the_log_names_requests_and_holds_no_pixels(address, caplog):

@@ -6,7 +6,7 @@ import pytest
 
 from muralab.app.build import build_app
 from tests.app.browser import MISSING, browsing
-from tests.app.conftest import TOKEN, png, serving
+from tests.app.conftest import TOKEN, png, serving, text
 
 pytestmark = [
     pytest.mark.slow,
@@ -62,6 +62,47 @@ def test_a_file_that_cannot_be_read_says_why_and_does_not_count(page, views):
 def test_only_bad_files_are_an_error(page, views):
     ask(page, views[2:])
     assert "None of these files can be read" in page.text("#error")
+
+
+HOLD = """
+window.realFetch = window.realFetch || window.fetch;
+window.held = [];
+window.fetch = (...asked) => new Promise(go => held.push(() => go(realFetch(...asked))));
+"""
+
+
+@pytest.mark.parametrize("change", ["start over", "more files"])
+def test_a_late_answer_is_not_shown_under_other_files(page, views, change):
+    page.run(HOLD)
+    page.type("#files", views[0])
+    page.click("#ask")
+    page.wait(lambda: page.run("return held.length"))
+    if change == "start over":
+        page.click("#clear")
+    page.type("#files", views[1])
+    page.run("held.forEach(go => go()); window.fetch = realFetch")
+    page.wait(lambda: page.run("return performance.getEntriesByName(location + 'invocations').length"))
+    page.run("return new Promise(done => setTimeout(done, 300))")
+    assert page.run("return document.getElementById('answer').hidden")
+    assert "for this view" not in page.text("#views")
+    page.click("#ask")
+    page.wait(lambda: "Calibrated probability" in page.text("#answer"))
+
+
+DROP = """
+const files = new DataTransfer();
+files.items.add(new File([Uint8Array.from(atob(%r), c => c.charCodeAt(0))], "dropped.png", { type: "image/png" }));
+const target = document.querySelector("#drop strong");
+for (const kind of ["dragover", "drop"])
+  target.dispatchEvent(new DragEvent(kind, { dataTransfer: files, bubbles: true, cancelable: true }));
+"""
+
+
+def test_dropped_files_are_taken(page):
+    page.run(DROP % text())
+    assert "1. dropped.png" in page.text("#views")
+    page.click("#ask")
+    page.wait(lambda: "Calibrated probability" in page.text("#answer"))
 
 
 def test_start_over_empties_the_page(page, views):

@@ -132,6 +132,10 @@ def test_negative_rescale_inverts():
     np.testing.assert_array_equal(decode(dicom(GREY, RescaleSlope=-1, RescaleIntercept=255)), 255 - GREY)
 
 
+def test_progressive_jpegs_of_any_encoder_are_read():
+    assert decode(many_scans(PROGRESSIVE, 40)).shape == decode(jpeg_dicom(PROGRESSIVE)).shape == (64, 64)
+
+
 def test_square_keeps_proportions_and_pads_with_black():
     square = to_square(np.full((50, 100), 200, np.uint8), 64)
     assert square.shape == (64, 64)
@@ -163,6 +167,21 @@ def gif(frames: int) -> bytes:
     return encoded(images[0], "GIF", save_all=True, append_images=images[1:])
 
 
+def jpeg_dicom(frame: bytes) -> bytes:
+    from pydicom.encaps import encapsulate
+
+    return dicom(np.zeros((64, 64), np.uint8), syntax="1.2.840.10008.1.2.4.50", PixelData=encapsulate([frame]))
+
+
+def many_scans(data: bytes, n_scans: int) -> bytes:
+    """A progressive JPEG whose last scan comes again and again."""
+    start = data.rindex(b"\xff\xda")
+    return data[:start] + data[start:-2] * n_scans + data[-2:]
+
+
+PROGRESSIVE = encoded(to_square(GREY, 64), "JPEG", progressive=True)
+
+
 BAD = {
     "zero bytes": (b"", "zero bytes"),
     "text": (b"hello, this is no picture" * 20, "not a PNG, JPEG or DICOM"),
@@ -186,6 +205,9 @@ BAD = {
     "dicom colour": (dicom(GREY, PhotometricInterpretation="PALETTE COLOR"), "only MONOCHROME1 and MONOCHROME2"),
     "dicom window": (dicom(GREY, WindowCenter=10, WindowWidth=0), "impossible window"),
     "dicom slope": (dicom(GREY, RescaleSlope=0, RescaleIntercept=0), "impossible rescale"),
+    "dicom high bit": (dicom(GREY.astype(np.uint16), BitsStored=12, HighBit=15), "whose 12 bits end at 15"),
+    "jpeg scans": (many_scans(PROGRESSIVE, 70), "a JPEG of 7\\d scans; at most 64 are read"),
+    "dicom jpeg scans": (jpeg_dicom(many_scans(PROGRESSIVE, 70)), "a JPEG of 7\\d scans"),
     "deflated": (dicom(GREY, syntax="1.2.840.10008.1.2.1.99"), "Deflated .* not read"),
 }
 
@@ -220,6 +242,26 @@ def test_a_bomb_takes_no_memory():
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak_bytes < 2_000_000
+
+
+TALL = np.tile(GREY, (200, 8))
+LARGE = {
+    "png 16 bits": encoded(TALL.astype(np.uint16) * 257),
+    "png rgba": encoded(np.dstack([TALL] * 4)),
+    "dicom 16 bits": dicom(TALL.astype(np.uint16) * 257),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_large_picture_takes_few_copies_beside_pillows(name):
+    import tracemalloc
+
+    decode(LARGE[name])  # what is imported at first is not counted
+    tracemalloc.start()
+    decode(LARGE[name])
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 6 * TALL.size
 
 
 def outcome(data: bytes) -> object:

@@ -18,11 +18,12 @@ GOOD = {"predictions": [{"probability": 0.5}]}
 
 @pytest.fixture
 def serve():
-    """A function that starts a server with a fixed answer and gives its address; the server remembers requests."""
+    """A function that starts a server with a fixed answer and statuses in turn; gives its address and its requests."""
     servers = []
 
-    def start(status: int, body: object) -> tuple[str, list]:
+    def start(status: int | list[int], body: object) -> tuple[str, list]:
         seen: list = []
+        statuses = status if isinstance(status, list) else [status]
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
@@ -31,10 +32,12 @@ def serve():
             def do_POST(self):
                 length = int(self.headers["Content-Length"])
                 seen.append((self.path, self.headers.get("Authorization"), json.loads(self.rfile.read(length))))
-                self.reply(status, body if isinstance(body, bytes) else json.dumps(body).encode())
+                code = statuses[min(len(seen), len(statuses)) - 1]
+                self.reply(code, body if isinstance(body, bytes) else json.dumps(body).encode())
 
             def reply(self, code, content):
                 self.send_response(code)
+                self.send_header("Retry-After", "3" if code == 429 else "soon")
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
@@ -79,6 +82,26 @@ def test_a_refused_request_is_told_without_mlflows_prefix(serve):
     url, _ = serve(400, {"message": "Failed to predict data '   image\n0  abc'. \nError: The request has no rows."})
     with pytest.raises(DataError, match=r"^The request has no rows\.$"):
         ServerEngine(url).answer([{"image": "x"}], {})
+
+
+@pytest.fixture
+def waits(monkeypatch) -> list[float]:
+    waited: list[float] = []
+    monkeypatch.setattr("muralab.predict.engine.time.sleep", waited.append)
+    return waited
+
+
+def test_a_busy_server_is_asked_again_when_it_says(serve, waits):
+    url, seen = serve([429, 503, 504, 200], GOOD)
+    assert ServerEngine(url).answer([{"image": "x"}], {}) == GOOD["predictions"]
+    assert (len(seen), waits) == (4, [3.0, 2.0, 4.0])
+
+
+def test_a_server_that_stays_busy_is_no_fault_of_the_pictures(serve, waits):
+    url, seen = serve(500, {"message": "The model failed."})
+    with pytest.raises(ServerError, match=r"answered a request with 500, 5 times: The model failed\..*Look at its log"):
+        ServerEngine(url).answer([{"image": "x"}], {})
+    assert (len(seen), len(waits)) == (5, 4)
 
 
 @pytest.mark.parametrize("body", [{"predictions": []}, {"predictions": [3]}, {"hello": 1}, b"<html>"])

@@ -48,7 +48,12 @@ def model(tmp_path_factory, onnx_file):
     classifier = StudyClassifier()
     artifacts = {"onnx": str(onnx_file), "config": str(folder / "config.json")}
     classifier.load_context(SimpleNamespace(artifacts=artifacts))
-    return lambda rows, **params: classifier.predict(None, pd.DataFrame(rows), params or None)
+
+    def answer(rows: list[dict], **params: object) -> pd.DataFrame:
+        return classifier.predict(None, pd.DataFrame(rows), params or None)
+
+    answer.classifier = classifier
+    return answer
 
 
 def test_an_image_alone_is_its_own_study(model):
@@ -141,6 +146,17 @@ def test_partial_answers_the_good_rows(model):
     assert answer["study_probability"][0] == pytest.approx(sigmoid(logit_of(png()) / 0.5), abs=1e-6)
     assert answer["warnings"][0] == ["single view", "1 of the study's 2 views could not be read"]
     assert answer["probability"][1] is None
+
+
+def test_a_view_without_a_finite_logit_is_an_error_and_never_normal(model, monkeypatch):
+    answers = [np.array([1.0, np.nan]), np.zeros((2, SIZE, SIZE))]
+    monkeypatch.setattr(model.classifier, "_session", SimpleNamespace(run=lambda wanted, _: answers[: len(wanted)]))
+    rows = [{"image": png(), "study": "a"}, {"image": png(), "study": "b"}]
+    with pytest.raises(MlflowException, match=r"1 of 2 rows .* row 2: the network gives no finite answer"):
+        model(rows)
+    answer = model(rows, policy="partial", explain=True)
+    assert answer["error"].isna().tolist() == [True, False]
+    assert answer.loc[1, ["probability", "study_probability", "abnormal", "heatmap"]].tolist() == [None] * 4
 
 
 @pytest.mark.parametrize(

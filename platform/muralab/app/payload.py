@@ -1,15 +1,25 @@
-"""A request's body, looked at before MLflow's server sees it: what cannot be a request is refused in one sentence."""
+"""A request's body, looked at before MLflow's server sees it: what cannot be a request is refused in one sentence.
+
+What is refused is not quoted: it may be a picture, or a name.
+"""
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 from collections.abc import Callable, Collection
 from typing import Any
 
 from muralab.errors import nearest
+from muralab.serving.config import MAX_ROWS
 
 JSON, CSV = "application/json", "text/csv"
 COLUMNS = ("image", "study")
+MAX_TEXT = 1000
+"""Characters of a study's name, and of an image that cannot be base64."""
+MAX_MARKS = 20_000
+"""Opening brackets and commas of a body; 64 rows have some 300. So a body cannot become millions of small objects."""
 
 
 class RefusalError(Exception):
@@ -20,7 +30,7 @@ class RefusalError(Exception):
         self.status, self.message = status, message
 
 
-def check_body(body: bytes, content_type: str | None, params: Collection[str]) -> None:
+def read_request(body: bytes, content_type: str | None, params: Collection[str]) -> bytes:
     """Refuse a body that is no request.
 
     Args:
@@ -28,16 +38,25 @@ def check_body(body: bytes, content_type: str | None, params: Collection[str]) -
         content_type: the header, if there was one.
         params: names that the model's `params` may have.
 
+    Returns:
+        The request as JSON.
+
     Raises:
         RefusalError: 415 for the content type, else 400.
     """
     kind = _check_type(content_type)
     if not body.strip():
         raise RefusalError(400, "The body is empty.")
+    if sum(body.count(mark) for mark in (b"{", b"[", b",")) > MAX_MARKS:
+        raise RefusalError(400, f"The body holds more brackets and commas than {MAX_ROWS} rows can need.")
     if kind == JSON:
-        _check_request(_parse(body), params)
-    elif b"\0" in body:
-        raise RefusalError(400, "The CSV holds zero bytes; send text in UTF-8.")
+        request = _parse(body)
+        _check_request(request, params)
+        # A letter beyond ASCII makes Python hold the whole text in two or four bytes a letter; escaped it does not.
+        return body if body.isascii() else json.dumps(request).encode()
+    table = _parse_csv(body)
+    _check_split(table)
+    return json.dumps({"dataframe_split": table}).encode()
 
 
 def _check_type(content_type: str | None) -> str:
@@ -65,13 +84,45 @@ def _parse(body: bytes) -> Any:
         raise RefusalError(400, "The body is not valid JSON: a number is too long or the nesting too deep.") from None
 
 
+def _parse_csv(body: bytes) -> dict[str, list[Any]]:
+    """CSV text -> columns and data; a study called NA or null keeps its name."""
+    import pandas as pd
+
+    if b"\0" in body:
+        raise RefusalError(400, "The CSV holds zero bytes; send text in UTF-8.")
+    if not _is_utf8(body):
+        raise RefusalError(400, "The CSV is no text in UTF-8.")
+    body = body.removeprefix(codecs.BOM_UTF8).lstrip()
+    header = [name.strip(b' "\r') for name in body[:MAX_TEXT].partition(b"\n")[0].split(b",")]
+    if sorted(header) not in ([b"image"], [b"image", b"study"]):
+        raise RefusalError(400, "The CSV needs the header line image,study, or image alone.")
+    try:
+        table = pd.read_csv(
+            io.BytesIO(body), dtype=str, nrows=MAX_ROWS + 1, keep_default_na=False, skipinitialspace=True
+        )
+    except (ValueError, pd.errors.ParserError):
+        table = None
+    if table is None or not isinstance(table.index, pd.RangeIndex):
+        wrong = "quotes that do not end, or a row with more values than the header has"
+        raise RefusalError(400, f"The body is no CSV table with a header line: {wrong}.")
+    return {"columns": [name.decode() for name in header], "data": table.fillna("").to_numpy().tolist()}
+
+
+def _is_utf8(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _check_request(request: Any, params: Collection[str]) -> None:
     if not isinstance(request, dict):
         raise RefusalError(400, f"The body must be a JSON object with one of the keys {', '.join(FORMS)}.")
     unknown = [key for key in request if key not in FORMS and key != "params"]
     if unknown:
         raise RefusalError(
-            400, f"The key {unknown[0][:40]!r} means nothing here. {nearest(unknown[0], [*FORMS, 'params'])}"
+            400, f"The key {unknown[0][:40]!r} means nothing here. {nearest(unknown[0][:40], [*FORMS, 'params'])}"
         )
     forms = [key for key in request if key in FORMS]
     if len(forms) != 1:
@@ -87,7 +138,7 @@ def _check_params(given: Any, known: Collection[str]) -> None:
         raise RefusalError(400, "The key 'params' must hold an object, such as {\"explain\": true}.")
     unknown = [key for key in given or {} if key not in known]
     if unknown:
-        raise RefusalError(400, f"There is no parameter {unknown[0][:40]!r}. {nearest(unknown[0], known)}")
+        raise RefusalError(400, f"There is no parameter {unknown[0][:40]!r}. {nearest(unknown[0][:40], known)}")
     for key, value in (given or {}).items():
         if isinstance(value, (list, dict)):
             raise RefusalError(400, f"The parameter {key} must be one value, not a list or an object.")
@@ -100,6 +151,8 @@ def _check_records(records: Any) -> None:
     for row, record in enumerate(records, start=1):
         if "image" not in record:
             raise RefusalError(400, f"Row {row} has no image; it needs base64 text of one PNG, JPEG or DICOM file.")
+        if not record.keys() <= set(COLUMNS):
+            raise RefusalError(400, f"Row {row} has more than an image and a study; leave the rest out.")
         _check_cells(row, record)
 
 
@@ -110,6 +163,7 @@ def _check_split(table: Any) -> None:
     columns, data = table["columns"], table["data"]
     if not all(isinstance(name, str) for name in columns) or len(set(columns)) < len(columns):
         raise RefusalError(400, "The columns must be different names.")
+    _check_rows(len(data))
     if not all(isinstance(row, list) and len(row) == len(columns) for row in data):
         raise RefusalError(
             400, f"Each row of data must be a list of {len(columns)} values, as many as there are columns."
@@ -130,6 +184,7 @@ def _check_inputs(inputs: Any) -> None:
         )
     if len({len(values) for values in inputs.values()}) > 1:
         raise RefusalError(400, "The lists of the columns have different lengths.")
+    _check_rows(max(map(len, inputs.values()), default=0))
     names = list(inputs)
     _check_records([dict(zip(names, row)) for row in zip(*inputs.values())])
 
@@ -137,13 +192,20 @@ def _check_inputs(inputs: Any) -> None:
 def _check_rows(n_rows: int) -> None:
     if not n_rows:
         raise RefusalError(400, "The request has no rows.")
+    if n_rows > MAX_ROWS:
+        raise RefusalError(400, f"The request has {n_rows} rows; at most {MAX_ROWS} are answered at once.")
+
+
+_KINDS: dict[type, str] = {list: "a list", dict: "an object", bool: "true or false"}
 
 
 def _check_cells(row: int, record: dict[str, Any]) -> None:
     for name in COLUMNS:
         value = record.get(name)
         if value is not None and not isinstance(value, str):
-            raise RefusalError(400, f"Row {row}: {name} must be text, not {json.dumps(value)[:40]}.")
+            raise RefusalError(400, f"Row {row}: {name} must be text, not {_KINDS.get(type(value), 'a number')}.")
+        if value is not None and len(value) > MAX_TEXT and (name == "study" or not value.isascii()):
+            raise RefusalError(400, f"Row {row}: {name} is longer than {MAX_TEXT:,} characters, and no base64 text.")
 
 
 def _are_plain(values: list[Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,13 @@ def run_app(request: AppRequest) -> None:
     Raises:
         MuraLabError: no such model, no usable token, or a port that is taken.
     """
+    # MLflow looks at these when it is imported.
+    os.environ.update({"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"})
     import uvicorn
 
-    from muralab.app.build import Limits, build_app
+    from muralab.app.build import build_app
+    from muralab.app.limits import Limits
+    from muralab.app.log import silence
     from muralab.registry.load import load_registered
 
     token = read_token(request)
@@ -46,8 +51,7 @@ def run_app(request: AppRequest) -> None:
     model, folder = load_registered(request.model, request.tracking_uri)
     app = build_app(model, read_about(folder), token=token, limits=Limits(max_bytes=request.max_megabytes * 2**20))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    for talkative in ("pydicom", "mlflow.pyfunc.scoring_server"):  # a line or more for each odd file or form
-        logging.getLogger(talkative).setLevel(logging.ERROR)
+    silence()
     print(f"The page: http://{request.host}:{request.port}/   {DISCLAIMER}", flush=True)
     uvicorn.run(
         app,

@@ -7,7 +7,8 @@ import re
 from collections.abc import MutableMapping
 from typing import Any
 
-from muralab.app.payload import RefusalError
+from muralab.app.log import describe, logger
+from muralab.app.payload import JSON, RefusalError
 
 MAX_SENTENCE = 4000
 
@@ -17,13 +18,37 @@ _TYPES = {"double": "a number", "boolean": "true or false", "string": "text"}
 Message = MutableMapping[str, Any]
 
 
-async def ask(scoring: Any, body: bytes, content_type: str) -> bytes:
+class Watched:
+    """A model whose failures are logged and told as such: MLflow's server answers them as a client's mistake."""
+
+    def __init__(self, model: Any) -> None:
+        self._model, self.metadata = model, model.metadata
+
+    def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
+        """As the model does; MLflow's server looks at these names.
+
+        Raises:
+            MlflowException: the model refuses the request (400), or it failed (500).
+        """
+        from mlflow.exceptions import MlflowException
+        from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
+
+        try:
+            return self._model.predict(data, params=params)
+        except MlflowException:
+            raise
+        except Exception as error:
+            logger.error("the model failed:\n%s", describe(error))
+            words = "The model failed on this request; the server's log says where."
+            raise MlflowException(words, error_code=INTERNAL_ERROR) from None
+
+
+async def ask(scoring: Any, body: bytes) -> bytes:
     """Answer one request.
 
     Args:
         scoring: the ASGI app of `mlflow.pyfunc.scoring_server.init`.
-        body: of the request, checked.
-        content_type: its header.
+        body: JSON, checked.
 
     Returns:
         JSON text with the predictions.
@@ -44,7 +69,7 @@ async def ask(scoring: Any, body: bytes, content_type: str) -> bytes:
         else:
             pieces.append(message.get("body", b""))
 
-    await scoring(_scope(len(body), content_type), receive, send)
+    await scoring(_scope(len(body)), receive, send)
     answer = b"".join(pieces)
     if status != 200:
         raise RefusalError(status, mend(answer.decode("utf-8", "replace")))
@@ -58,11 +83,6 @@ def mend(text: str) -> str:
         message = str(stored["message"])
     except (ValueError, KeyError, TypeError):
         message = text
-    if message.startswith("Failed to parse input as a Pandas DataFrame"):
-        reason = message.rpartition("Error: ")[2].strip(" '\n")
-        return _one_line(f"The body is no CSV table with a header line: {reason}")
-    if message.startswith("Encountered an unexpected error"):
-        return "The model could not answer this request; the server's log says why."
     if message.startswith(("Failed to predict data", "Failed to enforce schema")):
         message = message.rpartition("Error: ")[2] or "The model refuses this request."
     if message.startswith("Invalid parameters found"):
@@ -77,8 +97,8 @@ def _one_line(text: str) -> str:
     return line if line.endswith((".", "!", "?")) else f"{line}."
 
 
-def _scope(length: int, content_type: str) -> Message:
-    headers = [(b"content-type", content_type.encode("latin-1")), (b"content-length", str(length).encode())]
+def _scope(length: int) -> Message:
+    headers = [(b"content-type", JSON.encode()), (b"content-length", str(length).encode())]
     return {
         "type": "http",
         "asgi": {"version": "3.0"},

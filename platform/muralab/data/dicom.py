@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from muralab.data.pixels import check_size
+from muralab.data.pixels import STRIP_ROWS, check_scans, check_size
 from muralab.errors import ImageError
 
 # Raw pixels, and the two compressions whose header Pillow can check before it takes memory. Deflated files are
@@ -90,6 +90,8 @@ def _check_header(header: Any, max_pixels: int) -> None:
         raise ImageError(f"DICOM with {kind[:40]} colours; only MONOCHROME1 and MONOCHROME2 are read")
     if header.BitsAllocated not in (8, 16) or not 8 <= header.BitsStored <= header.BitsAllocated:
         raise ImageError(f"DICOM with {header.BitsStored} of {header.BitsAllocated} bits; only 8 to 16 bits are read")
+    if header.get("HighBit") not in (None, header.BitsStored - 1):  # of old; the values would be read shifted
+        raise ImageError(f"DICOM whose {header.BitsStored} bits end at {header.HighBit}; only the lowest bits are read")
     check_size(int(header.Columns), int(header.Rows), max_pixels=max_pixels)
     if str(header.file_meta.TransferSyntaxUID) in _PILLOW:
         _check_frame(header)
@@ -104,14 +106,27 @@ def _check_frame(header: Any) -> None:
     with Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")) as image:
         if image.size != (header.Columns, header.Rows):
             raise ImageError("DICOM whose compressed picture has another size than its header says")
+        if image.format == "JPEG":
+            check_scans(frame)
 
 
 def _to_grey(header: Any) -> np.ndarray:
+    header.pixel_array_options(view_only=True)  # raw pixels stay where they are
     stored = header.pixel_array
     if stored.shape != (header.Rows, header.Columns):
         raise ImageError("DICOM whose pixels do not fill its rows and columns")
+    grey = np.empty(stored.shape, np.uint8)
+    for top in range(0, len(stored), STRIP_ROWS):
+        shares = _to_shares(header, stored[top : top + STRIP_ROWS])
+        if not np.isfinite(shares).all():
+            raise ImageError("DICOM whose rescale or window gives no finite values")
+        grey[top : top + STRIP_ROWS] = np.rint(np.clip(shares, 0, 1) * 255)
+    return grey
+
+
+def _to_shares(header: Any, stored: np.ndarray) -> np.ndarray:
+    """Stored values of some rows -> share of white that each has, mostly 0 to 1."""
     values, low, high = _rescale(header, stored)
-    shares: np.ndarray
     if header.get("VOILUTSequence"):
         from pydicom.pixels import apply_voi
 
@@ -122,11 +137,7 @@ def _to_grey(header: Any) -> np.ndarray:
         shares = _window(header, values)
     else:
         shares = (values - low) / (high - low)
-    if header.PhotometricInterpretation == "MONOCHROME1":
-        shares = 1 - shares
-    if not np.isfinite(shares).all():
-        raise ImageError("DICOM whose rescale or window gives no finite values")
-    return np.asarray(np.rint(np.clip(shares, 0, 1) * 255), np.uint8)
+    return np.asarray(1 - shares if header.PhotometricInterpretation == "MONOCHROME1" else shares)
 
 
 def _rescale(header: Any, stored: np.ndarray) -> tuple[np.ndarray, float, float]:

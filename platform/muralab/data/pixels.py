@@ -7,6 +7,7 @@ Shape legend: H height, W width, S side of the square.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,23 @@ MAX_PIXELS = 50_000_000
 MIN_SIDE = 16
 """Pictures with a side of fewer pixels than this hold nothing that can be judged."""
 
+MAX_SCANS = 64
+"""A JPEG's scans, its previews' included; progressive ones have some 10."""
+
+STRIP_ROWS = 512
+"""Rows that are turned to grey at once, so that a large picture is never held twice in its full width of bits."""
+
 _COLOUR_STRIDE = 8
+_NO_SPREAD = np.zeros(0, np.int16)
 _ORIENTATION_TAG = 0x0112
-_TRANSPOSES = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: np.fliplr,
+    3: lambda grey: np.rot90(grey, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda grey: np.rot90(grey, -1),
+    7: lambda grey: np.rot90(grey, 2).T,
+    8: np.rot90,
 }
 
 
@@ -81,6 +89,8 @@ def decode_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
     with _open(data) as image:
         check_size(*image.size, max_pixels=max_pixels)
         _check_kind(image)
+        if image.format == "JPEG":
+            check_scans(data)
         try:
             image.load()
         except Exception as error:  # a decoder that is fed strange bytes may raise anything
@@ -98,6 +108,17 @@ def check_size(width: int, height: int, *, max_pixels: int) -> None:
         raise ImageError(f"{width} x {height} px is too small, at least {MIN_SIDE} px a side are needed")
     if width * height > max_pixels:
         raise ImageError(f"{width} x {height} px is too large, at most {max_pixels / 1e6:g} million pixels are read")
+
+
+def check_scans(jpeg: bytes) -> None:
+    """Refuse a JPEG of so many scans that decoding a small file takes minutes.
+
+    Raises:
+        ImageError: there are more than `MAX_SCANS`.
+    """
+    n_scans = jpeg.count(b"\xff\xda")  # within a scan, ff is followed by 00 or by a restart marker
+    if n_scans > MAX_SCANS:
+        raise ImageError(f"a JPEG of {n_scans} scans; at most {MAX_SCANS} are read")
 
 
 def to_square(grey: np.ndarray, size: int) -> np.ndarray:
@@ -163,35 +184,47 @@ def _check_kind(image: Any) -> None:
 
 
 def _to_picture(image: Any) -> Picture:
-    """A loaded Pillow image -> grey values."""
+    """A loaded Pillow image -> grey values, strip by strip: Pillow holds colours in 4 bytes a pixel."""
+    width, height = image.size
+    grey = np.empty((height, width), np.uint8)
+    spreads: list[np.ndarray] = []
+    for top in range(0, height, STRIP_ROWS):
+        strip = image.crop((0, top, width, min(top + STRIP_ROWS, height)))
+        grey[top : top + STRIP_ROWS], spread = _to_grey(strip)
+        spreads.append(spread)
+    if image.format != "PNG":
+        grey = _upright(image, grey)
+    n_seen = sum(spread.size for spread in spreads)
+    return Picture(grey=grey, colour_spread=sum(int(spread.sum()) for spread in spreads) / max(n_seen, 1))
+
+
+def _to_grey(image: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Grey values, uint8 [H, W], and the channel spread of some pixels, int16; none for what has no colour."""
     if image.mode.startswith("I"):
         wide = np.asarray(image).astype(np.uint32)
-        return Picture(grey=((wide + 128) // 257).astype(np.uint8))
-    if image.format != "PNG":
-        image = _upright(image)
+        return ((wide + 128) // 257).astype(np.uint8), _NO_SPREAD
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
-    if image.mode not in ("1", "L"):
-        image = image.convert("RGB")
-        return Picture(grey=np.asarray(image.convert("L")), colour_spread=_colour_spread(np.asarray(image)))
-    return Picture(grey=np.asarray(image.convert("L")))
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L")), _NO_SPREAD
+    image = image.convert("RGB")
+    return np.asarray(image.convert("L")), _channel_spread(np.asarray(image))
 
 
-def _upright(image: Any) -> Any:
-    """Turn the picture as its EXIF orientation says; a broken EXIF block says nothing."""
+def _upright(image: Any, grey: np.ndarray) -> np.ndarray:
+    """Turn grey values, uint8 [H, W], as the EXIF orientation says; a broken EXIF block says nothing."""
     try:
-        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # metadata is no reason to lose a picture that decodes
-        return image
-    transpose = _TRANSPOSES.get(orientation)
-    return image if transpose is None else image.transpose(transpose)
+        return grey
+    return grey if turn is None else np.ascontiguousarray(turn(grey))
 
 
-def _colour_spread(rgb: np.ndarray) -> float:
-    """Mean channel spread of every eighth pixel of uint8 [H, W, 3]."""
+def _channel_spread(rgb: np.ndarray) -> np.ndarray:
+    """Channel spread of every eighth pixel of uint8 [H, W, 3], int16."""
     sample = rgb[::_COLOUR_STRIDE, ::_COLOUR_STRIDE].astype(np.int16)
-    return float((sample.max(axis=2) - sample.min(axis=2)).mean())
+    return np.asarray(sample.max(axis=2) - sample.min(axis=2))
 
 
 def _reason(error: Exception) -> str:

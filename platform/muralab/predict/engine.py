@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from typing import Any, Protocol
 
 from muralab.errors import DataError, ServerError
@@ -11,6 +12,11 @@ from muralab.registry.load import load_registered
 
 CONNECT_S = 10.0
 ANSWER_S = 300.0
+TRIES = 5
+"""Of a request that a server is too busy for, or fails on."""
+AGAIN = (408, 429)
+"""Statuses below 500 that say nothing about the request."""
+MAX_WAIT_S = 30.0
 
 Row = dict[str, Any]
 
@@ -83,7 +89,7 @@ class ServerEngine:
     def answer(self, rows: list[Row], params: dict[str, Any]) -> list[Row]:
         """See `Engine`."""
         payload = {"dataframe_records": rows, "params": params}
-        response = self._call("POST", "/invocations", ANSWER_S, json=payload)
+        response = self._ask(payload)
         if response.status_code in (401, 403):
             raise ServerError(f"The server {self.name} refuses: {_said(response)}")
         if response.status_code != 200:
@@ -92,6 +98,19 @@ class ServerEngine:
         if answers is None or len(answers) != len(rows):
             raise ServerError(f"{self.name} answers, but not as a model of this platform does: {response.text[:200]}")
         return answers
+
+    def _ask(self, payload: dict[str, Any]) -> Any:
+        """A response; what is no fault of the request is asked for again, some times."""
+        for turn in range(TRIES):
+            response = self._call("POST", "/invocations", ANSWER_S, json=payload)
+            if response.status_code not in AGAIN and response.status_code < 500:
+                return response
+            if turn < TRIES - 1:
+                time.sleep(_wait_s(response, turn))
+        raise ServerError(
+            f"The server {self.name} answered a request with {response.status_code}, {TRIES} times: {_said(response)} "
+            "Look at its log; ask again later, or with fewer pictures a request (rows)."
+        )
 
     def _call(self, method: str, path: str, answer_s: float, **content: Any) -> Any:
         import requests
@@ -103,6 +122,12 @@ class ServerEngine:
                 f"The server {self.name} does not answer ({type(error).__name__}). Start it (`make serve`, "
                 "`make app`), correct url, or leave url out to load the model here."
             ) from error
+
+
+def _wait_s(response: Any, turn: int) -> float:
+    """Seconds that the server asks to wait, or 1, 2, 4 ...; never more than `MAX_WAIT_S`."""
+    said = response.headers.get("Retry-After", "")
+    return min(float(said) if said.isdigit() else 2.0**turn, MAX_WAIT_S)
 
 
 def _predictions(response: Any) -> list[Row] | None:

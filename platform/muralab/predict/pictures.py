@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 
 from muralab.errors import DataError, SettingsError, nearest
+from muralab.predict.studies import split_studies
 
 GROUPINGS = ("folder", "file")
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".dcm", ".dicom"})
@@ -37,8 +38,8 @@ def find_pictures(images: Path, *, study: str = "folder") -> list[Item]:
     Args:
         images: a picture, or a folder with pictures at any depth (PNG, JPEG, DICOM; DICOM also without a suffix).
             Hidden files are passed over.
-        study: "folder": a study's views lie in one folder (in a MURA tree: its study folder); "file": each picture is
-            a study of its own.
+        study: "folder": a study's views lie in one folder (in a MURA tree: its study folder), where DICOM files of
+            several studies are told apart by their headers; "file": each picture is a study of its own.
 
     Raises:
         DataError: the path does not exist, or holds no picture.
@@ -55,8 +56,12 @@ def find_pictures(images: Path, *, study: str = "folder") -> list[Item]:
             "for DICOM files without a suffix."
         )
     base = images.parent if images.is_file() else images
-    items = [_build_item(file, base, study) for file in files]
-    return sorted(items, key=lambda item: (item.study, item.name))
+    items = sorted((_build_item(file, base, study) for file in files), key=_order)
+    return items if study == "file" else sorted(split_studies(items), key=_order)
+
+
+def _order(item: Item) -> tuple[str, str]:
+    return item.study, item.name
 
 
 def study_of(name: str) -> str:

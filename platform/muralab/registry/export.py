@@ -153,7 +153,7 @@ def _check_equal(what: str, served: np.ndarray, expected: np.ndarray, tolerance:
     if not np.isfinite(served).all():
         raise RuntimeError(f"The exported network gives a {what} that is not finite.")
     worst = float(np.abs(served - expected).max())
-    if worst > tolerance:
+    if not worst <= tolerance:  # NaN is neither
         raise RuntimeError(
             f"The exported network differs from torch by {worst:.2g} in {what} (batch of {len(served)}); "
             f"at most {tolerance:g} is let through. Nothing was registered."

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,23 @@ from mlflow.pyfunc import PythonModel
 from muralab.serving.answer import build_answer
 from muralab.serving.config import ServingConfig, read_config, read_version
 from muralab.serving.memory import give_memory_back
-from muralab.serving.request import read_settings, read_views
+from muralab.serving.request import View, check_views, read_settings, read_views
 
 BATCH_SIZE = 8
 """Views that the network sees at once, so that a large request takes no more memory than a small one."""
+
+
+RUNS = 4
+"""Batches that run at once, at most: each takes memory, and each already uses all cores."""
+
+
+def open_session(path: str | Path) -> Any:
+    """Open a network as it is served, on the processor."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # Threads that wait in a loop double the processor time of an image and halve the throughput of many clients.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 class StudyClassifier(PythonModel):  # type: ignore[misc]
@@ -39,14 +53,8 @@ class StudyClassifier(PythonModel):  # type: ignore[misc]
         path = Path(context.artifacts["config"])
         self._config: ServingConfig = read_config(path)
         self._version = read_version(path)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        # Threads that wait in a loop double the processor time of an image and halve the throughput of many clients.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._running = threading.BoundedSemaphore(os.cpu_count() or 1)
-        self._session = onnxruntime.InferenceSession(
-            context.artifacts["onnx"], options, providers=["CPUExecutionProvider"]
-        )
+        self._running = threading.BoundedSemaphore(min(os.cpu_count() or 1, RUNS))
+        self._session = open_session(context.artifacts["onnx"])
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Answer one request.
@@ -66,14 +74,15 @@ class StudyClassifier(PythonModel):  # type: ignore[misc]
         del context
         settings = read_settings(params)
         views = read_views(model_input, settings, self._config)
-        good = [row for row, view in enumerate(views) if view.square is not None]
-        squares = [view.square for view in views if view.square is not None]
-        found, heat = self._run(squares, explain=settings.explain)
+        asked = [(row, view.square) for row, view in enumerate(views) if view.square is not None]
+        found, heat = self._run([square for _, square in asked], explain=settings.explain)
         logits = np.full(len(views), np.nan)
-        logits[good] = found
+        logits[[row for row, _ in asked]] = found
+        views = _drop_unanswered(views, logits)
+        check_views(views, settings)
         answer = build_answer(views, logits, self._config, settings, self._version)
         if settings.explain:
-            drawn = {row: draw_heat(square, warm) for row, square, warm in zip(good, squares, heat)}
+            drawn = {row: draw_heat(square, warm) for (row, square), warm in zip(asked, heat) if not views[row].error}
             answer["heatmap"] = pd.Series([drawn.get(row) for row in range(len(views))], dtype=object)
         if settings.policy == "partial":
             answer["error"] = pd.Series([view.error for view in views], dtype=object)
@@ -90,6 +99,15 @@ class StudyClassifier(PythonModel):  # type: ignore[misc]
             logits.extend(found[0])
             heat.extend(found[1] if explain else ())
         return np.asarray(logits, float), heat
+
+
+def _drop_unanswered(views: list[View], logits: np.ndarray) -> list[View]:
+    """Make a view bad to which the network gives no number: compared with a threshold, NaN would read as normal."""
+    bad = "the network gives no finite answer for this picture"
+    return [
+        replace(view, square=None, error=bad) if view.square is not None and not np.isfinite(logit) else view
+        for view, logit in zip(views, logits)
+    ]
 
 
 def draw_heat(square: np.ndarray, heat: np.ndarray) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,11 @@ from muralab.serving.quality import view_warnings
 
 POLICIES = ("refuse", "partial")
 
-_DECODING = threading.BoundedSemaphore(os.cpu_count() or 1)
-"""A large picture takes hundreds of MB while it is decoded, so no more are decoded at once than there are cores."""
+DECODERS = 2
+"""Pictures that are decoded at once. A large one takes hundreds of MB, and in a container the cores that the system
+tells are the host's, so this is no number of cores."""
+
+_DECODING = threading.BoundedSemaphore(DECODERS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,13 +98,22 @@ def read_views(model_input: Any, settings: Settings, config: ServingConfig) -> l
     table = _read_table(model_input)
     studies = table["study"] if "study" in table else [None] * len(table)
     views = [_read_view(row, image, study, config) for row, (image, study) in enumerate(zip(table["image"], studies))]
+    check_views(views, settings)
+    return views
+
+
+def check_views(views: Sequence[View], settings: Settings) -> None:
+    """Refuse bad rows, unless partial answers are asked for.
+
+    Raises:
+        MlflowException: bad rows under the policy "refuse", all named; HTTP 400.
+    """
     problems = [f"row {row}: {view.error}" for row, view in enumerate(views, start=1) if view.error]
     if problems and settings.policy == "refuse":
         raise refuse(
             f"{len(problems)} of {len(views)} rows cannot be used (counted from 1): {'; '.join(problems)}. "
             "Nothing was answered; the parameter policy='partial' answers the other rows."
         )
-    return views
 
 
 def _read_table(model_input: Any) -> pd.DataFrame:

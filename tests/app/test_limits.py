@@ -1,0 +1,49 @@
+"""Who waits for whom: slow bodies, large bodies together, and what does not wait at all."""
+
+from __future__ import annotations
+
+import socket
+import time
+import urllib.request
+
+import pytest
+
+from muralab.app.build import build_app
+from muralab.app.limits import Limits, Turns
+from muralab.app.payload import RefusalError
+from tests.app.conftest import post, serving, text
+
+BODY = {"inputs": [{"image": text()}]}
+HEAD = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+
+
+def test_a_body_that_comes_slowly_holds_no_turn(model):
+    with serving(build_app(model, {}, limits=Limits(at_once=1))) as url:
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as slow:
+            slow.sendall(HEAD)
+            time.sleep(0.2)
+            assert post(url, BODY)[0] == 200
+
+
+def test_all_bodies_together_are_bounded_and_given_back():
+    turns = Turns(Limits(max_bytes=10, at_once=2))
+    with turns.place() as first, turns.place() as second:
+        first.hold(10)
+        second.hold(10)
+        with pytest.raises(RefusalError, match="Too many requests are waiting"):
+            second.hold(1)
+    with turns.place() as third:
+        third.hold(20)
+
+
+def test_ping_is_answered_while_a_body_is_parsed(model, monkeypatch):
+    monkeypatch.setattr("muralab.app.build.read_request", lambda *_: time.sleep(1) or b"{}")
+    with serving(build_app(model, {})) as url:
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as asking:
+            asking.sendall(HEAD + b" " * 99)
+            time.sleep(0.2)
+            started = time.monotonic()
+            urllib.request.urlopen(f"{url}/ping", timeout=5)
+            assert time.monotonic() - started < 0.7
