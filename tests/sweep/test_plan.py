@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 from muralab.preflight import Pace
-from muralab.sweep import plan
 from muralab.sweep.plan import START_S, Estimate, estimate
 from muralab.trial import TrialSpec
 
@@ -18,10 +17,9 @@ N_TRAIN, N_VALIDATION = 100, 20
 
 
 @pytest.fixture
-def estimated(lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def estimated(lab: Any, tmp_path: Path) -> Any:
     """A function that estimates two trials of a small network whose every epoch takes 100 s."""
     pace = Pace(train_s=1.0, infer_s=0.0, frozen_upper=False, weights_bytes=10, checkpoint_bytes=50)
-    monkeypatch.setattr(plan, "measure_pace", lambda _: pace)
     common: Any = {"recipe": "tiny_lab.small_net", "overrides": {"upper.epochs": 0, "full.epochs": 1}, "table": ""}
     specs = [
         TrialSpec(name=f"n-{n:02d}", drawn=drawn, cache_folder=str(tmp_path), folder=str(tmp_path / str(n)), **common)
@@ -31,7 +29,7 @@ def estimated(lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     dataset: Any = SimpleNamespace(tables=tables, index=pd.DataFrame(index=range(N_TRAIN + N_VALIDATION)))
 
     def call(**values: int) -> Estimate:
-        return estimate(specs, dataset, 2, **values)
+        return estimate(specs, dataset, 2, paces={"tiny_lab.small_net": pace}, **values)
 
     return call
 

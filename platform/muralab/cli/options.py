@@ -20,6 +20,6 @@ Seed = Annotated[int, typer.Option(help="Of the split, the draws and the trainin
 Protocol = Annotated[str, typer.Option(help="`valid-as-test`, or the study's `valid-as-validation`.")]
 Objective = Annotated[str, typer.Option(help="The validation metric that chooses.")]
 Threshold = Annotated[str, typer.Option(help="Where abnormal begins: max-kappa, youden, or sensitivity>=0.9.")]
-Gpus = Annotated[str, typer.Option(help="`auto` (1 with CUDA, else 0), or a number or fraction.")]
+Gpus = Annotated[str, typer.Option(help="`auto` (1 with CUDA, else 0), a fraction, or `pack` (what memory holds).")]
 Cpus = Annotated[str, typer.Option(help="CPU cores a trial; `auto`.")]
 Pictures = Annotated[str, typer.Option(help="`true` logs pictures of errors; `auto`: of the demo alone.")]

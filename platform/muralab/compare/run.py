@@ -20,10 +20,11 @@ from muralab.report import Entry, results_table, write_report
 from muralab.search import run_search
 from muralab.sweep.closing import DISCLAIMER, ui_command
 from muralab.sweep.logbook import Logbook, log_audit, log_data
-from muralab.sweep.plan import estimate
+from muralab.sweep.plan import estimate, measure_paces
 from muralab.sweep.prepare import Job, Sweep, prepare
 from muralab.sweep.run import settle_folder
 from muralab.sweep.settings import Request, check_request, count_cpus
+from muralab.sweep.sharing import share_gpus
 from muralab.sweep.verdict import Judged, build_context, build_entry, judge_trial
 from muralab.sweep.words import LARGEST_COUNT
 from muralab.terminal import Board, Row, build_console, clock
@@ -57,7 +58,9 @@ def run_compare(request: Request, job: Job, *, seeds: int, dry_run: bool = False
     sweep = prepare(replace(request, trials="1"), job, store, console)
     for note in sweep.notes:
         console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
-    estimated = estimate(sweep.specs, sweep.dataset, sweep.settings.resources.max_concurrent)
+    paces = measure_paces(sweep.specs)
+    share_gpus(sweep, paces)
+    estimated = estimate(sweep.specs, sweep.dataset, sweep.settings.resources.max_concurrent, paces=paces)
     per_seed = sum(sum(estimated.epoch_s[spec.recipe]) for spec in sweep.specs)
     sweep.specs = [with_seed(spec, request.seed + k) for k in range(seeds) for spec in sweep.specs]
     total_s = seeds * per_seed / sweep.settings.resources.max_concurrent

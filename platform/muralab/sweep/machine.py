@@ -19,6 +19,13 @@ def count_gpus() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
+def free_gpu_memory() -> int:
+    """Bytes that are free on the fullest of the GPUs."""
+    import torch
+
+    return min(torch.cuda.mem_get_info(device)[0] for device in range(torch.cuda.device_count()))
+
+
 def count_cpus() -> int:
     """Cores that this process may use; a quota of 2.5 of them is 2."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

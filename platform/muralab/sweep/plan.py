@@ -101,19 +101,25 @@ class Estimate:
     """Of these, what is there already."""
 
 
-def estimate(specs: Sequence[TrialSpec], dataset: Dataset, concurrent: int, *, gpus: int = 0) -> Estimate:
-    """Time a step of each recipe on this machine, and add up what was planned; pruning makes it less.
+def measure_paces(specs: Sequence[TrialSpec]) -> dict[str, Pace]:
+    """Recipe -> what a step costs on this machine, timed on its first trial."""
+    return {spec.recipe: measure_pace(spec) for spec in specs if not spec.drawn}
+
+
+def estimate(
+    specs: Sequence[TrialSpec], dataset: Dataset, concurrent: int, *, paces: Mapping[str, Pace], gpus: int = 0
+) -> Estimate:
+    """Add up what was planned; pruning makes it less.
 
     Args:
         specs: the trials.
         dataset: that they train on.
         concurrent: trials at a time.
+        paces: from `measure_paces`.
         gpus: that they share. A step was timed on a GPU of its own: two trials on one take about twice as long.
     """
     sizes = {name: len(table) for name, table in dataset.tables.items()}
-    first = {spec.recipe: spec for spec in specs if not spec.drawn}
-    paces = {name: measure_pace(spec) for name, spec in first.items()}
-    recipes = {name: recipes_of(spec)[1] for name, spec in first.items()}
+    recipes = {spec.recipe: recipes_of(spec)[1] for spec in specs if not spec.drawn}
     epoch_s = {name: _epoch_s(recipes[name], pace, sizes) for name, pace in paces.items()}
     trial_s = {name: sum(seconds) for name, seconds in epoch_s.items()}
     shared = max((_features_s(recipes[name], pace, sizes) for name, pace in paces.items()), default=0.0)

@@ -14,9 +14,10 @@ from muralab.search import run_search
 from muralab.sweep.closing import conclude
 from muralab.sweep.disk import check_space
 from muralab.sweep.logbook import Logbook, log_audit, log_data
-from muralab.sweep.plan import Folders, estimate, in_order, plan_sentence, plan_table, write_plan
+from muralab.sweep.plan import Folders, estimate, in_order, measure_paces, plan_sentence, plan_table, write_plan
 from muralab.sweep.prepare import Job, Sweep, prepare, take_up_sweep
 from muralab.sweep.settings import Request
+from muralab.sweep.sharing import share_gpus
 from muralab.terminal import Board, Row, build_console, clock
 from muralab.tracking import RunRecord, RunWriter, close_dead_runs, open_store, read_children
 from muralab.training.trainer import best_name
@@ -45,8 +46,10 @@ def run_sweep(request: Request, job: Job, *, resume: str | None = None, dry_run:
     sweep = take_up_sweep(resume, job, store, console) if resume else prepare(request, job, store, console)
     for note in sweep.notes:
         console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    paces = measure_paces(sweep.specs)
+    share_gpus(sweep, paces)
     resources = sweep.settings.resources
-    estimated = estimate(sweep.specs, sweep.dataset, resources.max_concurrent, gpus=resources.gpus)
+    estimated = estimate(sweep.specs, sweep.dataset, resources.max_concurrent, paces=paces, gpus=resources.gpus)
     sweep.specs = in_order(sweep.specs, estimated)
     console.print(plan_table(sweep.settings, estimated))
     console.print(plan_sentence(sweep.settings, estimated), highlight=False)

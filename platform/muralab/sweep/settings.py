@@ -124,7 +124,7 @@ def check_request(
             if changed is not None:
                 recipes[name] = changed
     trials = attempt(read_count, "trials", request.trials, DEFAULT_TRIALS[request.is_demo])
-    resources = attempt(_read_resources, request, cpus, gpus, memory)
+    resources = attempt(read_resources, request, cpus, gpus, memory)
     time_budget_s = attempt(read_time, request.time_budget)
     attempt(check_word, "protocol", request.protocol, PROTOCOLS)
     attempt(check_word, "objective", request.objective, OBJECTIVES)
@@ -174,7 +174,10 @@ def _without_names(problems: Iterable[str], names: Sequence[str]) -> list[str]:
     return list(found)
 
 
-def _read_resources(request: Request, cpus: int | None, gpus: int | None, memory: int | None) -> Resources:
+def read_resources(
+    request: Request, cpus: int | None = None, gpus: int | None = None, memory: int | None = None
+) -> Resources:
+    """What a request takes of the machine; what is None is looked up."""
     cpus = count_cpus() if cpus is None else cpus
     gpus = count_gpus() if gpus is None else gpus
     per_gpu = read_gpus(request.gpus_per_trial, gpus)

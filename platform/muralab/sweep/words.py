@@ -10,6 +10,8 @@ from muralab.evaluation.operating import check_rule
 from muralab.recipe import Value
 
 LARGEST_COUNT = 99_999
+PACK = "pack"
+"""As many trials a GPU as its memory holds."""
 EPOCHS_FORM = re.compile(r"(\d+)\+(\d+)")
 TIME_FORM = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
 LONGEST_S = 366 * 86_400.0
@@ -87,15 +89,17 @@ def check_threshold(rule: str) -> None:
 
 
 def read_gpus(text: str, gpus: int) -> float:
-    """GPUs of a trial, of so many that there are; `auto` is one, if there is one."""
-    if text == "auto":
+    """GPUs of a trial, of so many that there are; `auto` is one, if there is one, and so is `pack` until it is measured."""
+    if text == "auto" or (text == PACK and gpus):
         return 1.0 if gpus else 0.0
+    if text == PACK:
+        raise SettingsError(f"gpus_per_trial={PACK}: this machine has no GPU that torch can use. Give auto or 0.")
     try:
         wanted = float(text)
     except ValueError:
         wanted = -1.0
     if not 0 <= wanted < math.inf or (wanted > 1 and wanted != int(wanted)):
-        raise SettingsError(f"gpus_per_trial={text}: expected auto, 0, a fraction such as 0.5, or a whole number.")
+        raise SettingsError(f"gpus_per_trial={text}: expected auto, pack, 0, a fraction such as 0.5, or 1.")
     if wanted > gpus:
         raise SettingsError(f"gpus_per_trial={text}: this machine has {gpus} that torch can use.")
     if wanted > 1:
