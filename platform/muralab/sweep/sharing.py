@@ -41,8 +41,8 @@ def share_gpus(sweep: Sweep, paces: Mapping[str, Pace]) -> None:
         sweep.specs = [replace(spec, threads=threads) for spec in sweep.specs]
     elif (sharing := int(1 / resources.gpus_per_trial + 1e-9)) > max(1, fitting):
         raise MemoryExceededError(
-            f"gpus_per_trial={request.gpus_per_trial}: {sharing} trials would share a GPU of which {free / GIB:.1f} GiB "
-            f"are free, and one of '{largest}' takes {each / GIB:.1f} GiB (measured). {max(1, fitting)} fit: give "
+            f"gpus_per_trial={request.gpus_per_trial}: {sharing} trials would share a GPU with {free / GIB:.1f} GiB "
+            f"free, and one of '{largest}' takes {each / GIB:.1f} GiB (measured). {max(1, fitting)} fit: give "
             f"gpus_per_trial={share_of(max(1, fitting))} or {PACK}, or a smaller batch_size or image_size."
         )
 

@@ -89,7 +89,7 @@ def check_threshold(rule: str) -> None:
 
 
 def read_gpus(text: str, gpus: int) -> float:
-    """GPUs of a trial, of so many that there are; `auto` is one, if there is one, and so is `pack` until it is measured."""
+    """GPUs of a trial, of so many that there are; `auto` is one, if there is one; `pack` too, until it is measured."""
     if text == "auto" or (text == PACK and gpus):
         return 1.0 if gpus else 0.0
     if text == PACK:
