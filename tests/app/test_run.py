@@ -44,13 +44,16 @@ def test_a_token_file_that_is_missing_is_named(tmp_path):
         read_token(AppRequest(**REQUEST, token_file=tmp_path / "none"))
 
 
-def test_a_taken_port_is_named_before_the_model_loads():
+def test_a_taken_port_is_named_before_the_model_loads_and_nothing_is_told_to_anyone(monkeypatch):
+    for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
+        monkeypatch.setenv(name, "")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(SettingsError, match=rf"127\.0\.0\.1:{port} cannot be served .*Give another port"):
             run_app(AppRequest(**REQUEST, port=port))
+    assert (os.environ["MLFLOW_DISABLE_TELEMETRY"], os.environ["DO_NOT_TRACK"]) == ("true", "true")
 
 
 def test_a_folder_without_a_configuration_still_has_its_disclaimer(tmp_path):

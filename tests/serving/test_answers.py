@@ -15,7 +15,7 @@ from PIL import Image
 from muralab.data.pixels import decode, to_square
 from muralab.evaluation.predict import level_rows
 from muralab.serving.answer import study_probabilities
-from muralab.serving.classifier import StudyClassifier, draw_heat
+from muralab.serving.classifier import StudyClassifier, draw_heat, open_session
 from muralab.serving.config import MAX_ROWS, ServingConfig, write_config
 
 SIZE = 32
@@ -185,6 +185,11 @@ def test_impossible_parameters_are_refused(model, params, words):
 def test_impossible_tables_are_refused(model, rows, words):
     with pytest.raises(MlflowException, match=words):
         model(rows)
+
+
+def test_waiting_threads_do_not_spin_in_the_server_nor_in_what_it_is_compared_with(onnx_file):
+    options = open_session(onnx_file).get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
 def test_a_study_without_a_readable_view_has_no_probability():
