@@ -137,7 +137,7 @@ def _conclude(sweep: Sweep, book: Logbook) -> None:
     sweep.console.print("Judging every model on the test set.")
     set_threads(count_cpus())
     whole = [s for s in sweep.specs if s.name not in book.failures and _reached_full(book, s.name)]
-    judged = {spec.name: _judge(book, spec) for spec in whole}
+    judged = {spec.name: _judge(book, spec, sweep.settings.request.threshold) for spec in whole}
     book.writer.flush()
     records = {record.run_id: record for record in read_children(sweep.store, book.parent)}
     entries = {spec.name: _entry(build_entry(judged[spec.name], records[_run(book, spec)]), spec) for spec in whole}
@@ -162,8 +162,8 @@ def _conclude(sweep: Sweep, book: Logbook) -> None:
         sweep.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _judge(book: Logbook, spec: TrialSpec) -> Judged:
-    judged = judge_trial(spec, _run(book, spec), book.writer, keep_weights=False)
+def _judge(book: Logbook, spec: TrialSpec, rule: str) -> Judged:
+    judged = judge_trial(spec, _run(book, spec), book.writer, rule=rule, keep_weights=False)
     return replace(judged, network=None)  # type: ignore[arg-type]  # ten of them fill the memory, none is needed again
 
 

@@ -54,7 +54,7 @@ def conclude(sweep: Sweep, book: Logbook) -> None:
     sweep.console.print("Judging the best trial of each recipe on the test set.")
     set_threads(count_cpus())
     order = [name for name in sweep.settings.recipes if name in book.best]
-    judged = [_judge(book, name) for name in order]
+    judged = [_judge(book, name, sweep.settings.request.threshold) for name in order]
     book.writer.flush()
     records = {r.run_id: r for r in read_children(sweep.store, book.parent)}
     entries = [build_entry(one, records[one.run_id]) for one in judged]
@@ -122,9 +122,9 @@ def _failures(book: Logbook) -> list[str]:
     return [f"The trial {name} failed: {reason.strip().splitlines()[-1]}" for name, reason in book.failures.items()]
 
 
-def _judge(book: Logbook, recipe: str) -> Judged:
+def _judge(book: Logbook, recipe: str, rule: str) -> Judged:
     name = book.best[recipe][1]
-    return judge_trial(book.specs[name], book.writer.run_id(book.runs[name]), book.writer)
+    return judge_trial(book.specs[name], book.writer.run_id(book.runs[name]), book.writer, rule=rule)
 
 
 def _commit() -> str:

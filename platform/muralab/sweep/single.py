@@ -60,7 +60,7 @@ def run_training(request: Request, job: Job, *, resume: str | None = None) -> st
             line = f"mlflow run . -e train --env-manager local -P resume={run}"
             console.print(f"\nInterrupted. Go on with it by:\n  {line}", highlight=False, markup=False, soft_wrap=True)
             raise
-        judged = judge_trial(spec, run, writer)
+        judged = judge_trial(spec, run, writer, rule=sweep.settings.request.threshold)
         writer.flush()
         _report(sweep, judged, writer)
         writer.set_tags(run, {"muralab.ended": "finished"})

@@ -24,8 +24,7 @@ from muralab.evaluation.metrics import METRICS, evaluate_predictions
 from muralab.experiment import judge_on_test
 from muralab.recipe import load_recipe
 from muralab.report import Context, Entry, Trial
-from muralab.sweep.plan import PLAN_NAME
-from muralab.sweep.settings import Request, Settings
+from muralab.sweep.settings import Settings
 from muralab.tracking import RunRecord, RunWriter
 from muralab.training.checkpoint import write_tensors
 from muralab.trial import TrialSpec, recipes_of
@@ -57,10 +56,18 @@ class Judged:
         return self.intervals["auroc"].low > 0.5
 
 
-def judge_trial(spec: TrialSpec, run_id: str, writer: RunWriter, *, keep_weights: bool = True) -> Judged:
-    """Look at the test set with a trial's best weights, and log what was seen in the trial's own run."""
+def judge_trial(spec: TrialSpec, run_id: str, writer: RunWriter, *, rule: str, keep_weights: bool = True) -> Judged:
+    """Look at the test set with a trial's best weights, and log what was seen in the trial's own run.
+
+    Args:
+        spec: the trial.
+        run_id: its run.
+        writer: of that run.
+        rule: how the threshold is fitted on validation studies.
+        keep_weights: whether the run keeps them, for `promote`, `evaluate` and galleries.
+    """
     network, validation, test = judge_on_test(spec)
-    calibration = fit_calibration(validation, rule=threshold_rule(spec))
+    calibration = fit_calibration(validation, rule=rule)
     intervals = bootstrap(
         test,
         level="study",
@@ -85,12 +92,6 @@ def judge_trial(spec: TrialSpec, run_id: str, writer: RunWriter, *, keep_weights
         calibration=calibration,
         intervals=intervals,
     )
-
-
-def threshold_rule(spec: TrialSpec) -> str:
-    """The rule that was asked for, from the plan beside the split: there a resumed sweep finds it too."""
-    plan = json.loads(Path(spec.table).with_name(PLAN_NAME).read_text(encoding="utf-8"))
-    return str(plan["request"].get("threshold", Request.threshold))
 
 
 def test_metrics(test: pd.DataFrame, calibration: Calibration, intervals: Mapping[str, Interval]) -> dict[str, float]:
