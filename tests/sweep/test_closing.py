@@ -97,9 +97,9 @@ def test_the_last_lines_name_the_winner_and_what_is_registered_instead(sweep: An
 def test_a_recipe_without_a_result_is_named_with_its_reason(sweep: Any) -> None:
     book: Any = SimpleNamespace(best={}, failures={"cnn-00": "Traceback\nValueError: no such shape."})
     assert absent_sentences(sweep, book) == [
-        "cnn has no result: of its 2 trials 1 failed, the first: ValueError: no such shape; 1 had no time for an epoch "
+        "cnn has no result: of 2 trials, 1 failed, the first: ValueError: no such shape; 1 had no time for an epoch "
         "of the full phase.",
-        f"{GATE} has no result: of its 2 trials 2 had no time for an epoch of the full phase.",
+        f"{GATE} has no result: of 2 trials, 2 had no time for an epoch of the full phase.",
     ]
 
 
@@ -109,6 +109,11 @@ def test_a_registering_recipe_that_failed_was_among_those_that_ran(sweep: Any) -
     )
     del sweep.settings.recipes[GATE]
     assert "was among those that ran" in why_unregistered(sweep, [judged_one("cnn")], None)
+
+
+def test_a_bug_of_the_exporter_is_told_in_a_line(sweep: Any) -> None:
+    said = why_unregistered(sweep, [judged_one(GATE)], ValueError("It is \x1b[96mstep 3\x1b[0m.\nNext steps: ..."))
+    assert "registered. It is step 3. (ValueError). Its weights" in said
 
 
 def test_the_next_commands_can_be_pasted_whatever_the_paths_hold(sweep: Any, tmp_path: Path) -> None:

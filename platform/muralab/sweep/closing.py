@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 import tempfile
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from muralab.sweep.prepare import Sweep
 
 ADDRESS = "http://127.0.0.1:5001"
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
 DISCLAIMER = "Research software, not a medical device: nothing here may be used to care for a patient."
 
 
@@ -153,7 +156,8 @@ def absent_sentences(sweep: Sweep, book: Logbook) -> list[str]:
         how = [f"{len(failed)} failed, the first: {failed[0].rstrip('.')}"] if failed else []
         if len(failed) < len(names):
             how.append(f"{len(names) - len(failed)} had no time for an epoch of the full phase")
-        sentences.append(f"{recipe} has no result: of its {len(names)} trials {'; '.join(how)}.")
+        trials = f"{len(names)} trial{'s' * (len(names) > 1)}"
+        sentences.append(f"{recipe} has no result: of {trials}, {'; '.join(how)}.")
     return sentences
 
 
@@ -168,7 +172,10 @@ def why_unregistered(sweep: Sweep, judged: Sequence[Judged], failure: Exception 
     if failure is None:
         auroc = chosen.intervals["auroc"]
         return f"Not registered: {chosen.spec.recipe} does not beat chance on the test set (AUROC {auroc})."
-    reason = str(failure) if isinstance(failure, MuraLabError) else f"{failure} ({type(failure).__name__})"
+    reason = str(failure)
+    if not isinstance(failure, MuraLabError):  # a page of the exporter's own advice; its traceback follows
+        first = reason.strip().partition("\n")[0]
+        reason = f"{textwrap.shorten(ANSI.sub('', first), 200)} ({type(failure).__name__})"
     return (
         f"Not registered: the model of {chosen.spec.recipe} could not be exported, checked or registered. "
         f"{' '.join(reason.split()).rstrip('.')}. Its weights and figures are kept; once that is mended: mlflow run . "
