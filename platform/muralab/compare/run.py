@@ -63,7 +63,8 @@ def run_compare(request: Request, job: Job, *, seeds: int, dry_run: bool = False
     estimated = estimate(sweep.specs, sweep.dataset, sweep.settings.resources.max_concurrent, paces=paces)
     per_seed = sum(sum(estimated.epoch_s[spec.recipe]) for spec in sweep.specs)
     sweep.specs = [with_seed(spec, request.seed + k) for k in range(seeds) for spec in sweep.specs]
-    total_s = seeds * per_seed / sweep.settings.resources.max_concurrent
+    resources = sweep.settings.resources  # trials that share a GPU take as long as one after the other
+    total_s = seeds * per_seed / (min(resources.max_concurrent, resources.gpus) or resources.max_concurrent)
     console.print(
         f"{len(sweep.settings.recipes)} recipes x {seeds} seeds on one split, {budget(sweep.settings.recipes)}, "
         f"nothing pruned: {len(sweep.specs)} trials, about {clock(total_s)}.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -56,13 +57,17 @@ def run_training(request: Request, job: Job, *, resume: str | None = None) -> st
         run, spec = _open_run(sweep, job, writer)
         try:
             _train(sweep, spec, writer, run)
-        except KeyboardInterrupt:
+            judged = judge_trial(spec, run, writer, rule=sweep.settings.request.threshold)
+            writer.flush()
+            _report(sweep, judged, writer)
+        except BaseException as error:  # a store that went away, a full disk, a bug: the checkpoint is there
+            how = (
+                "Interrupted. Go on" if isinstance(error, KeyboardInterrupt) else "Stopped. Once that is mended, go on"
+            )
             line = f"mlflow run . -e train --env-manager local -P resume={run}"
-            console.print(f"\nInterrupted. Go on with it by:\n  {line}", highlight=False, markup=False, soft_wrap=True)
+            with contextlib.suppress(OSError):  # nobody reads a lost terminal
+                console.print(f"\n{how} with it by:\n  {line}", highlight=False, markup=False, soft_wrap=True)
             raise
-        judged = judge_trial(spec, run, writer, rule=sweep.settings.request.threshold)
-        writer.flush()
-        _report(sweep, judged, writer)
         writer.set_tags(run, {"muralab.ended": "finished"})
         writer.finish(run)
     shutil.rmtree(sweep.folders.sweep, ignore_errors=True)
