@@ -64,7 +64,7 @@ def test_a_model_that_cannot_be_registered_costs_neither_the_results_nor_the_rep
     notes, pages = Notes(), []
     error = SettingsError("The export differs from the network.")
     book: Any = SimpleNamespace(best={GATE: (0.8, f"{GATE}-00")}, failures={}, parent="p", writer=notes)
-    monkeypatch.setattr(closing, "_judge", lambda _, name: judged_one(name))
+    monkeypatch.setattr(closing, "_judge", lambda _book, name, _rule: judged_one(name))
     monkeypatch.setattr(closing, "read_children", lambda *_: [SimpleNamespace(run_id="r1", name="n")])
     monkeypatch.setattr(closing, "build_entry", lambda *_: build_entry(GATE))
     monkeypatch.setattr(closing, "build_context", lambda *_: Said())
