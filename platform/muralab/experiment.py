@@ -152,7 +152,7 @@ def warm_up(spec: TrialSpec) -> None:
 
 
 def load_trained(spec: TrialSpec) -> tuple[Network, TrialData, str]:
-    """The best weights of a trial that has ended: network on the CPU, its data, the phase they come from."""
+    """The best weights of a trial that has ended: network on its device, its data, the phase they come from."""
     _, recipe = recipes_of(spec)
     data = read_data(spec.table, spec.cache_folder, recipe.image_size)
     network = build_network(spec, data)

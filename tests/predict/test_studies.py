@@ -46,3 +46,9 @@ def test_patients_that_share_a_uid_are_told_apart_but_not_named(tmp_path):
 def test_what_names_no_study_has_none(tmp_path, data):
     (tmp_path / "a.dcm").write_bytes(data)
     assert read_study(tmp_path / "a.dcm") is None
+
+
+def test_a_view_without_a_patient_stays_with_its_study(tmp_path):
+    for name, uid, patient in (("a", "1.2", "ada"), ("b", "1.2", ""), ("c", "1.3", "bob")):
+        write(tmp_path / name, uid, patient)
+    assert studies(tmp_path) == {"a": "1.2", "b": "1.2", "c": "1.3"}

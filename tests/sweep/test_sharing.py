@@ -22,12 +22,16 @@ CPUS, FREE_GIB = 16, 78.0
 def shared(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A function that settles a sweep on GPUs of 78 GiB, and returns its resources and its trials."""
 
-    def share(each_gib: float, *, gpus: int = 1, **fields: str) -> tuple[Any, list[TrialSpec]]:
+    def share(
+        each_gib: float, *, gpus: int = 1, n_trials: int = 40, memory: int = 10**12, **fields: str
+    ) -> tuple[Any, list[TrialSpec]]:
         monkeypatch.setattr(settings_module, "count_cpus", lambda: CPUS)
         monkeypatch.setattr(settings_module, "count_gpus", lambda: gpus)
         monkeypatch.setattr(sharing, "free_gpu_memory", lambda: int(FREE_GIB * GIB))
+        monkeypatch.setattr(sharing, "free_memory", lambda: memory)
         spec = TrialSpec(name="a-00", recipe="inception", table="", cache_folder="", folder="", threads=1, gpu=True)
-        sweep: Any = SimpleNamespace(settings=check_request(Request(recipes="inception", **fields)), specs=[spec])
+        settings = check_request(Request(recipes="inception", **fields))
+        sweep: Any = SimpleNamespace(settings=settings, specs=[spec] * n_trials)
         common = {"train_s": 1.0, "infer_s": 1.0, "frozen_upper": True, "weights_bytes": 1, "checkpoint_bytes": 5}
         paces = {"cnn": Pace(**common, gpu_bytes=GIB), "inception": Pace(**common, gpu_bytes=int(each_gib * GIB))}
         share_gpus(sweep, paces)
@@ -53,6 +57,12 @@ def test_what_the_user_says_of_cores_and_trials_holds_when_packed(shared: Any) -
     assert (resources.cpus_per_trial, resources.max_concurrent) == (2, 3)
 
 
+@pytest.mark.parametrize("fields", [{"n_trials": 2}, {"max_concurrent": "2"}, {"memory": 6 * 10**9}])
+def test_no_share_is_left_empty(shared: Any, fields: dict[str, Any]) -> None:
+    resources, _ = shared(1.0, gpus_per_trial="pack", **fields)
+    assert (resources.gpus_per_trial, resources.cpus_per_trial, resources.max_concurrent) == (0.5, 8, 2)
+
+
 def test_a_share_that_memory_does_not_hold_is_refused(shared: Any) -> None:
     words = (
         r"gpus_per_trial=0\.2: 5 trials would share .* 78\.0 GiB.*one of 'inception' takes 17\.0 GiB.*4 fit: give gpu"
@@ -65,6 +75,11 @@ def test_a_share_that_memory_does_not_hold_is_refused(shared: Any) -> None:
 def test_a_share_that_fits_stays(shared: Any, text: str) -> None:
     resources, _ = shared(17.0, gpus_per_trial=text)
     assert resources.gpus_per_trial == (1.0 if text == "auto" else float(text))
+
+
+def test_trials_that_run_one_by_one_share_nothing(shared: Any) -> None:
+    resources, _ = shared(60.0, gpus_per_trial="0.5", max_concurrent="1")
+    assert resources.gpus_per_trial == 0.5
 
 
 def test_shares_of_a_gpu_add_up_to_one_at_most() -> None:

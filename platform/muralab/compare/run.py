@@ -19,6 +19,7 @@ from muralab.experiment import set_threads, warm_up
 from muralab.report import Entry, results_table, write_report
 from muralab.search import run_search
 from muralab.sweep.closing import DISCLAIMER, ui_command
+from muralab.sweep.disk import check_space, feature_group
 from muralab.sweep.logbook import Logbook, log_audit, log_data
 from muralab.sweep.plan import estimate, measure_paces
 from muralab.sweep.prepare import Job, Sweep, prepare
@@ -59,15 +60,16 @@ def run_compare(request: Request, job: Job, *, seeds: int, dry_run: bool = False
     for note in sweep.notes:
         console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     paces = measure_paces(sweep.specs)
-    share_gpus(sweep, paces)
-    estimated = estimate(sweep.specs, sweep.dataset, sweep.settings.resources.max_concurrent, paces=paces)
-    per_seed = sum(sum(estimated.epoch_s[spec.recipe]) for spec in sweep.specs)
     sweep.specs = [with_seed(spec, request.seed + k) for k in range(seeds) for spec in sweep.specs]
-    resources = sweep.settings.resources  # trials that share a GPU take as long as one after the other
-    total_s = seeds * per_seed / (min(resources.max_concurrent, resources.gpus) or resources.max_concurrent)
+    share_gpus(sweep, paces)
+    resources = sweep.settings.resources
+    estimated = estimate(
+        sweep.specs, sweep.dataset, resources.max_concurrent, paces=paces, gpus=resources.gpus, keep_all=True
+    )
+    check_space(estimated.disk_bytes - estimated.there_bytes, sweep.folders.cache)
     console.print(
         f"{len(sweep.settings.recipes)} recipes x {seeds} seeds on one split, {budget(sweep.settings.recipes)}, "
-        f"nothing pruned: {len(sweep.specs)} trials, about {clock(total_s)}.",
+        f"nothing pruned: {len(sweep.specs)} trials, about {clock(estimated.wall_s)}.",
         highlight=False,
     )
     if dry_run:
@@ -121,7 +123,7 @@ def _open(sweep: Sweep, job: Job, writer: RunWriter, seeds: int, epoch_s: Mappin
 
 def _train(sweep: Sweep, book: Logbook) -> None:
     started = time.monotonic()
-    for spec in {(recipes_of(s)[0].pretrained, recipes_of(s)[0].image_size, s.seed): s for s in sweep.specs}.values():
+    for spec in {(feature_group(s.recipe, recipes_of(s)[0]), s.seed): s for s in sweep.specs}.values():
         warm_up(spec)
     sweep.console.print(f"Ready after {clock(time.monotonic() - started)}; starting Ray.", highlight=False)
     with book.board:

@@ -35,13 +35,22 @@ def split_studies(items: Sequence[Item]) -> list[Item]:
 
 
 def _split_folder(items: list[Item]) -> list[Item]:
-    keys = [read_study(item.path) for item in items]
+    keys = _complete([read_study(item.path) for item in items])
     known = sorted({key for key in keys if key is not None})
     if len(known) < 2:
         return items
     names = _name(known)
     base = "" if items[0].study == "." else f"{items[0].study}/"
     return [item if key is None else replace(item, study=base + names[key]) for item, key in zip(items, keys)]
+
+
+def _complete(keys: Sequence[Key | None]) -> list[Key | None]:
+    """A view without a patient is of the only one that its study names, if it names one."""
+    named: dict[str, set[str]] = {}
+    for uid, patient in (key for key in keys if key is not None and key[1]):
+        named.setdefault(uid, set()).add(patient)
+    only = {uid: next(iter(patients)) for uid, patients in named.items() if len(patients) == 1}
+    return [key if key is None or key[1] else (key[0], only.get(key[0], "")) for key in keys]
 
 
 def _name(keys: Sequence[Key]) -> dict[Key, str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from muralab.errors import MuraLabError
+from muralab.errors import MuraLabError, StoreError
 from muralab.evaluation.calibration import Calibration
 from muralab.evaluation.predict import check_predictions
 from muralab.registry.gate import Contender, Margins, Verdict, decide, refusal
@@ -66,12 +66,13 @@ def decide_version(
     else:  # a champion whose run is gone has no test set that could be the newer one
         who, older, newer, on = f"The champion, {title},", champion, candidate, contender
     try:
-        root = read_datasets(store, newer.run_id)["test"].source
-        test, calibration = judge_registered(store, name, str(older.version), on.test, Path(root), cache)
+        source = read_datasets(store, newer.run_id).get("test")
+        if source is None:
+            raise StoreError("the newer run names no data set")
+        test, calibration = judge_registered(store, name, str(older.version), on.test, Path(source.source), cache)
         check_predictions(test)
-    except (MuraLabError, KeyError) as error:
-        why = "the newer run names no data set" if isinstance(error, KeyError) else str(error)
-        words = f"{who} met an older test set and could not be judged on that of version {newer.version}: {why}"
+    except MuraLabError as error:
+        words = f"{who} met an older test set and could not be judged on that of version {newer.version}: {error}"
         return Ruling(refusal(words), on.test)
     again = Contender(title=f"version {older.version} (judged again)", test=test, calibration=calibration)
     pair = (contender, again) if older is champion else (again, on)

@@ -61,7 +61,7 @@ def promote_version(
         store: that holds runs and models.
         name: of the registered model.
         version: the candidate.
-        cache: folder of decoded images, for a champion that is judged again.
+        cache: folder of decoded images, for whichever of the two is judged again.
         margins: of the gate.
         dry_run: decide, and change nothing.
 

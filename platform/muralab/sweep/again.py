@@ -196,7 +196,13 @@ def load_model(store: Store, record: RunRecord) -> tuple[Network, Recipe, Calibr
         tensors, _ = read_tensors(download_artifact(store, record.run_id, "weights/weights.safetensors", Path(folder)))
         path = download_artifact(store, record.run_id, "calibration.json", Path(folder))
         calibration = Calibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    network.load_state_dict(tensors, strict=True)
+    try:
+        network.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        raise StoreError(
+            f"The weights of the run {record.run_id} ({record.name}) do not fit the recipe '{record.recipe}' as it is "
+            "now: it has changed since. Take the commit in the run's tags; its registered model goes on as it is."
+        ) from error
     return network.eval(), recipe, calibration
 
 

@@ -87,7 +87,7 @@ def conclude(sweep: Sweep, book: Logbook) -> None:
             gallery=_gallery(sweep, judged, entries),
         )
         book.writer.log_file(book.parent, report)
-        _log_results(book, judged, registration)
+        _log_results(book, judged, entries, registration)
         book.writer.flush()
     found = figure_lines(sweep, judged, entries, absent, champion)
     done = [*registration.lines, *next_commands(sweep, registration.model)] if registration else gate
@@ -97,9 +97,11 @@ def conclude(sweep: Sweep, book: Logbook) -> None:
         raise failure
 
 
-def _log_results(book: Logbook, judged: Sequence[Judged], registration: Registration | None) -> None:
+def _log_results(
+    book: Logbook, judged: Sequence[Judged], entries: Sequence[Entry], registration: Registration | None
+) -> None:
     """What the sweep's own run says of its end, to be searched by."""
-    book.writer.set_tags(book.parent, _parent_tags(judged, registration, book))
+    book.writer.set_tags(book.parent, _parent_tags(judged, entries, registration))
     for one in judged:
         book.writer.log_epoch(book.parent, 0, {f"{one.spec.recipe}.test_study_auroc": one.intervals["auroc"].estimate})
 
@@ -134,17 +136,15 @@ def _commit() -> str:
     return process_tags().get("mlflow.source.git.commit", "")
 
 
-def _parent_tags(judged: Sequence[Judged], registration: Registration | None, book: Logbook) -> dict[str, str]:
-    winner = {"muralab.winner": _best(judged, book).spec.name}
+def _parent_tags(
+    judged: Sequence[Judged], entries: Sequence[Entry], registration: Registration | None
+) -> dict[str, str]:
+    best = winner_of(entries)
+    winner = {"muralab.winner": "" if best is None else judged[list(entries).index(best)].spec.name}
     if registration is None:
         return {**winner, "muralab.registered": ""}
     model, promotion = registration.model, registration.promotion
     return {**winner, "muralab.registered": f"{model.name}/{model.version}", "muralab.alias": promotion.alias}
-
-
-def _best(judged: Sequence[Judged], book: Logbook) -> Judged:
-    """The winner: by validation, never by test."""
-    return max(judged, key=lambda one: book.best[one.spec.recipe][0])
 
 
 def absent_sentences(sweep: Sweep, book: Logbook) -> list[str]:
@@ -237,7 +237,7 @@ def next_commands(sweep: Sweep, model: RegisteredModel) -> list[str]:
     picture = shlex.quote(str(sweep.dataset.tables["test"]["path"].iloc[0]))
     return [
         "Serve it:",
-        f'  PATH="{Path(sys.executable).parent}:$PATH" {store}mlflow models serve '
+        f'  PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH" {store}mlflow models serve '
         f"-m {shlex.quote(model.uri)} "
         "--env-manager local --host 127.0.0.1 --port 5001",
         "Ask it:",

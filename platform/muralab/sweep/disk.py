@@ -47,10 +47,7 @@ def feature_files(recipes: Mapping[str, Recipe], sets: Mapping[str, int], cache:
         sets: images of `train` and `validation`.
         cache: the folder.
     """
-    distinct = {
-        (recipe.pretrained or name, recipe.image_size, str(recipe.augment), views_of(recipe)): recipe
-        for name, recipe in recipes.items()
-    }
+    distinct = {feature_group(name, recipe): recipe for name, recipe in recipes.items()}
     files = []
     for (*_, n_views), recipe in distinct.items():
         width = feature_width(recipe)
@@ -58,6 +55,11 @@ def feature_files(recipes: Mapping[str, Recipe], sets: Mapping[str, int], cache:
             n_bytes = n * width * FLOAT_BYTES
             files.append(Shared(folder=cache / "features", pattern=f"*-{name}.npy", n_bytes=n_bytes))
     return files
+
+
+def feature_group(name: str, recipe: Recipe) -> tuple[str, int, str, int]:
+    """What is the same in recipes whose trials of one seed share their features."""
+    return recipe.pretrained or name, recipe.image_size, str(recipe.augment), views_of(recipe)
 
 
 def views_of(recipe: Recipe) -> int:

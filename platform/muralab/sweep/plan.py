@@ -107,7 +107,13 @@ def measure_paces(specs: Sequence[TrialSpec]) -> dict[str, Pace]:
 
 
 def estimate(
-    specs: Sequence[TrialSpec], dataset: Dataset, concurrent: int, *, paces: Mapping[str, Pace], gpus: int = 0
+    specs: Sequence[TrialSpec],
+    dataset: Dataset,
+    concurrent: int,
+    *,
+    paces: Mapping[str, Pace],
+    gpus: int = 0,
+    keep_all: bool = False,
 ) -> Estimate:
     """Add up what was planned; pruning makes it less.
 
@@ -117,6 +123,7 @@ def estimate(
         concurrent: trials at a time.
         paces: from `measure_paces`.
         gpus: that they share. A step was timed on a GPU of its own: two trials on one take about twice as long.
+        keep_all: whether every trial keeps its weights, and not the best of each recipe alone.
     """
     sizes = {name: len(table) for name, table in dataset.tables.items()}
     recipes = {spec.recipe: recipes_of(spec)[1] for spec in specs if not spec.drawn}
@@ -127,16 +134,17 @@ def estimate(
     side_by_side = min(concurrent, gpus) if gpus else concurrent
     wall = START_S + shared + max(total / side_by_side, *(trial_s[spec.recipe] for spec in specs))
     largest = max(pace.checkpoint_bytes for pace in paces.values())
-    kept = sum(pace.weights_bytes for pace in paces.values())
+    kept = sum(paces[name].weights_bytes for name in (spec.recipe for spec in specs if keep_all or not spec.drawn))
+    n_seeds = len({spec.seed for spec in specs})
     cache = Path(specs[0].cache_folder)
     frozen = {name: recipes[name] for name, pace in paces.items() if pace.frozen_upper}
     files = pixel_files(len(dataset.index), (recipe.image_size for recipe in recipes.values()), cache)
-    files += feature_files(frozen, sizes, cache)
+    files += n_seeds * feature_files(frozen, sizes, cache)
     return Estimate(
         epoch_s=epoch_s,
         wall_s=wall,
         disk_bytes=concurrent * largest + kept + sum(file.n_bytes for file in files),
-        there_bytes=sum(file.n_bytes for file in files if file.is_there)
+        there_bytes=sum(file.n_bytes for file in set(files) if file.is_there)
         + folder_bytes(Path(spec.folder) for spec in specs),
     )
 

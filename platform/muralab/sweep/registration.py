@@ -73,7 +73,7 @@ def register_best(
     )
     promotion = promote_version(sweep.store, model.name, model.version, cache=sweep.folders.cache)
     if promotion.rejudged is not None:
-        book.writer.log_table(book.parent, promotion.rejudged, "champion_test.csv")
+        book.writer.log_table(book.parent, promotion.rejudged, "judged_again.csv")
         book.writer.set_tags(book.parent, {"muralab.test_fingerprint": promotion.fingerprint})
     return Registration(judged=chosen, model=replace(model, uri=promotion.uri), promotion=promotion)
 

@@ -12,7 +12,7 @@ from muralab.experiment import warm_up
 from muralab.pruning import Past
 from muralab.search import run_search
 from muralab.sweep.closing import conclude
-from muralab.sweep.disk import check_space
+from muralab.sweep.disk import check_space, feature_group
 from muralab.sweep.logbook import Logbook, log_audit, log_data
 from muralab.sweep.plan import Folders, estimate, in_order, measure_paces, plan_sentence, plan_table, write_plan
 from muralab.sweep.prepare import Job, Sweep, prepare, take_up_sweep
@@ -189,7 +189,7 @@ def _search(sweep: Sweep, book: Logbook, past: dict[str, Past]) -> None:
         return
     sweep.console.print("Computing what the trials share: decoded images, features of frozen backbones.")
     started = time.monotonic()
-    for spec in {recipes_of(s)[0].pretrained + str(recipes_of(s)[0].image_size): s for s in waiting}.values():
+    for spec in {feature_group(s.recipe, recipes_of(s)[0]): s for s in waiting}.values():
         warm_up(spec)
     sweep.console.print(f"Ready after {clock(time.monotonic() - started)}; starting Ray.", highlight=False)
     budget = sweep.settings.time_budget_s

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
 from muralab.errors import MemoryExceededError
 from muralab.preflight import Pace
-from muralab.sweep.machine import free_gpu_memory
+from muralab.sweep.machine import free_gpu_memory, free_memory
 from muralab.sweep.prepare import Sweep
-from muralab.sweep.settings import read_resources
-from muralab.sweep.words import PACK
+from muralab.sweep.settings import read_resources, slots_in
+from muralab.sweep.words import PACK, read_count
 
 FILLED = 0.9
 """Of a GPU's free memory; the rest is for what fragments it, and for kernels that were not measured."""
@@ -33,13 +34,16 @@ def share_gpus(sweep: Sweep, paces: Mapping[str, Pace]) -> None:
     largest = max(paces, key=lambda name: paces[name].gpu_bytes)
     each, free = paces[largest].gpu_bytes, free_gpu_memory()
     fitting = int(FILLED * free / each)
+    wanted = min(len(sweep.specs), read_count("max_concurrent", request.max_concurrent, len(sweep.specs)))
     if request.gpus_per_trial == PACK:
-        number = max(1, min(fitting, resources.cpus // resources.gpus))
+        # No more than there are cores, trials, and memory beside the GPU for: a share that stands empty helps nobody.
+        processes = min(resources.cpus, slots_in(free_memory()), wanted)
+        number = max(1, min(fitting, math.ceil(processes / resources.gpus)))
         request = replace(request, gpus_per_trial=share_of(number))
         sweep.settings = replace(sweep.settings, request=request, resources=read_resources(request))
         threads = sweep.settings.resources.cpus_per_trial
         sweep.specs = [replace(spec, threads=threads) for spec in sweep.specs]
-    elif (sharing := int(1 / resources.gpus_per_trial + 1e-9)) > max(1, fitting):
+    elif (sharing := min(int(1 / resources.gpus_per_trial + 1e-9), resources.max_concurrent)) > max(1, fitting):
         raise MemoryExceededError(
             f"gpus_per_trial={request.gpus_per_trial}: {sharing} trials would share a GPU with {free / GIB:.1f} GiB "
             f"free, and one of '{largest}' takes {each / GIB:.1f} GiB (measured). {max(1, fitting)} fit: give "

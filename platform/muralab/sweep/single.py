@@ -24,6 +24,7 @@ from muralab.sweep.plan import Folders, write_plan
 from muralab.sweep.prepare import Job, Sweep, prepare, take_up_sweep
 from muralab.sweep.settings import Request, count_cpus
 from muralab.sweep.verdict import Judged, build_context, build_entry, build_previews, judge_trial
+from muralab.sweep.words import PACK
 from muralab.terminal import build_console, clock
 from muralab.tracking import RunWriter, close_dead_runs, open_store, process_tags, read_run
 from muralab.training.trainer import PHASES
@@ -92,6 +93,8 @@ def _one_trial(request: Request) -> Request:
         raise SettingsError(
             f"recipe={request.recipes}: a training takes one recipe. Give one name, or search several with `tune`."
         )
+    if request.gpus_per_trial == PACK:
+        raise SettingsError(f"gpus_per_trial={PACK}: a training is one trial, and shares no GPU. Give auto.")
     cpus = str(count_cpus()) if request.cpus_per_trial == "auto" else request.cpus_per_trial
     return replace(request, trials="1", cpus_per_trial=cpus)
 

@@ -37,7 +37,7 @@ def memory_errors() -> Iterator[None]:
             raise
         raise MemoryExceededError(
             f"The GPU's memory does not hold this trial ({first}). Give a smaller batch_size or image_size, or a "
-            "larger gpus_per_trial so that fewer trials share the GPU."
+            "larger gpus_per_trial where trials share the GPU."
         ) from error
 
 
