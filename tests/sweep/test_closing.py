@@ -81,7 +81,7 @@ def test_a_model_that_cannot_be_registered_costs_neither_the_results_nor_the_rep
         conclude(sweep, book)
     assert caught.value is error
     assert notes.all("log_file")[-1][1].name == "report.html"
-    said = "could not be exported, checked or registered. The export differs from the network."
+    said = "could not be exported, checked, registered or judged by the gate. The export differs from the network."
     assert said in pages[0]["context"].statements[-1]
     assert said in sweep.console.file.getvalue()
 
@@ -113,7 +113,7 @@ def test_a_registering_recipe_that_failed_was_among_those_that_ran(sweep: Any) -
 
 def test_a_bug_of_the_exporter_is_told_in_a_line(sweep: Any) -> None:
     said = why_unregistered(sweep, [judged_one(GATE)], ValueError("It is \x1b[96mstep 3\x1b[0m.\nNext steps: ..."))
-    assert "registered. It is step 3. (ValueError). Its weights" in said
+    assert "by the gate. It is step 3. (ValueError). Its weights" in said
 
 
 def test_the_next_commands_can_be_pasted_whatever_the_paths_hold(sweep: Any, tmp_path: Path) -> None:

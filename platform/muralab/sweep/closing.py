@@ -177,7 +177,8 @@ def why_unregistered(sweep: Sweep, judged: Sequence[Judged], failure: Exception 
         first = reason.strip().partition("\n")[0]
         reason = f"{textwrap.shorten(ANSI.sub('', first), 200)} ({type(failure).__name__})"
     return (
-        f"Not registered: the model of {chosen.spec.recipe} could not be exported, checked or registered. "
+        f"Not registered: the model of {chosen.spec.recipe} could not be exported, checked, registered or judged by "
+        "the gate. "
         f"{' '.join(reason.split()).rstrip('.')}. Its weights and figures are kept; once that is mended: mlflow run . "
         f"-e promote --env-manager local -P part={shlex.quote(sweep.settings.request.part)} -P run={chosen.run_id}"
     )

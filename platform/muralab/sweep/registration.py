@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from muralab.recipe import load_recipe
 from muralab.registry import Promotion, RegisteredModel, promote_version, register_model
+from muralab.registry.promote import version_of_run
 from muralab.report import model_card
 from muralab.sweep.verdict import Judged, verification_images
 from muralab.trial import recipes_of
@@ -58,12 +59,25 @@ def register_best(
     if chosen is None or not chosen.beats_chance:
         return None
     sweep.console.print("Exporting, checking and registering the add-gate model.")
-    entry = entries[list(judged).index(chosen)]
-    model = register_model(
+    name = f"mura-{sweep.settings.request.part}"
+    known = version_of_run(sweep.store, name, chosen.run_id)  # of a sweep that stopped between here and its end
+    if known is not None:
+        model = RegisteredModel(name=name, version=str(known.version), uri=f"models:/{name}/{known.version}")
+    else:
+        model = _register(sweep, chosen, entries[list(judged).index(chosen)], context, name)
+    promotion = promote_version(sweep.store, model.name, model.version, cache=sweep.folders.cache)
+    if promotion.rejudged is not None:
+        book.writer.log_table(book.parent, promotion.rejudged, "judged_again.csv")
+        book.writer.set_tags(book.parent, {"muralab.test_fingerprint": promotion.fingerprint})
+    return Registration(judged=chosen, model=replace(model, uri=promotion.uri), promotion=promotion)
+
+
+def _register(sweep: Sweep, chosen: Judged, entry: Entry, context: Context, name: str) -> RegisteredModel:
+    return register_model(
         network=chosen.network,
         image_size=recipes_of(chosen.spec)[1].image_size,
         calibration=chosen.calibration.to_dict(),
-        name=f"mura-{sweep.settings.request.part}",
+        name=name,
         run_id=chosen.run_id,
         card=model_card(entry, context, seed=sweep.settings.request.seed),
         tags=_version_tags(sweep, chosen),
@@ -71,11 +85,6 @@ def register_best(
         alias=None,
         tracking_uri=sweep.store.uri,
     )
-    promotion = promote_version(sweep.store, model.name, model.version, cache=sweep.folders.cache)
-    if promotion.rejudged is not None:
-        book.writer.log_table(book.parent, promotion.rejudged, "judged_again.csv")
-        book.writer.set_tags(book.parent, {"muralab.test_fingerprint": promotion.fingerprint})
-    return Registration(judged=chosen, model=replace(model, uri=promotion.uri), promotion=promotion)
 
 
 def _version_tags(sweep: Sweep, chosen: Judged) -> dict[str, str]:
