@@ -7,13 +7,14 @@ import platform
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from bench.payloads import good_files, text
 from muralab.serving import request
 from muralab.serving.config import ServingConfig
-from muralab.serving.memory import give_memory_back
+from muralab.serving.memory import Trimmer, give_memory_back
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
@@ -47,3 +48,24 @@ def test_two_pictures_are_decoded_at_once_whatever_the_machine(monkeypatch):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda row: request._read_view(row, image, None, config), range(16)))
     assert most[0] == 2
+
+
+def _resident_mib() -> float:
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_what_lies_free_between_small_things_goes_back():
+    pieces = [bytearray(100_000) for _ in range(2000)]  # too small to be mapped for themselves
+    pieces = pieces[::20]  # the top of the heap stays in use
+    held = _resident_mib()
+    assert Trimmer()()
+    assert held - _resident_mib() > 100
+    assert len(pieces) == 100
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_a_trim_is_not_repeated_at_once():
+    trim = Trimmer()
+    assert [trim(), trim()] == [True, False]

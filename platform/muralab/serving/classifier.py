@@ -20,7 +20,7 @@ from mlflow.pyfunc import PythonModel
 
 from muralab.serving.answer import build_answer
 from muralab.serving.config import ServingConfig, read_config, read_version
-from muralab.serving.memory import give_memory_back
+from muralab.serving.memory import Trimmer, give_memory_back
 from muralab.serving.request import View, check_views, read_settings, read_views
 
 BATCH_SIZE = 8
@@ -50,6 +50,7 @@ class StudyClassifier(PythonModel):  # type: ignore[misc]
             context: MLflow's; its artifacts are `onnx` and `config`.
         """
         give_memory_back()
+        self._trim = Trimmer()
         path = Path(context.artifacts["config"])
         self._config: ServingConfig = read_config(path)
         self._version = read_version(path)
@@ -72,6 +73,12 @@ class StudyClassifier(PythonModel):  # type: ignore[misc]
             MlflowException: what was sent cannot be used; one message names all bad rows. HTTP 400.
         """
         del context
+        try:
+            return self._answer(model_input, params)
+        finally:
+            self._trim()
+
+    def _answer(self, model_input: pd.DataFrame, params: dict[str, Any] | None) -> pd.DataFrame:
         settings = read_settings(params)
         views = read_views(model_input, settings, self._config)
         asked = [(row, view.square) for row, view in enumerate(views) if view.square is not None]
