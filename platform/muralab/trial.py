@@ -89,6 +89,11 @@ def recipes_of(spec: TrialSpec) -> tuple[Recipe, Recipe]:
     return replace(resolved, augment=base.augment), resolved
 
 
+def views_of(recipe: Recipe) -> int:
+    """Augmented views of each training image that features are computed of: no more than epochs see them."""
+    return min(recipe.feature_views, max(1, recipe.upper.epochs))
+
+
 def device_of(spec: TrialSpec) -> str:
     """`cuda` or `cpu`."""
     return "cuda" if spec.gpu else "cpu"
@@ -125,7 +130,7 @@ class ImageData:
     def features(self, network: Network) -> Features:
         """Features of the backbone that is frozen now, computed once for all trials that share it."""
         recipe, validation = self.base, self.data.tables["validation"]
-        n_views = min(recipe.feature_views, max(1, recipe.upper.epochs))
+        n_views = views_of(recipe)
         key = features_key(
             network,
             train=sorted(self.train["image"]),

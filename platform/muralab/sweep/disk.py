@@ -9,6 +9,7 @@ from pathlib import Path
 
 from muralab.errors import SettingsError
 from muralab.recipe import Recipe
+from muralab.trial import views_of
 
 HEADER_BYTES = 128
 """Of a .npy file."""
@@ -60,11 +61,6 @@ def feature_files(recipes: Mapping[str, Recipe], sets: Mapping[str, int], cache:
 def feature_group(name: str, recipe: Recipe) -> tuple[str, int, str, int]:
     """What is the same in recipes whose trials of one seed share their features."""
     return recipe.pretrained or name, recipe.image_size, str(recipe.augment), views_of(recipe)
-
-
-def views_of(recipe: Recipe) -> int:
-    """Augmented views of each training image that features are computed of."""
-    return min(recipe.feature_views, recipe.upper.epochs)
 
 
 def feature_width(recipe: Recipe) -> int:

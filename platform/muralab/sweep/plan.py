@@ -16,10 +16,10 @@ from muralab.data.dataset import Dataset
 from muralab.errors import StoreError
 from muralab.preflight import Pace, measure_pace
 from muralab.recipe import Recipe, Value
-from muralab.sweep.disk import feature_files, folder_bytes, pixel_files, views_of
+from muralab.sweep.disk import feature_files, folder_bytes, pixel_files
 from muralab.sweep.settings import CPU_TRIAL_BYTES, Request, Settings
 from muralab.terminal import clock
-from muralab.trial import TrialSpec, recipes_of
+from muralab.trial import TrialSpec, recipes_of, views_of
 
 PLAN_NAME = "plan.json"
 RUN_ID = re.compile(r"[\w-]+")
