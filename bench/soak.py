@@ -4,78 +4,40 @@
 
 `mlflow models serve` and `muralab app` on the same model, both at once: for each, two clients with good studies in
 every wrapping (each answer must equal the first of its kind), one with everything bad that people send, one with
-random cases from a seed. Fails, with 1, on: an error or another answer to a good request, no 4xx to a bad one, a 5xx or
-a stack trace (from MLflow's server: where the request reaches the model), a server that ends, or memory that grows.
-Without --model, the shipped recipe with random weights is exported first.
+random cases from a seed, spread over the time. Thirty times the clients rest: what a server holds then is what it does
+not give back, while under load memory is that of the pictures that happen to be decoded. Fails, with 1, on: an error or
+another answer to a good request, no 4xx to a bad one, a 5xx or a stack trace (from MLflow's server: where the request
+reaches the model), a server that ends, or memory that grows, at rest or under load. Without --model, the shipped recipe
+with random weights is exported first.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import statistics
+import random
 import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import requests
 
 from bench.fuzz import make_case
 from bench.payloads import CSV, JSON, bad_requests, good_files, large_files, records, text
-from bench.serving_models import Server, build_network, pictures, serve, serve_app
+from bench.serving_models import build_network, pictures, serve, serve_app
+from bench.watch import HEADS, Watch, by_tenths, judge
 
-GROWTH_MIB = 96.0
-"""Median memory of the last fifth of the time may exceed that of the second fifth by so much."""
-PEAK_MIB = 1600.0
-"""A 50 million pixel picture takes up to 400 MiB while it is decoded (JPEG 2000; 16 bits 190, RGBA 290), and two are
-decoded at once; no server with these, its own 600 MiB and small bodies may ever hold more than this."""
 SIZE = 112
-PATIENCE_S = 60.0
 SHOWN = 5
-T = TypeVar("T")
-
-
-@dataclass
-class Watch:
-    """What has been seen of one server."""
-
-    server: Server
-    lenient: bool
-    """Whether 5xx counts only where the model is reached: MLflow's own server."""
-    counts: Counter[str] = field(default_factory=Counter)
-    seconds: list[float] = field(default_factory=list)
-    """Of each good answer."""
-    memory: list[float] = field(default_factory=list)
-    """MiB, a sample a second."""
-    faults: list[str] = field(default_factory=list)
-
-    def ask(self, client: requests.Session, what: str, body: bytes, kind: str) -> requests.Response | None:
-        """Send a request; None where there was no answer, which is a fault."""
-        self.counts[what] += 1
-        started = time.perf_counter()
-        try:
-            response = client.post(self.server.url, data=body, headers={"Content-Type": kind}, timeout=PATIENCE_S)
-        except requests.RequestException as error:
-            self.faults.append(f"{what}: no answer ({type(error).__name__})")
-            time.sleep(1)
-            return None
-        if what == "good":
-            self.seconds.append(time.perf_counter() - started)
-        return response
-
-    def check(self, what: str, response: requests.Response, *, reaches: bool) -> None:
-        """A request of any kind must not break the server."""
-        broken = response.status_code >= 500 or "Traceback" in response.text
-        if broken and (reaches or not self.lenient):
-            self.faults.append(f"{what}: {response.status_code} {response.text[-200:]!r}")
+RESTS = 30
+SHORTEST_S = 10.0
+"""Between two rests."""
 
 
 def good_requests() -> list[tuple[bytes, str]]:
@@ -91,12 +53,12 @@ def good_requests() -> list[tuple[bytes, str]]:
     ]
 
 
-def ask_good(watch: Watch, until: Callable[[], bool]) -> None:
-    """Good requests in turn; each must be answered as it was the first time."""
+def ask_good(watch: Watch, until: Callable[[], bool], seed: int) -> None:
+    """Good requests, shuffled; each must be answered as it was the first time."""
     first: dict[int, list[float | None]] = {}
-    asked = itertools.cycle(enumerate(good_requests()))
+    asked = list(enumerate(good_requests()))
     with requests.Session() as client:
-        for number, (body, kind) in _while(asked, until):
+        for number, (body, kind) in _shuffled(asked, until, seed):
             response = watch.ask(client, "good", body, kind)
             if response is None:
                 continue
@@ -116,10 +78,10 @@ def _read_probabilities(response: requests.Response) -> list[float | None] | Non
     return [row["probability"] for row in rows] if whole else None
 
 
-def ask_bad(watch: Watch, until: Callable[[], bool]) -> None:
-    """Bad requests in turn; each must be refused in its own words."""
+def ask_bad(watch: Watch, until: Callable[[], bool], seed: int) -> None:
+    """Bad requests, shuffled; each must be refused in its own words."""
     with requests.Session() as client:
-        for name, bad in _while(itertools.cycle(bad_requests().items()), until):
+        for name, bad in _shuffled(list(bad_requests().items()), until, seed):
             response = watch.ask(client, "bad", bad.body, bad.kind)
             if response is not None:
                 watch.check(f"bad, {name}", response, reaches=bad.reaches_model)
@@ -129,18 +91,26 @@ def ask_bad(watch: Watch, until: Callable[[], bool]) -> None:
             time.sleep(0.05)
 
 
-def ask_random(watch: Watch, n_cases: int) -> None:
-    """Random requests."""
+def ask_random(watch: Watch, n_cases: int, minutes: float) -> None:
+    """Random requests, evenly over the time: once they were through, the load would be another."""
+    started = time.monotonic()
     with requests.Session() as client:
         for number in range(n_cases):
+            time.sleep(max(0.0, started + 60 * minutes * number / n_cases - time.monotonic()))
             case = make_case(number)
             response = watch.ask(client, "random", case.body, case.kind)
             if response is not None:
                 watch.check(f"case {number}", response, reaches=case.reaches_model)
 
 
-def _while(items: Iterator[T], until: Callable[[], bool]) -> Iterator[T]:
-    return itertools.takewhile(lambda _: not until(), items)
+def _shuffled(items: list[Any], until: Callable[[], bool], seed: int) -> Iterator[Any]:
+    """All items again and again, each time in another order: in one order clients would fall in and out of step."""
+    rng = random.Random(seed)
+    while True:
+        for item in rng.sample(items, len(items)):
+            if until():
+                return
+            yield item
 
 
 def _equal(first: list[float | None], found: list[float | None]) -> bool:
@@ -150,41 +120,28 @@ def _equal(first: list[float | None], found: list[float | None]) -> bool:
 def soak(watches: dict[str, Watch], minutes: float, n_cases: int) -> None:
     """Run all clients until the time is over and all random cases are through."""
     end = time.monotonic() + 60 * minutes
-    fuzzers = [threading.Thread(target=ask_random, args=(watch, n_cases)) for watch in watches.values()]
+    fuzzers = [threading.Thread(target=ask_random, args=(watch, n_cases, minutes)) for watch in watches.values()]
 
     def over() -> bool:
         return time.monotonic() > end and not any(thread.is_alive() for thread in fuzzers)
 
     clients = [
-        threading.Thread(target=ask, args=(watch, over))
+        threading.Thread(target=ask, args=(watch, over, seed))
         for watch in watches.values()
-        for ask in (ask_good, ask_good, ask_bad)
+        for seed, ask in enumerate((ask_good, ask_good, ask_bad))
     ]
     for thread in (*fuzzers, *clients):
         thread.start()
+    between_s = max(SHORTEST_S, 60 * minutes / RESTS)
+    next_rest = time.monotonic() + between_s
     while any(thread.is_alive() for thread in (*fuzzers, *clients)):
         for watch in watches.values():
             watch.memory.append(watch.server.memory_mib())
         time.sleep(1)
-
-
-def judge(watch: Watch) -> tuple[str, list[str]]:
-    """The server's line of the table, and what is wrong."""
-    fifth = max(1, len(watch.memory) // 5)
-    early, late = (
-        statistics.median(watch.memory[fifth : 2 * fifth] or watch.memory),
-        statistics.median(watch.memory[-fifth:]),
-    )
-    faults = list(watch.faults)
-    if late - early > GROWTH_MIB:
-        faults.append(
-            f"memory grew by {late - early:.0f} MiB, from {early:.0f}; at most {GROWTH_MIB:g} are let through"
-        )
-    if max(watch.memory) > PEAK_MIB:
-        faults.append(f"memory reached {max(watch.memory):.0f} MiB; at most {PEAK_MIB:g} are let through")
-    latency = 1000 * statistics.median(watch.seconds or [float("nan")])
-    asked = "".join(f"{watch.counts[kind]:9,}" for kind in ("good", "bad", "random"))
-    return f"{asked}{latency:9.0f}{early:9.0f}{late:9.0f}{max(watch.memory):9.0f}{len(faults):8}", faults
+        if time.monotonic() > next_rest:
+            with ThreadPoolExecutor(len(watches)) as pool:  # together: neither has the machine for itself meanwhile
+                list(pool.map(lambda watch: watch.rest(), watches.values()))
+            next_rest = time.monotonic() + between_s
 
 
 def main() -> None:
@@ -205,15 +162,14 @@ def main() -> None:
         watches = {name: Watch(server, lenient=name.startswith("mlflow")) for name, server in servers.items()}
         started = time.monotonic()
         soak(watches, given.minutes, given.cases)
-    print(f"{(time.monotonic() - started) / 60:.1f} minutes, {model}. Memory (MiB): second fifth, last fifth, peak.")
-    heads = ("good", "bad", "random", "good, ms", "early", "late", "peak")
-    print(f"{'':20}" + "".join(f"{head:>9}" for head in heads) + "  faults")
+    print(f"{(time.monotonic() - started) / 60:.1f} minutes, {model}.")
+    print("Memory (MiB): medians of the second and the last fifth of the time, at rest and under load; peak.")
+    print(f"{'':20}" + "".join(f"{head:>9}" for head in HEADS) + "  faults")
     found = {name: judge(watch) for name, watch in watches.items()}
     for name, (line, _) in found.items():
         print(f"{name:20}{line}")
     for name, watch in watches.items():
-        tenths = [statistics.median(part) for part in np.array_split(watch.memory, 10) if len(part)]
-        print(f"{name}, memory by tenths of the time: {' '.join(f'{tenth:.0f}' for tenth in tenths)}")
+        print("\n".join(f"{name}, {line}" for line in by_tenths(watch)))
     for name, (_, faults) in found.items():
         print("".join(f"\n{name}: {fault}" for fault in faults[:SHOWN]), end="")
     sys.exit(1 if any(faults for _, faults in found.values()) else 0)

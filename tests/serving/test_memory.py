@@ -60,12 +60,29 @@ def test_what_lies_free_between_small_things_goes_back():
     pieces = [bytearray(100_000) for _ in range(2000)]  # too small to be mapped for themselves
     pieces = pieces[::20]  # the top of the heap stays in use
     held = _resident_mib()
-    assert Trimmer()()
+    _due(Trimmer()).join()
     assert held - _resident_mib() > 100
     assert len(pieces) == 100
 
 
+def _due(trim: Trimmer) -> threading.Thread:
+    thread = trim()
+    assert thread is not None
+    return thread
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
-def test_a_trim_is_not_repeated_at_once():
+def test_one_trim_is_due_at_a_time_and_the_next_after_it():
     trim = Trimmer()
-    assert [trim(), trim()] == [True, False]
+    first = _due(trim)
+    assert trim() is None
+    first.join()
+    _due(trim).join()
+
+
+def test_nothing_is_due_with_another_c_library(monkeypatch):
+    def refuse(_: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(ctypes, "CDLL", refuse)
+    assert Trimmer()() is None

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import threading
-import time
 from collections.abc import Callable
 
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # of glibc's malloc.h
 _LARGE_BYTES = 2**20
 _ARENAS = 2
-_BETWEEN_S = 2.0
-"""A trim takes some milliseconds, in which other threads wait for memory."""
+_LATER_S = 1.0
+"""By then the server has sent the answer and dropped what it was asked and what it said."""
 
 
 def give_memory_back() -> bool:
@@ -33,20 +32,24 @@ class Trimmer:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._last_s = -_BETWEEN_S
+        self._is_due = False
         self._trim: Callable[[int], int] | None = None
         with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
             self._trim = ctypes.CDLL(None).malloc_trim
 
-    def __call__(self) -> bool:
-        """Trim, unless that was done just now or is under way; returns whether it was done."""
-        if self._trim is None or not self._lock.acquire(blocking=False):
-            return False
-        try:
-            if time.monotonic() - self._last_s < _BETWEEN_S:
-                return False
+    def __call__(self) -> threading.Thread | None:
+        """Trim in a second, on a thread of its own; returns it, or None where that is due already or cannot be done."""
+        with self._lock:
+            if self._trim is None or self._is_due:
+                return None
+            self._is_due = True
+        timer = threading.Timer(_LATER_S, self._do)
+        timer.daemon = True  # a server that ends does not wait for it
+        timer.start()
+        return timer
+
+    def _do(self) -> None:
+        with self._lock:
+            self._is_due = False  # what is answered from here on is for the next
+        if self._trim is not None:
             self._trim(0)
-            self._last_s = time.monotonic()
-            return True
-        finally:
-            self._lock.release()
