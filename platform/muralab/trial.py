@@ -113,14 +113,14 @@ class ImageData:
         """One epoch, augmented as the phase asks."""
         recipe = self.base if phase == "upper" else self.resolved
         # Each phase draws its own pictures: epoch 1 of full is not epoch 1 of upper again.
-        return self._draw(recipe.augment, epoch if phase == "upper" else 100_000 + epoch)
+        return self._draw(recipe.augment, epoch if phase == "upper" else 100_000 + epoch, self.batch_size)
 
-    def _draw(self, augment: Augment, epoch: int) -> Generator[Batch]:
+    def _draw(self, augment: Augment, epoch: int, batch_size: int) -> Generator[Batch]:
         return training_batches(
             self.data.cache,
             self.train,
             augment,
-            batch_size=self.batch_size,
+            batch_size=batch_size,
             seed=self.spec.seed,
             epoch=epoch,
             workers=max(1, self.spec.threads - 1) if self.device == "cuda" else 0,
@@ -142,14 +142,14 @@ class ImageData:
             seed=self.spec.seed,
         )
 
+        def pooled(batches: Generator[Batch], n_images: int) -> np.ndarray:
+            return compute_features(network, _pairs(batches), n_images, self.device, uses_bfloat16(self.device))
+
         def compute() -> Features:
-            n, device, amp = len(self.train), self.device, uses_bfloat16(self.device)
-            views = [
-                compute_features(network, _pairs(self._draw(recipe.augment, 1 + view)), n, device, amp)
-                for view in range(n_views)
-            ]
+            drawn = [self._draw(recipe.augment, 1 + view, EVALUATION_BATCH) for view in range(n_views)]
             plain = evaluation_batches(self.data.cache, validation, batch_size=EVALUATION_BATCH)
-            return Features(np.stack(views), compute_features(network, _pairs(plain), len(validation), device, amp))
+            views = [pooled(batches, len(self.train)) for batches in drawn]
+            return Features(np.stack(views), pooled(plain, len(validation)))
 
         return open_features(Path(self.spec.cache_folder) / "features", key, compute)
 

@@ -24,14 +24,12 @@ def trained(muralab: Muralab, store: Store, easy_tree: Path) -> RunRecord:
     return run
 
 
-def test_the_default_is_the_runs_own_test_set(
-    trained: RunRecord, muralab: Muralab, store: Store, easy_tree: Path
-) -> None:
-    outcome = muralab("evaluate", model=trained.run_id, data=easy_tree)
+def test_the_default_is_the_runs_own_test_set(trained: RunRecord, muralab: Muralab, store: Store) -> None:
+    outcome = muralab("evaluate", model=trained.run_id)
     assert outcome.code == 0, outcome
     assert "no test figures" not in outcome.out
     (found,) = evaluations(store)
-    same = ("muralab.protocol", "muralab.seed", "muralab.split_fingerprint", "muralab.test_fingerprint")
+    same = ("muralab.protocol", "muralab.seed", "muralab.split_fingerprint", "muralab.test_fingerprint", "muralab.part")
     assert [found.tags[key] for key in same] == [trained.tags[key] for key in same]
     assert found.tags["muralab.learnt_images"] == "0"
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from muralab.data import demo
+from muralab.data.dataset import open_root
 from muralab.data.demo_plan import LABEL_NOISE, PARTS, PartPlan, plan_studies
 from muralab.errors import DataError
 
@@ -66,6 +67,12 @@ def test_labelled_studies_have_muras_form_and_match_the_folders(tiny, split):
 def test_tree_says_that_it_is_synthetic(tiny):
     assert "SYNTHETIC DATA" in (tiny / "SYNTHETIC.txt").read_text()
     assert "demo" in demo.default_folder(3).name
+
+
+def test_a_tree_named_by_its_path_is_synthetic_too(tiny, tmp_path):
+    assert open_root(str(tiny.parent), progress=lambda _title: lambda _done, _all: None) == (tiny, True)
+    (tmp_path / "MURA-v1.1" / "train" / "XR_WRIST").mkdir(parents=True)
+    assert not demo.is_demo(tmp_path / "MURA-v1.1")
 
 
 def test_pictures_are_8_bit_of_varying_size_grey_and_rgb(tiny):

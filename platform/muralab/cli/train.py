@@ -69,8 +69,8 @@ def train(
 
 def evaluate(
     model: Annotated[str, typer.Option(help="A run's id, or models:/mura-wrist@champion.")],
-    part: Part = "wrist",
-    data: Data = "demo",
+    part: Annotated[str, typer.Option(help="A part, or `all`; `run`: the one that the run was trained on.")] = "run",
+    data: Annotated[str, typer.Option(help="`demo`, a MURA-v1.1 tree's path, or `run`: the run's own.")] = "run",
     set: Annotated[str, typer.Option(help="test, validation, train or all.")] = "test",
     protocol: Annotated[str, typer.Option(help="Of the split; `run`: the trained run's own.")] = "run",
     seed: Annotated[str, typer.Option(help="Of the split; `run`: the trained run's own.")] = "run",
@@ -78,4 +78,4 @@ def evaluate(
     """Judge a trained run on a data set, its own or another."""
     from muralab.sweep.again import run_evaluation
 
-    run_evaluation(model, absolute(data, "demo"), part, build_job(), which=set, protocol=protocol, seed=seed)
+    run_evaluation(model, absolute(data, "demo", "run"), part, build_job(), which=set, protocol=protocol, seed=seed)

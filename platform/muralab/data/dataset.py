@@ -11,7 +11,7 @@ import pandas as pd
 
 from muralab.data.audit import Audit, audit_images
 from muralab.data.cache import open_cache
-from muralab.data.demo import default_folder, write_demo
+from muralab.data.demo import default_folder, is_demo, write_demo
 from muralab.data.index import find_root, read_index
 from muralab.data.splits import Splits, split_index
 from muralab.errors import DataError, numbered
@@ -69,7 +69,8 @@ def open_root(data: str, progress: Progress) -> tuple[Path, bool]:
     """The MURA tree that a user named, the demo written where it is missing; and whether it is synthetic."""
     if data == DEMO:
         return write_demo(default_folder(), progress=progress("drawing the demo's synthetic radiographs")), True
-    return find_root(Path(data)), False
+    root = find_root(Path(data))
+    return root, is_demo(root)
 
 
 def check_data(data: str, part: str, *, protocol: str, seed: int) -> int:
@@ -83,10 +84,11 @@ def check_data(data: str, part: str, *, protocol: str, seed: int) -> int:
     """
     if data == DEMO:
         return 0
-    index = read_index(find_root(Path(data)), part)
+    root = find_root(Path(data))
+    index = read_index(root, part)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        split_index(index, protocol=protocol, seed=seed, validation_fraction=VALIDATION_FRACTION[False])
+        split_index(index, protocol=protocol, seed=seed, validation_fraction=VALIDATION_FRACTION[is_demo(root)])
     return len(index)
 
 

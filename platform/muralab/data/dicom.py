@@ -130,7 +130,7 @@ def _to_shares(header: Any, stored: np.ndarray) -> np.ndarray:
     if header.get("VOILUTSequence"):
         from pydicom.pixels import apply_voi
 
-        values = apply_voi(stored if values is stored else values.astype(np.int64), header).astype(np.float32)
+        values = apply_voi(values.astype(np.int64), header).astype(np.float32)
         low, high = 0.0, float(2 ** int(header.VOILUTSequence[0].LUTDescriptor[2]) - 1)
         shares = (values - low) / (high - low)
     elif _is_given(header, "WindowCenter") and _is_given(header, "WindowWidth"):

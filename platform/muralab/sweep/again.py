@@ -19,7 +19,7 @@ from muralab.evaluation.predict import predict_images
 from muralab.experiment import set_threads
 from muralab.recipe import Recipe, load_recipe, override, resolved_values
 from muralab.sweep.closing import DISCLAIMER, ui_command
-from muralab.sweep.learnt import LEARNT_TAG, OWN, check_split, count_learnt, learnt_note, own_split
+from muralab.sweep.learnt import LEARNT_TAG, OWN, check_split, count_learnt, learnt_note, own_data, own_split
 from muralab.sweep.logbook import log_audit
 from muralab.sweep.prepare import Job
 from muralab.sweep.settings import count_cpus, count_gpus
@@ -51,8 +51,8 @@ def run_evaluation(
 
     Args:
         model: a run's id, or a registered model such as models:/mura-wrist@champion.
-        data: `demo`, or the path of a MURA tree.
-        part: one of its parts, or `all`.
+        data: `demo`, the path of a MURA tree, or `run`: the one that the model was trained on.
+        part: one of its parts, or `all`; `run`: likewise.
         job: where this command runs.
         which: one of SETS.
         protocol: of the split; `run`: the one that the model was trained under.
@@ -68,7 +68,9 @@ def run_evaluation(
     store = open_store(job.tracking_uri)
     close_dead_runs(store, claim=job.run_id)
     record = trained_run(store, source_run(store, model))
+    trained_on = read_datasets(store, record.run_id).get("training")
     protocol, drawn = own_split(record, protocol, seed)
+    data, part = own_data(record, data, part, trained_on)
     network, recipe, calibration = load_model(store, record)
     dataset = open_dataset(
         data,
@@ -81,7 +83,7 @@ def run_evaluation(
     )
     whole = dataset.index[~dataset.index["image"].isin(set(dataset.unreadable))]
     table = whole.reset_index(drop=True) if which == "all" else dataset.tables[which]
-    learnt = count_learnt(table, record, dataset, read_datasets(store, record.run_id).get("training"))
+    learnt = count_learnt(table, record, dataset, trained_on)
     for note in filter(None, [*dataset.notes, learnt_note(learnt, len(table))]):
         console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     predictions = _predict(network, recipe, dataset, table, job)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from muralab.data.dataset import VALIDATION_FRACTION, Dataset
+from muralab.data.dataset import DEMO, VALIDATION_FRACTION, Dataset
+from muralab.data.demo import default_folder
 from muralab.data.index import read_index
 from muralab.data.splits import PROTOCOLS, Splits, split_index
 from muralab.errors import MuraLabError, SettingsError
@@ -47,6 +48,26 @@ def own_split(record: RunRecord, protocol: str = OWN, seed: str = OWN) -> tuple[
         raise SettingsError(f"The run {record.run_id} ({record.name}) does not name its {key}: give {key}=<its own>.")
     check_split(**found)
     return found["protocol"], int(found["seed"])
+
+
+def own_data(record: RunRecord, data: str, part: str, trained_on: LoggedData | None) -> tuple[str, str]:
+    """The tree and the part that are meant, `run` standing for those that a run was trained on.
+
+    Args:
+        record: the trained run.
+        data: a path, `demo` or `run`.
+        part: one of the tree's, `all` or `run`.
+        trained_on: the run's training set as it was logged.
+
+    Raises:
+        SettingsError: the run does not say what it was trained on.
+    """
+    if data == OWN:
+        if trained_on is None:
+            raise SettingsError(f"The run {record.run_id} ({record.name}) does not name its data: give data=<path>.")
+        drawn = Path(trained_on.source).parent == default_folder()
+        data = DEMO if drawn else trained_on.source  # the demo is drawn again where it was cleared away
+    return data, record.part if part == OWN else part
 
 
 def count_learnt(
