@@ -26,7 +26,7 @@ def build_scheduler(specs: Sequence[TrialSpec], past: Mapping[str, Past]) -> Any
             time_attr="full_epoch",
             metric="objective",
             mode="max",
-            grace_period=max(1, epochs // REDUCTION_FACTOR**2),
+            grace_period=max(1, epochs // REDUCTION_FACTOR),
             max_t=max(2, epochs + 1),  # beyond the last epoch: a trial ends by itself, not by its scheduler
             reduction_factor=REDUCTION_FACTOR,
         )
