@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import requests
@@ -35,6 +35,7 @@ from bench.watch import HEADS, Watch, by_tenths, judge
 
 SIZE = 112
 SHOWN = 5
+T = TypeVar("T")
 RESTS = 30
 SHORTEST_S = 10.0
 """Between two rests."""
@@ -103,7 +104,7 @@ def ask_random(watch: Watch, n_cases: int, minutes: float) -> None:
                 watch.check(f"case {number}", response, reaches=case.reaches_model)
 
 
-def _shuffled(items: list[Any], until: Callable[[], bool], seed: int) -> Iterator[Any]:
+def _shuffled(items: list[T], until: Callable[[], bool], seed: int) -> Iterator[T]:
     """All items again and again, each time in another order: in one order clients would fall in and out of step."""
     rng = random.Random(seed)
     while True:

@@ -72,7 +72,7 @@ def test_tree_says_that_it_is_synthetic(tiny):
 def test_a_tree_named_by_its_path_is_synthetic_too(tiny, tmp_path):
     assert open_root(str(tiny.parent), progress=lambda _title: lambda _done, _all: None) == (tiny, True)
     (tmp_path / "MURA-v1.1" / "train" / "XR_WRIST").mkdir(parents=True)
-    assert not demo.is_demo(tmp_path / "MURA-v1.1")
+    assert not demo.is_synthetic(tmp_path / "MURA-v1.1")
 
 
 def test_pictures_are_8_bit_of_varying_size_grey_and_rgb(tiny):

@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -71,13 +72,17 @@ def _due(trim: Trimmer) -> threading.Thread:
     return thread
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
-def test_one_trim_is_due_at_a_time_and_the_next_after_it():
+def test_one_trim_is_due_at_a_time_and_the_next_after_it(monkeypatch):
+    done: list[int] = []
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(malloc_trim=done.append))
     trim = Trimmer()
     first = _due(trim)
     assert trim() is None
+    assert done == []
     first.join()
+    assert done == [0]
     _due(trim).join()
+    assert done == [0, 0]
 
 
 def test_nothing_is_due_with_another_c_library(monkeypatch):

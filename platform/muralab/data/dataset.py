@@ -11,7 +11,7 @@ import pandas as pd
 
 from muralab.data.audit import Audit, audit_images
 from muralab.data.cache import open_cache
-from muralab.data.demo import default_folder, is_demo, write_demo
+from muralab.data.demo import default_folder, is_synthetic, write_demo
 from muralab.data.index import find_root, read_index
 from muralab.data.splits import Splits, split_index
 from muralab.errors import DataError, numbered
@@ -70,7 +70,7 @@ def open_root(data: str, progress: Progress) -> tuple[Path, bool]:
     if data == DEMO:
         return write_demo(default_folder(), progress=progress("drawing the demo's synthetic radiographs")), True
     root = find_root(Path(data))
-    return root, is_demo(root)
+    return root, is_synthetic(root)
 
 
 def check_data(data: str, part: str, *, protocol: str, seed: int) -> int:
@@ -88,7 +88,7 @@ def check_data(data: str, part: str, *, protocol: str, seed: int) -> int:
     index = read_index(root, part)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        split_index(index, protocol=protocol, seed=seed, validation_fraction=VALIDATION_FRACTION[is_demo(root)])
+        split_index(index, protocol=protocol, seed=seed, validation_fraction=VALIDATION_FRACTION[is_synthetic(root)])
     return len(index)
 
 

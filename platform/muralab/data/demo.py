@@ -41,7 +41,7 @@ def default_folder(seed: int = 0) -> Path:
     return cache / "muralab" / f"demo-v{VERSION}-seed{seed}"
 
 
-def is_demo(root: Path) -> bool:
+def is_synthetic(root: Path) -> bool:
     """Says whether a tree, wherever it lies by now, was drawn by `write_demo`."""
     return (root / NOTICE_NAME).is_file()
 
@@ -73,7 +73,7 @@ def write_demo(
     marker = _marker_text(seed, parts)
     if _is_complete(root, marker):
         return root
-    if root.exists() and not is_demo(root):
+    if root.exists() and not is_synthetic(root):
         raise DataError(
             f"{root} holds something that is not a demo tree, and the demo will not write over it. "
             "Give another folder, or move that one away."

@@ -43,13 +43,12 @@ class Trimmer:
             if self._trim is None or self._is_due:
                 return None
             self._is_due = True
-        timer = threading.Timer(_LATER_S, self._do)
+        timer = threading.Timer(_LATER_S, self._do, [self._trim])
         timer.daemon = True  # a server that ends does not wait for it
         timer.start()
         return timer
 
-    def _do(self) -> None:
+    def _do(self, trim: Callable[[int], int]) -> None:
         with self._lock:
             self._is_due = False  # what is answered from here on is for the next
-        if self._trim is not None:
-            self._trim(0)
+        trim(0)

@@ -1,4 +1,4 @@
-"""Which judged images are no test: those of patients that a model learnt from, or was chosen on."""
+"""What `run` stands for when a model is judged again, and which images are no test of it: those that it learnt from."""
 
 from __future__ import annotations
 
