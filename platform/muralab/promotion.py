@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from muralab.data.pixels import read_square
+from muralab.data.files import read_square
 from muralab.errors import SettingsError, StoreError
 from muralab.evaluation.intervals import bootstrap
 from muralab.registry import Margins, Promotion, RegisteredModel, promote_version, register_model

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from muralab.data.pixels import decode, decode_picture, read_square, to_square
+from muralab.data.pixels import decode, decode_picture, to_square
 from muralab.errors import ImageError
 
 GREY = np.random.default_rng(0).integers(0, 256, (40, 60), dtype=np.uint8)
@@ -150,16 +150,6 @@ def test_square_takes_any_shape(shape):
 
 def test_enlarging_keeps_the_grey_range():
     assert to_square(GREY, 128).max() <= GREY.max()
-
-
-def test_read_square_names_the_reason_of_a_missing_file(tmp_path):
-    with pytest.raises(ImageError, match="No such file"):
-        read_square(tmp_path / "none.png", 32)
-
-
-def test_read_square_reads_a_file(tmp_path):
-    (tmp_path / "a.png").write_bytes(encoded(GREY))
-    np.testing.assert_array_equal(read_square(tmp_path / "a.png", 32), to_square(GREY, 32))
 
 
 def gif(frames: int) -> bytes:

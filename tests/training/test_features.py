@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from muralab.training.features import (
     Features,
-    backbone_digest,
     compute_features,
+    extractor_digest,
     features_key,
     open_features,
 )
@@ -55,12 +56,37 @@ def test_a_key_depends_on_every_fact() -> None:
     assert features_key(build_network(), **facts) in keys
 
 
-def test_a_digest_is_of_the_backbone_alone() -> None:
-    network, digest = build_network(), backbone_digest(build_network())
+def test_a_digest_is_of_the_extractor_not_of_the_head() -> None:
+    network, digest = build_network(), extractor_digest(build_network())
     network.head[0].weight.data.zero_()
-    assert backbone_digest(network) == digest
+    assert extractor_digest(network) == digest
     network.backbone[1].running_mean += 1
-    assert backbone_digest(network) != digest
+    assert extractor_digest(network) != digest
+
+
+class Average(nn.Module):
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return maps.mean((2, 3))
+
+
+class Largest(nn.Module):
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return maps.amax((2, 3))
+
+
+def test_networks_that_pool_or_scale_differently_share_no_features() -> None:
+    networks = [build_network() for _ in range(6)]
+    networks[1].pool, networks[2].pool, networks[3].mean, networks[4].std = Average(), Largest(), 0.485, 0.229
+    assert len({extractor_digest(network) for network in networks}) == 5  # 0 and 5 are alike
+
+
+def test_an_edited_forward_is_another_extractor(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = build_network()
+    network.pool = Average()
+    before = extractor_digest(network)
+    # As after an edit of the file: the class has its name still, and another body.
+    monkeypatch.setattr("inspect.getsource", lambda kind: "edited" if kind is Average else kind.__qualname__)
+    assert extractor_digest(network) != before
 
 
 def test_they_are_computed_once_and_mapped_from_disk(tmp_path: Path) -> None:
@@ -119,3 +145,11 @@ def test_bfloat16_features_are_kept_as_float32_and_nearly_equal(pictures: Pictur
 
 def test_no_images_have_no_features() -> None:
     assert compute_features(build_network(), [], 0, "cpu", False).shape == (0, 0)
+
+
+def test_making_room_survives_another_process_that_does_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stale = tmp_path / "old-train.npy"
+    monkeypatch.setattr(Path, "glob", lambda *_: iter([stale]))  # seen, and gone before it is looked at
+    assert same(open_features(tmp_path, "key", Counter()), SOME)

@@ -36,6 +36,12 @@ def test_a_rate_is_never_above_its_peak_nor_below_a_hundredth(
     assert LOWEST_RATE - 1e-12 <= factor <= 1
 
 
+@pytest.mark.parametrize("factor", [0.1, 10.0])
+def test_the_rate_that_is_told_is_the_heads(factor: float) -> None:
+    stepper = build(Phase(epochs=1, lr=0.1, schedule="constant", warmup_epochs=0, backbone_lr_factor=factor))
+    assert stepper.lr == pytest.approx(0.1)
+
+
 def test_every_step_of_a_phase_has_the_rate_of_its_place() -> None:
     stepper = build(Phase(epochs=2, lr=0.1, warmup_epochs=0.5, backbone_lr_factor=0.1))
     stepper.train_epoch(1)

@@ -53,15 +53,23 @@ def run(
     data: Pictures | None = None,
     validate: Any = None,
     stop_after: int | None = None,
+    network: Network | None = None,
     **settings: Any,
 ) -> tuple[list[EpochResult], Network]:
     torch.set_num_threads(1)
-    data, network = data or Pictures(), build_network()
+    data, network = data or Pictures(), network or build_network()
     epochs = train(
         network, phases, data, settings=Settings(**settings), validate=validate or judge(data), folder=folder
     )
     with closing(epochs):
         return list(islice(epochs, stop_after)), network
+
+
+def build_channels_last() -> Network:
+    """With a convolution of several channels, whose weights this format lays out in another order."""
+    network = build_network()
+    network.backbone.append(torch.nn.Conv2d(6, 6, 3))  # type: ignore[operator]
+    return network.to(memory_format=torch.channels_last)
 
 
 def plain(results: list[EpochResult]) -> list[EpochResult]:
@@ -137,6 +145,17 @@ def test_stopped_after_any_epoch_it_goes_on_bitwise(tmp_path: Path, kind: str, e
         assert plain(again) == plain(whole), stop
         assert same_state(network.state_dict(), resumed.state_dict()), stop
         assert same_state(trained_state(folder)[1], trained_state(tmp_path / "whole")[1]), stop
+
+
+@pytest.mark.parametrize("kind", PHASES)
+def test_weights_in_channels_last_go_on_bitwise_too(tmp_path: Path, kind: str) -> None:
+    whole, network = run(tmp_path / "whole", PHASES[kind], network=build_channels_last())
+    for stop in range(1, len(whole)):
+        folder = tmp_path / str(stop)
+        run(folder, PHASES[kind], stop_after=stop, network=build_channels_last())
+        again, resumed = run(folder, PHASES[kind], network=build_channels_last())
+        assert plain(again) == plain(whole), stop
+        assert same_state(network.state_dict(), resumed.state_dict()), stop
 
 
 def test_stopped_after_every_epoch_it_goes_on_bitwise(tmp_path: Path) -> None:

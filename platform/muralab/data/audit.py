@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from muralab.data.cache import fingerprint_files
+from muralab.data.files import fingerprint_files
 from muralab.data.findings import FINDING_COLUMNS, KINDS, Finding, find_all
 from muralab.data.likeness import FileFacts, read_facts
 from muralab.errors import DataError

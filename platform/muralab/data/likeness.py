@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from muralab.data.files import read_file
 from muralab.data.pixels import decode
 from muralab.errors import ImageError
 
@@ -61,11 +61,15 @@ class FileFacts:
 
 
 def read_facts(path: str) -> FileFacts:
-    """Read, decode and hash one file; a file that cannot be read or decoded is a fact, not an error."""
+    """Read, decode and hash one file; a file that is missing or cannot be decoded is a fact, not an error.
+
+    Raises:
+        DataError: the file is there and cannot be read just now.
+    """
     try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        return FileFacts(digest="", form="missing", cut_short=False, reason=error.strerror or str(error))
+        data = read_file(path)
+    except ImageError as error:
+        return FileFacts(digest="", form="missing", cut_short=False, reason=str(error))
     digest, form, cut_short = _digest(data), _form(data), _is_cut_short(data)
     try:
         grey = decode(data)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -140,26 +139,6 @@ def to_square(grey: np.ndarray, size: int) -> np.ndarray:
     resized = cv2.resize(grey, (new_width, new_height), interpolation=interpolation)
     square[top : top + new_height, left : left + new_width] = resized
     return square
-
-
-def read_square(path: str | Path, size: int) -> np.ndarray:
-    """Read one file as a grey square.
-
-    Args:
-        path: a PNG, JPEG or DICOM file.
-        size: side of the square in px.
-
-    Returns:
-        uint8 [S, S].
-
-    Raises:
-        ImageError: the file cannot be read or decoded; the text is the reason alone.
-    """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ImageError(error.strerror or str(error)) from None
-    return to_square(decode(data), size)
 
 
 def _open(data: bytes) -> Any:

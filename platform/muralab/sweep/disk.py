@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from muralab.errors import SettingsError
-from muralab.recipe import Recipe
+from muralab.recipe import Recipe, Value
 from muralab.trial import views_of
+
+if TYPE_CHECKING:
+    from muralab.training.network import Network
 
 HEADER_BYTES = 128
 """Of a .npy file."""
@@ -58,9 +63,17 @@ def feature_files(recipes: Mapping[str, Recipe], sets: Mapping[str, int], cache:
     return files
 
 
-def feature_group(name: str, recipe: Recipe) -> tuple[str, int, str, int]:
+def feature_group(name: str, recipe: Recipe) -> tuple[str, str, int, str, int]:
     """What is the same in recipes whose trials of one seed share their features."""
-    return recipe.pretrained or name, recipe.image_size, str(recipe.augment), views_of(recipe)
+    extractor = _extractor_text(recipe.build, recipe.image_size, tuple(sorted(recipe.model.items())))
+    return recipe.pretrained or name, extractor, recipe.image_size, str(recipe.augment), views_of(recipe)
+
+
+@functools.cache
+def _extractor_text(build: Callable[..., Network], image_size: int, model: tuple[tuple[str, Value], ...]) -> str:
+    from muralab.training.features import extractor_text
+
+    return extractor_text(build(image_size=image_size, **dict(model)))
 
 
 def feature_width(recipe: Recipe) -> int:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +26,7 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], state: dict[str,
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # not mkstemp's, which others may not read
     try:
         # Tensors that share memory are refused by the format, so each is written as its own copy.
         own = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
@@ -74,8 +71,16 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tenso
 
 def fill_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
     """Put back what `optimiser_tensors` took, keeping the groups' own rates."""
+    import torch
+
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in tensors.items():
         position, key = name.split(".", 1)
         state.setdefault(int(position), {})[key] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    for parameter, slots in optimiser.state.items():
+        for key, value in slots.items():
+            if value.shape == parameter.shape:
+                # A file keeps tensors contiguous. The fused kernel pairs memory, not indices: a moment must lie as its
+                # parameter does (channels_last), or each weight would go on with another's.
+                slots[key] = torch.empty_like(parameter).copy_(value)

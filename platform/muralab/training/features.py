@@ -6,7 +6,9 @@ for `views` draws of the augmentation, not for 30. N images, D features, V views
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import inspect
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 
     from muralab.training.network import Network
 
-LOCK_WAIT_S = 3600.0
+FEATURES_VERSION = 1
+"""Raise it when features are computed, or their pictures augmented, in another way: those on disk are then not used."""
 KEPT_UNUSED_S = 30 * 86_400.0
 """Features that no trial has asked for in so long are removed when others are written."""
 
@@ -36,18 +39,34 @@ class Features:
     """float32 [M, D]: features of the validation images as they are."""
 
 
-def backbone_digest(network: Network) -> str:
-    """SHA-256 of the backbone's tensors, 16 hexadecimal digits: random and pretrained weights alike."""
-    digest = hashlib.sha256()
-    for name, value in network.backbone.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+def extractor_text(network: Network) -> str:
+    """What turns a picture into pooled features, but for the tensors: modules, scaling, and the source of every class.
+
+    Two networks of one backbone may pool or normalise differently, and who edits a module's `forward` keeps its name.
+    """
+    parts = [f"{network.backbone} {network.pool} {network.channels} {network.mean} {network.std}"]
+    modules = (network, *network.backbone.modules(), *network.pool.modules())
+    for kind in sorted({type(module) for module in modules}, key=lambda kind: kind.__qualname__):
+        with contextlib.suppress(OSError, TypeError):  # a class that was typed in has no file
+            parts.append(inspect.getsource(kind))
+    return "\n".join(parts)
+
+
+def extractor_digest(network: Network) -> str:
+    """SHA-256, 16 hexadecimal digits, of all that makes pooled features of a picture, random weights or pretrained."""
+    digest = hashlib.sha256(extractor_text(network).encode())
+    for part in (network.backbone, network.pool):
+        for name, value in part.state_dict().items():
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
 def features_key(network: Network, **facts: object) -> str:
-    """A name for the features: the backbone's tensors and everything else that they depend on."""
-    text = json.dumps({"backbone": backbone_digest(network), **facts}, sort_keys=True, default=str)
+    """A name for the features: the extractor's own and everything else that they depend on."""
+    text = json.dumps(
+        {"version": FEATURES_VERSION, "extractor": extractor_digest(network), **facts}, sort_keys=True, default=str
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
@@ -61,13 +80,14 @@ def open_features(
     Args:
         folder: where features are kept.
         key: from `features_key`.
-        compute: called in one process only; the others wait for it.
+        compute: called in one process only; the others wait for it, however long it takes (hours at 299 px without a
+            GPU); the lock of a process that dies is free.
     """
     from filelock import FileLock
 
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{key}-{name}.npy" for name in ("train", "validation")]
-    with FileLock(folder / f"{key}.lock", timeout=LOCK_WAIT_S):
+    with FileLock(folder / f"{key}.lock"):
         try:
             return _read(files)
         except (OSError, ValueError, EOFError):  # missing, or cut short by a full disk
@@ -90,8 +110,9 @@ def _read(files: Sequence[Path]) -> Features:
 def _remove_unused(folder: Path) -> None:
     """Make room: of a large data set each file takes hundreds of megabytes, and another seed or strength is another."""
     for file in folder.glob("*.npy"):
-        if time.time() - file.stat().st_mtime > KEPT_UNUSED_S:
-            file.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another process makes room too
+            if time.time() - file.stat().st_mtime > KEPT_UNUSED_S:
+                file.unlink()
 
 
 def compute_features(

@@ -128,7 +128,7 @@ class Stepper:
     @property
     def lr(self) -> float:
         """The head's present learning rate."""
-        return float(max(group["lr"] for group in self.optimiser.param_groups))
+        return float(self.optimiser.param_groups[-1]["lr"])  # the backbone's groups come first
 
     def train_epoch(self, epoch: int) -> tuple[float, float]:
         """One pass over the training images; returns the unweighted loss and the accuracy at 0.5."""
