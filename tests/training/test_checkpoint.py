@@ -67,6 +67,8 @@ def test_a_kill_during_the_write_leaves_the_old_file(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(PLATFORM)}, check=False)
     assert done.returncode == -signal.SIGKILL
     assert read_tensors(tmp_path / "x")[1] == {"epoch": 1}
+    write_tensors(tmp_path / "x", {"a": torch.ones(1)}, {"epoch": 2})
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]  # what the killed process left is gone
 
 
 @pytest.mark.parametrize("content", [b"", b"half", b"\x08\x00\x00\x00\x00\x00\x00\x00notjson!"])

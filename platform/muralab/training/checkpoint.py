@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +18,14 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], state: dict[str,
     """Write tensors and a JSON-able state so that a crash leaves either the old file or the new one.
 
     Args:
-        path: the file; its folder is made.
+        path: the file, which one process writes; its folder is made.
         tensors: name -> tensor, on any device.
         state: anything that JSON can hold.
     """
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # not mkstemp's, which others may not read
+    temporary = path.with_name(f".{path.name}.part")  # always the same: what a killed process left is written over
     try:
         # Tensors that share memory are refused by the format, so each is written as its own copy.
         own = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
