@@ -132,6 +132,39 @@ def test_negative_rescale_inverts():
     np.testing.assert_array_equal(decode(dicom(GREY, RescaleSlope=-1, RescaleIntercept=255)), 255 - GREY)
 
 
+RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+TABLE_ENTRIES = {
+    "8 bits": (8, (RAMP >> 4).ravel().tolist()),
+    "8 bits as words": (8, (RAMP >> 4).astype("<u2").tobytes()),
+    "8 bits, two in a word": (8, (RAMP >> 4).astype(np.uint8).tobytes()),
+    "12 bits": (12, RAMP.ravel().tolist()),
+    "16 bits as words": (16, (RAMP * 16 + 15).astype("<u2").tobytes()),
+}
+
+
+@pytest.mark.parametrize("name", TABLE_ENTRIES)
+def test_a_lookup_table_of_any_form_is_applied(name):
+    bits, entries = TABLE_ENTRIES[name]
+    data = dicom(RAMP, BitsStored=12, HighBit=11, VOILUTSequence=[table([4096, 0, bits], entries)])
+    np.testing.assert_allclose(decode(data), RAMP / 4095 * 255, atol=1.01)
+
+
+def test_values_outside_a_lookup_table_take_its_ends():
+    entries = table([256, 1000, 8], list(range(256)))
+    data = dicom(RAMP, BitsStored=12, HighBit=11, RescaleSlope=30, RescaleIntercept=0, VOILUTSequence=[entries])
+    np.testing.assert_array_equal(decode(data), np.clip(RAMP.astype(int) * 30 - 1000, 0, 255))
+
+
+def test_what_follows_a_jpeg_is_not_counted():
+    assert decode(PROGRESSIVE + b"\xff\xda" * 100_000).shape == (64, 64)
+
+
+def test_a_transparent_grey_value_of_sixteen_bits_shows_black():
+    wide = GREY.astype(np.uint16) * 257
+    decoded = decode(encoded(Image.fromarray(wide), transparency=int(wide[0, 0])))
+    np.testing.assert_array_equal(decoded, np.where(GREY[0, 0] == GREY, 0, GREY))
+
+
 def test_progressive_jpegs_of_any_encoder_are_read():
     assert decode(many_scans(PROGRESSIVE, 40)).shape == decode(jpeg_dicom(PROGRESSIVE)).shape == (64, 64)
 
@@ -169,6 +202,39 @@ def many_scans(data: bytes, n_scans: int) -> bytes:
     return data[:start] + data[start:-2] * n_scans + data[-2:]
 
 
+def with_mpf(jpeg: bytes) -> bytes:
+    """The same picture as the first of two in a file, which Pillow then calls MPO."""
+    entries = b"".join(struct.pack("<IIIHH", 0, len(jpeg), 0, 0, 0) for _ in range(2))
+    tags = [(0xB000, 7, 4, b"0100"), (0xB001, 4, 1, struct.pack("<I", 2)), (0xB002, 7, 32, struct.pack("<I", 50))]
+    directory = struct.pack("<H", 3) + b"".join(struct.pack("<HHI", *tag[:3]) + tag[3] for tag in tags) + bytes(4)
+    body = b"MPF\0" + b"II*\0" + struct.pack("<I", 8) + directory + entries
+    return jpeg[:2] + b"\xff\xe2" + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
+
+
+def table(descriptor: list[int], entries: bytes | list[int]) -> object:
+    from pydicom.dataset import Dataset
+
+    item = Dataset()
+    item.LUTDescriptor = descriptor
+    item.add_new("LUTData", "OW" if isinstance(entries, bytes) else "US", entries)
+    return item
+
+
+EMPTY_ELEMENT = struct.pack("<HH2sH", 0x0011, 0x1001, b"LO", 0)
+UNDEFINED = struct.pack("<HH2sHI", 0x0009, 0x1001, b"SQ", 0, 0xFFFFFFFF)
+TABLES = struct.pack("<HH2sHI", 0x0028, 0x3010, b"SQ", 0, 70_000 * 8)
+EMPTY_ITEM = struct.pack("<HHI", 0xFFFE, 0xE000, 0)
+OPEN_ITEM = struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
+END = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+
+
+def with_elements(elements: bytes) -> bytes:
+    """A good DICOM with more elements before its pixels."""
+    data = dicom(GREY)
+    place = data.index(struct.pack("<HH", 0x7FE0, 0x0010))
+    return data[:place] + elements + data[place:]
+
+
 PROGRESSIVE = encoded(to_square(GREY, 64), "JPEG", progressive=True)
 
 
@@ -196,8 +262,17 @@ BAD = {
     "dicom window": (dicom(GREY, WindowCenter=10, WindowWidth=0), "impossible window"),
     "dicom slope": (dicom(GREY, RescaleSlope=0, RescaleIntercept=0), "impossible rescale"),
     "dicom high bit": (dicom(GREY.astype(np.uint16), BitsStored=12, HighBit=15), "whose 12 bits end at 15"),
-    "jpeg scans": (many_scans(PROGRESSIVE, 70), "a JPEG of 7\\d scans; at most 64 are read"),
-    "dicom jpeg scans": (jpeg_dicom(many_scans(PROGRESSIVE, 70)), "a JPEG of 7\\d scans"),
+    "jpeg scans": (many_scans(PROGRESSIVE, 70), "a JPEG of more than 64 scans"),
+    "dicom jpeg scans": (jpeg_dicom(many_scans(PROGRESSIVE, 70)), "a JPEG of more than 64 scans"),
+    "mpo scans": (with_mpf(many_scans(PROGRESSIVE, 70)), "a JPEG of more than 64 scans"),
+    "jpeg segments": (PROGRESSIVE[:2] + b"\xff\xe5\0\2" * 1_001 + PROGRESSIVE[2:], "more than 1,000 segments"),
+    "jpeg junk": (PROGRESSIVE[:2] + bytes(70_000) + PROGRESSIVE[2:], "or with junk between them"),
+    "dicom elements": (with_elements(EMPTY_ELEMENT * 60_000), "DICOM of too many elements"),
+    "dicom items": (with_elements(UNDEFINED + EMPTY_ITEM * 60_000 + END), "DICOM of too many elements"),
+    "dicom nested": (with_elements((UNDEFINED + OPEN_ITEM) * 2_000), "broken DICOM"),
+    "dicom table items": (with_elements(TABLES + EMPTY_ITEM * 70_000), "too large a lookup table"),
+    "dicom fragments": (jpeg_dicom(PROGRESSIVE)[:-8] + EMPTY_ITEM * 10_001 + END, "in too many pieces"),
+    "dicom table": (dicom(GREY, VOILUTSequence=[table([300, 0, 8], bytes(200))]), "not as its descriptor says"),
     "deflated": (dicom(GREY, syntax="1.2.840.10008.1.2.1.99"), "Deflated .* not read"),
 }
 

@@ -26,7 +26,7 @@ from muralab.data.findings import FINDING_COLUMNS, KINDS, Finding, find_all
 from muralab.data.likeness import FileFacts, read_facts
 from muralab.errors import DataError
 
-AUDIT_VERSION = 2
+AUDIT_VERSION = 3
 CHUNK = 64
 LABEL_COLUMNS = ["image", "label", "patient", "split"]
 

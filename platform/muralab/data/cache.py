@@ -32,7 +32,7 @@ import pandas as pd
 from muralab.data.files import fingerprint_files, read_square
 from muralab.errors import DataError, ImageError, SettingsError, numbered
 
-CACHE_VERSION = 1  # to be raised when preprocessing changes
+CACHE_VERSION = 2  # to be raised when preprocessing changes
 CHUNK = 32
 
 Progress = Callable[[int, int], None]

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from muralab.data.jpeg import check_jpeg
 from muralab.errors import ImageError
 
 MAX_PIXELS = 50_000_000
@@ -22,9 +23,6 @@ MAX_PIXELS = 50_000_000
 
 MIN_SIDE = 16
 """Pictures with a side of fewer pixels than this hold nothing that can be judged."""
-
-MAX_SCANS = 64
-"""A JPEG's scans, its previews' included; progressive ones have some 10."""
 
 STRIP_ROWS = 512
 """Rows that are turned to grey at once, so that a large picture is never held twice in its full width of bits."""
@@ -85,11 +83,11 @@ def decode_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
         from muralab.data.dicom import decode_dicom
 
         return Picture(grey=decode_dicom(data, max_pixels=max_pixels))
+    if data.startswith(b"\xff\xd8"):
+        check_jpeg(data)
     with _open(data) as image:
         check_size(*image.size, max_pixels=max_pixels)
         _check_kind(image)
-        if image.format == "JPEG":
-            check_scans(data)
         try:
             image.load()
         except Exception as error:  # a decoder that is fed strange bytes may raise anything
@@ -107,17 +105,6 @@ def check_size(width: int, height: int, *, max_pixels: int) -> None:
         raise ImageError(f"{width} x {height} px is too small, at least {MIN_SIDE} px a side are needed")
     if width * height > max_pixels:
         raise ImageError(f"{width} x {height} px is too large, at most {max_pixels / 1e6:g} million pixels are read")
-
-
-def check_scans(jpeg: bytes) -> None:
-    """Refuse a JPEG of so many scans that decoding a small file takes minutes.
-
-    Raises:
-        ImageError: there are more than `MAX_SCANS`.
-    """
-    n_scans = jpeg.count(b"\xff\xda")  # within a scan, ff is followed by 00 or by a restart marker
-    if n_scans > MAX_SCANS:
-        raise ImageError(f"a JPEG of {n_scans} scans; at most {MAX_SCANS} are read")
 
 
 def to_square(grey: np.ndarray, size: int) -> np.ndarray:
@@ -181,7 +168,9 @@ def _to_grey(image: Any) -> tuple[np.ndarray, np.ndarray]:
     """Grey values, uint8 [H, W], and the channel spread of some pixels, int16; none for what has no colour."""
     if image.mode.startswith("I"):
         wide = np.asarray(image).astype(np.uint32)
-        return ((wide + 128) // 257).astype(np.uint8), _NO_SPREAD
+        grey = ((wide + 128) // 257).astype(np.uint8)
+        grey[wide == image.info.get("transparency", -1)] = 0
+        return grey, _NO_SPREAD
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)

@@ -24,7 +24,7 @@ import muralab
 from muralab.registry.export import PROBABILITY_TOLERANCE
 from muralab.serving.config import ServingConfig, write_config
 
-_CODE = ("__init__.py", "errors.py", "data/__init__.py", "data/pixels.py", "data/dicom.py", "serving")
+_CODE = ("__init__.py", "errors.py", "data/__init__.py", "data/pixels.py", "data/jpeg.py", "data/dicom.py", "serving")
 _REQUIREMENTS = (
     ("mlflow",),
     ("numpy",),
