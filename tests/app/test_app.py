@@ -32,6 +32,29 @@ def test_every_form_is_answered(address, form):
     assert (status, len(body.get("predictions", []))) == (200, 2), body
 
 
+NO_STUDY = {
+    "records": {"dataframe_records": [{"image": text(), "study": None}, {"image": text()}]},
+    "split": {"dataframe_split": {"columns": ["image", "study"], "data": [[text(), None]] * 2}},
+    "inputs": {"inputs": {"image": [text()] * 2, "study": [None] * 2}},
+    "instances": {"instances": [{"image": text(), "study": None}] * 2, "params": {"explain": True}},
+    "instances, one without": {"instances": [ROW, {"image": text()}]},
+}
+
+
+@pytest.mark.parametrize("form", NO_STUDY)
+def test_a_row_without_a_study_stands_alone_in_every_form(address, form):
+    status, body, _ = post(address, NO_STUDY[form])
+    assert status == 200, body
+    assert all("single view" in row["warnings"] for row in body["predictions"])
+    assert all((row.get("heatmap") is not None) == ("params" in NO_STUDY[form]) for row in body["predictions"])
+
+
+@pytest.mark.parametrize("form", ["dataframe_records", "inputs", "instances"])
+def test_an_image_of_null_is_said_to_be_none(address, form):
+    status, body, _ = post(address, {form: [{"image": None}, ROW]})
+    assert (status, "row 1: no image (null)" in body["message"]) == (400, True), body
+
+
 def test_csv_is_answered(address):
     status, body, _ = post(address, f"image,study\n{text()},7\n".encode(), "text/csv; charset=utf-8")
     assert (status, len(body["predictions"])) == (200, 1)
@@ -100,6 +123,7 @@ BAD = {
     "parquet": (b"PAR1", "application/vnd.apache.parquet", 415, "send application/json or text/csv"),
     "charset": (b"{}", "application/json; charset=latin-1", 415, "may only add charset=utf-8"),
     "no type": (b"{}", None, 415, "The Content-Type is missing"),
+    "half a letter": (b'{"inputs": [{"image": "", "study": "\\ud800"}]}', JSON_TYPE, 400, "Row 1: study holds half of"),
     "too large": (b"x" * 1_000_001, JSON_TYPE, 413, "The body is larger than 1,000,000 bytes"),
 }
 
@@ -155,6 +179,12 @@ def test_other_addresses_say_what_there_is_and_are_logged(address, caplog, path,
     assert caught.value.code == status
     assert "there are GET /, GET /about and POST /invocations" in caught.value.read().decode()
     assert f"{caught.value.headers['x-request-id']} GET {path} {status}" in caplog.text
+
+
+def test_a_path_is_logged_as_it_came(address, caplog):
+    with caplog.at_level(logging.INFO, "muralab.app"), pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(f"{address}/%1b[31m%c2%85x%e2%80%a8", timeout=10)
+    assert "GET /%1b[31m%c2%85x%e2%80%a8 404" in caplog.text
 
 
 def test_about_tells_the_model_and_the_disclaimer(address):

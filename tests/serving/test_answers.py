@@ -69,7 +69,7 @@ def test_a_study_is_the_mean_of_its_views_at_its_own_temperature(model):
     np.testing.assert_allclose(model(rows)["study_probability"][:2], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("missing", [None, "", float("nan")])
+@pytest.mark.parametrize("missing", [None, "", float("nan"), pd.NA, pd.NaT])
 def test_rows_without_a_study_stand_alone(model, missing):
     answer = model([{"image": png(200), "study": missing}, {"image": png(10), "study": missing}])
     assert answer["study_probability"].nunique() == 2
@@ -165,6 +165,7 @@ def test_a_view_without_a_finite_logit_is_an_error_and_never_normal(model, monke
         ({"threshold": float("nan")}, "threshold must be a number from 0 to 1, not nan"),
         ({"threshold": 1.5}, "threshold must be a number from 0 to 1, not 1.5"),
         ({"threshold": "high"}, "threshold must be a number"),
+        ({"threshold": 10**400}, "threshold must be a number"),
         ({"policy": "maybe"}, "policy must be 'refuse' or 'partial', not 'maybe'"),
         ({"explain": "yes"}, "explain must be true or false"),
     ],
@@ -179,6 +180,7 @@ def test_impossible_parameters_are_refused(model, params, words):
     [
         ([], "has no rows"),
         ([{"picture": "x"}], "column image is missing"),
+        ([{"image": pd.NA}, {"image": ["x", "y"]}], r"row 1: no image \(null\); row 2: the image is no base64 text"),
         ([{"image": "x"}] * (MAX_ROWS + 1), f"has {MAX_ROWS + 1} rows; at most {MAX_ROWS}"),
     ],
 )

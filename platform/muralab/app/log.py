@@ -47,7 +47,8 @@ def log_request(request: Request, response: Response, started: float, number: st
         "%s %s %s %d %.0f ms, %s bytes in, %s out, from %s",
         number,
         request.method,
-        request.url.path[:200],
+        # As it came: a decoded path may hold what ends a line or colours a terminal.
+        request.scope["raw_path"][:200].decode("ascii", "backslashreplace"),
         response.status_code,
         1000 * (time.perf_counter() - started),
         request.headers.get("content-length", "?")[:20],

@@ -22,6 +22,9 @@ MAX_MARKS = 20_000
 """Opening brackets and commas of a body; 64 rows have some 300. So a body cannot become millions of small objects."""
 
 
+Record = dict[str, Any]
+
+
 class RefusalError(Exception):
     """A request that is not answered: an HTTP status and one sentence."""
 
@@ -31,7 +34,10 @@ class RefusalError(Exception):
 
 
 def read_request(body: bytes, content_type: str | None, params: Collection[str]) -> bytes:
-    """Refuse a body that is no request.
+    """Refuse a body that is no request, and put it in a form that MLflow's server reads as it was meant.
+
+    Of `inputs` and `instances` that server makes arrays of text: a study of null becomes one called "None", which all
+    such rows share, and rows with and without a study do not fit together.
 
     Args:
         body: all of it.
@@ -51,9 +57,11 @@ def read_request(body: bytes, content_type: str | None, params: Collection[str])
         raise RefusalError(400, f"The body holds more brackets and commas than {MAX_ROWS} rows can need.")
     if kind == JSON:
         request = _parse(body)
-        _check_request(request, params)
+        form, records = _check_request(request, params)
         # A letter beyond ASCII makes Python hold the whole text in two or four bytes a letter; escaped it does not.
-        return body if body.isascii() else json.dumps(request).encode()
+        if form.startswith("dataframe"):
+            return body if body.isascii() else json.dumps(request).encode()
+        return json.dumps({"dataframe_records": records, "params": request.get("params") or {}}).encode()
     table = _parse_csv(body)
     _check_split(table)
     return json.dumps({"dataframe_split": table}).encode()
@@ -116,7 +124,8 @@ def _is_utf8(body: bytes) -> bool:
     return True
 
 
-def _check_request(request: Any, params: Collection[str]) -> None:
+def _check_request(request: Any, params: Collection[str]) -> tuple[str, list[Record]]:
+    """The form of a payload, and its rows."""
     if not isinstance(request, dict):
         raise RefusalError(400, f"The body must be a JSON object with one of the keys {', '.join(FORMS)}.")
     unknown = [key for key in request if key not in FORMS and key != "params"]
@@ -130,7 +139,7 @@ def _check_request(request: Any, params: Collection[str]) -> None:
             400, f"The body needs exactly one of the keys {', '.join(FORMS)}; it has {len(forms)} of them."
         )
     _check_params(request.get("params"), params)
-    FORMS[forms[0]](request[forms[0]])
+    return forms[0], FORMS[forms[0]](request[forms[0]])
 
 
 def _check_params(given: Any, known: Collection[str]) -> None:
@@ -144,7 +153,7 @@ def _check_params(given: Any, known: Collection[str]) -> None:
             raise RefusalError(400, f"The parameter {key} must be one value, not a list or an object.")
 
 
-def _check_records(records: Any) -> None:
+def _check_records(records: Any) -> list[Record]:
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise RefusalError(400, 'Expected a list of objects, one a view: [{"image": "<base64>", "study": "s1"}].')
     _check_rows(len(records))
@@ -154,9 +163,10 @@ def _check_records(records: Any) -> None:
         if not record.keys() <= set(COLUMNS):
             raise RefusalError(400, f"Row {row} has more than an image and a study; leave the rest out.")
         _check_cells(row, record)
+    return records
 
 
-def _check_split(table: Any) -> None:
+def _check_split(table: Any) -> list[Record]:
     whole = isinstance(table, dict) and all(isinstance(table.get(key), list) for key in ("columns", "data"))
     if not whole or set(table) - {"columns", "data", "index"}:
         raise RefusalError(400, "Expected an object with the lists columns and data.")
@@ -171,13 +181,12 @@ def _check_split(table: Any) -> None:
     index = table.get("index")
     if index is not None and not (isinstance(index, list) and len(index) == len(data) and _are_plain(index)):
         raise RefusalError(400, "The index must be a list of one number or text a row; leave it out.")
-    _check_records([dict(zip(columns, row)) for row in data])
+    return _check_records([dict(zip(columns, row)) for row in data])
 
 
-def _check_inputs(inputs: Any) -> None:
+def _check_inputs(inputs: Any) -> list[Record]:
     if isinstance(inputs, list):
-        _check_records(inputs)
-        return
+        return _check_records(inputs)
     if not isinstance(inputs, dict) or not all(isinstance(values, list) for values in inputs.values()):
         raise RefusalError(
             400, 'Expected an object of lists, {"image": ["<base64>"], "study": ["s1"]}, or a list of objects.'
@@ -186,7 +195,7 @@ def _check_inputs(inputs: Any) -> None:
         raise RefusalError(400, "The lists of the columns have different lengths.")
     _check_rows(max(map(len, inputs.values()), default=0))
     names = list(inputs)
-    _check_records([dict(zip(names, row)) for row in zip(*inputs.values())])
+    return _check_records([dict(zip(names, row)) for row in zip(*inputs.values())])
 
 
 def _check_rows(n_rows: int) -> None:
@@ -206,13 +215,15 @@ def _check_cells(row: int, record: dict[str, Any]) -> None:
             raise RefusalError(400, f"Row {row}: {name} must be text, not {_KINDS.get(type(value), 'a number')}.")
         if value is not None and len(value) > MAX_TEXT and (name == "study" or not value.isascii()):
             raise RefusalError(400, f"Row {row}: {name} is longer than {MAX_TEXT:,} characters, and no base64 text.")
+        if value is not None and not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise RefusalError(400, f"Row {row}: {name} holds half of a character (a lone surrogate).")
 
 
 def _are_plain(values: list[Any]) -> bool:
     return all(isinstance(value, (str, int)) for value in values)
 
 
-FORMS: dict[str, Callable[[Any], None]] = {
+FORMS: dict[str, Callable[[Any], list[Record]]] = {
     "dataframe_records": _check_records,
     "dataframe_split": _check_split,
     "inputs": _check_inputs,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -133,7 +132,7 @@ def _read_table(model_input: Any) -> pd.DataFrame:
 
 
 def _read_view(row: int, image: object, study: object, config: ServingConfig) -> View:
-    blank = study is None or study is pd.NA or study == "" or (isinstance(study, float) and math.isnan(study))
+    blank = _is_null(study) or (isinstance(study, str) and not study)
     group: object = ("row", row) if blank else ("study", str(study))
     try:
         data = _read_bytes(image)
@@ -158,7 +157,12 @@ def _read_bytes(image: object) -> bytes:
     if isinstance(image, str):
         text = image.partition(",")[2] if image[:5] == "data:" else image
         return _decode_base64(text)
-    raise ImageError("no image (null)" if image is None or image != image else "the image is no base64 text")
+    raise ImageError("no image (null)" if _is_null(image) else "the image is no base64 text")
+
+
+def _is_null(value: object) -> bool:
+    """None, NaN, NaT or pandas' NA; an array or a list is none of them."""
+    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
 
 
 def _decode_base64(text: str | bytes) -> bytes:
@@ -174,5 +178,6 @@ def _decode_base64(text: str | bytes) -> bytes:
 
 
 def _is_share(value: object) -> bool:
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    return number and 0 <= float(value) <= 1  # type: ignore[arg-type]
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        return False
+    return bool(0 <= value <= 1)  # compared as it is: 10**400 is no float
