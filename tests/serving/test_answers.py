@@ -87,6 +87,12 @@ def test_the_threshold_is_the_stored_one_unless_asked(model):
     assert (model(row, threshold=0.5)["abnormal"][0], model(row, threshold=0.5)["threshold"][0]) == (True, 0.5)
 
 
+def test_a_study_at_the_threshold_is_abnormal(model):
+    probability = float(model([{"image": png(130)}])["study_probability"][0])
+    assert model([{"image": png(130)}], threshold=probability)["abnormal"][0]
+    assert not model([{"image": png(130)}], threshold=np.nextafter(probability, 1))["abnormal"][0]
+
+
 @pytest.mark.parametrize(("level", "uncertain"), [(60, False), (132, True), (200, False)])
 def test_inside_the_band_an_answer_is_uncertain(model, level, uncertain):
     assert model([{"image": png(level)}])["uncertain"][0] == uncertain
@@ -109,6 +115,13 @@ def test_explain_adds_a_heat_map(model):
     text = model([{"image": png()}], explain=True)["heatmap"][0]
     assert Image.open(io.BytesIO(base64.b64decode(text))).size == (SIZE, SIZE)
     assert "heatmap" not in model([{"image": png()}])
+
+
+def test_each_row_gets_the_heat_map_of_its_own_picture(model):
+    rows = [{"image": png(seed=1)}, {"image": png(seed=2)}, {"image": png(seed=3)}]
+    alone = [model([row], explain=True)["heatmap"][0] for row in rows]
+    assert len(set(alone)) == 3
+    assert model(rows, explain=True)["heatmap"].tolist() == alone
 
 
 def test_a_heat_map_is_warm_where_the_heat_is():
