@@ -43,6 +43,16 @@ def test_the_proxy_keeps_no_body_that_the_app_would_refuse():
     assert f"client_max_body_size {Limits().max_bytes // 2**20}m;" in NGINX
 
 
+def test_one_address_cannot_hold_all_the_apps_places():
+    places = int(re.search(r"limit_conn addresses (\d+);", NGINX)[1])
+    assert 4 * places <= Limits().at_once + Limits().waiting == int(re.search(r"of the (\d+) that", NGINX)[1])
+
+
+def test_the_proxy_waits_for_no_slow_client():
+    assert "client_header_timeout 10s;" in NGINX
+    assert "client_body_timeout 15s;" in NGINX
+
+
 def test_nothing_is_told_to_anyone():
     assert "MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true" in DOCKER
 

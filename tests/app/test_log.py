@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
 
-from muralab.app.log import describe, silence
+from muralab.app.log import describe, log_request, silence
 
 
 @pytest.mark.parametrize("name", ["mlflow.models.utils", "mlflow.pyfunc.scoring_server", "mlflow.later", "pydicom"])
@@ -28,3 +30,17 @@ def test_an_error_is_described_by_its_places_and_those_of_its_causes():
         found = describe(error)
     assert [name in found for name in ("KeyError", "ValueError", "test_log.py")] == [True] * 3
     assert "secret" not in found.replace('int("secret")', "").replace('KeyError("secret too")', "")
+
+
+def test_a_line_holds_no_letter_that_ends_it_or_colours_a_terminal(caplog):
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "headers": [],
+        "raw_path": b"/%1b\x1b[31m\x85",
+        "client": ("a\x85\u2028b", 1),
+    }
+    with caplog.at_level(logging.INFO, "muralab.app"):
+        log_request(Request(scope), Response(), 0.0, "n")
+    assert "GET /%1b\\x1b[31m\\x85 200" in caplog.messages[0]
+    assert caplog.messages[0].endswith(r"from a\x85\u2028b")

@@ -48,10 +48,11 @@ def log_request(request: Request, response: Response, started: float, number: st
         number,
         request.method,
         # As it came: a decoded path may hold what ends a line or colours a terminal.
-        request.scope["raw_path"][:200].decode("ascii", "backslashreplace"),
+        ascii(request.scope["raw_path"][:200].decode("latin-1"))[1:-1],
         response.status_code,
         1000 * (time.perf_counter() - started),
         request.headers.get("content-length", "?")[:20],
         response.headers.get("content-length", "?"),
-        request.client.host if request.client else "-",
+        # A proxy's word, which uvicorn takes from this machine unchecked.
+        ascii(request.client.host[:60])[1:-1] if request.client else "-",
     )
