@@ -326,6 +326,7 @@ BAD = {
     "dicom slope": (dicom(GREY, RescaleSlope=0, RescaleIntercept=0), "impossible rescale"),
     "dicom high bit": (dicom(GREY.astype(np.uint16), BitsStored=12, HighBit=15), "whose 12 bits end at 15"),
     "jpeg scans": (many_scans(PROGRESSIVE, 70), "a JPEG of more than 64 scans"),
+    "dicom jpeg colours": (jpeg_dicom(encoded(np.dstack([to_square(GREY, 64)] * 3), "JPEG")), "has colours, though"),
     "dicom jpeg scans": (jpeg_dicom(many_scans(PROGRESSIVE, 70)), "a JPEG of more than 64 scans"),
     "mpo scans": (with_mpf(many_scans(PROGRESSIVE, 70)), "a JPEG of more than 64 scans"),
     "jpeg segments": (PROGRESSIVE[:2] + EMPTY_SEGMENT * 1_001 + PROGRESSIVE[2:], "more than 1,000 segments"),

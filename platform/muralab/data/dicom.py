@@ -119,6 +119,8 @@ def _check_frame(header: Any) -> None:
     with Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")) as image:
         if image.size != (header.Columns, header.Rows):
             raise ImageError("DICOM whose compressed picture has another size than its header says")
+        if image.mode != "L" and not image.mode.startswith("I"):  # refused after a gigabyte, otherwise
+            raise ImageError("DICOM whose compressed picture has colours, though its header says grey")
 
 
 def _to_grey(header: Any) -> np.ndarray:

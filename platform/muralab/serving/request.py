@@ -74,11 +74,11 @@ def read_settings(params: dict[str, Any] | None) -> Settings:
     threshold, explain = given.get("threshold"), given.get("explain", False)
     policy = given.get("policy") or "refuse"
     if threshold is not None and not _is_share(threshold):
-        raise refuse(f"The parameter threshold must be a number from 0 to 1, not {threshold!r:.40}.")
+        raise refuse(f"The parameter threshold must be a number from 0 to 1, not {_show(threshold)}.")
     if policy not in POLICIES:
-        raise refuse(f"The parameter policy must be 'refuse' or 'partial', not {policy!r:.40}.")
+        raise refuse(f"The parameter policy must be 'refuse' or 'partial', not {_show(policy)}.")
     if not isinstance(explain, (bool, np.bool_)):
-        raise refuse(f"The parameter explain must be true or false, not {explain!r:.40}.")
+        raise refuse(f"The parameter explain must be true or false, not {_show(explain)}.")
     return Settings(threshold=None if threshold is None else float(threshold), explain=bool(explain), policy=policy)
 
 
@@ -175,6 +175,14 @@ def _decode_base64(text: str | bytes) -> bytes:
         return base64.b64decode(joined, validate=True)
     except (binascii.Error, ValueError):
         raise ImageError("not base64 text") from None
+
+
+def _show(value: object) -> str:
+    """The start of a value; Python writes out no integers of thousands of digits."""
+    try:
+        return repr(value)[:40]
+    except ValueError:
+        return "one of thousands of digits"
 
 
 def _is_share(value: object) -> bool:
