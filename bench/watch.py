@@ -18,8 +18,8 @@ from bench.serving_models import Server
 GROWTH_MIB, REST_GROWTH_MIB = 96.0, 24.0
 """Median memory of the last fifth of the time may exceed that of the second fifth by so much: under load, at rest."""
 PEAK_MIB = 1600.0
-"""A 50 million pixel picture takes up to 400 MiB while it is decoded (JPEG 2000; 16 bits 190, RGBA 290), and two are
-decoded at once; no server with these, its own 600 MiB and small bodies may ever hold more than this."""
+"""A 50 million pixel picture takes up to 480 MiB while it is decoded (JPEG 2000 400; 16 bits 190, RGBA 290), and two
+are decoded at once; no server with these, its own 600 MiB and small bodies may ever hold more than this."""
 PATIENCE_S = 60.0
 QUIET_S = 3.0
 """A server gives memory back a second after an answer."""

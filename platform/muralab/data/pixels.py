@@ -57,7 +57,8 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode a PNG, JPEG or DICOM file.
 
     16-bit pictures are scaled by their full range (DICOM: by their window, where one is stored), colour becomes luma,
-    transparency shows black, and a JPEG's EXIF orientation is applied.
+    transparency shows black (a colour that stands for it in 16-bit RGB does not), and a JPEG's EXIF orientation is
+    applied.
 
     Args:
         data: the file's bytes.
