@@ -32,7 +32,7 @@ def warnings(shown: Picture, **config: object) -> list[str]:
         (picture(2), ["blank picture"]),
         (picture(3), ["low contrast"]),
         (picture(39), ["low contrast"]),
-        (picture(42), []),
+        (picture(40), []),
         (picture(spread=11.9), []),  # a scan with a tint
         (picture(spread=12.1), ["colour photo, not a radiograph"]),
         (picture(side=32), []),
