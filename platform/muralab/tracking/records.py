@@ -31,7 +31,7 @@ class RunRecord:
     experiment_id: str
     parent: str | None = None
     kind: str = ""
-    """tune, trial, train, evaluate, explore, predict or report; empty for a run that is not ours."""
+    """tune, trial, train, evaluate, compare, explore, promote, predict or report; empty for a run that is not ours."""
     recipe: str = ""
     part: str = ""
     params: dict[str, str] = field(repr=False, default_factory=dict)
