@@ -168,12 +168,11 @@ def test_missing_predictions_are_said_in_words(store: Store, parent: str) -> Non
         read_run(store, parent).predictions["test"]
 
 
-def test_files_folders_and_texts_come_back(store: Store, parent: str, tmp_path: Path) -> None:
-    (tmp_path / "net").mkdir()
-    (tmp_path / "net" / "head.bin").write_bytes(b"\x00\x01")
+def test_files_and_texts_come_back(store: Store, parent: str, tmp_path: Path) -> None:
+    (tmp_path / "head.bin").write_bytes(b"\x00\x01")
     with RunWriter(store) as writer:
-        writer.log_folder(parent, tmp_path / "net", "weights")
-        writer.log_file(parent, tmp_path / "net" / "head.bin")
+        writer.log_file(parent, tmp_path / "head.bin", "weights")
+        writer.log_file(parent, tmp_path / "head.bin")
         writer.log_text(parent, "<p>\u00e9</p>", "report.html")
     assert download_artifact(store, parent, "weights", tmp_path / "a").joinpath("head.bin").read_bytes() == b"\x00\x01"
     assert download_artifact(store, parent, "head.bin", tmp_path / "b").read_bytes() == b"\x00\x01"
