@@ -46,11 +46,6 @@ class RunRecord:
     """Unix time."""
     ended_s: float | None = None
 
-    @property
-    def duration_s(self) -> float | None:
-        """From start to end; None while the run has not ended."""
-        return None if self.ended_s is None else self.ended_s - self.started_s
-
 
 def read_run(store: Store, run_id: str, predictions: bool = True) -> RunRecord:
     """One run with its history.

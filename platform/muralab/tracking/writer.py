@@ -203,10 +203,6 @@ class RunWriter:
         """Log a file, under its own name, in the folder `artifact_path`; it must stay until `flush` or `close`."""
         self._outbox.put(run, log_path(path, artifact_path))
 
-    def log_folder(self, run: str, path: Path, artifact_path: str | None = None) -> None:
-        """Log what a folder holds into the folder `artifact_path`; it must stay until `flush` or `close`."""
-        self._outbox.put(run, log_path(path, artifact_path))
-
     def log_dataset(
         self,
         run: str,
