@@ -44,7 +44,6 @@ class RunRecord:
     """`validation` and `test`, each read when it is first asked for; StoreError for one that was not logged."""
     started_s: float = 0.0
     """Unix time."""
-    ended_s: float | None = None
 
 
 def read_run(store: Store, run_id: str, predictions: bool = True) -> RunRecord:
@@ -197,5 +196,4 @@ def _build_record(
         history=pd.DataFrame(columns).rename_axis(index="step").sort_index(),
         predictions=StoredPredictions(store, str(info.run_id)) if predictions else {},
         started_s=(info.start_time or 0) / 1000,
-        ended_s=info.end_time / 1000 if info.end_time else None,
     )
