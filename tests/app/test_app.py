@@ -49,6 +49,29 @@ def test_a_row_without_a_study_stands_alone_in_every_form(address, form):
     assert all((row.get("heatmap") is not None) == ("params" in NO_STUDY[form]) for row in body["predictions"])
 
 
+SAME = [{"image": text(), "study": "s1"}, {"image": text(), "study": None}, {"image": text(), "study": "s1"}]
+LISTS = {name: [row[name] for row in SAME] for name in ("image", "study")}
+SPLIT = {"columns": ["image", "study"], "data": [[*row.values()] for row in SAME], "index": ["\ud800", "b", "c"]}
+
+
+@pytest.mark.parametrize(
+    ("form", "rows"),
+    [("dataframe_records", SAME), ("dataframe_split", SPLIT), ("inputs", SAME), ("inputs", LISTS), ("instances", SAME)],
+)
+def test_every_form_groups_the_same_rows(address, form, rows):
+    status, body, _ = post(address, {form: rows, "params": {"threshold": 0.25}})
+    assert status == 200, body
+    assert ["single view" in row["warnings"] for row in body["predictions"]] == [False, True, False]
+    assert {row["threshold"] for row in body["predictions"]} == {0.25}
+
+
+def test_a_csv_groups_as_json_does(address):
+    rows = "".join(f"{text()},{study}\n" for study in ("s1", "", "s1", "NA"))
+    status, body, _ = post(address, f"image,study\n{rows}".encode(), "text/csv")
+    assert status == 200, body
+    assert ["single view" in row["warnings"] for row in body["predictions"]] == [False, True, False, True]
+
+
 @pytest.mark.parametrize("form", ["dataframe_records", "inputs", "instances"])
 def test_an_image_of_null_is_said_to_be_none(address, form):
     status, body, _ = post(address, {form: [{"image": None}, ROW]})

@@ -155,6 +155,48 @@ def test_values_outside_a_lookup_table_take_its_ends():
     np.testing.assert_array_equal(decode(data), np.clip(RAMP.astype(int) * 30 - 1000, 0, 255))
 
 
+@pytest.mark.parametrize("first", [0, -100])
+@pytest.mark.parametrize("name", ["8 bits", "8 bits, two in a word", "16 bits as words"])
+def test_a_modality_table_of_any_form_is_applied(name, first):
+    bits, entries = TABLE_ENTRIES[name]
+    data = dicom(RAMP, BitsStored=12, HighBit=11, ModalityLUTSequence=[table([4096, first, bits], entries)])
+    places = np.clip(RAMP.astype(int) - first, 0, 4095)
+    np.testing.assert_allclose(decode(data), places / 4095 * 255, atol=1.01)
+
+
+def test_a_modality_table_may_be_longer_than_the_stored_bits():
+    stored = (np.arange(4096) % 256).astype(np.uint8).reshape(64, 64)
+    entries = np.arange(4096).tolist()
+    data = dicom(stored, ModalityLUTSequence=[table([4096, 0, 12], entries)])
+    np.testing.assert_array_equal(decode(data), np.rint(stored / 4095 * 255))
+
+
+@pytest.mark.parametrize("slope", [1e10, 1e30])
+def test_values_beyond_any_integer_take_a_tables_ends(slope):
+    entries = table([256, 0, 8], list(range(256)))
+    data = dicom(RAMP, BitsStored=12, HighBit=11, RescaleSlope=slope, RescaleIntercept=0, VOILUTSequence=[entries])
+    np.testing.assert_array_equal(decode(data), np.where(RAMP > 0, 255, 0))
+
+
+def test_a_lookup_table_in_the_other_byte_order_is_applied():
+    entries = table([4096, 0, 16], (RAMP * 16 + 15).astype(">u2").tobytes())
+    data = dicom(RAMP.byteswap(), syntax="1.2.840.10008.1.2.2", BitsStored=12, HighBit=11, VOILUTSequence=[entries])
+    np.testing.assert_allclose(decode(data), RAMP / 4095 * 255, atol=1.01)
+
+
+def test_the_frame_that_is_checked_is_the_one_that_is_decoded():
+    import pydicom
+    from pydicom.encaps import encapsulate
+
+    other = encoded(np.zeros((900, 900), np.uint8), "JPEG")
+    dataset = pydicom.dcmread(io.BytesIO(jpeg_dicom(PROGRESSIVE)))
+    dataset.PixelData = encapsulate([PROGRESSIVE, other], has_bot=False)
+    dataset.ExtendedOffsetTable = struct.pack("<Q", 8 + len(PROGRESSIVE) + len(PROGRESSIVE) % 2)
+    dataset.ExtendedOffsetTableLengths = struct.pack("<Q", len(other))
+    dataset.save_as(buffer := io.BytesIO())
+    assert decode(buffer.getvalue()).shape == (64, 64)
+
+
 def test_what_follows_a_jpeg_is_not_counted():
     assert decode(PROGRESSIVE + b"\xff\xda" * 100_000).shape == (64, 64)
 
@@ -215,11 +257,12 @@ def table(descriptor: list[int], entries: bytes | list[int]) -> object:
     from pydicom.dataset import Dataset
 
     item = Dataset()
-    item.LUTDescriptor = descriptor
+    item.add_new("LUTDescriptor", "SS" if descriptor[1] < 0 else "US", descriptor)
     item.add_new("LUTData", "OW" if isinstance(entries, bytes) else "US", entries)
     return item
 
 
+EMPTY_SEGMENT = b"\xff\xe5\0\2"
 EMPTY_ELEMENT = struct.pack("<HH2sH", 0x0011, 0x1001, b"LO", 0)
 UNDEFINED = struct.pack("<HH2sHI", 0x0009, 0x1001, b"SQ", 0, 0xFFFFFFFF)
 TABLES = struct.pack("<HH2sHI", 0x0028, 0x3010, b"SQ", 0, 70_000 * 8)
@@ -233,6 +276,26 @@ def with_elements(elements: bytes) -> bytes:
     data = dicom(GREY)
     place = data.index(struct.pack("<HH", 0x7FE0, 0x0010))
     return data[:place] + elements + data[place:]
+
+
+def with_values(tag: int, values: bytes, kind: bytes = b"") -> bytes:
+    """A good DICOM with one more element before its pixels, whose values are many; without a kind as syntax implies."""
+    data = dicom(GREY, syntax="1.2.840.10008.1.2.1" if kind else "1.2.840.10008.1.2")
+    place = data.index(struct.pack("<HH", 0x7FE0, 0x0010))
+    kind = kind and kind + bytes(2)
+    return (
+        data[:place]
+        + struct.pack("<HH", tag >> 16, tag & 0xFFFF)
+        + kind
+        + struct.pack("<I", len(values))
+        + values
+        + data[place:]
+    )
+
+
+def with_chunks(kind: bytes, n_chunks: int) -> bytes:
+    data = encoded(GREY)
+    return data[:33] + (bytes(4) + kind + struct.pack(">I", zlib.crc32(kind))) * n_chunks + data[33:]
 
 
 PROGRESSIVE = encoded(to_square(GREY, 64), "JPEG", progressive=True)
@@ -265,7 +328,21 @@ BAD = {
     "jpeg scans": (many_scans(PROGRESSIVE, 70), "a JPEG of more than 64 scans"),
     "dicom jpeg scans": (jpeg_dicom(many_scans(PROGRESSIVE, 70)), "a JPEG of more than 64 scans"),
     "mpo scans": (with_mpf(many_scans(PROGRESSIVE, 70)), "a JPEG of more than 64 scans"),
-    "jpeg segments": (PROGRESSIVE[:2] + b"\xff\xe5\0\2" * 1_001 + PROGRESSIVE[2:], "more than 1,000 segments"),
+    "jpeg segments": (PROGRESSIVE[:2] + EMPTY_SEGMENT * 1_001 + PROGRESSIVE[2:], "more than 1,000 segments"),
+    "jpeg end first": (
+        PROGRESSIVE[:2] + b"\xff\xd9" + EMPTY_SEGMENT * 1_001 + PROGRESSIVE[2:],
+        "more than 1,000 segments",
+    ),
+    "jpeg extension": (
+        PROGRESSIVE[:2] + b"\xff\xf0\x3f\xfe" + EMPTY_SEGMENT * 4_095 + PROGRESSIVE[2:],
+        "more than 1,000 segments",
+    ),
+    "png chunks": (with_chunks(b"prVt", 1_001), "a PNG of more than 1,000 chunks"),
+    "png pixel chunks": (with_chunks(b"IDAT", 50_001), "or of pixels in too many pieces"),
+    "dicom windows": (with_values(0x0028_1050, b"1\\" * 3_000), "DICOM of too many elements or values"),
+    "dicom characters": (with_values(0x0008_0005, b"\\" * 6_000), "DICOM of too many elements or values"),
+    "dicom rows of items": (with_values(0x0028_0010, EMPTY_ITEM * 600, b"SQ"), "DICOM of too many elements or values"),
+    "dicom pixels of items": (with_values(0x7FE0_0010, EMPTY_ITEM, b"SQ")[: -12 - GREY.size], "pixels are no bytes"),
     "jpeg junk": (PROGRESSIVE[:2] + bytes(70_000) + PROGRESSIVE[2:], "or with junk between them"),
     "dicom elements": (with_elements(EMPTY_ELEMENT * 60_000), "DICOM of too many elements"),
     "dicom items": (with_elements(UNDEFINED + EMPTY_ITEM * 60_000 + END), "DICOM of too many elements"),

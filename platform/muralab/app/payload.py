@@ -55,16 +55,14 @@ def read_request(body: bytes, content_type: str | None, params: Collection[str])
         raise RefusalError(400, "The body is empty.")
     if sum(body.count(mark) for mark in (b"{", b"[", b",")) > MAX_MARKS:
         raise RefusalError(400, f"The body holds more brackets and commas than {MAX_ROWS} rows can need.")
-    if kind == JSON:
-        request = _parse(body)
-        form, records = _check_request(request, params)
-        # A letter beyond ASCII makes Python hold the whole text in two or four bytes a letter; escaped it does not.
-        if form.startswith("dataframe"):
-            return body if body.isascii() else json.dumps(request).encode()
-        return json.dumps({"dataframe_records": records, "params": request.get("params") or {}}).encode()
-    table = _parse_csv(body)
-    _check_split(table)
-    return json.dumps({"dataframe_split": table}).encode()
+    if kind == CSV:
+        return json.dumps({"dataframe_records": _check_split(_parse_csv(body))}).encode()
+    request = _parse(body)
+    form, records = _check_request(request, params)
+    # A letter beyond ASCII makes Python hold the whole text in two or four bytes a letter; escaped it does not.
+    if form == "dataframe_records" and body.isascii():
+        return body
+    return json.dumps({"dataframe_records": records, "params": request.get("params") or {}}).encode()
 
 
 def _check_type(content_type: str | None) -> str:

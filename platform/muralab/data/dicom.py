@@ -10,21 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from muralab.data.bounded import MAX_FRAGMENTS, MAX_READS, TOO_MANY, BoundedFile, check_pixel_data
 from muralab.data.jpeg import check_jpeg
+from muralab.data.lookup import look_up
 from muralab.data.pixels import STRIP_ROWS, check_size
 from muralab.errors import ImageError
-
-MAX_READS = 50_000
-"""Pieces of a file that are read for its elements, two or three each; radiographs have some 300 elements. pydicom keeps
-some 750 bytes for each of them and for each item of a sequence, which may take 8 bytes of the file."""
-
-_TOO_MANY = "a DICOM of too many elements"
-
-MAX_TABLE_BYTES = 524_288
-"""Of a sequence of lookup tables; the largest table has 65,536 entries of two bytes."""
-
-MAX_FRAGMENTS = 10_000
-"""Pieces of a compressed picture."""
 
 # Raw pixels, and the two compressions whose header Pillow can check before it takes memory. Deflated files are
 # refused: pydicom inflates all of one, however large, before anything can be looked at.
@@ -49,7 +39,7 @@ def decode_dicom(data: bytes, *, max_pixels: int) -> np.ndarray:
         ImageError: encrypted, compressed in a way that is not read, several frames, colour, too small or large,
             damaged, or no DICOM at all; the text is the reason.
     """
-    file = _Bounded(data)
+    file = BoundedFile(data)
     try:
         _check_syntax(file)
         header = _read(file)
@@ -59,31 +49,19 @@ def decode_dicom(data: bytes, *, max_pixels: int) -> np.ndarray:
         raise
     except Exception as error:  # a decoder that is fed strange bytes may raise anything
         if file.n_reads > MAX_READS:  # some of pydicom's places turn an error of reading into one of their own
-            raise ImageError(_TOO_MANY) from None
+            raise ImageError(TOO_MANY) from None
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
         raise ImageError(f"broken DICOM ({reason})") from None
 
 
-class _Bounded(io.BytesIO):
-    """A file that ends pydicom's parsing, which knows no bounds: 14 MiB of empty items would take over a gigabyte."""
-
-    n_reads = 0
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self.n_reads += 1
-        if self.n_reads > MAX_READS:
-            raise ImageError(_TOO_MANY)
-        return super().read(size)
-
-
-def _read(file: _Bounded) -> Any:
+def _read(file: BoundedFile) -> Any:
     import pydicom
 
     file.seek(0)
     return pydicom.dcmread(file)
 
 
-def _check_syntax(file: _Bounded) -> None:
+def _check_syntax(file: BoundedFile) -> None:
     """Refuse, from the file's meta group alone, an encoding that is not read."""
     from pydicom import config
     from pydicom.filereader import read_dataset
@@ -121,16 +99,9 @@ def _check_header(header: Any, max_pixels: int) -> None:
     if header.get("HighBit") not in (None, header.BitsStored - 1):  # of old; the values would be read shifted
         raise ImageError(f"DICOM whose {header.BitsStored} bits end at {header.HighBit}; only the lowest bits are read")
     check_size(int(header.Columns), int(header.Rows), max_pixels=max_pixels)
-    _check_tables(header)
+    check_pixel_data(header)
     if str(header.file_meta.TransferSyntaxUID) in _PILLOW:
         _check_frame(header)
-
-
-def _check_tables(header: Any) -> None:
-    """Refuse lookup tables by their length in the file: pydicom parses them without bounds when asked for."""
-    for name in ("VOILUTSequence", "ModalityLUTSequence"):
-        if name in header and len(header.get_item(name).value or b"") > MAX_TABLE_BYTES:
-            raise ImageError("a DICOM of too large a lookup table")
 
 
 def _check_frame(header: Any) -> None:
@@ -140,6 +111,8 @@ def _check_frame(header: Any) -> None:
 
     if header.PixelData.count(b"\xfe\xff\x00\xe0") > MAX_FRAGMENTS:
         raise ImageError("a DICOM whose picture is in too many pieces")
+    if "ExtendedOffsetTable" in header:  # would let pydicom decode another frame than the one that is checked here
+        del header.ExtendedOffsetTable
     frame = get_frame(header.PixelData, 0, number_of_frames=1)
     if frame.startswith(b"\xff\xd8"):
         check_jpeg(frame)
@@ -166,7 +139,8 @@ def _to_shares(header: Any, stored: np.ndarray) -> np.ndarray:
     """Stored values of some rows -> share of white that each has, mostly 0 to 1."""
     values, low, high = _rescale(header, stored)
     if header.get("VOILUTSequence"):
-        shares = _look_up(header, values)
+        entries, highest = look_up(header, "VOILUTSequence", values)
+        shares = entries / highest
     elif _is_given(header, "WindowCenter") and _is_given(header, "WindowWidth"):
         shares = _window(header, values)
     else:
@@ -177,11 +151,8 @@ def _to_shares(header: Any, stored: np.ndarray) -> np.ndarray:
 def _rescale(header: Any, stored: np.ndarray) -> tuple[np.ndarray, float, float]:
     """Modality values float32 [H, W], and the lowest and highest that the stored bits could hold."""
     if header.get("ModalityLUTSequence"):
-        from pydicom.pixels import apply_modality_lut
-
-        table = header.ModalityLUTSequence[0]
-        values = np.asarray(apply_modality_lut(stored, header), np.float32)
-        return values, 0.0, float(2 ** int(table.LUTDescriptor[2]) - 1)
+        values, highest = look_up(header, "ModalityLUTSequence", stored)
+        return values, 0.0, highest
     bits = int(header.BitsStored)
     low: float
     high: float
@@ -191,27 +162,6 @@ def _rescale(header: Any, stored: np.ndarray) -> tuple[np.ndarray, float, float]
         raise ImageError("DICOM with an impossible rescale")
     low, high = sorted((low * slope + intercept, high * slope + intercept))
     return stored.astype(np.float32) * slope + intercept, low, high
-
-
-def _look_up(header: Any, values: np.ndarray) -> np.ndarray:
-    """Share of white of each modality value by the first VOI LUT, [H, W]; DICOM PS3.3 C.11.2.
-
-    pydicom's own `apply_voi` keeps the place in the table in the type of its entries: with 8 bits, 12 bits wrap.
-    """
-    item = header.VOILUTSequence[0]
-    n_entries, first, bits = (int(number) for number in item.LUTDescriptor)
-    n_entries = n_entries or 65_536
-    entries = item.LUTData
-    if isinstance(entries, bytes):  # OW: words in the file's byte order, or of entries of 8 bits two in a word
-        words = np.frombuffer(entries, "<u2" if header.original_encoding[1] else ">u2")
-        packed = len(entries) <= n_entries + 1
-        table = words.astype("<u2").view(np.uint8)[:n_entries] if packed else words[:n_entries]
-    else:
-        table = np.asarray(entries)
-    if not 8 <= bits <= 16 or table.shape != (n_entries,):
-        raise ImageError("DICOM whose lookup table is not as its descriptor says")
-    places = np.clip(np.rint(values).astype(np.int64) - first, 0, n_entries - 1)
-    return np.asarray(table.astype(np.float32)[places] / (2**bits - 1))
 
 
 _RESCALE = (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))

@@ -16,6 +16,8 @@ MAX_JUNK_BYTES = 65_536
 """Between segments, where nothing belongs; Pillow steps over it byte by byte."""
 
 _START_OF_SCAN, _END = 0xDA, 0xD9
+# Markers without a length, and those of extensions, of which Pillow reads none and libjpeg refuses the file.
+_BARE = {0xC8, 0xD8, _END, *range(0xF0, 0xFE)}
 # Within a scan, ff is followed by 00 (a literal ff), by a restart marker, or by another ff (filling).
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
@@ -33,8 +35,10 @@ def check_jpeg(data: bytes) -> None:
         ImageError: more than `MAX_SCANS` scans, `MAX_SEGMENTS` segments or `MAX_JUNK_BYTES` of junk between them.
     """
     at, n_scans, n_segments, n_junk = 2, 0, 0, 0
-    while (found := _NEXT_MARKER.search(data, at)) is not None and data[found.start() + 1] != _END:
+    while (found := _NEXT_MARKER.search(data, at)) is not None:
         kind, body = data[found.start() + 1], found.end()
+        if kind == _END and n_scans:  # before the first scan Pillow reads on
+            break
         if not n_scans:
             n_junk += found.start() - at
         n_scans += kind == _START_OF_SCAN
@@ -43,5 +47,4 @@ def check_jpeg(data: bytes) -> None:
             raise ImageError(f"a JPEG of more than {MAX_SCANS} scans")
         if n_segments > MAX_SEGMENTS or n_junk > MAX_JUNK_BYTES:
             raise ImageError(f"a JPEG of more than {MAX_SEGMENTS:,} segments, or with junk between them")
-        has_length = 0xC0 <= kind <= 0xFE and kind != 0xD8
-        at = body + int.from_bytes(data[body : body + 2], "big") if has_length else body
+        at = body + int.from_bytes(data[body : body + 2], "big") if kind >= 0xC0 and kind not in _BARE else body

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from muralab.data.jpeg import check_jpeg
+from muralab.data.png import check_png
 from muralab.errors import ImageError
 
 MAX_PIXELS = 50_000_000
@@ -85,6 +86,8 @@ def decode_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
         return Picture(grey=decode_dicom(data, max_pixels=max_pixels))
     if data.startswith(b"\xff\xd8"):
         check_jpeg(data)
+    elif data.startswith(b"\x89PNG"):
+        check_png(data)
     with _open(data) as image:
         check_size(*image.size, max_pixels=max_pixels)
         _check_kind(image)

@@ -24,7 +24,8 @@ import muralab
 from muralab.registry.export import PROBABILITY_TOLERANCE
 from muralab.serving.config import ServingConfig, write_config
 
-_CODE = ("__init__.py", "errors.py", "data/__init__.py", "data/pixels.py", "data/jpeg.py", "data/dicom.py", "serving")
+_DATA = ("__init__.py", "pixels.py", "png.py", "jpeg.py", "dicom.py", "bounded.py", "lookup.py")
+_CODE = ("__init__.py", "errors.py", "serving", *(f"data/{name}" for name in _DATA))
 _REQUIREMENTS = (
     ("mlflow",),
     ("numpy",),
