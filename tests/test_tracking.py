@@ -168,12 +168,11 @@ def test_missing_predictions_are_said_in_words(store: Store, parent: str) -> Non
         read_run(store, parent).predictions["test"]
 
 
-def test_files_folders_and_texts_come_back(store: Store, parent: str, tmp_path: Path) -> None:
-    (tmp_path / "net").mkdir()
-    (tmp_path / "net" / "head.bin").write_bytes(b"\x00\x01")
+def test_files_and_texts_come_back(store: Store, parent: str, tmp_path: Path) -> None:
+    (tmp_path / "head.bin").write_bytes(b"\x00\x01")
     with RunWriter(store) as writer:
-        writer.log_folder(parent, tmp_path / "net", "weights")
-        writer.log_file(parent, tmp_path / "net" / "head.bin")
+        writer.log_file(parent, tmp_path / "head.bin", "weights")
+        writer.log_file(parent, tmp_path / "head.bin")
         writer.log_text(parent, "<p>\u00e9</p>", "report.html")
     assert download_artifact(store, parent, "weights", tmp_path / "a").joinpath("head.bin").read_bytes() == b"\x00\x01"
     assert download_artifact(store, parent, "head.bin", tmp_path / "b").read_bytes() == b"\x00\x01"
@@ -305,7 +304,10 @@ def test_a_resumed_run_runs_again_and_ends(local: Store) -> None:
 # Ends
 
 
-@pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED"), (None, "FAILED")])
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED"), (None, "FAILED")],
+)
 def test_open_runs_are_ended_and_the_queue_is_written(
     local: Store, error: type[BaseException] | None, status: str
 ) -> None:
@@ -315,7 +317,7 @@ def test_open_runs_are_ended_and_the_queue_is_written(
             writer.log_epoch(writer.start_run(kind="trial", name="t"), 1, {"loss": 1.0})
             if error:
                 raise error
-    except (ValueError, KeyboardInterrupt):
+    except (ValueError, KeyboardInterrupt, SystemExit):
         pass
     (record,) = find_runs(local)
     assert (record.status, record.metrics) == (status, {"loss": 1.0})
@@ -446,6 +448,26 @@ def test_a_missing_file_is_an_error(local: Store, tmp_path: Path) -> None:
     run_id = start_run(local, kind="trial", name="t")
     with pytest.raises(StoreError, match=r"could not log .*absent\.bin"), RunWriter(local) as writer:
         writer.log_file(run_id, tmp_path / "absent.bin")
+
+
+def test_what_could_not_be_written_is_noted_on_the_error_that_ended_the_block(local: Store, tmp_path: Path) -> None:
+    run_id, error = start_run(local, kind="trial", name="t"), ValueError("boom")
+    with pytest.raises(ValueError, match="boom"), RunWriter(local) as writer:
+        _raise_after(lambda run: writer.log_file(run, tmp_path / "absent.bin"), run_id, error)
+    (note,) = error.__notes__
+    assert "absent.bin" in note
+
+
+def test_the_writers_own_error_is_not_said_twice(local: Store, tmp_path: Path) -> None:
+    run_id = start_run(local, kind="trial", name="t")
+    with pytest.raises(StoreError, match=r"absent\.bin") as caught, RunWriter(local) as writer:
+        _log_and_wait(writer, run_id, tmp_path / "absent.bin")
+    assert getattr(caught.value, "__notes__", []) == []
+
+
+def _log_and_wait(writer: RunWriter, run_id: str, path: Path) -> None:
+    writer.log_file(run_id, path)
+    writer.flush()
 
 
 def test_a_lost_answer_does_not_start_a_run_twice(local: Store) -> None:

@@ -144,6 +144,13 @@ def test_tree_of_the_withdrawn_release_is_a_warning(tmp_path, write_tree):
     assert "named MURA-v1.0" in finding["detail"]
 
 
+def test_a_tree_that_was_renamed_as_advised_is_looked_at_again(tmp_path, write_tree):
+    root = write_tree(tmp_path).rename(tmp_path / "mymura")
+    assert len(_found(audit_images(read_index(root, "hand"), folder=tmp_path / "audit"), "old release")) == 1
+    root = root.rename(tmp_path / "MURA-v1.1")
+    assert _found(audit_images(read_index(root, "hand"), folder=tmp_path / "audit"), "old release").empty
+
+
 def test_second_look_reads_no_file(audit, table, monkeypatch):
     _copy(table, *_places(table, "train", 1)[:2])
     first = audit()

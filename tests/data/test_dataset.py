@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from muralab.data.dataset import Dataset, open_dataset
+from muralab.data.demo import NOTICE_NAME
 from muralab.errors import DataError
 
 
@@ -38,6 +39,16 @@ def test_the_audit_sees_the_sets_and_not_the_official_folders(tree, tmp_path):
     assert set(dataset.audit.digests) == {"train", "validation", "test"}
     assert dataset.audit.n_images == len(dataset.index)
     assert dataset.notes == ()
+
+
+@pytest.mark.parametrize(("synthetic", "n_patients"), [(True, 10), (False, 6)])
+def test_a_synthetic_tree_keeps_more_patients_for_validation(tmp_path, write_tree, synthetic, n_patients):
+    root = write_tree(tmp_path, parts=("wrist",), n_train=40, n_valid=4)
+    if synthetic:
+        (root / NOTICE_NAME).touch()
+    dataset = read(root, tmp_path / "cache")
+    assert dataset.synthetic == synthetic
+    assert dataset.tables["validation"]["patient"].nunique() == n_patients
 
 
 def test_a_picture_that_leaks_across_our_split_is_a_note(tree, tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -51,6 +52,22 @@ def test_a_row_says_what_its_path_says(tiny_tree):
 def test_all_is_every_part_together(tiny_tree):
     together = len(read_index(tiny_tree, "all"))
     assert together == len(read_index(tiny_tree, "hand")) + len(read_index(tiny_tree, "wrist"))
+
+
+def test_names_of_other_bytes_than_utf8_are_listed(tree):
+    for file in tree.glob("*.csv"):
+        file.unlink()
+    study = next((tree / "train" / "XR_WRIST").glob("*/*"))
+    (study / os.fsdecode(b"im\xe4ge.png")).touch()
+    with pytest.raises(DataError, match=r"1 files in .* not UTF-8; rename them:\n.*im.udce4ge\.png"):
+        read_index(tree, "wrist")
+
+
+def test_a_list_may_name_files_below_a_folder_called_train(tree, tmp_path):
+    expected = read_index(tree, "wrist")
+    lines = (tree / "train_image_paths.csv").read_text().split()
+    (tree / "train_image_paths.csv").write_text("".join(f"/data/train/{line}\n" for line in lines))
+    assert read_index(tree, "wrist").equals(expected)
 
 
 def test_tree_without_lists_gives_the_same_table(tmp_path, tree):

@@ -90,11 +90,6 @@ def test_last_batch_of_one_joins_the_one_before(cache, table):
     assert sizes == [4, 5]
 
 
-def test_drop_last_leaves_full_batches_only(cache, table):
-    sizes = [len(batch.rows) for batch in training_batches(cache, table[:11], OFF, **EPOCH, drop_last=True)]
-    assert sizes == [4, 4]
-
-
 def test_closing_early_stops_the_threads(cache, table):
     batches = training_batches(cache, table, ON, **EPOCH, workers=2)
     next(batches)

@@ -42,6 +42,24 @@ def test_held_out_patients_have_the_pools_share_of_labels_and_parts():
     assert (validation["part"] == "hand").mean() == pytest.approx(0.3, abs=0.05)
 
 
+def test_three_of_twenty_patients_are_for_validation_unless_told():
+    assert split_index(_index()).validation["patient"].nunique() == 30
+
+
+def test_the_studys_protocol_holds_out_a_tenth_whatever_is_for_validation():
+    splits = split_index(_index(), protocol="valid-as-validation", validation_fraction=0.4)
+    assert splits.test["patient"].nunique() == 20
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_patient_with_one_abnormal_study_is_held_out_among_the_abnormal(seed):
+    normal = _index(positive_every=1000).assign(label=0)
+    second = normal.assign(image=normal["image"] + "b", study=normal["study"] + "b")
+    second["label"] = (second["patient"].str[-1] == "0").astype(int)
+    held_out = split_index(pd.concat([normal, second]), seed=seed, validation_fraction=0.2).validation
+    assert held_out.groupby("patient")["label"].max().sum() == 4  # of 20 among the 200
+
+
 def test_seed_decides_who_is_held_out():
     index = _index()
     first, again, other = (split_index(index, seed=seed) for seed in (1, 1, 2))
@@ -96,6 +114,18 @@ def test_unknown_protocol_offers_the_nearest():
 def test_impossible_fraction_is_refused(fraction):
     with pytest.raises(SettingsError, match="must lie between 0 and 1"):
         split_index(_index(), validation_fraction=fraction)
+
+
+def test_a_negative_seed_is_refused():
+    with pytest.raises(SettingsError, match="seed must be 0 or more, received -1"):
+        split_index(_index(), seed=-1)
+
+
+@pytest.mark.parametrize("missing", ["train", "valid"])
+def test_a_missing_folder_is_named(missing):
+    index = _index()
+    with pytest.raises(DataError, match=f"no image in {missing}/: a split needs both"):
+        split_index(index[index["split"] != missing])
 
 
 def test_tiny_tree_splits_under_both_protocols(tiny_tree):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import cohen_kappa_score, recall_score, roc_curve
 
@@ -149,9 +150,38 @@ def test_the_band_lowers_the_risk_to_its_target():
 
 def test_no_band_where_nothing_is_gained():
     labels, probabilities = draw(6, n=400)
-    assert uncertain_band(labels[:40], probabilities[:40], 0.5) is None  # too few
     assert uncertain_band(labels, np.where(labels == 1, 0.8, 0.2), 0.5) is None  # no error
     assert uncertain_band(labels, np.where(probabilities > 0.5, 0.9, 0.1), 0.5) is None  # all equally sure
+
+
+def test_fifty_studies_are_enough_for_a_band():
+    labels = np.tile([0, 1], 25)
+    probabilities = np.where(labels == 1, 0.9, 0.1)
+    probabilities[:4] = [0.55, 0.45, 0.56, 0.44]  # wrong, and near the threshold
+    low, high = uncertain_band(labels, probabilities, 0.5)
+    assert 0.44 < low < 0.45
+    assert 0.55 < high < 0.56
+    assert uncertain_band(labels[:49], probabilities[:49], 0.5) is None
+
+
+@pytest.mark.parametrize(("n_near", "given"), [(30, True), (31, False)])
+def test_a_band_leaves_out_three_of_ten_studies_at_most(n_near, given):
+    labels = np.tile([0, 1], 50)
+    probabilities = np.where(labels == 1, 0.95, 0.05)
+    probabilities[:n_near] = np.where(labels[:n_near] == 1, 0.6, 0.4)
+    probabilities[:4] = 1 - probabilities[:4]  # all errors lie within the band
+    assert (uncertain_band(labels, probabilities, 0.5) is not None) == given
+
+
+def test_the_band_is_one_of_calibrated_studies():
+    labels, probabilities = draw(5, n=400, digits=6, effect=0.4)
+    logits = 3 * np.log(probabilities / (1 - probabilities))  # far too sure
+    names = [f"s{number:03d}" for number in range(400)]
+    columns = {"image": names, "study": names, "patient": names, "part": "wrist", "label": labels, "logit": logits}
+    fitted = fit_calibration(pd.DataFrame(columns))
+    expected = uncertain_band(labels, sigmoid(logits / fitted.study_temperature), fitted.threshold)
+    assert expected is not None
+    assert (fitted.uncertain_low, fitted.uncertain_high) == pytest.approx(expected)
 
 
 def test_a_calibration_survives_storage():

@@ -159,6 +159,17 @@ def test_a_perfect_model_is_not_perfectly_sure():
     assert found["accuracy"].low == pytest.approx(0.025 ** (1 / 40))
     assert found["auroc"].low < found["accuracy"].low < found["accuracy"].high == 1
     assert found["accuracy"].reason == "exact bound for 40 patients without an error"
+    assert (found["kappa"].low, found["kappa"].high) == (pytest.approx(2 * found["auroc"].low - 1), 1)
+
+
+def test_a_model_that_is_always_wrong_is_not_perfectly_sure():
+    table = simulate(40, 1).assign(logit=lambda t: 4 - 8.0 * t["label"])
+    found = bootstrap(table, level="image", metrics=["accuracy", "sensitivity"], n_resamples=100)
+    n_abnormal = table["patient"][table["label"] == 1].nunique()
+    assert (found["accuracy"].low, found["sensitivity"].low) == (0, 0)
+    assert found["accuracy"].high == pytest.approx(1 - 0.025 ** (1 / 40))
+    assert found["sensitivity"].high == pytest.approx(1 - 0.025 ** (1 / n_abnormal))
+    assert found["accuracy"].reason == "exact bound for 40 patients without a success"
 
 
 def test_exact_share_is_clopper_and_pearsons():

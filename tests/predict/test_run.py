@@ -59,6 +59,46 @@ def test_bad_files_are_rows_with_a_reason_and_a_warning(ask, engine, pictures, c
     assert "Warning: 2 of 5 pictures have no answer" in capsys.readouterr().out
 
 
+def test_a_view_that_cannot_be_read_counts_in_its_study(ask, engine, pictures):
+    (pictures / "s1/3.png").symlink_to("nowhere")
+    run_predict(ask())
+    assert [(row["study"], bool(row["image"])) for row in engine.requests[0]] == [
+        ("s1", True),
+        ("s1", True),
+        ("s1", False),
+        ("s2", True),
+    ]
+
+
+def test_a_heap_of_pictures_is_no_study_and_stops_no_other(ask, engine, pictures):
+    for number in range(65):
+        write_picture(pictures / f"heap/{number}.png")
+    table = run_predict(ask())
+    assert table.groupby("study")["error"].count().to_dict() == {"heap": 65, "s1": 0, "s2": 0}
+    assert "holds 65 pictures, and a study has at most 64 views" in table["error"].dropna().iloc[0]
+
+
+def test_nothing_but_a_heap_is_refused_at_once(ask, engine, tmp_path):
+    for number in range(65):
+        write_picture(tmp_path / f"pictures/{number}.png")
+    with pytest.raises(DataError, match=r"holds 65 pictures.*say study=file"):
+        run_predict(ask())
+    assert engine.requests == []
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_asked(ask, engine, pictures, tmp_path):
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(SettingsError, match=r"folder\.csv is a folder, or lies in one"):
+        run_predict(ask(out=tmp_path / "folder.csv"))
+    assert engine.requests == []
+
+
+def test_a_token_file_of_two_lines_is_refused(ask, pictures, tmp_path):
+    (tmp_path / "token").write_text("one\ntwo\n")
+    with pytest.raises(SettingsError, match="expected one word, the server's token"):
+        run_predict(ask(url="http://127.0.0.1:1", token_file=tmp_path / "token"))
+
+
 def test_a_refused_request_does_not_stop_the_others(ask, engine, pictures, refusal):
     engine.failing[1] = refusal
     table = run_predict(ask(rows=2))

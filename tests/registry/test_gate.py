@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from muralab.errors import DataError, SettingsError
 from muralab.evaluation.calibration import Calibration
-from muralab.registry.gate import Contender, Margins, decide, read_objective, refusal
+from muralab.evaluation.intervals import Interval
+from muralab.registry import gate
+from muralab.registry.gate import Contender, Margins, Verdict, decide, read_objective, refusal
 
 
 def contender(test: pd.DataFrame, title: str = "version 1", **calibration: float) -> Contender:
@@ -99,6 +103,73 @@ def test_a_part_of_one_class_is_no_guard(make_test):
     verdict = decide(contender(better), contender(champion), margins=Margins(objective=1, sensitivity=1, brier=1))
     assert verdict.accepted
     assert "on the hand (40 studies): not compared (all 40 rows are normal" in str(verdict)
+
+
+# Each margin, from either side
+
+
+def differs(estimate: float, low: float = -0.01, high: float = 0.01) -> Interval:
+    return Interval(estimate=estimate, low=low, high=high, n_resamples=100, reason="so it was given")
+
+
+@pytest.fixture
+def judge(make_test, monkeypatch) -> Callable[..., Verdict]:
+    """The gate's decision about given differences by metric, and of the objective on a hand of so many studies."""
+
+    def decided(
+        objective: str = "val_study_auroc", *, hand: float = 0.0, n_hand: int = 0, **given: Interval
+    ) -> Verdict:
+        def difference(table: pd.DataFrame, _: pd.DataFrame, *, metric: str, **__: object) -> Interval:
+            return differs(hand) if (table["part"] == "hand").all() else given.get(metric, differs(0.0))
+
+        monkeypatch.setattr(gate, "paired_difference", difference)
+        test = pd.concat([make_test(1.0), make_test(1.0, part="hand", first=500, n_patients=n_hand)])
+        return decide(contender(test), contender(test), objective=objective)
+
+    return decided
+
+
+@pytest.mark.parametrize(("estimate", "accepted"), [(0.0, True), (-0.001, False), (-0.04, False), (np.nan, False)])
+def test_the_objective_must_not_be_lower(judge, estimate, accepted):
+    assert judge(auroc=differs(estimate)).accepted == accepted
+
+
+@pytest.mark.parametrize(("low", "accepted"), [(-0.049, True), (-0.05, False), (-0.051, False), (np.nan, False)])
+def test_the_interval_must_not_reach_the_margin(judge, low, accepted):
+    assert judge(auroc=differs(0.01, low)).accepted == accepted
+
+
+@pytest.mark.parametrize(
+    ("found", "accepted"),
+    [
+        (differs(-0.01, -0.2, 0.049), True),
+        (differs(-0.01, -0.2, 0.051), False),
+        (differs(0.001, -0.2, 0.049), False),
+    ],
+)
+def test_of_a_loss_the_upper_end_counts(judge, found, accepted):
+    assert judge("val_study_log_loss", log_loss=found).accepted == accepted
+
+
+@pytest.mark.parametrize(("change", "accepted"), [(-0.049, True), (-0.051, False), (0.3, True), (np.nan, False)])
+def test_sensitivity_may_fall_by_its_margin(judge, change, accepted):
+    verdict = judge(sensitivity=differs(change))
+    assert verdict.accepted == accepted
+    assert accepted or ["Sensitivity of studies" in reason for reason in verdict.reasons] == [True]
+
+
+@pytest.mark.parametrize(("change", "accepted"), [(0.019, True), (0.021, False), (-0.3, True), (np.nan, False)])
+def test_the_brier_score_may_rise_by_its_margin(judge, change, accepted):
+    verdict = judge(brier=differs(change))
+    assert verdict.accepted == accepted
+    assert accepted or ["Brier score of studies" in reason for reason in verdict.reasons] == [True]
+
+
+@pytest.mark.parametrize(
+    ("change", "n_studies", "accepted"), [(-0.049, 20, True), (-0.051, 20, False), (-0.5, 19, True)]
+)
+def test_a_part_of_twenty_studies_may_fall_by_its_margin(judge, change, n_studies, accepted):
+    assert judge(hand=change, n_hand=n_studies).accepted == accepted
 
 
 def test_different_images_are_refused_as_a_mistake(make_test):

@@ -10,7 +10,7 @@ from muralab.errors import SettingsError, StoreError
 from muralab.evaluation.calibration import Calibration
 from muralab.registry import contest
 from muralab.registry.promote import find_alias, promote_version
-from muralab.tracking import read_run
+from muralab.tracking import count_looks, read_run
 
 
 @pytest.fixture
@@ -113,6 +113,29 @@ def test_a_synthetic_model_never_replaces_a_real_one(store, train_run, promote, 
     assert "It was trained on synthetic pictures" in promote("--part", part, "--version", version)
 
 
+@pytest.mark.parametrize("synthetic", ["true", "false"])
+def test_anything_may_replace_a_synthetic_model(store, train_run, tmp_path, synthetic):
+    name = f"replaced-{synthetic}"
+    champion = add_version(store, name, train_run(0.6), **{"muralab.synthetic": "true"})
+    store.client.set_registered_model_alias(f"mura-{name}", "champion", champion)
+    version = add_version(store, name, train_run(2.0), **{"muralab.synthetic": synthetic})
+    done = promote_version(store, f"mura-{name}", version, cache=tmp_path, dry_run=True)
+    assert done.verdict.accepted
+    assert f"against version {champion}" in done.verdict.reasons[0]
+
+
+def test_a_version_is_judged_by_the_objective_that_chose_it(store, train_run, tmp_path, lab):
+    part, _ = lab
+    versions = [
+        add_version(store, part, train_run(2.0), **tags) for tags in ({"muralab.objective": "val_accuracy"}, {})
+    ]
+    reasons = [
+        promote_version(store, f"mura-{part}", version, cache=tmp_path, dry_run=True).verdict.reasons[0]
+        for version in versions
+    ]
+    assert [reason.split(" against")[0] for reason in reasons] == ["Image-level Accuracy", "Study-level AUROC"]
+
+
 def test_other_test_sets_are_refused_where_the_champion_cannot_be_judged_again(store, train_run, promote, lab):
     part, champion = lab
     version = add_version(store, part, train_run(2.0, n_test=30))
@@ -153,6 +176,15 @@ def test_an_older_model_is_judged_on_the_champions_newer_test_set(store, train_r
     assert "has been looked at by" in said
     tags = store.client.get_model_version("mura-newer", candidate).tags
     assert tags["muralab.test_fingerprint"] == read_run(store, newer).tags["muralab.test_fingerprint"]
+
+
+def test_judging_again_is_one_look_more(store, train_run, lab, judged_again, tmp_path):
+    part, champion = lab
+    version = add_version(store, part, train_run(2.0, n_test=29))
+    done = promote_version(store, f"mura-{part}", version, cache=tmp_path, dry_run=True)
+    assert [judged for judged, _ in judged_again[0]] == [champion]
+    assert count_looks(store, done.fingerprint) == 1, "the run of the candidate alone"
+    assert done.looks == 2
 
 
 def test_an_older_model_that_cannot_be_judged_on_the_newer_test_set_is_refused(store, train_run, promote):

@@ -47,6 +47,15 @@ def test_features_that_nobody_used_for_a_month_make_room(tmp_path: Path) -> None
     assert {file.name.partition("-")[0] for file in tmp_path.glob("*.npy")} == {"recent", "new"}
 
 
+def test_features_in_use_stay_however_old_they_are(tmp_path: Path) -> None:
+    open_features(tmp_path, "daily", Counter())
+    for file in tmp_path.glob("daily-*.npy"):
+        os.utime(file, (time.time() - 31 * 86_400,) * 2)
+    open_features(tmp_path, "daily", Counter())
+    open_features(tmp_path, "new", Counter())
+    assert len(list(tmp_path.glob("daily-*.npy"))) == 2
+
+
 def test_a_key_depends_on_every_fact() -> None:
     network = build_network()
     facts = {"train": ["a", "b"], "seed": 0, "augment": {"shift": 0.1}}

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from muralab.errors import SettingsError
 from muralab.training import stepper as stepper_module
 from muralab.training.phases import EVERYTHING, HEAD_ONLY, Phase, freeze
-from muralab.training.stepper import LOWEST_RATE, Settings, Stepper, rate_factor
+from muralab.training.stepper import Settings, Stepper, rate_factor
 from tests.training.conftest import Pictures, build_network
 
 
@@ -29,11 +29,13 @@ def build(
 
 
 @given(st.integers(0, 5000), st.integers(1, 1000), st.integers(0, 2000), st.sampled_from(["cosine", "constant"]))
+@example(0, 10, 5, "cosine")
+@example(10, 10, 0, "cosine")
 def test_a_rate_is_never_above_its_peak_nor_below_a_hundredth(
     step: int, n_steps: int, n_warmup: int, schedule: str
 ) -> None:
     factor = rate_factor(step, n_steps=n_steps, n_warmup=n_warmup, schedule=schedule)
-    assert LOWEST_RATE - 1e-12 <= factor <= 1
+    assert 0.01 - 1e-12 <= factor <= 1
 
 
 @pytest.mark.parametrize("factor", [0.1, 10.0])
@@ -68,6 +70,14 @@ def test_each_epoch_sees_its_own_view_of_the_features() -> None:
     assert losses[0] != pytest.approx(losses[1], abs=1e-6)
 
 
+def test_features_are_shuffled_anew_in_each_epoch() -> None:
+    stepper = build(Phase(epochs=3, lr=0.1, trains=HEAD_ONLY), cached=True)
+    first, again, third = (torch.cat([inputs for inputs, _ in stepper._inputs(epoch)]) for epoch in (1, 1, 3))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, third), "of the same view"
+    assert torch.equal(first.sum(1).sort().values, third.sum(1).sort().values)
+
+
 def test_an_epoch_is_the_same_whatever_came_before_it() -> None:
     one, other = build(ema_decay=0.0), build(ema_decay=0.0)
     torch.rand(100)
@@ -79,6 +89,19 @@ def test_the_last_batch_counts_as_much_as_its_images() -> None:
     loss, accuracy = stepper.train_epoch(1)
     assert 0 < loss < math.inf
     assert accuracy * 20 == pytest.approx(round(accuracy * 20), abs=1e-5)
+
+
+def test_averaging_warms_up_from_the_first_step() -> None:
+    stepper = build(ema_decay=0.99)
+    inputs, labels = stepper.data.images, torch.from_numpy(stepper.data.labels).float()
+    raw, averaged = [], []
+    for _ in range(2):
+        stepper._step(inputs, labels)
+        raw.append(stepper.network.head[0].weight.detach().clone())
+        averaged.append(stepper.judged.head[0].weight.clone())
+    assert torch.equal(averaged[0], raw[0]), "random weights are forgotten at once"
+    decay = 1 - 2 ** (-2 / 3)
+    torch.testing.assert_close(averaged[1], decay * averaged[0] + (1 - decay) * raw[1])
 
 
 def test_averaged_weights_are_handed_to_the_network_at_the_end() -> None:

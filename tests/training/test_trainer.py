@@ -290,9 +290,28 @@ def test_weighting_changes_what_is_learned(tmp_path: Path) -> None:
     assert not same_state(*states)
 
 
-def test_the_gradient_is_clipped(tmp_path: Path) -> None:
-    states = [run(tmp_path / str(norm), FROM_SCRATCH, clip_norm=norm)[1].state_dict() for norm in (0.0, 1e-3)]
-    assert not same_state(*states)
+def gradient(data: Pictures, clip_norm: float) -> torch.Tensor:
+    """What the optimiser was given in a first step on all pictures, [all weights]."""
+    stepper = Stepper(
+        build_network(), "full", Phase(epochs=1, lr=0.1), data, Settings(clip_norm=clip_norm), features=False
+    )
+    stepper.network.eval()  # no dropout
+    stepper._step(data.images, torch.from_numpy(data.labels).float())
+    first_moments = [stepper.optimiser.state[weight]["exp_avg"] for weight in stepper.network.parameters()]
+    return torch.cat([moment.flatten() for moment in first_moments]) / (1 - 0.9)
+
+
+def test_a_long_gradient_is_shortened_to_the_norm_and_keeps_its_direction(pictures: Pictures) -> None:
+    whole = gradient(pictures, 0.0)
+    length = float(whole.norm())
+    clipped = gradient(pictures, length / 4)
+    assert float(clipped.norm()) == pytest.approx(length / 4, rel=1e-4)
+    torch.testing.assert_close(clipped, whole / 4, rtol=1e-4, atol=1e-8)
+
+
+def test_a_short_gradient_is_left_alone(pictures: Pictures) -> None:
+    whole = gradient(pictures, 0.0)
+    assert torch.equal(gradient(pictures, 4 * float(whole.norm())), whole)
 
 
 # What goes wrong

@@ -22,7 +22,7 @@ from pathlib import Path
 import pandas as pd
 
 from muralab.data.files import fingerprint_files
-from muralab.data.findings import FINDING_COLUMNS, KINDS, Finding, find_all
+from muralab.data.findings import FINDING_COLUMNS, KINDS, Finding, find_all, find_old_release
 from muralab.data.likeness import FileFacts, read_facts
 from muralab.errors import DataError
 
@@ -119,7 +119,9 @@ def audit_images(
         raise DataError("There is no image to audit: the table is empty.")
     table = table.sort_values("image", ignore_index=True)
     labels = hashlib.blake2b(table[LABEL_COLUMNS].to_csv().encode(), digest_size=8).hexdigest()
-    file = Path(folder).absolute() / f"audit-{fingerprint_files(table, f'audit {AUDIT_VERSION} {labels}')}.json"
+    release = [finding.detail for finding in find_old_release(table, [])]  # depends on the root's name and its lists
+    purpose = f"audit {AUDIT_VERSION} {labels} {release}"
+    file = Path(folder).absolute() / f"audit-{fingerprint_files(table, purpose)}.json"
     with contextlib.suppress(OSError, ValueError, KeyError):
         return _from_json(file.read_text(encoding="utf-8"))
     facts = _read_all(table["path"].tolist(), workers or os.cpu_count() or 1, progress)

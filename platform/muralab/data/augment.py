@@ -97,7 +97,8 @@ def draw_augmentation(augment: Augment, seed: int) -> Draw:
 def build_augmenter(augment: Augment, size: int) -> Augmenter:
     """A function of (image uint8 [S, S], seed) that returns uint8 [S, S]; threads may share it.
 
-    Outside the picture is black. With all strengths off the picture itself comes back.
+    What comes in from outside the picture is black before contrast and brightness change. With all strengths off the
+    picture itself comes back.
 
     Args:
         augment: the strengths.

@@ -131,7 +131,11 @@ def _listed_images(root: Path, split: str, parts: set[str]) -> list[str]:
     """The images of one split: from its list if there is one, else from its folders."""
     file = root / f"{split}_image_paths.csv"
     if not file.is_file():
-        return list(_walk_images(root, split, parts))
+        found = list(_walk_images(root, split, parts))
+        odd = [ascii(image) for image in found if not _is_utf8(image)]
+        if odd:
+            raise DataError(numbered(f"{len(odd)} files in {root} have names that are not UTF-8; rename them:", odd))
+        return found
     images = [
         image
         for number, line in _lines(file)
@@ -182,7 +186,8 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
 def _relative(name: str, split: str, depth: int, file: Path, number: int) -> str:
     """A list's path without what stands before the split's folder ("MURA-v1.1/")."""
     pieces = PurePosixPath(name.strip().strip('"')).parts
-    start = pieces.index(split) if split in pieces else len(pieces)
+    # The last one: the folder that the data lie in may be called train, too.
+    start = len(pieces) - 1 - pieces[::-1].index(split) if split in pieces else len(pieces)
     kept = pieces[start:]
     if len(kept) != depth or not kept[1].startswith("XR_") or ".." in kept:
         example = "/".join(
@@ -209,6 +214,10 @@ def _part_folders(root: Path) -> list[Path]:
 
 def _in_parts(image: str, parts: set[str]) -> bool:
     return image.split("/", 2)[1][3:].lower() in parts
+
+
+def _is_utf8(image: str) -> bool:
+    return not any("\udc80" <= letter <= "\udcff" for letter in image)  # how Python keeps other bytes
 
 
 def _hidden(image: str) -> bool:

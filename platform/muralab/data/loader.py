@@ -45,7 +45,6 @@ def training_batches(
     seed: int,
     epoch: int,
     workers: int = 0,
-    drop_last: bool = False,
     pinned: bool = False,
 ) -> Batches:
     """One epoch of a table, shuffled and augmented; closing the generator stops its threads.
@@ -58,7 +57,6 @@ def training_batches(
         seed: 0 or more.
         epoch: 0 or more; another epoch is another order and other draws.
         workers: prefetching threads; 0 works in the calling thread.
-        drop_last: leave out a last batch that is not full.
         pinned: put the pixels into memory that a GPU copies from by itself, while this process goes on.
 
     Raises:
@@ -74,7 +72,7 @@ def training_batches(
     order = np.random.default_rng((seed, epoch)).permutation(len(table))
     seeds = np.random.SeedSequence((seed, epoch, 1)).generate_state(max(len(table), 1), np.uint64).astype(np.uint64)
     augmenter = None if augment.is_off else build_augmenter(augment, cache.size)
-    return _run(_chunks(order, batch_size, drop_last), lambda rows: source.batch(rows, augmenter, seeds), workers)
+    return _run(_chunks(order, batch_size), lambda rows: source.batch(rows, augmenter, seeds), workers)
 
 
 def evaluation_batches(cache: PixelCache, table: pd.DataFrame, *, batch_size: int) -> Batches:
@@ -121,11 +119,9 @@ class _Source:
         return Batch(images, torch.from_numpy(self.labels[rows]), torch.from_numpy(rows))
 
 
-def _chunks(order: Places, batch_size: int, drop_last: bool) -> list[Places]:
+def _chunks(order: Places, batch_size: int) -> list[Places]:
     """Positions of each batch."""
     chunks = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
-    if chunks and drop_last and len(chunks[-1]) < batch_size:
-        return chunks[:-1]
     if len(chunks) > 1 and len(chunks[-1]) == 1:
         chunks[-2:] = [np.concatenate(chunks[-2:])]
     return chunks

@@ -37,7 +37,7 @@ def find_pictures(images: Path, *, study: str = "folder") -> list[Item]:
 
     Args:
         images: a picture, or a folder with pictures at any depth (PNG, JPEG, DICOM; DICOM also without a suffix).
-            Hidden files are passed over.
+            Hidden files are passed over, links are followed.
         study: "folder": a study's views lie in one folder (in a MURA tree: its study folder), where DICOM files of
             several studies are told apart by their headers; "file": each picture is a study of its own.
 
@@ -74,25 +74,16 @@ def study_of(name: str) -> str:
     return mura.group(0) if mura else name.rpartition("/")[0] or "."
 
 
-def build_batches(items: Sequence[Item], *, rows: int, max_rows: int) -> list[list[Item]]:
+def build_batches(items: Sequence[Item], *, rows: int) -> list[list[Item]]:
     """Group pictures into requests; a study is never split, since its answer is made of all its views.
 
     Args:
         items: sorted by study.
         rows: of a request, wanted; a larger study gets a request of its own.
-        max_rows: of a request, allowed.
-
-    Raises:
-        DataError: a study has more views than a request may have rows.
     """
     batches: list[list[Item]] = []
-    for study, views in groupby(items, key=lambda item: item.study):
+    for _, views in groupby(items, key=lambda item: item.study):
         views_of_study = list(views)
-        if len(views_of_study) > max_rows:
-            raise DataError(
-                f"The folder {study} holds {len(views_of_study)} pictures, and a study has at most {max_rows} views. "
-                "If each picture is a study of its own, say study=file; else give each study a folder."
-            )
         if batches and _fits(batches[-1], views_of_study, rows):
             batches[-1].extend(views_of_study)
         else:
@@ -106,7 +97,8 @@ def _fits(batch: list[Item], views: list[Item], rows: int) -> bool:
 
 
 def _build_item(file: Path, base: Path, study: str) -> Item:
-    name = file.relative_to(base).as_posix()
+    # A name of other bytes than UTF-8 could stand in no table.
+    name = os.fsencode(file.relative_to(base).as_posix()).decode("utf-8", "backslashreplace")
     try:
         n_bytes = file.stat().st_size
     except OSError:  # a dangling link: reading it will say so
@@ -115,14 +107,24 @@ def _build_item(file: Path, base: Path, study: str) -> Item:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    seen = {_identity(folder)}
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        own = {name: _identity(Path(parent, name)) for name in folders if not name.startswith(".")}
+        folders[:] = [name for name, identity in own.items() if identity not in seen]  # a link may lead back
+        seen |= {own[name] for name in folders}
         for name in names:
             if not name.startswith(".") and _is_picture(Path(parent, name)):
                 yield Path(parent, name)
 
 
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
 def _is_picture(file: Path) -> bool:
+    if file.exists() and not file.is_file():  # a named pipe would be waited for; of a dangling link the table tells
+        return False
     if file.suffix.lower() in PICTURE_SUFFIXES:
         return True
     # DICOM exports number their files: IM000001, or names full of dots.

@@ -57,7 +57,9 @@ def run_predict(request: PredictRequest) -> pd.DataFrame:
     _check(request)
     console = build_console()
     items = find_pictures(request.images, study=request.study)
-    batches = build_batches(items, rows=request.rows, max_rows=MAX_ROWS)
+    batches = build_batches(items, rows=request.rows)
+    if all(len(batch) > MAX_ROWS for batch in batches):
+        raise DataError(_too_many(batches[0]))
     n_studies = len({item.study for item in items})
     engine = _build_engine(request)
     console.print(f"{len(items):,} pictures of {n_studies:,} studies; {engine.name} answers.", highlight=False)
@@ -79,6 +81,8 @@ def _check(request: PredictRequest) -> None:
         raise SettingsError(f"out={request.out}: expected a name that ends in .csv or .parquet.")
     if not request.out.parent.is_dir():
         raise SettingsError(f"out={request.out}: the folder {request.out.parent} does not exist.")
+    if request.out.is_dir() or not os.access(request.out.parent, os.W_OK):
+        raise SettingsError(f"out={request.out} is a folder, or lies in one that may not be written to.")
     if not 1 <= request.rows <= MAX_ROWS:
         raise SettingsError(f"rows={request.rows}: expected 1 to {MAX_ROWS} pictures a request.")
     if request.threshold is not None and not 0 <= request.threshold <= 1:
@@ -94,6 +98,8 @@ def _build_engine(request: PredictRequest) -> Engine:
             token = request.token_file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"token_file={request.token_file} cannot be read ({error}).") from error
+        if not token or not token.isascii() or not token.isprintable() or " " in token:
+            raise SettingsError(f"token_file={request.token_file}: expected one word, the server's token.")
     return ServerEngine(request.url, token)
 
 
@@ -117,16 +123,28 @@ def _answer_all(
 
 
 def _answer_batch(engine: Engine, batch: list[Item], params: dict[str, Any]) -> list[Row]:
+    if len(batch) > MAX_ROWS:
+        return [_failed(item, _too_many(batch)) for item in batch]
     read = [_read(item) for item in batch]
-    asked = [{"image": text, "study": item.study} for item, text in zip(batch, read) if isinstance(text, str)]
+    if all(isinstance(text, OSError) for text in read):
+        return [_failed(item, text) for item, text in zip(batch, read)]
+    # A file that cannot be read is a view of its study all the same: the other views get their warning of it.
+    asked = [{"image": text if isinstance(text, str) else "", "study": item.study} for item, text in zip(batch, read)]
     try:
-        answers = iter(engine.answer(asked, params) if asked else [])
+        answers = engine.answer(asked, params)
     except DataError as error:
         return [_failed(item, text if isinstance(text, OSError) else error) for item, text in zip(batch, read)]
     return [
-        _build_row(item, next(answers)) if isinstance(text, str) else _failed(item, text)
-        for item, text in zip(batch, read)
+        _build_row(item, answer) if isinstance(text, str) else _failed(item, text)
+        for item, text, answer in zip(batch, read, answers, strict=True)
     ]
+
+
+def _too_many(batch: list[Item]) -> str:
+    return (
+        f"The folder {batch[0].study} holds {len(batch)} pictures, and a study has at most {MAX_ROWS} views. "
+        "If each picture is a study of its own, say study=file; else give each study a folder."
+    )
 
 
 def _read(item: Item) -> str | OSError:

@@ -12,7 +12,6 @@ STUDY_PROTOCOL = (
     "valid-as-validation, split image by image: validated on the official valid set (659 images), tested on 976 images "
     "held out of the official train set, so that one patient may sit on both sides"
 )
-STUDY_SOURCE = "the study that this platform reproduces (MURA v1.1, wrist)"
 PAPER = "Rajpurkar et al. 2018, arXiv:1712.06957; five networks at 320 px"
 PEOPLE = "Rajpurkar et al. 2018, arXiv:1712.06957"
 ABSTRACT = "read in the abstract of arXiv:2008.03356"

@@ -10,13 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from muralab.data.dataset import Dataset
 from muralab.experiment import predictions_path
 from muralab.recipe import read_source, resolved_values
 from muralab.terminal import Board
-from muralab.tracking import RunWriter
+from muralab.tracking import RunWriter, read_predictions
 from muralab.training.trainer import LAST, PHASES, best_name
 from muralab.trial import TrialSpec, recipes_of
 
@@ -136,7 +134,7 @@ class Logbook:
         for phase in reversed(PHASES):
             path = predictions_path(spec.folder, phase)
             if path.exists():
-                self.writer.log_predictions(run, "validation", pd.read_csv(path))
+                self.writer.log_predictions(run, "validation", read_predictions(path))
                 break
         if how == "failed":
             self.failures[name] = reason

@@ -80,15 +80,7 @@ def prepare(request: Request, job: Job, store: Store, console: Any) -> Sweep:
     specs = draw_specs(settings, folders, weights)
     for spec in specs[: len(settings.recipes)]:
         check_trial(spec)
-    dataset = open_dataset(
-        request.data,
-        request.part,
-        protocol=request.protocol,
-        seed=request.seed,
-        image_size=max(recipe.image_size for recipe in settings.recipes.values()),
-        cache_folder=job.cache,
-        progress=build_progress(console),
-    )
+    dataset = _open_data(settings, job, console)
     return Sweep(
         settings=settings,
         store=store,
@@ -98,6 +90,19 @@ def prepare(request: Request, job: Job, store: Store, console: Any) -> Sweep:
         specs=specs,
         weights=description,
         notes=[*notes, *dataset.notes],
+    )
+
+
+def _open_data(settings: Settings, job: Job, console: Any) -> Dataset:
+    request = settings.request
+    return open_dataset(
+        request.data,
+        request.part,
+        protocol=request.protocol,
+        seed=request.seed,
+        image_size=max(recipe.image_size for recipe in settings.recipes.values()),
+        cache_folder=job.cache,
+        progress=build_progress(console),
     )
 
 
@@ -143,15 +148,7 @@ def take_up_sweep(run_id: str, job: Job, store: Store, console: Any, *, kind: st
         if spec.weights:
             resolve_weights(spec.weights, settings.recipes[spec.recipe].pretrained)
         check_trial(spec)
-    dataset = open_dataset(
-        request.data,
-        request.part,
-        protocol=request.protocol,
-        seed=request.seed,
-        image_size=max(recipe.image_size for recipe in settings.recipes.values()),
-        cache_folder=job.cache,
-        progress=build_progress(console),
-    )
+    dataset = _open_data(settings, job, console)
     if dataset.splits.fingerprint != facts["fingerprint"]:
         raise DataError(
             f"resume={run_id}: the data at {dataset.root} have changed since that sweep began (split fingerprint "

@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from muralab.errors import SettingsError
 from muralab.evaluation.gallery import Pictures
 from muralab.experiment import predictions_path, run_trial
@@ -26,7 +24,7 @@ from muralab.sweep.settings import Request, count_cpus
 from muralab.sweep.verdict import Judged, build_context, build_entry, build_previews, judge_trial
 from muralab.sweep.words import PACK
 from muralab.terminal import build_console, clock
-from muralab.tracking import RunWriter, close_dead_runs, open_store, process_tags, read_run
+from muralab.tracking import RunWriter, close_dead_runs, open_store, process_tags, read_predictions, read_run
 from muralab.training.trainer import PHASES
 from muralab.trial import TrialSpec, recipes_of, write_table
 
@@ -148,7 +146,7 @@ def _train(sweep: Sweep, spec: TrialSpec, writer: RunWriter, run: str) -> None:
                 highlight=False,
             )
     writer.log_epoch(run, len(history), phase_summary(history, spec.objective))
-    writer.log_predictions(run, "validation", pd.read_csv(predictions_path(spec.folder, phase)))
+    writer.log_predictions(run, "validation", read_predictions(predictions_path(spec.folder, phase)))
 
 
 def _report(sweep: Sweep, judged: Judged, writer: RunWriter) -> None:

@@ -7,7 +7,13 @@ thread of its own so that training never waits for the store. Reading gives `Run
 from __future__ import annotations
 
 from muralab.tracking.address import absolute_uri, shown
-from muralab.tracking.artifacts import LoggedData, download_artifact, fingerprint_test_set, read_datasets
+from muralab.tracking.artifacts import (
+    LoggedData,
+    download_artifact,
+    fingerprint_test_set,
+    read_datasets,
+    read_predictions,
+)
 from muralab.tracking.process import is_alive, process_tags
 from muralab.tracking.records import (
     RunRecord,
@@ -48,6 +54,7 @@ __all__ = [
     "process_tags",
     "read_children",
     "read_datasets",
+    "read_predictions",
     "read_run",
     "shown",
     "start_run",

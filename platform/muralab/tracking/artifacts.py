@@ -65,13 +65,17 @@ def _list_predictions(store: Store, run_id: str) -> list[str]:
 
 
 def _read_predictions(store: Store, run_id: str, name: str) -> pd.DataFrame:
-    """A table as it was logged: names stay text ("007", "NA"), logits keep every digit."""
     with tempfile.TemporaryDirectory() as folder:
         path = download_artifact(store, run_id, f"predictions/{name}.csv", Path(folder))
-        return pd.read_csv(
-            path, dtype=PREDICTION_TYPES, keep_default_na=False, na_values={"logit": ["", "nan"]},
-            float_precision="round_trip",
-        )  # fmt: skip
+        return read_predictions(path)
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """A table of predictions as it was written: names stay text ("007", "NA"), logits keep every digit."""
+    return pd.read_csv(
+        path, dtype=PREDICTION_TYPES, keep_default_na=False, na_values={"logit": ["", "nan"]},
+        float_precision="round_trip",
+    )  # fmt: skip
 
 
 def download_artifact(store: Store, run_id: str, path: str, folder: Path) -> Path:

@@ -139,14 +139,11 @@ def log_table(frame: pd.DataFrame, artifact_path: str) -> Call:
     )
 
 
-def log_path(path: Path, artifact_path: str | None) -> Call:
-    """A file or a folder with all it holds."""
+def log_file(path: Path, artifact_path: str | None) -> Call:
+    """A file, into a folder of the run's artifacts."""
 
     def do(client: Any, run_id: str) -> None:
-        if path.is_dir():
-            client.log_artifacts(run_id, str(path), artifact_path)
-        else:
-            client.log_artifact(run_id, str(path), artifact_path)
+        client.log_artifact(run_id, str(path), artifact_path)
 
     return Call(do, f"log {path}")
 

@@ -31,7 +31,7 @@ class RunRecord:
     experiment_id: str
     parent: str | None = None
     kind: str = ""
-    """tune, trial, train, evaluate, explore, predict or report; empty for a run that is not ours."""
+    """tune, trial, train, evaluate, compare, explore, promote, predict or report; empty for a run that is not ours."""
     recipe: str = ""
     part: str = ""
     params: dict[str, str] = field(repr=False, default_factory=dict)
@@ -44,12 +44,6 @@ class RunRecord:
     """`validation` and `test`, each read when it is first asked for; StoreError for one that was not logged."""
     started_s: float = 0.0
     """Unix time."""
-    ended_s: float | None = None
-
-    @property
-    def duration_s(self) -> float | None:
-        """From start to end; None while the run has not ended."""
-        return None if self.ended_s is None else self.ended_s - self.started_s
 
 
 def read_run(store: Store, run_id: str, predictions: bool = True) -> RunRecord:
@@ -202,5 +196,4 @@ def _build_record(
         history=pd.DataFrame(columns).rename_axis(index="step").sort_index(),
         predictions=StoredPredictions(store, str(info.run_id)) if predictions else {},
         started_s=(info.start_time or 0) / 1000,
-        ended_s=info.end_time / 1000 if info.end_time else None,
     )

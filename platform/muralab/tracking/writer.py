@@ -16,7 +16,7 @@ import pandas as pd
 
 from muralab.errors import StoreError
 from muralab.tracking.artifacts import TEST_TAG, fingerprint_test_set
-from muralab.tracking.operations import HANDLE, Batch, Call, Starting, end_run, log_input, log_path, log_table
+from muralab.tracking.operations import HANDLE, Batch, Call, Starting, end_run, log_file, log_input, log_table
 from muralab.tracking.outbox import Outbox
 from muralab.tracking.records import read_histories
 from muralab.tracking.runs import adopt_run, clean_tags
@@ -201,11 +201,7 @@ class RunWriter:
 
     def log_file(self, run: str, path: Path, artifact_path: str | None = None) -> None:
         """Log a file, under its own name, in the folder `artifact_path`; it must stay until `flush` or `close`."""
-        self._outbox.put(run, log_path(path, artifact_path))
-
-    def log_folder(self, run: str, path: Path, artifact_path: str | None = None) -> None:
-        """Log what a folder holds into the folder `artifact_path`; it must stay until `flush` or `close`."""
-        self._outbox.put(run, log_path(path, artifact_path))
+        self._outbox.put(run, log_file(path, artifact_path))
 
     def log_dataset(
         self,

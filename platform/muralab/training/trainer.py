@@ -43,6 +43,7 @@ class EpochResult:
     global_epoch: int
     """Over both phases, from 1."""
     lr: float
+    """Of the head, at the epoch's last step."""
     train_loss: float
     """Unweighted binary cross-entropy of the augmented training images, averaged over the epoch as it trained."""
     train_accuracy: float
@@ -50,6 +51,7 @@ class EpochResult:
     validation: dict[str, float]
     """What `validate` returned."""
     seconds: float
+    """Of training and judging."""
     best: bool
     """Whether this is the phase's best epoch so far."""
     ends_phase: bool
@@ -93,6 +95,7 @@ def train(
         One result an epoch. Those of a resumed run come from its checkpoint first, as they were.
 
     Raises:
+        DivergedError: the training loss is no finite number.
         MemoryExceededError: the device's memory does not hold a step.
         SettingsError: the objective is none of the metrics that `validate` returns.
     """
