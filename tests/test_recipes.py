@@ -18,7 +18,7 @@ from muralab.experiment import Judge, build_network
 from muralab.recipe import HEAD_ONLY, LogUniform, Network, Phase, Uniform, load_recipe, override, recipe_names
 from muralab.sweep.plan import draw_values
 from muralab.sweep.settings import Request
-from muralab.training.features import Features, backbone_digest
+from muralab.training.features import Features, extractor_digest
 from muralab.training.stepper import Settings
 from muralab.training.trainer import train
 from muralab.trial import ImageData, read_data, recipes_of
@@ -164,7 +164,7 @@ def test_the_inception_pair_shares_its_backbone_and_so_its_features() -> None:
     digests = set()
     for name in ("inception", "inception_add_gate"):
         torch.manual_seed(3)
-        digests.add(backbone_digest(load_recipe(name).build(image_size=96)))
+        digests.add(extractor_digest(load_recipe(name).build(image_size=96)))
     assert len(digests) == 1
 
 
