@@ -37,7 +37,7 @@ tune: .venv/installed ## the main job: tune and compare all recipes, register th
 		--experiment-name "mura-$(PART)" $(ARGS)
 
 ui: .venv/installed ## browse the runs at http://127.0.0.1:5000 (UI_PORT)
-	@$(IN_VENV) mlflow ui --host 127.0.0.1 --port $(UI_PORT)
+	@$(IN_VENV) mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --host 127.0.0.1 --port $(UI_PORT)
 
 serve: .venv/installed ## serve the registered model at http://127.0.0.1:5001 (PART, SERVE_PORT)
 	@$(IN_VENV) mlflow models serve -m "models:/mura-$(PART)@champion" --env-manager local \

@@ -77,12 +77,12 @@ def run_report(runs: str, job: Job, *, out: Path | None = None, pictures: str = 
             gallery=gallery,
         )
         writer.log_file(run, path)
-        writer.log_table(run, results_table(entries, seed=context.seed), "results.csv")
+        writer.log_table(run, results_table(entries), "results.csv")
         writer.finish(run)
         if out is not None:
             out = _copy(path, out)
         writer.flush()
-    found = context.statements if context.comparison else difference_sentences(entries, seed=context.seed)
+    found = context.statements if context.comparison else difference_sentences(entries)
     for sentence in found:
         console.print(f"  {sentence}", highlight=False, markup=False, soft_wrap=True)
     where = f"{out} and run {run}" if out is not None else f"run {run}"

@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 
 from muralab.compare.run import with_seed
-from muralab.compare.statement import budget, compare_entries, difference_table, sentence
-from muralab.errors import SettingsError
+from muralab.compare.statement import budget, compare_entries, difference_table, sentence, unpaired
 from muralab.recipe import load_recipe, override
 from muralab.report import Entry
 from muralab.trial import TrialSpec
@@ -42,7 +41,7 @@ def trained(skills: dict[tuple[str, int], float]) -> tuple[dict[str, Entry], lis
 def better():
     """`cnn_attention` with three seeds, and `cnn` with one of them missing."""
     skills = {("cnn", 0): 0.3, ("cnn", 1): 0.4, **{("cnn_attention", seed): 1.6 for seed in (0, 1, 2)}}
-    return compare_entries(*trained(skills), ["cnn", "cnn_attention"], 0)
+    return compare_entries(*trained(skills), ["cnn", "cnn_attention"])
 
 
 def dataset(*, synthetic: bool = True) -> SimpleNamespace:
@@ -73,13 +72,13 @@ def test_real_data_are_not_called_synthetic(better):
 
 def test_no_difference_is_not_resolved():
     entries, specs = trained({(name, seed): 0.7 for name in RECIPES for seed in (0, 1, 2)})
-    (found,) = compare_entries(entries, specs, [*RECIPES], 0)
+    (found,) = compare_entries(entries, specs, [*RECIPES])
     assert sentence(found, RECIPES, dataset()).endswith("which is not resolved: the interval contains 0.")
 
 
 def test_one_seed_says_that_seeds_were_not_resampled():
     entries, specs = trained({("cnn", 0): 0.2, ("cnn_attention", 0): 2.0})
-    (found,) = compare_entries(entries, specs, [*RECIPES], 0)
+    (found,) = compare_entries(entries, specs, [*RECIPES])
     said = sentence(found, RECIPES, dataset())
     assert "patients alone resampled: one seed" in said
     assert said.endswith("higher: the interval excludes 0.")
@@ -100,7 +99,17 @@ def test_recipes_with_budgets_of_their_own_are_told_apart():
     )
 
 
-def test_no_common_seed_is_an_error():
+def test_a_recipe_that_failed_is_named_and_the_others_are_compared():
+    entries, specs = trained({("cnn", 0): 1.0, ("cnn", 1): 1.0, ("cnn_attention", 1): 1.0})
+    names = ["cnn", "my_lab.bad", "cnn_attention"]
+    (found,) = compared = compare_entries(entries, specs, names)
+    assert (found.recipe, found.seeds) == ("cnn_attention", (1,))
+    assert unpaired(compared, names, {"my_lab.bad-seed0": "Traceback\nRuntimeError: no such shape."}) == [
+        "my_lab.bad is not compared: no seed of both it and cnn was trained to its end, the first failure: "
+        "RuntimeError: no such shape."
+    ]
+
+
+def test_no_common_seed_leaves_no_comparison():
     entries, specs = trained({("cnn", 0): 1.0, ("cnn_attention", 1): 1.0})
-    with pytest.raises(SettingsError, match="No seed of both cnn_attention and cnn was trained to its end"):
-        compare_entries(entries, specs, [*RECIPES], 0)
+    assert compare_entries(entries, specs, [*RECIPES]) == []

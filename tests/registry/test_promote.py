@@ -173,7 +173,7 @@ def test_an_older_model_is_judged_on_the_champions_newer_test_set(store, train_r
     n_newer = len(read_run(store, newer).predictions["test"])
     assert judged_again[0] == [(candidate, n_newer)]
     assert "accepted as champion" in said
-    assert "has been looked at by" in said
+    assert "has been looked at" in said
     tags = store.client.get_model_version("mura-newer", candidate).tags
     assert tags["muralab.test_fingerprint"] == read_run(store, newer).tags["muralab.test_fingerprint"]
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from muralab.data.files import read_square
 from muralab.data.index import read_index
-from muralab.data.pixels import read_square
 from muralab.errors import DataError, StoreError
 from muralab.evaluation.calibration import Calibration
 from muralab.registry import rejudge

@@ -37,3 +37,8 @@ def test_card_states_the_errors_of_the_audit(entry: MakeEntry, context: Context)
     card = model_card(entry(), replace(context, audit=("All were read.", found)), n_resamples=N_RESAMPLES)
     assert "Audit: All were read." in card
     assert "can make the figures below wrong: leaking picture (5)" in card
+
+
+def test_card_states_the_models_own_image_size(entry: MakeEntry, context: Context) -> None:
+    one, several = replace(entry(), resolved={"image_size": "112"}), replace(context, image_size="112 / 128")
+    assert "image size 112 px" in model_card(one, several, n_resamples=N_RESAMPLES)

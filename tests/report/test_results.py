@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from muralab.evaluation.calibration import Calibration
+from muralab.evaluation.intervals import bootstrap
 from muralab.report import (
     Entry,
     difference_sentences,
@@ -44,6 +45,13 @@ def test_results_are_judged_at_the_own_threshold(entry: MakeEntry) -> None:
     one = entry(calibration=Calibration(threshold=0.99))
     low, high = (results_table([e], n_resamples=N_RESAMPLES).iloc[-1]["test_study_kappa"] for e in (one, entry()))
     assert low < high
+
+
+def test_bounds_are_those_of_the_runs_own_metrics(entry: MakeEntry) -> None:
+    one = entry()
+    assert one.test is not None
+    logged = bootstrap(one.test, level="study", metrics=["auroc"], n_resamples=N_RESAMPLES)["auroc"]
+    assert judge(one, metrics=["auroc"], n_resamples=N_RESAMPLES).intervals["auroc"].low == logged.low
 
 
 def test_results_of_one_class_are_nan_with_a_reason(entry: MakeEntry, predictions: MakePredictions) -> None:

@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +19,7 @@ from muralab.errors import SettingsError
 from muralab.evaluation.intervals import Interval
 from muralab.sweep import closing
 from muralab.sweep.closing import absent_sentences, conclude, figure_lines, next_commands, why_unregistered
+from muralab.sweep.registration import registering
 from muralab.sweep.settings import Request
 from tests.report.conftest import build_entry
 from tests.sweep.test_logbook import Notes
@@ -103,16 +104,25 @@ def test_a_recipe_without_a_result_is_named_with_its_reason(sweep: Any) -> None:
     ]
 
 
+def test_of_several_recipes_that_register_the_best_by_validation_does() -> None:
+    judged = [judged_one(name) for name in ("cnn", GATE, GATE)]
+    entries = [replace(build_entry(), objective=objective) for objective in (0.9, 0.5, 0.8)]
+    assert registering(judged, entries) is judged[2]
+    assert registering(judged[:1], entries[:1]) is None
+
+
 def test_a_registering_recipe_that_failed_was_among_those_that_ran(sweep: Any) -> None:
-    assert why_unregistered(sweep, [judged_one("cnn")], None) == (
+    assert why_unregistered(sweep, [judged_one("cnn")], [build_entry()], None) == (
         f"Not registered: {GATE}, which would be, has no result."
     )
     del sweep.settings.recipes[GATE]
-    assert "was among those that ran" in why_unregistered(sweep, [judged_one("cnn")], None)
+    assert "was among those that ran" in why_unregistered(sweep, [judged_one("cnn")], [build_entry()], None)
 
 
 def test_a_bug_of_the_exporter_is_told_in_a_line(sweep: Any) -> None:
-    said = why_unregistered(sweep, [judged_one(GATE)], ValueError("It is \x1b[96mstep 3\x1b[0m.\nNext steps: ..."))
+    said = why_unregistered(
+        sweep, [judged_one(GATE)], [build_entry()], ValueError("It is \x1b[96mstep 3\x1b[0m.\nNext steps: ...")
+    )
     assert "by the gate. It is step 3. (ValueError). Its weights" in said
 
 

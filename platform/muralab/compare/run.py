@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from muralab.compare.statement import budget, compare_entries, difference_table, sentence
+from muralab.compare.statement import budget, compare_entries, difference_table, sentence, unpaired
 from muralab.errors import SettingsError
 from muralab.experiment import set_threads, warm_up
 from muralab.report import Entry, results_table, write_report
@@ -27,7 +27,7 @@ from muralab.sweep.run import settle_folder
 from muralab.sweep.settings import Request, check_request, count_cpus
 from muralab.sweep.sharing import share_gpus
 from muralab.sweep.verdict import Judged, build_context, build_entry, judge_trial
-from muralab.sweep.words import LARGEST_COUNT
+from muralab.sweep.words import LARGEST_COUNT, LARGEST_SEED
 from muralab.terminal import Board, Row, build_console, clock
 from muralab.tracking import RunWriter, close_dead_runs, open_store, process_tags, read_children
 from muralab.trial import TrialSpec, recipes_of
@@ -51,6 +51,8 @@ def run_compare(request: Request, job: Job, *, seeds: int, dry_run: bool = False
     """
     if not 1 <= seeds <= LARGEST_COUNT:
         raise SettingsError(f"seeds={seeds}: expected a whole number from 1 to {LARGEST_COUNT:,}; 5 is a good start.")
+    if request.seed + seeds - 1 > LARGEST_SEED:
+        raise SettingsError(f"seed={request.seed} with seeds={seeds}: the last seed is above {LARGEST_SEED:,}.")
     if len(check_request(request).recipes) < 2:
         raise SettingsError("compare needs at least two recipes, such as recipes=inception,inception_add_gate.")
     console = build_console()
@@ -75,12 +77,17 @@ def run_compare(request: Request, job: Job, *, seeds: int, dry_run: bool = False
     if dry_run:
         console.print("dry_run: nothing was started.")
         return None
-    with RunWriter(store) as writer:
-        book = _open(sweep, job, writer, seeds, estimated.epoch_s)
-        _train(sweep, book)
-        _conclude(sweep, book)
-        writer.finish(book.parent)
-    shutil.rmtree(sweep.folders.sweep, ignore_errors=True)
+    try:
+        with RunWriter(store) as writer:
+            book = _open(sweep, job, writer, seeds, estimated.epoch_s)
+            _train(sweep, book)
+            _conclude(sweep, book)
+            writer.finish(book.parent)
+    except KeyboardInterrupt:
+        console.print("The comparison was stopped and cannot be resumed; what its trials reached stays in MLflow.")
+        raise
+    finally:  # nothing takes up a comparison again, and every trial has kept its weights there
+        shutil.rmtree(sweep.folders.sweep, ignore_errors=True)
     return book.parent
 
 
@@ -144,8 +151,11 @@ def _conclude(sweep: Sweep, book: Logbook) -> None:
     book.writer.flush()
     records = {record.run_id: record for record in read_children(sweep.store, book.parent)}
     entries = {spec.name: _entry(build_entry(judged[spec.name], records[_run(book, spec)]), spec) for spec in whole}
-    comparisons = compare_entries(entries, whole, list(sweep.settings.recipes), sweep.settings.request.seed)
-    sentences = [sentence(one, sweep.settings.recipes, sweep.dataset) for one in comparisons]
+    comparisons = compare_entries(entries, whole, list(sweep.settings.recipes))
+    absent = unpaired(comparisons, list(sweep.settings.recipes), book.failures)
+    if not entries:
+        raise SettingsError(" ".join(absent))
+    sentences = [*(sentence(one, sweep.settings.recipes, sweep.dataset) for one in comparisons), *absent]
     notes = [*sweep.notes, *(f"The trial {name} failed and its seed is left out." for name in book.failures)]
     commit = process_tags().get("mlflow.source.git.commit", "")
     context = build_context(sweep.settings, sweep.dataset, sweep.weights, notes, commit)
@@ -155,11 +165,13 @@ def _conclude(sweep: Sweep, book: Logbook) -> None:
     with tempfile.TemporaryDirectory() as folder:
         page = write_report(Path(folder) / "report.html", context=context, entries=list(entries.values()), champion="")
         book.writer.log_file(book.parent, page)
-        book.writer.log_table(book.parent, results_table(list(entries.values()), seed=context.seed), "results.csv")
+        book.writer.log_table(book.parent, results_table(list(entries.values())), "results.csv")
         book.writer.log_table(book.parent, difference_table(comparisons), "differences.csv")
         book.writer.log_text(book.parent, "\n".join(sentences) + "\n", "comparison.md")
         book.writer.set_tags(book.parent, {"muralab.comparison": " ".join(sentences)})
         book.writer.flush()
+    if not comparisons:
+        raise SettingsError(f"{' '.join(absent)} The figures of those that were are in the run {book.parent}.")
     lines = ["", *sentences, "", f"Run {book.parent}:", f"  {ui_command(sweep.store.uri)}", DISCLAIMER]
     for line in lines:
         sweep.console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import pandas as pd
 
 from muralab.data.dataset import Dataset
-from muralab.errors import SettingsError
 from muralab.evaluation.metrics import METRICS
 from muralab.evaluation.seeds import Scored, SeedsDifference, seeds_difference
 from muralab.recipe import Recipe
@@ -40,7 +39,7 @@ def budget(recipes: Mapping[str, Recipe]) -> str:
 
 
 def compare_entries(
-    entries: Mapping[str, Entry], specs: Sequence[TrialSpec], recipes: Sequence[str], seed: int
+    entries: Mapping[str, Entry], specs: Sequence[TrialSpec], recipes: Sequence[str]
 ) -> list[Comparison]:
     """Every later recipe against the first, over the seeds that both have.
 
@@ -48,10 +47,9 @@ def compare_entries(
         entries: trial -> judged model.
         specs: of these trials.
         recipes: in the order asked for.
-        seed: of the resampling.
 
-    Raises:
-        SettingsError: no seed of which two recipes have a model.
+    Returns:
+        None of a recipe that shares no finished seed with the first: `unpaired` names those.
     """
     found = {(spec.recipe, spec.seed): entries[spec.name] for spec in specs}
     comparisons = []
@@ -60,13 +58,32 @@ def compare_entries(
             sorted({s for name, s in found if name == recipe} & {s for name, s in found if name == recipes[0]})
         )
         if not seeds:
-            raise SettingsError(
-                f"No seed of both {recipe} and {recipes[0]} was trained to its end: see the failed trials."
-            )
+            continue
         pair = [[_scored(found[name, one]) for one in seeds] for name in (recipe, recipes[0])]
-        differences = {metric: seeds_difference(*pair, metric=metric, seed=seed) for metric in COMPARED}
+        differences = {metric: seeds_difference(*pair, metric=metric) for metric in COMPARED}
         comparisons.append(Comparison(recipe=recipe, against=recipes[0], seeds=seeds, differences=differences))
     return comparisons
+
+
+def unpaired(comparisons: Sequence[Comparison], recipes: Sequence[str], failures: Mapping[str, str]) -> list[str]:
+    """A sentence for each recipe that could not be compared with the first.
+
+    Args:
+        comparisons: those that could.
+        recipes: in the order asked for.
+        failures: trial, named after its recipe -> why it failed.
+    """
+    compared = {one.recipe for one in comparisons}
+    sentences = []
+    for recipe in [name for name in recipes[1:] if name not in compared]:
+        reasons = [
+            reason.strip().splitlines()[-1].rstrip(".")
+            for trial, reason in failures.items()
+            if trial.rpartition("-seed")[0] in (recipe, recipes[0]) and reason.strip()
+        ]
+        why = f", the first failure: {reasons[0]}" if reasons else ""
+        sentences.append(f"{recipe} is not compared: no seed of both it and {recipes[0]} was trained to its end{why}.")
+    return sentences
 
 
 def _scored(entry: Entry) -> Scored:

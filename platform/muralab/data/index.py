@@ -68,8 +68,7 @@ def read_index(root: Path, part: str) -> pd.DataFrame:
     """
     root = Path(root).absolute()
     parts = parts_of(root)
-    part = part.lower()
-    if part != ALL_PARTS and part not in parts:
+    if part != ALL_PARTS and part not in parts:  # WRIST too: the part names experiments and models, which mind case
         raise DataError(f"The tree {root} has no part '{part}'. It has: {', '.join(parts) or 'none'} (or all).")
     wanted = set(parts) if part == ALL_PARTS else {part}
     images: list[str] = []

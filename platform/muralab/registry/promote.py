@@ -42,7 +42,7 @@ class Promotion:
     def lines(self) -> list[str]:
         """The decision in words."""
         what = "accepted as champion" if self.verdict.accepted else "refused, stays challenger"
-        looks = f"This test set has been looked at by {self.looks} model{'s' * (self.looks != 1)} so far."
+        looks = f"This test set has been looked at {self.looks} time{'s' * (self.looks != 1)} so far."
         return [f"{self.name} version {self.version}: {what}.", *(f"  {r}" for r in self.verdict.reasons), f"  {looks}"]
 
 

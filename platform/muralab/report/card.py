@@ -27,16 +27,15 @@ LIMITS = (
 )
 
 
-def model_card(entry: Entry, context: Context, *, n_resamples: int = 2000, seed: int = 0) -> str:
+def model_card(entry: Entry, context: Context, *, n_resamples: int = 2000) -> str:
     """The card of one model, as the registered model's description.
 
     Args:
         entry: the model.
         context: data, protocol and machine.
         n_resamples: of the patients, for the intervals.
-        seed: of the resampling.
     """
-    judged = judge(entry, n_resamples=n_resamples, seed=seed)
+    judged = judge(entry, n_resamples=n_resamples)
     return "\n\n".join(
         [
             f"# {plain(entry.title)}, {plain(context.part)}",
@@ -110,8 +109,9 @@ def _operating_point(entry: Entry) -> str:
 
 
 def _provenance(entry: Entry, context: Context) -> str:
+    image_size = entry.resolved.get("image_size", context.image_size)  # the context's are those of all its recipes
     return (
         f"Recipe `{plain(entry.name)}`, run `{plain(entry.run_id)}`, commit `{plain(context.commit)}`, image size "
-        f"{context.image_size} px, weights: {plain(context.weights)}; {context.created:%Y-%m-%d %H:%M}, "
+        f"{image_size} px, weights: {plain(context.weights)}; {context.created:%Y-%m-%d %H:%M}, "
         f"{plain(context.machine)}."
     )

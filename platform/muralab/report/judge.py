@@ -49,7 +49,6 @@ def judge(
     metrics: Sequence[str] = STUDY_METRICS,
     image_metrics: Sequence[str] = (),
     n_resamples: int = N_RESAMPLES,
-    seed: int = 0,
 ) -> Judged:
     """Judge one entry on studies; predictions that are missing or unusable become a reason, never a number.
 
@@ -59,17 +58,16 @@ def judge(
         metrics: names of the metrics to bound, on studies.
         image_metrics: likewise on images; none unless asked.
         n_resamples: patients are drawn this many times.
-        seed: of the resampling.
     """
     predictions = entry.test if set_name == "test" else entry.validation
     if predictions is None:
         return Judged(entry=entry, reason=NEVER_TESTED if set_name == "test" else NO_VALIDATION)
     try:
         check_predictions(predictions)
-        intervals = study_intervals(entry, predictions, metrics=metrics, n_resamples=n_resamples, seed=seed)
+        intervals = study_intervals(entry, predictions, metrics=metrics, n_resamples=n_resamples)
         images = {}
         if image_metrics:
-            images = bootstrap(predictions, level="image", metrics=image_metrics, n_resamples=n_resamples, seed=seed)
+            images = bootstrap(predictions, level="image", metrics=image_metrics, n_resamples=n_resamples)
     except DataError as error:
         return Judged(entry=entry, reason=str(error))
     return Judged(
@@ -82,7 +80,7 @@ def judge(
 
 
 def study_intervals(
-    entry: Entry, predictions: pd.DataFrame, *, metrics: Sequence[str], n_resamples: int, seed: int
+    entry: Entry, predictions: pd.DataFrame, *, metrics: Sequence[str], n_resamples: int
 ) -> dict[str, Interval]:
     """Patient-clustered intervals on studies, at the entry's own temperature and threshold."""
     return bootstrap(
@@ -92,7 +90,6 @@ def study_intervals(
         threshold=entry.threshold,
         temperature=entry.temperature,
         n_resamples=n_resamples,
-        seed=seed,
     )
 
 

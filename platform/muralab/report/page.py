@@ -59,9 +59,7 @@ def write_report(
         gallery: caption -> uint8 [H, W] or [H, W, 3] picture of an error; None keeps pictures out.
         n_resamples: of the patients, for the intervals.
     """
-    judged = [
-        judge(entry, image_metrics=STUDY_METRICS, n_resamples=n_resamples, seed=context.seed) for entry in entries
-    ]
+    judged = [judge(entry, image_metrics=STUDY_METRICS, n_resamples=n_resamples) for entry in entries]
     chosen = None if context.comparison else winner_of(entries)
     winner = next((one for one in judged if one.entry is chosen), None)
     values = {
@@ -75,7 +73,7 @@ def write_report(
         "differences": []
         if context.comparison
         else [
-            *difference_sentences(entries, n_resamples=n_resamples, seed=context.seed),
+            *difference_sentences(entries, n_resamples=n_resamples),
             *filter(None, [unscored(entries)]),
         ],
         "champion": champion_sentence(entries, champion),
@@ -171,7 +169,7 @@ def _tables(
 ) -> dict[str, Table | None]:
     subgroups = None
     if winner and winner.studies is not None:
-        subgroups = sections.subgroup_table(winner, n_resamples=n_resamples, seed=context.seed)
+        subgroups = sections.subgroup_table(winner, n_resamples=n_resamples)
     return {
         "study": sections.study_table([one.entry for one in judged], context) if judged else None,
         "operating": sections.operating_table(judged) if judged else None,

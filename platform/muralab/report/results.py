@@ -15,7 +15,7 @@ SUMMARISED = (("train", "train"), ("validation", "val"))
 LEARNED = ("loss", "accuracy")
 
 
-def results_table(entries: Sequence[Entry], *, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+def results_table(entries: Sequence[Entry], *, n_resamples: int = 2000) -> pd.DataFrame:
     """The study's table and the study-level figures, as written to results.csv.
 
     Losses (without class weights) and accuracies (at 0.5) are at image level, AUROC and kappa at study level with
@@ -25,12 +25,11 @@ def results_table(entries: Sequence[Entry], *, n_resamples: int = 2000, seed: in
     Args:
         entries: one a recipe.
         n_resamples: of the patients, for the intervals.
-        seed: of the resampling.
     """
     rows = []
     for entry in entries:
         judged = {
-            set_name: judge(entry, set_name=set_name, metrics=JUDGED, n_resamples=n_resamples, seed=seed)
+            set_name: judge(entry, set_name=set_name, metrics=JUDGED, n_resamples=n_resamples)
             for set_name in ("validation", "test")
         }
         rows += [_row(entry, phase, judged) for phase in phases_of(entry)]

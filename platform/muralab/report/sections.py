@@ -90,7 +90,7 @@ def _metric_row(table: Table, metric: str, found: Sequence[tuple[Judged, Mapping
     return [table.text(METRICS[metric].title), *cells]
 
 
-def subgroup_table(judged: Judged, *, n_resamples: int, seed: int) -> Table:
+def subgroup_table(judged: Judged, *, n_resamples: int) -> Table:
     """One model by part and by number of views, on test studies."""
     table = Table(
         columns=["subgroup", "studies", "patients", "abnormal", "AUROC", "kappa", "sensitivity", "specificity"]
@@ -100,7 +100,7 @@ def subgroup_table(judged: Judged, *, n_resamples: int, seed: int) -> Table:
     studies = judged.studies.assign(views=judged.studies["n_views"].clip(upper=4))
     for column, heading in (("part", "by part"), ("views", "by number of views")):
         rows = [
-            _subgroup_row(table, judged, _group_name(column, value), chosen, n_resamples=n_resamples, seed=seed)
+            _subgroup_row(table, judged, _group_name(column, value), chosen, n_resamples=n_resamples)
             for value, chosen in studies.groupby(column)
         ]
         table.groups.append(Group(rows=rows, heading=heading))
@@ -113,14 +113,12 @@ def _group_name(column: str, value: object) -> str:
     return "4 views or more" if value == 4 else f"{value} view{'' if value == 1 else 's'}"
 
 
-def _subgroup_row(
-    table: Table, judged: Judged, name: str, studies: pd.DataFrame, *, n_resamples: int, seed: int
-) -> Row:
+def _subgroup_row(table: Table, judged: Judged, name: str, studies: pd.DataFrame, *, n_resamples: int) -> Row:
     predictions = judged.predictions
     chosen = predictions[predictions["study"].isin(studies["study"])] if predictions is not None else pd.DataFrame()
     reason = "undefined in this subgroup"
     try:
-        intervals = study_intervals(judged.entry, chosen, metrics=GROUP_METRICS, n_resamples=n_resamples, seed=seed)
+        intervals = study_intervals(judged.entry, chosen, metrics=GROUP_METRICS, n_resamples=n_resamples)
     except DataError as error:
         intervals, reason = {}, str(error)
     counts = (len(studies), studies["patient"].nunique(), int(studies["label"].sum()))

@@ -72,7 +72,7 @@ def unscored(entries: Sequence[Entry]) -> str:
     return f"{', '.join(names)}: {UNCHOSEN}."
 
 
-def difference_sentences(entries: Sequence[Entry], *, n_resamples: int = 2000, seed: int = 0) -> list[str]:
+def difference_sentences(entries: Sequence[Entry], *, n_resamples: int = 2000) -> list[str]:
     """One sentence a recipe: how much lower or higher than the winner, paired on the same test patients.
 
     The winner is the one that validation chose; where it chose none, the first stands for it. A difference whose
@@ -81,25 +81,22 @@ def difference_sentences(entries: Sequence[Entry], *, n_resamples: int = 2000, s
     Args:
         entries: one a recipe.
         n_resamples: of the patients.
-        seed: of the resampling.
     """
     if not entries:
         return []
     winner = winner_of(entries) or entries[0]
     others = [entry for entry in entries if entry is not winner]
-    return [difference_sentence(entry, winner, n_resamples=n_resamples, seed=seed) for entry in others]
+    return [difference_sentence(entry, winner, n_resamples=n_resamples) for entry in others]
 
 
-def difference_sentence(entry: Entry, winner: Entry, *, n_resamples: int = 2000, seed: int = 0) -> str:
+def difference_sentence(entry: Entry, winner: Entry, *, n_resamples: int = 2000) -> str:
     """The paired difference of two entries in test AUROC on studies, as one sentence."""
     pair = f"{entry.title} against {winner.title}"
     if entry.test is None or winner.test is None:
         missing = entry if entry.test is None else winner
         return f"{pair}: not compared ({missing.title}: {NEVER_TESTED})."
     try:
-        difference = paired_difference(
-            entry.test, winner.test, level="study", metric="auroc", n_resamples=n_resamples, seed=seed
-        )
+        difference = paired_difference(entry.test, winner.test, level="study", metric="auroc", n_resamples=n_resamples)
     except DataError as error:
         return f"{pair}: not compared ({error})."
     if not (math.isfinite(difference.low) and math.isfinite(difference.high)):

@@ -195,6 +195,11 @@ def load_model(store: Store, record: RunRecord) -> tuple[Network, Recipe, Calibr
     recipe = override(recipe, {key: value for key, value in resolved.items() if key in known})
     network = recipe.build(image_size=recipe.image_size, **recipe.model)
     with tempfile.TemporaryDirectory() as folder:
+        if not store.client.list_artifacts(record.run_id, "weights"):
+            raise StoreError(
+                f"The run {record.run_id} ({record.name}) keeps no weights: of a sweep the best trial of each recipe "
+                "does, of a comparison none. Give that trial, a run of `train`, or a registered model."
+            )
         tensors, _ = read_tensors(download_artifact(store, record.run_id, "weights/weights.safetensors", Path(folder)))
         path = download_artifact(store, record.run_id, "calibration.json", Path(folder))
         calibration = Calibration.from_dict(json.loads(path.read_text(encoding="utf-8")))

@@ -62,7 +62,7 @@ def conclude(sweep: Sweep, book: Logbook) -> None:
     records = {r.run_id: r for r in read_children(sweep.store, book.parent)}
     entries = [build_entry(one, records[one.run_id]) for one in judged]
     # First of all, so that nothing that goes wrong below can take the figures of days with it.
-    book.writer.log_table(book.parent, results_table(entries, seed=sweep.settings.request.seed), "results.csv")
+    book.writer.log_table(book.parent, results_table(entries), "results.csv")
     book.writer.log_file(book.parent, sweep.folders.plan)
     book.writer.flush()
     absent = absent_sentences(sweep, book)
@@ -73,7 +73,7 @@ def conclude(sweep: Sweep, book: Logbook) -> None:
         registration = register_best(sweep, book, judged, entries, context)
     except Exception as error:
         failure = error
-    gate = registration.gate if registration else [why_unregistered(sweep, judged, failure)]
+    gate = registration.gate if registration else [why_unregistered(sweep, judged, entries, failure)]
     context = replace(context, statements=[*context.statements, *gate])
     champion = registration.judged.spec.recipe if registration else None
     with tempfile.TemporaryDirectory() as folder:
@@ -161,9 +161,11 @@ def absent_sentences(sweep: Sweep, book: Logbook) -> list[str]:
     return sentences
 
 
-def why_unregistered(sweep: Sweep, judged: Sequence[Judged], failure: Exception | None) -> str:
+def why_unregistered(
+    sweep: Sweep, judged: Sequence[Judged], entries: Sequence[Entry], failure: Exception | None
+) -> str:
     """Why no model became a version, and how to mend it."""
-    chosen = registering(judged)
+    chosen = registering(judged, entries)
     if chosen is None:
         asked = [name for name, recipe in sweep.settings.recipes.items() if recipe.registers]
         if asked:
@@ -188,17 +190,16 @@ def figure_lines(
     sweep: Sweep, judged: Sequence[Judged], entries: Sequence[Entry], absent: Sequence[str], champion: str | None
 ) -> list[str]:
     """What was found: every recipe's figures, who is better than whom, and the winner, as the report says it."""
-    seed = sweep.settings.request.seed
     lines = ["", f"Test set of {sweep.dataset.part}: {_size(sweep)}, study level, 95 % patient-clustered intervals"]
     if sweep.dataset.synthetic:
         lines[-1] += " (SYNTHETIC data: figures say nothing about radiographs)"
     lines += [
         f"  {one.spec.recipe:<20} AUROC {one.intervals['auroc']}   kappa {one.intervals['kappa']}" for one in judged
     ]
-    lines += [f"  {sentence}" for sentence in [*difference_sentences(entries, seed=seed), *absent]]
+    lines += [f"  {sentence}" for sentence in [*difference_sentences(entries), *absent]]
     winner = winner_of(entries)
     if winner is not None:
-        lines += ["", f"The winner, by validation: {headline(judge(winner, metrics=WITH_INTERVALS, seed=seed))}"]
+        lines += ["", f"The winner, by validation: {headline(judge(winner, metrics=WITH_INTERVALS))}"]
     return lines if champion is None else [*lines, champion_sentence(entries, champion)]
 
 

@@ -13,13 +13,11 @@ from muralab.data.demo import default_folder
 from muralab.data.index import read_index
 from muralab.data.splits import PROTOCOLS, Splits, split_index
 from muralab.errors import MuraLabError, SettingsError
-from muralab.sweep.words import check_word
+from muralab.sweep.words import LARGEST_SEED, check_word
 from muralab.tracking import LoggedData, RunRecord
 
 OWN = "run"
 """A split parameter's word for: the trained run's own."""
-LARGEST_SEED = 2**32 - 1
-"""What every generator of random numbers takes."""
 LEARNT_TAG = "muralab.learnt_images"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -38,9 +39,11 @@ class Registration:
         return self.promotion.lines()
 
 
-def registering(judged: Sequence[Judged]) -> Judged | None:
-    """The model that a sweep registers: of the recipe that says so."""
-    return next((one for one in judged if load_recipe(one.spec.recipe).registers), None)
+def registering(judged: Sequence[Judged], entries: Sequence[Entry]) -> Judged | None:
+    """The model that a sweep registers: by validation, the best of the recipes that say so; the first of equals."""
+    asked = [(one, entry) for one, entry in zip(judged, entries) if load_recipe(one.spec.recipe).registers]
+    best = max(asked, key=lambda pair: -math.inf if math.isnan(pair[1].objective) else pair[1].objective, default=None)
+    return None if best is None else best[0]
 
 
 def register_best(
@@ -55,7 +58,7 @@ def register_best(
         entries: the same as the report takes them.
         context: for the card.
     """
-    chosen = registering(judged)
+    chosen = registering(judged, entries)
     if chosen is None or not chosen.beats_chance:
         return None
     sweep.console.print("Exporting, checking and registering the add-gate model.")
@@ -79,7 +82,7 @@ def _register(sweep: Sweep, chosen: Judged, entry: Entry, context: Context, name
         calibration=chosen.calibration.to_dict(),
         name=name,
         run_id=chosen.run_id,
-        card=model_card(entry, context, seed=sweep.settings.request.seed),
+        card=model_card(entry, context),
         tags=_version_tags(sweep, chosen),
         verify_images=verification_images(chosen, sweep.dataset),
         alias=None,

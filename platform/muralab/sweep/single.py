@@ -163,7 +163,7 @@ def _report(sweep: Sweep, judged: Judged, writer: RunWriter) -> None:
             gallery=_gallery(sweep, judged, entry),
         )
         writer.log_file(judged.run_id, path)
-        writer.log_table(judged.run_id, results_table([entry], seed=sweep.settings.request.seed), "results.csv")
+        writer.log_table(judged.run_id, results_table([entry]), "results.csv")
         writer.flush()
 
 

@@ -10,6 +10,8 @@ from muralab.evaluation.operating import check_rule
 from muralab.recipe import Value
 
 LARGEST_COUNT = 99_999
+LARGEST_SEED = 2**32 - 1
+"""What every generator of random numbers takes."""
 PACK = "pack"
 """As many trials a GPU as its memory holds."""
 EPOCHS_FORM = re.compile(r"(\d+)\+(\d+)")

@@ -135,7 +135,7 @@ def _experiment_by_name(store: Store, name: str) -> str:
 
 
 def _unknown_run(store: Store, run_id: str, error: BaseException) -> StoreError:
-    if "not found" in str(error) or "Invalid run id" in str(error):
+    if "not found" in str(error) or "Invalid run id" in str(error) or "parameter 'run_id'" in str(error):
         return StoreError(
             f"The tracking store {shown(store.uri)} has no run '{run_id}'. Take the id from the run's page in the UI, "
             "and check that MLFLOW_TRACKING_URI names the store that it was written to."
