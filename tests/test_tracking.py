@@ -33,7 +33,6 @@ from muralab.tracking import (
     read_children,
     read_run,
     start_run,
-    trial_run,
 )
 from muralab.tracking.operations import Call
 from muralab.tracking.process import process_started
@@ -216,6 +215,8 @@ def test_long_values_are_shortened_and_say_so(store: Store, parent: str) -> None
 def test_an_unknown_run_is_said_in_words(store: Store) -> None:
     with pytest.raises(StoreError, match=r"has no run 'nonsense'.*MLFLOW_TRACKING_URI"):
         read_run(store, "nonsense")
+    with pytest.raises(StoreError, match="has no run 'it's'"):
+        read_run(store, "it's")
     with pytest.raises(StoreError, match="has no run"):
         read_children(store, "0" * 32)
 
@@ -249,12 +250,6 @@ def test_artifacts_of_a_new_experiment_lie_beside_the_database(
 
 
 # Identity, adopting and resuming
-
-
-def test_a_trial_is_found_by_its_tags(store: Store, parent: str) -> None:
-    trial = start_run(store, kind="trial", name="t", parent=parent, tags={"muralab.trial": "cnn-0"})
-    assert trial_run(store, parent, "cnn-0") == trial
-    assert trial_run(store, parent, "cnn-1") is None
 
 
 def test_a_changed_param_is_refused_in_words(local: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ def run_promote(
     """
     if (run is None) == (version is None):
         raise SettingsError("promote needs one of run=<id of a trained run> and version=<number>.")
+    if not re.fullmatch(r"[\w .-]+", part):  # it goes into a filter of the store
+        raise SettingsError(f"part={part}: expected a body part, such as wrist, or `all`.")
     console = build_console()
     store = open_store(job.tracking_uri)
     close_dead_runs(store, claim=job.run_id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from typer.testing import CliRunner
 
@@ -10,7 +12,8 @@ from muralab.errors import SettingsError, StoreError
 from muralab.evaluation.calibration import Calibration
 from muralab.registry import contest
 from muralab.registry.promote import find_alias, promote_version
-from muralab.tracking import count_looks, read_run
+from muralab.sweep.again import load_model
+from muralab.tracking import count_looks, read_run, start_run
 
 
 @pytest.fixture
@@ -238,6 +241,18 @@ def test_an_unknown_version_lists_the_known_ones(promote, lab):
 def test_one_of_run_and_version_is_needed(promote, words):
     with pytest.raises(SettingsError, match="promote needs one of run="):
         promote(*words)
+
+
+def test_a_part_that_no_folder_can_have_is_refused(promote):
+    with pytest.raises(SettingsError, match="part=wri'st: expected a body part"):
+        promote("--part", "wri'st", "--version", "1")
+
+
+def test_a_run_without_weights_is_said_to_keep_none(store):
+    run = start_run(store, kind="trial", name="cnn-01")
+    record = replace(read_run(store, run), params={"resolved.recipe": "cnn"}, recipe="cnn")
+    with pytest.raises(StoreError, match=r"keeps no weights: of a sweep the best trial .*, of a comparison none"):
+        load_model(store, record)
 
 
 def test_a_run_of_another_part_is_refused(train_run, promote):

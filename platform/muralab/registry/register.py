@@ -92,7 +92,7 @@ def register_model(
             client.finalize_logged_model(logged.model_id, "FAILED")
             raise
         client.finalize_logged_model(logged.model_id, "READY")
-    version = _create_version(client, name, logged, run_id, f"{card}\n\n{DISCLAIMER}", tags)
+        version = _create_version(client, name, logged, run_id, f"{card}\n\n{DISCLAIMER}", tags)
     if alias:
         client.set_registered_model_alias(name, alias, version)
     uri = f"models:/{name}@{alias}" if alias else f"models:/{name}/{version}"

@@ -164,7 +164,8 @@ def _take_up(sweep: Sweep, book: Logbook) -> dict[str, Past]:
             if past[name][1] and has_weights(book.specs[name]):
                 book.consider(name, record.metrics["objective"])
         else:
-            book.writer.resume_run(record.run_id)
+            # It may end well this time: why it failed before is not how it ended.
+            book.writer.resume_run(record.run_id, {"muralab.error": ""} if "muralab.error" in record.tags else {})
     return past
 
 

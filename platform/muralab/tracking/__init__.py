@@ -21,7 +21,6 @@ from muralab.tracking.records import (
     find_runs,
     read_children,
     read_run,
-    trial_run,
 )
 from muralab.tracking.runs import (
     adopt_run,
@@ -58,5 +57,4 @@ __all__ = [
     "read_run",
     "shown",
     "start_run",
-    "trial_run",
 ]

@@ -99,13 +99,6 @@ def find_runs(
     return _records(store, _search(store, ids, where), history=history, predictions=True)
 
 
-def trial_run(store: Store, parent: str, trial_id: str) -> str | None:
-    """The run of a sweep's trial, by the tags `muralab.parent` and `muralab.trial`; None before it starts."""
-    where = f"tags.`muralab.parent` = '{parent}' and tags.`muralab.trial` = '{trial_id}'"
-    runs = _search(store, [_experiment(store, parent)], where)
-    return str(runs[0].info.run_id) if runs else None
-
-
 def count_looks(store: Store, fingerprint: str) -> int:
     """How many runs have met the test set of a fingerprint (see `fingerprint_test_set`), in all experiments.
 
