@@ -49,11 +49,57 @@ def test_linked_studies_are_found_once_and_a_link_back_ends(tmp_path):
     assert [item.name for item in find_pictures(asked)] == ["linked/s1/1.png"]
 
 
+def test_two_links_to_one_study_find_it_once_by_its_own_name(tmp_path):
+    (tmp_path / "s1").mkdir()
+    (tmp_path / "s1" / "1.png").write_bytes(b"?")
+    for name in ("latest", "s1 again"):
+        (tmp_path / name).symlink_to(tmp_path / "s1")
+    assert [item.name for item in find_pictures(tmp_path)] == ["s1/1.png"]
+
+
+@pytest.fixture
+def locked(monkeypatch, tmp_path) -> Path:
+    """A folder that may not be listed, whoever runs the tests."""
+    folder, list_folder = tmp_path / "ward" / "locked", os.scandir
+    folder.mkdir(parents=True)
+
+    def refuse(path):
+        if Path(path) == folder:
+            raise PermissionError(13, "Permission denied", str(path))
+        return list_folder(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    return folder
+
+
+def test_a_folder_that_cannot_be_listed_is_a_study_and_not_left_out(locked):
+    (locked.parent / "1.png").write_bytes(b"?")
+    found = find_pictures(locked.parents[1])
+    assert [(item.name, item.study) for item in found] == [("ward/1.png", "ward"), ("ward/locked/", "ward/locked")]
+
+
+def test_files_that_may_not_be_looked_at_are_left_to_the_table(monkeypatch, tmp_path):
+    (tmp_path / "s" / "sub").mkdir(parents=True)
+    for name in ("1.png", "2"):
+        (tmp_path / "s" / name).write_bytes(b"?")
+    look = Path.stat
+
+    def refuse(path, **more):
+        if path.parent.name == "s":
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path, **more)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert [item.name for item in find_pictures(tmp_path)] == ["s/1.png"]
+
+
 def test_a_named_pipe_is_not_waited_for(tmp_path):
     for name in ("pipe", "pipe.png"):
         os.mkfifo(tmp_path / name)
     (tmp_path / "1.png").write_bytes(b"?")
     assert [item.name for item in find_pictures(tmp_path)] == ["1.png"]
+    with pytest.raises(DataError, match="holds no picture"):
+        find_pictures(tmp_path / "pipe")
 
 
 def test_names_of_other_bytes_than_utf8_are_spelt_out(tmp_path):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -47,8 +49,10 @@ def find_pictures(images: Path, *, study: str = "folder") -> list[Item]:
     """
     if study not in GROUPINGS:
         raise SettingsError(f"study={study}: expected folder or file. {nearest(study, GROUPINGS)}")
-    if not images.exists():
-        raise DataError(f"images={images} does not exist. Give a picture, or a folder that holds pictures.")
+    if not os.access(images, os.F_OK):
+        raise DataError(
+            f"images={images} does not exist, or may not be reached. Give a picture, or a folder that holds pictures."
+        )
     files = [images] if images.is_file() else sorted(_walk(images))
     if not files:
         raise DataError(
@@ -99,32 +103,51 @@ def _fits(batch: list[Item], views: list[Item], rows: int) -> bool:
 def _build_item(file: Path, base: Path, study: str) -> Item:
     # A name of other bytes than UTF-8 could stand in no table.
     name = os.fsencode(file.relative_to(base).as_posix()).decode("utf-8", "backslashreplace")
-    try:
-        n_bytes = file.stat().st_size
-    except OSError:  # a dangling link: reading it will say so
-        n_bytes = 0
+    n_bytes = 0
+    with contextlib.suppress(OSError):  # a dangling link: reading it will say so
+        status = file.stat()
+        n_bytes = status.st_size
+        if stat.S_ISDIR(status.st_mode):
+            name += "/"  # one that cannot be listed: a study of its own
     return Item(path=file, name=name, study=name if study == "file" else study_of(name), n_bytes=n_bytes)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    seen = {_identity(folder)}
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        own = {name: _identity(Path(parent, name)) for name in folders if not name.startswith(".")}
-        folders[:] = [name for name, identity in own.items() if identity not in seen]  # a link may lead back
-        seen |= {own[name] for name in folders}
+    """Pictures, each once, and folders that cannot be listed: reading such a one will say why."""
+    unlisted: list[Path] = []
+
+    def note(error: OSError) -> None:
+        if not isinstance(error, NotADirectoryError):  # a named pipe as the place to look in
+            unlisted.append(Path(error.filename))
+
+    seen: set[tuple[int, int]] = set()
+    _is_new(folder, seen)
+    for parent, folders, names in os.walk(folder, onerror=note, followlinks=True):
+        # Folders before links, so that a study that is also linked keeps its own name.
+        ordered = sorted(folders, key=lambda name: (os.path.islink(f"{parent}/{name}"), name))  # noqa: PTH114
+        folders[:] = [name for name in ordered if not name.startswith(".") and _is_new(Path(parent, name), seen)]
         for name in names:
             if not name.startswith(".") and _is_picture(Path(parent, name)):
                 yield Path(parent, name)
+    yield from unlisted
 
 
-def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
-    return status.st_dev, status.st_ino
+def _is_new(folder: Path, seen: set[tuple[int, int]]) -> bool:
+    """Whether a folder is met for the first time: a link may lead back, or where another has led."""
+    try:
+        status = folder.stat()
+    except OSError:  # listing it will say so
+        return True
+    identity = (status.st_dev, status.st_ino)
+    new = identity not in seen
+    seen.add(identity)
+    return new
 
 
 def _is_picture(file: Path) -> bool:
-    if file.exists() and not file.is_file():  # a named pipe would be waited for; of a dangling link the table tells
-        return False
+    with contextlib.suppress(OSError):  # a dangling link, or no right to look: the table tells of it
+        if not stat.S_ISREG(file.stat().st_mode):  # a named pipe would be waited for
+            return False
     if file.suffix.lower() in PICTURE_SUFFIXES:
         return True
     # DICOM exports number their files: IM000001, or names full of dots.
