@@ -93,6 +93,21 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_is_asked(ask,
     assert engine.requests == []
 
 
+def test_a_folder_that_may_not_be_written_to_is_refused_before_anything_is_asked(ask, engine, pictures, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    with pytest.raises(SettingsError, match="lies in one that may not be written to"):
+        run_predict(ask())
+    assert engine.requests == []
+
+
+@pytest.mark.parametrize("suffix", [b".csv", b".parquet"])
+def test_a_table_may_have_a_name_of_other_bytes_than_utf8(ask, engine, pictures, tmp_path, capsys, suffix):
+    out = tmp_path / os.fsdecode(b"o\xff" + suffix)
+    run_predict(ask(out=out))
+    assert out.is_file()
+    assert "o\\xff" in capsys.readouterr().out
+
+
 def test_a_token_file_of_two_lines_is_refused(ask, pictures, tmp_path):
     (tmp_path / "token").write_text("one\ntwo\n")
     with pytest.raises(SettingsError, match="expected one word, the server's token"):

@@ -78,6 +78,11 @@ def study_of(name: str) -> str:
     return mura.group(0) if mura else name.rpartition("/")[0] or "."
 
 
+def spell(path: Path) -> str:
+    """A path as text in UTF-8; other bytes, which could stand in no table and on no terminal, as `\\xff`."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+
+
 def build_batches(items: Sequence[Item], *, rows: int) -> list[list[Item]]:
     """Group pictures into requests; a study is never split, since its answer is made of all its views.
 
@@ -101,8 +106,7 @@ def _fits(batch: list[Item], views: list[Item], rows: int) -> bool:
 
 
 def _build_item(file: Path, base: Path, study: str) -> Item:
-    # A name of other bytes than UTF-8 could stand in no table.
-    name = os.fsencode(file.relative_to(base).as_posix()).decode("utf-8", "backslashreplace")
+    name = spell(file.relative_to(base))
     n_bytes = 0
     with contextlib.suppress(OSError):  # a dangling link: reading it will say so
         status = file.stat()

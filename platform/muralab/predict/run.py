@@ -13,7 +13,7 @@ import pandas as pd
 
 from muralab.errors import DataError, MuraLabError, ServerError, SettingsError, numbered
 from muralab.predict.engine import Engine, LocalEngine, Row, ServerEngine, is_missing
-from muralab.predict.pictures import Item, build_batches, find_pictures
+from muralab.predict.pictures import Item, build_batches, find_pictures, spell
 from muralab.serving.config import DISCLAIMER, MAX_ROWS
 from muralab.terminal import build_console, build_progress
 
@@ -177,7 +177,8 @@ def _write(table: pd.DataFrame, out: Path) -> None:
             table.to_csv(temporary, index=False)
         else:
             typed = {"abnormal": "boolean", "uncertain": "boolean", "probability": float, "study_probability": float}
-            table.astype(typed).to_parquet(temporary, index=False)
+            with temporary.open("wb") as file:  # by itself pyarrow opens no name of other bytes than UTF-8
+                table.astype(typed).to_parquet(file, index=False)
         temporary.replace(out)
     except OSError as error:
         raise SettingsError(f"out={out} cannot be written ({error.strerror or error}).") from error
@@ -190,7 +191,7 @@ def _summary(table: pd.DataFrame, out: Path) -> str:
     studies = good.drop_duplicates("study")
     lines = [
         f"{len(studies):,} studies answered, {int(studies['abnormal'].sum()):,} of them called abnormal and "
-        f"{int(studies['uncertain'].sum()):,} uncertain; the table is {out}."
+        f"{int(studies['uncertain'].sum()):,} uncertain; the table is {spell(out)}."
     ]
     bad = table[table["error"].notna()]
     if len(bad):
