@@ -110,7 +110,7 @@ def test_a_table_may_have_a_name_of_other_bytes_than_utf8(ask, engine, pictures,
 
 def test_a_token_file_of_two_lines_is_refused(ask, pictures, tmp_path):
     (tmp_path / "token").write_text("one\ntwo\n")
-    with pytest.raises(SettingsError, match="expected one word, the server's token"):
+    with pytest.raises(SettingsError, match="expected one word, such as"):
         run_predict(ask(url="http://127.0.0.1:1", token_file=tmp_path / "token"))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from muralab.errors import SettingsError
 from muralab.serving.config import DISCLAIMER, MAX_ROWS, read_version
+from muralab.tokens import read_token_file
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TOLD = ("image_size", "threshold", "rule", "uncertain_low", "uncertain_high", "recipe", "part", "synthetic")
@@ -77,16 +78,7 @@ def read_token(request: AppRequest) -> str | None:
                 "(`openssl rand -hex 24 > token.txt`) and say token_file=token.txt, or serve 127.0.0.1 only."
             )
         return None
-    try:
-        token = request.token_file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"token_file={request.token_file} cannot be read ({error}).") from error
-    if len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
-        raise SettingsError(
-            f"token_file={request.token_file}: expected one word of at least {MIN_TOKEN} characters, such as "
-            "`openssl rand -hex 24` writes."
-        )
-    return token
+    return read_token_file(request.token_file, least=MIN_TOKEN)
 
 
 def read_about(folder: Path) -> dict[str, Any]:

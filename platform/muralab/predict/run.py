@@ -16,6 +16,7 @@ from muralab.predict.engine import Engine, LocalEngine, Row, ServerEngine, is_mi
 from muralab.predict.pictures import Item, build_batches, find_pictures, spell
 from muralab.serving.config import DISCLAIMER, MAX_ROWS
 from muralab.terminal import build_console, build_progress
+from muralab.tokens import read_token_file
 
 ANSWERS = ("probability", "study_probability", "abnormal", "uncertain", "threshold", "model_version", "warnings")
 COLUMNS = ("image", "study", *ANSWERS, "error")
@@ -92,14 +93,7 @@ def _check(request: PredictRequest) -> None:
 def _build_engine(request: PredictRequest) -> Engine:
     if request.url is None:
         return LocalEngine(request.model, request.tracking_uri)
-    token = None
-    if request.token_file is not None:
-        try:
-            token = request.token_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"token_file={request.token_file} cannot be read ({error}).") from error
-        if not token or not token.isascii() or not token.isprintable() or " " in token:
-            raise SettingsError(f"token_file={request.token_file}: expected one word, the server's token.")
+    token = None if request.token_file is None else read_token_file(request.token_file)
     return ServerEngine(request.url, token)
 
 
