@@ -63,6 +63,12 @@ def test_names_of_other_bytes_than_utf8_are_listed(tree):
         read_index(tree, "wrist")
 
 
+def test_a_tree_below_a_folder_of_other_bytes_than_utf8_is_refused(tree, tmp_path):
+    root = tree.rename(tmp_path / os.fsdecode(b"r\xe9seau"))
+    with pytest.raises(DataError, match=r"r.udce9seau' lies in a folder whose name is not UTF-8"):
+        read_index(root, "wrist")
+
+
 def test_a_list_may_name_files_below_a_folder_called_train(tree, tmp_path):
     expected = read_index(tree, "wrist")
     lines = (tree / "train_image_paths.csv").read_text().split()

@@ -64,9 +64,12 @@ def read_index(root: Path, part: str) -> pd.DataFrame:
         path is the absolute path of the file.
 
     Raises:
-        DataError: the tree lacks the part, a list names missing files or contradicts itself, or nothing is found.
+        DataError: the tree lacks the part, a list names missing files or contradicts itself, a name is not UTF-8, or
+            nothing is found.
     """
     root = Path(root).absolute()
+    if not _is_utf8(str(root)):  # no table could hold its files' paths
+        raise DataError(f"The tree {str(root)!a} lies in a folder whose name is not UTF-8; rename or move it.")
     parts = parts_of(root)
     if part != ALL_PARTS and part not in parts:  # WRIST too: the part names experiments and models, which mind case
         raise DataError(f"The tree {root} has no part '{part}'. It has: {', '.join(parts) or 'none'} (or all).")
@@ -215,8 +218,8 @@ def _in_parts(image: str, parts: set[str]) -> bool:
     return image.split("/", 2)[1][3:].lower() in parts
 
 
-def _is_utf8(image: str) -> bool:
-    return not any("\udc80" <= letter <= "\udcff" for letter in image)  # how Python keeps other bytes
+def _is_utf8(name: str) -> bool:
+    return not any("\udc80" <= letter <= "\udcff" for letter in name)  # how Python keeps other bytes
 
 
 def _hidden(image: str) -> bool:
