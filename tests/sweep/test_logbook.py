@@ -9,9 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
+from muralab.experiment import predictions_path
 from muralab.sweep import logbook
 from muralab.sweep.logbook import Logbook, phase_summary
 from muralab.terminal import Board, Row
@@ -122,6 +124,18 @@ def test_a_failed_trial_keeps_its_checkpoint_and_says_why(book: Logbook, notes: 
     assert LAST in kept(tmp_path, "cnn-00")
     assert ("cnn-00", {"muralab.ended": "failed", "muralab.error": "It broke."}) in notes.all("set_tags")
     assert notes.all("finish") == [("cnn-00", "FAILED")]
+
+
+def test_a_trials_predictions_are_logged_as_they_were_written(book: Logbook, notes: Notes) -> None:
+    written = pd.DataFrame(
+        {"image": ["a", "b"], "study": ["1", "01"], "patient": ["007", "NA"], "part": "hand", "label": [0, 1],
+         "logit": [1 / 3, -2e-17]}
+    )  # fmt: skip
+    written.to_csv(predictions_path(book.specs["cnn-00"].folder, PHASES[-1]), index=False)
+    run(book, "cnn-00", 0.7)
+    ((_, name, logged),) = notes.all("log_predictions")
+    assert name == "validation"
+    pd.testing.assert_frame_equal(logged, written)
 
 
 def test_a_trial_that_failed_before_it_began_has_a_run_that_says_so(book: Logbook, notes: Notes) -> None:

@@ -31,7 +31,8 @@ class RunRecord:
     experiment_id: str
     parent: str | None = None
     kind: str = ""
-    """tune, trial, train, evaluate, compare, explore, promote, predict or report; empty for a run that is not ours."""
+    """tune, trial, train, evaluate, compare, explore, promote, predict or report; resume for the run of a command that
+    went on with another run; empty for a run that is not ours."""
     recipe: str = ""
     part: str = ""
     params: dict[str, str] = field(repr=False, default_factory=dict)
