@@ -171,7 +171,7 @@ def _conclude(sweep: Sweep, book: Logbook) -> None:
         book.writer.set_tags(book.parent, {"muralab.comparison": " ".join(sentences)})
         book.writer.flush()
     if not comparisons:
-        raise SettingsError(f"{' '.join(absent)} The figures of those that were are in the run {book.parent}.")
+        raise SettingsError(f"{' '.join(absent)} What was trained to its end has its figures in the run {book.parent}.")
     lines = ["", *sentences, "", f"Run {book.parent}:", f"  {ui_command(sweep.store.uri)}", DISCLAIMER]
     for line in lines:
         sweep.console.print(line, highlight=False, markup=False, soft_wrap=True)

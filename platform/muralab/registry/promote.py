@@ -26,7 +26,7 @@ class Promotion:
     """champion or challenger."""
     verdict: Verdict
     looks: int
-    """How many models have met this test set, this one included."""
+    """How often a model has met this test set, this time included."""
     fingerprint: str
     """Of the test set that decided."""
     champion_before: str | None = None
