@@ -71,7 +71,8 @@ def run_compare(request: Request, job: Job, *, seeds: int, dry_run: bool = False
     check_space(estimated.disk_bytes - estimated.there_bytes, sweep.folders.cache)
     console.print(
         f"{len(sweep.settings.recipes)} recipes x {seeds} seed{'s' * (seeds > 1)} on one split, "
-        f"{budget(sweep.settings.recipes)}, nothing pruned: {len(sweep.specs)} trials, about {clock(estimated.wall_s)}.",
+        f"{budget(sweep.settings.recipes)}, nothing pruned: {len(sweep.specs)} trials, "
+        f"about {clock(estimated.wall_s)}.",
         highlight=False,
     )
     if dry_run:
