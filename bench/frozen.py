@@ -23,15 +23,15 @@ from pathlib import Path
 
 from bench.common import Options, Row, cpu_seconds, run
 from muralab.data.dataset import DEMO, Dataset, open_dataset
-from muralab.data.demo import write_demo
-from muralab.data.demo_plan import PARTS, PartPlan
+from muralab.demo.dataset import write_demo
+from muralab.demo.plan import PARTS, PartPlan
 from muralab.errors import WeightsError
 from muralab.evaluation.metrics import evaluate_predictions
-from muralab.evaluation.predict import predict_images
+from muralab.evaluation.predictions import predict_images
 from muralab.experiment import Judge, build_network, set_threads
 from muralab.recipe import load_recipe
+from muralab.training.phase_trainer import Settings, Stepper
 from muralab.training.phases import freeze
-from muralab.training.stepper import Settings, Stepper
 from muralab.training.weights import resolve_weights
 from muralab.trial import ImageData, TrialData, TrialSpec, read_data, recipes_of, write_table
 

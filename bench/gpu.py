@@ -28,8 +28,8 @@ from bench.data import CachedImages, open_images
 from muralab.data.loader import Batch
 from muralab.recipe import load_recipe
 from muralab.training.network import Network
+from muralab.training.phase_trainer import Settings, Stepper
 from muralab.training.phases import freeze
-from muralab.training.stepper import Settings, Stepper
 
 RECIPE = "inception_add_gate"
 OF_STEP_RATE, OVER_FLOAT32 = 0.90, 1.5

@@ -28,10 +28,10 @@ import pandas as pd
 from bench.common import Options, Row, run
 from bench.data import AUGMENT, index_of, write_tree
 from bench.intervals import simulate
-from muralab.data.audit import audit_images
+from muralab.data.audit.audit import audit_images
 from muralab.data.cache import open_cache
-from muralab.data.index import read_index
 from muralab.data.loader import training_batches
+from muralab.data.mura import read_index
 
 STEEPEST = 1.1
 """An exponent that the clock cannot tell from 1."""
@@ -72,8 +72,8 @@ def job_input(folder: Path, n_images: int) -> object:
 
 def job_judging(folder: Path, n_images: int) -> object:
     """Calibration, metrics and intervals from a file of predictions."""
+    from muralab.evaluation.bootstrap import bootstrap
     from muralab.evaluation.calibration import fit_calibration
-    from muralab.evaluation.intervals import bootstrap
     from muralab.evaluation.metrics import METRICS
 
     path = folder / "predictions.csv"

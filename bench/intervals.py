@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from bench.common import Options, Row, interleave, ratios, run, seconds
-from muralab.evaluation.intervals import bootstrap, paired_difference
+from muralab.evaluation.bootstrap import bootstrap, paired_difference
 from muralab.evaluation.metrics import METRICS, evaluate_predictions
-from muralab.evaluation.predict import Level
+from muralab.evaluation.predictions import Level
 
 N_IMAGES_MURA = 3197  # in the official valid set
 THRESHOLD = 0.45

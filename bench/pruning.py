@@ -3,7 +3,7 @@
     python -m bench.pruning          (about three minutes on two cores; --full: three seeds)
 
 16 trials of 3 + 12 epochs of the custom CNN on the demo, drawn as a sweep draws them, are searched twice on the same
-two cores: with the scheduler of `muralab.search`, and with none. Training is seeded, so a pruned trial's epochs are the
+two cores: with the scheduler of `muralab.tune`, and with none. Training is seeded, so a pruned trial's epochs are the
 first ones of the same trial in the full run; what differs is what was stopped.
 """
 
@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import muralab.search
+import muralab.tune.executor
 from bench.common import Options, Row, run
 from bench.search import Diary, search
+from muralab.config.settings import Request, check_request
 from muralab.data.dataset import DEMO, open_dataset
-from muralab.sweep.plan import Folders, draw_specs
-from muralab.sweep.settings import Request, check_request
 from muralab.trial import write_table
+from muralab.tune.plan import Folders, draw_specs
 
 RECIPE, N_TRIALS, UPPER, FULL = "cnn", 16, 3, 12
 SIZE = 96
@@ -55,7 +55,7 @@ def search_once(folder: Path, seed: int, *, prune: bool) -> Diary:
     specs = draw_specs(settings, folders, {RECIPE: ""})
     if prune:
         return search(specs, folders.sweep)
-    with patch.object(muralab.search, "build_scheduler", _no_scheduler):
+    with patch.object(muralab.tune.executor, "build_scheduler", _no_scheduler):
         return search(specs, folders.sweep)
 
 

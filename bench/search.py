@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.data import index_of, write_tree
+from muralab.config.resources import Resources
 from muralab.data.splits import split_index
 from muralab.recipe import Value
-from muralab.search import Resources, run_search
 from muralab.trial import TrialSpec, write_table
+from muralab.tune.executor import run_search
 
 CONCURRENT = 2
 

@@ -51,8 +51,8 @@ def measure(options: Options) -> list[Row]:
 
 def measure_equal() -> list[Row]:
     """Largest difference in probability over the test images and studies of the registered demo model."""
-    from muralab.data.demo import default_folder, write_demo
-    from muralab.data.pixels import decode
+    from muralab.data.images.decode import decode
+    from muralab.demo.dataset import default_folder, write_demo
     from muralab.registry.load import load_registered
     from muralab.tracking import absolute_uri, open_store, read_run
 
@@ -85,7 +85,7 @@ def measure_equal() -> list[Row]:
 
 def _evaluate(predictions: pd.DataFrame, config: pd.Series) -> pd.DataFrame:
     """What the platform judges: probability and study_probability of each image, in the table's order."""
-    from muralab.evaluation.predict import level_rows
+    from muralab.evaluation.predictions import level_rows
 
     images = level_rows(predictions, level="image", temperature=float(config["image_temperature"]))
     studies = level_rows(predictions, level="study", temperature=float(config["study_temperature"]))
@@ -146,7 +146,7 @@ def measure_alone() -> Row:
     from bench.serving_models import png
     from muralab.registry.bundle import write_bundle
     from muralab.registry.export import export_onnx
-    from muralab.registry.quiet import quiet
+    from muralab.registry.silence import quiet
     from muralab.serving.config import ServingConfig
 
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

@@ -68,7 +68,7 @@ def measure_ready(models: dict[str, Path], body: bytes, rounds: int) -> Row:
 
 def measure_latency(model: Path, url: str, files: list[bytes], n_requests: int) -> Row:
     """Milliseconds of one image."""
-    from muralab.data.pixels import decode, to_square
+    from muralab.data.images.decode import decode, to_square
     from muralab.serving.classifier import open_session
 
     session = open_session(

@@ -111,7 +111,7 @@ def write_models(folder: Path) -> dict[str, Path]:
 
     from muralab.registry.bundle import build_signature, write_bundle
     from muralab.registry.export import export_onnx
-    from muralab.registry.quiet import quiet
+    from muralab.registry.silence import quiet
     from muralab.serving.config import ServingConfig, write_config
 
     folder.mkdir(parents=True, exist_ok=True)

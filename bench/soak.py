@@ -180,7 +180,7 @@ def write_model(folder: Path) -> Path:
     """The shipped recipe with random weights, as it would be registered."""
     from muralab.registry.bundle import write_bundle
     from muralab.registry.export import export_onnx
-    from muralab.registry.quiet import quiet
+    from muralab.registry.silence import quiet
     from muralab.serving.config import ServingConfig
 
     with quiet():

@@ -25,8 +25,8 @@ from bench.common import Options, Row, cpu_seconds, interleave, ratios, run
 from bench.data import CachedImages, open_images
 from muralab.recipe import load_recipe
 from muralab.training.network import Network
+from muralab.training.phase_trainer import Settings, Stepper
 from muralab.training.phases import freeze, parameter_groups
-from muralab.training.stepper import Settings, Stepper
 
 RECIPE = "inception_add_gate"
 TARGET = 1.05

@@ -26,7 +26,7 @@ import pandas as pd
 
 from bench.common import Options, Row, run
 from bench.search import CONCURRENT, Diary, build_specs, search, write_small_split
-from muralab.data.demo import default_folder, write_demo
+from muralab.demo.dataset import default_folder, write_demo
 
 N_TRIALS, TRIAL_S = 16, 20.0
 MOST_OVERHEAD = 1.15

@@ -141,7 +141,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def tiny_table(tmp_path_factory: pytest.TempPathFactory, tiny_tree: Path) -> Path:
     """The tiny tree, both parts, split as workers get it."""
-    from muralab.data.index import read_index
+    from muralab.data.mura import read_index
     from muralab.data.splits import split_index
     from muralab.trial import write_table
 

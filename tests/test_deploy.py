@@ -65,7 +65,7 @@ def test_the_image_pins_what_the_checkout_pins():
 
 def test_the_app_needs_none_of_the_packages_of_training():
     code = f"import sys; sys.modules |= dict.fromkeys({NOT_SERVING}); import muralab.cli.app, muralab.app.build"
-    code += "; import muralab.registry.load, muralab.app.run, muralab.cli"
+    code += "; import muralab.registry.load, muralab.commands.app, muralab.cli"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "platform")}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -14,7 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
-MAX_LINES = 250
+MAX_LINES = 400
 HELP_S = 1.0
 HEAVY = ("torch", "pandas", "mlflow", "ray", "matplotlib", "sklearn", "cv2")
 # Written in pieces, so that this file does not hold what it forbids.

@@ -13,15 +13,15 @@ import pytest
 import torch
 from torch import nn
 
+from muralab.config.settings import Request
 from muralab.data.loader import Batch
 from muralab.experiment import Judge, build_network
 from muralab.recipe import HEAD_ONLY, LogUniform, Network, Phase, Uniform, load_recipe, override, recipe_names
-from muralab.sweep.plan import draw_values
-from muralab.sweep.settings import Request
 from muralab.training.features import Features, extractor_digest
-from muralab.training.stepper import Settings
+from muralab.training.phase_trainer import Settings
 from muralab.training.trainer import train
 from muralab.trial import ImageData, read_data, recipes_of
+from muralab.tune.plan import draw_values
 from recipes.inception_add_gate import AddGateHead
 
 NAMES = recipe_names()

@@ -14,10 +14,10 @@ import pandas as pd
 
 from muralab.data.loader import evaluation_batches
 from muralab.evaluation.metrics import evaluate_predictions
-from muralab.evaluation.predict import predict_images
+from muralab.evaluation.predictions import predict_images
 from muralab.training.device import memory_errors, release_memory, uses_bfloat16
+from muralab.training.phase_trainer import Settings
 from muralab.training.phases import freeze, head_alone
-from muralab.training.stepper import Settings
 from muralab.training.trainer import EpochResult, train, trained_state
 from muralab.training.weights import load_backbone, settle_batchnorm
 from muralab.trial import EVALUATION_BATCH, ImageData, TrialData, TrialSpec, device_of, read_data, recipes_of

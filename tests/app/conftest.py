@@ -76,7 +76,7 @@ def serving(app: object) -> Iterator[str]:
 def address(model, model_folder) -> Iterator[str]:
     """An app without a token and with a body limit of 1 MB."""
     from muralab.app.build import Limits, build_app
-    from muralab.app.run import read_about
+    from muralab.commands.app import read_about
 
     with serving(build_app(model, read_about(model_folder), limits=Limits(max_bytes=10**6, body_s=0.5))) as url:
         yield url

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from muralab.data.dataset import Dataset, open_dataset
-from muralab.data.demo import NOTICE_NAME
+from muralab.demo.dataset import NOTICE_NAME
 from muralab.errors import DataError
 
 

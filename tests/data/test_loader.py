@@ -10,8 +10,8 @@ import torch
 
 from muralab.data.augment import Augment
 from muralab.data.cache import PixelCache, open_cache
-from muralab.data.index import read_index
 from muralab.data.loader import evaluation_batches, training_batches
+from muralab.data.mura import read_index
 from muralab.errors import DataError, SettingsError
 
 OFF = Augment()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from muralab.data.index import read_index
+from muralab.data.mura import read_index
 from muralab.data.splits import PROTOCOLS, fingerprint, split_index
 from muralab.errors import DataError, SettingsError
 

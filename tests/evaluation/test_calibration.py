@@ -9,8 +9,8 @@ from sklearn.metrics import cohen_kappa_score, recall_score, roc_curve
 
 from muralab.errors import DataError, SettingsError
 from muralab.evaluation.calibration import Calibration, fit_calibration, fit_temperature
-from muralab.evaluation.operating import RISK_TARGET, operating_threshold, risk_coverage, uncertain_band
-from muralab.evaluation.predict import sigmoid, to_studies
+from muralab.evaluation.operating_point import RISK_TARGET, operating_threshold, risk_coverage, uncertain_band
+from muralab.evaluation.predictions import sigmoid, to_studies
 
 
 def draw(seed, n=120, digits=2, effect=0.25):

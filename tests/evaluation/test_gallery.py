@@ -16,7 +16,7 @@ from muralab.evaluation.gallery import (
     draw_gallery,
     hardest_studies,
 )
-from muralab.evaluation.predict import level_rows
+from muralab.evaluation.predictions import level_rows
 from muralab.recipe import load_recipe, override, recipe_names
 from muralab.training.network import Network
 

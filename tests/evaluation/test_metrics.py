@@ -8,7 +8,7 @@ from sklearn import metrics as sk
 
 from muralab.errors import DataError, SettingsError
 from muralab.evaluation.metrics import METRICS, evaluate, evaluate_predictions, undefined_reason
-from muralab.evaluation.tally import ECE_BINS, Tally
+from muralab.evaluation.weighted_sums import ECE_BINS, Tally
 
 REFERENCES = {
     "auroc": lambda y, p, c: sk.roc_auc_score(y, p),

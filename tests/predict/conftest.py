@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from muralab.commands import predict as run_module
+from muralab.commands.predict import PredictRequest
 from muralab.errors import DataError
-from muralab.predict import PredictRequest
-from muralab.predict import run as run_module
 from tests.serving.conftest import onnx_file  # noqa: F401
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from muralab.data.index import read_index
+from muralab.data.mura import read_index
 from muralab.evaluation.calibration import fit_calibration
 from muralab.recipe import load_recipe, override, resolved_values
 from muralab.tracking import RunWriter, open_store

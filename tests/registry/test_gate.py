@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from muralab.errors import DataError, SettingsError
+from muralab.evaluation.bootstrap import Interval
 from muralab.evaluation.calibration import Calibration
-from muralab.evaluation.intervals import Interval
 from muralab.registry import gate
 from muralab.registry.gate import Contender, Margins, Verdict, decide, read_objective, refusal
 

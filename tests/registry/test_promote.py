@@ -8,11 +8,11 @@ import pytest
 from typer.testing import CliRunner
 
 from muralab.cli import app
+from muralab.commands.evaluate import load_model
 from muralab.errors import SettingsError, StoreError
 from muralab.evaluation.calibration import Calibration
-from muralab.registry import contest
+from muralab.registry import champion_comparison as contest
 from muralab.registry.promote import find_alias, promote_version
-from muralab.sweep.again import load_model
 from muralab.tracking import count_looks, read_run, start_run
 
 

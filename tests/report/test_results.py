@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from muralab.evaluation.bootstrap import bootstrap
 from muralab.evaluation.calibration import Calibration
-from muralab.evaluation.intervals import bootstrap
 from muralab.report import (
     Entry,
     difference_sentences,

@@ -12,8 +12,8 @@ import pytest
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
-from muralab.data.pixels import decode, to_square
-from muralab.evaluation.predict import level_rows
+from muralab.data.images.decode import decode, to_square
+from muralab.evaluation.predictions import level_rows
 from muralab.serving.answer import study_probabilities
 from muralab.serving.classifier import StudyClassifier, draw_heat, open_session
 from muralab.serving.config import MAX_ROWS, ServingConfig, write_config

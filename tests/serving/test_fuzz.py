@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from bench.fuzz import ODD, damage, make_case
 from bench.payloads import good_files, text
-from muralab.data.pixels import decode, to_square
+from muralab.data.images.decode import decode, to_square
 from muralab.errors import ImageError
 from muralab.serving.classifier import StudyClassifier
 from muralab.serving.config import ServingConfig, write_config

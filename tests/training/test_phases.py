@@ -8,8 +8,8 @@ import pytest
 from torch import nn
 
 from muralab.errors import RecipeError
+from muralab.training.phase_trainer import LOWEST_RATE, rate_factor
 from muralab.training.phases import HEAD_ONLY, Phase, freeze, head_alone, parameter_groups, set_modes
-from muralab.training.stepper import LOWEST_RATE, rate_factor
 from tests.training.conftest import build_network
 
 UPPER = Phase(epochs=1, lr=0.1, trains=HEAD_ONLY)

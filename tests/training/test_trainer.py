@@ -16,8 +16,8 @@ import torch
 from muralab.errors import DivergedError, MemoryExceededError, SettingsError
 from muralab.training.checkpoint import read_tensors
 from muralab.training.network import Network
+from muralab.training.phase_trainer import Settings, Stepper
 from muralab.training.phases import HEAD_ONLY, Phase
-from muralab.training.stepper import Settings, Stepper
 from muralab.training.trainer import LAST, EpochResult, best_name, train, trained_state
 from tests.training.conftest import Pictures, build_network
 

@@ -25,7 +25,7 @@ def app(
     import os
     from pathlib import Path
 
-    from muralab.app import AppRequest, run_app
+    from muralab.commands.app import AppRequest, run_app
     from muralab.tracking import absolute_uri
 
     token = none(token_file)

@@ -46,8 +46,8 @@ def compare(
     dry_run: Annotated[str, typer.Option(help="`true` prints the plan and stops.")] = "false",
 ) -> None:
     """Train each recipe unchanged with several seeds, and state the paired difference with its interval."""
-    from muralab.compare import run_compare
-    from muralab.sweep import Request
+    from muralab.commands.compare import run_compare
+    from muralab.config.settings import Request
 
     request = Request(
         recipes=recipes,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from muralab.sweep import Job
+    from muralab.tune.prepare import Job
 
 
 def absolute(text: str, *words: str) -> str:
@@ -44,8 +44,8 @@ def flag(name: str, text: str) -> bool:
 
 def build_job() -> Job:
     """Where this command runs, from what `mlflow run` put into the environment."""
-    from muralab.sweep import Job
     from muralab.tracking import absolute_uri
+    from muralab.tune.prepare import Job
 
     given = os.environ.get("XDG_CACHE_HOME", "")
     cache = Path(given) if Path(given).is_absolute() else Path.home() / ".cache"

@@ -17,6 +17,6 @@ def explore(
     pictures: Annotated[str, typer.Option(help="`true` logs sample grids; `auto`: for the demo alone.")] = "auto",
 ) -> None:
     """Log the class balance per part and split, an audit of every file, and sample grids."""
-    from muralab.explore import run_explore
+    from muralab.commands.explore import run_explore
 
     run_explore(absolute(data, "demo"), part, build_job(), seed=seed, pictures=pictures.lower())

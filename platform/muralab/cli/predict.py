@@ -25,7 +25,7 @@ def predict(
     import os
     from pathlib import Path
 
-    from muralab.predict import PredictRequest, run_predict
+    from muralab.commands.predict import PredictRequest, run_predict
     from muralab.tracking import absolute_uri, claim_run, open_store
 
     token = none(token_file)

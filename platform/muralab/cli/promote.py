@@ -20,7 +20,7 @@ def promote(
     dry_run: Annotated[str, typer.Option(help="`true` decides and changes nothing.")] = "false",
 ) -> None:
     """Compare a model with the champion on the same test studies; it becomes champion or stays challenger."""
-    from muralab.promotion import run_promote
+    from muralab.commands.promote import run_promote
     from muralab.registry import Margins
 
     run_promote(

@@ -17,7 +17,7 @@ def report(
     pictures: Pictures = "auto",
 ) -> None:
     """Write one self-contained HTML report of any evaluated runs of one part and test set."""
-    from muralab.review import run_report
+    from muralab.commands.report import run_report
 
     path = none(out)
     run_report(runs, build_job(), out=None if path is None else Path(absolute(path)), pictures=pictures.lower())

@@ -44,8 +44,8 @@ def train(
     resume: Annotated[str, typer.Option(help="The run id of an interrupted training.")] = "none",
 ) -> None:
     """Train one recipe without a search, and judge it on the test set."""
-    from muralab.sweep import Request
-    from muralab.sweep.single import run_training
+    from muralab.commands.train import run_training
+    from muralab.config.settings import Request
 
     request = Request(
         recipes=recipe,
@@ -76,6 +76,6 @@ def evaluate(
     seed: Annotated[str, typer.Option(help="Of the split; `run`: the trained run's own.")] = "run",
 ) -> None:
     """Judge a trained run on a data set, its own or another."""
-    from muralab.sweep.again import run_evaluation
+    from muralab.commands.evaluate import run_evaluation
 
     run_evaluation(model, absolute(data, "demo", "run"), part, build_job(), which=set, protocol=protocol, seed=seed)

@@ -48,7 +48,8 @@ def tune(
     dry_run: Annotated[str, typer.Option(help="`true` prints the plan and stops.")] = "false",
 ) -> None:
     """Search all recipes, compare the best of each on the test set, register the best add-gate model."""
-    from muralab.sweep import Request, run_sweep
+    from muralab.commands.tune import run_sweep
+    from muralab.config.settings import Request
 
     request = Request(
         part=part,

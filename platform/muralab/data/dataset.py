@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from muralab.data.audit import Audit, audit_images
+from muralab.data.audit.audit import Audit, audit_images
 from muralab.data.cache import open_cache
-from muralab.data.demo import default_folder, is_synthetic, write_demo
-from muralab.data.index import find_root, read_index
+from muralab.data.mura import find_root, read_index
 from muralab.data.splits import Splits, split_index
+from muralab.demo.dataset import default_folder, is_synthetic, write_demo
 from muralab.errors import DataError, numbered
 
 DEMO = "demo"

@@ -13,7 +13,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from muralab.evaluation.tally import Floats
+from muralab.evaluation.weighted_sums import Floats
 
 BLOCK = 64
 """Resamples weighed at once: the weights of 3,197 images then fit the processor's cache."""

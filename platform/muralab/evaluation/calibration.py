@@ -15,8 +15,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from muralab.errors import DataError, SettingsError
-from muralab.evaluation.operating import check_rule, degenerate_reason, operating_threshold, uncertain_band
-from muralab.evaluation.predict import Level, level_rows, sigmoid
+from muralab.evaluation.operating_point import check_rule, degenerate_reason, operating_threshold, uncertain_band
+from muralab.evaluation.predictions import Level, level_rows, sigmoid
 
 TEMPERATURE_BOUNDS = (0.05, 20.0)
 

@@ -16,8 +16,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from muralab.errors import SettingsError, nearest
-from muralab.evaluation.predict import Level, level_rows
-from muralab.evaluation.tally import Floats, Tally, Weighed, checked_arrays
+from muralab.evaluation.predictions import Level, level_rows
+from muralab.evaluation.weighted_sums import Floats, Tally, Weighed, checked_arrays
 
 Needs = Literal["rows", "abnormal", "normal", "both"]
 

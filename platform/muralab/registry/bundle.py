@@ -24,8 +24,8 @@ import muralab
 from muralab.registry.export import PROBABILITY_TOLERANCE
 from muralab.serving.config import ServingConfig, write_config
 
-_DATA = ("__init__.py", "pixels.py", "png.py", "jpeg.py", "dicom.py", "bounded.py", "lookup.py")
-_CODE = ("__init__.py", "errors.py", "serving", *(f"data/{name}" for name in _DATA))
+_IMAGES = ("__init__", "decode", "png_limits", "jpeg_limits", "dicom", "dicom_limits", "lookup_table")
+_CODE = ("__init__.py", "errors.py", "serving", "data/__init__.py", *(f"data/images/{name}.py" for name in _IMAGES))
 _REQUIREMENTS = (
     ("mlflow",),
     ("numpy",),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from muralab.registry.quiet import quiet
+from muralab.registry.silence import quiet
 
 if TYPE_CHECKING:
     import torch

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from muralab.errors import SettingsError
+from muralab.evaluation.bootstrap import Interval, bootstrap, paired_difference
 from muralab.evaluation.calibration import Calibration
-from muralab.evaluation.intervals import Interval, bootstrap, paired_difference
 from muralab.evaluation.metrics import METRICS, check_metrics
-from muralab.evaluation.predict import Level
+from muralab.evaluation.predictions import Level
 
 CHANCE = 0.5
 """Of the area under the ROC curve."""

@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 
 from muralab.errors import StoreError
-from muralab.registry.contest import Ruling, decide_version, read_contender
+from muralab.registry.champion_comparison import Ruling, decide_version, read_contender
 from muralab.registry.gate import Check, Margins, Verdict, signed
 from muralab.tracking import Store, count_looks, fingerprint_test_set
+from muralab.tracking.tags import Tag
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 
@@ -133,17 +134,17 @@ def find_alias(store: Store, name: str, alias: str) -> Any | None:
 
 def _write(client: Any, promotion: Promotion, margins: Margins) -> None:
     name, version, verdict = promotion.name, promotion.version, promotion.verdict
-    tags = {"muralab.test_looks": str(promotion.looks), "muralab.test_fingerprint": promotion.fingerprint}
+    tags = {Tag.TEST_EVALUATIONS: str(promotion.looks), Tag.TEST_FINGERPRINT: promotion.fingerprint}
     if promotion.champion_before != version:
         against = "chance" if promotion.champion_before is None else f"version {promotion.champion_before}"
         tags |= {
-            "muralab.gate": "accepted" if verdict.accepted else "refused",
-            "muralab.gate_reasons": " ".join(verdict.reasons)[:8000],
-            "muralab.gate_against": against,
-            "muralab.gate_margin": f"{margins.objective:g}",
+            Tag.GATE: "accepted" if verdict.accepted else "refused",
+            Tag.GATE_REASONS: " ".join(verdict.reasons)[:8000],
+            Tag.GATE_AGAINST: against,
+            Tag.GATE_MARGIN: f"{margins.objective:g}",
         }
         if verdict.interval is not None and promotion.champion_before is not None:
-            tags["muralab.gate_difference"] = signed(verdict.interval)
+            tags[Tag.GATE_DIFFERENCE] = signed(verdict.interval)
     for key, value in tags.items():
         client.set_model_version_tag(name, version, key, value)
     client.set_registered_model_alias(name, promotion.alias, version)

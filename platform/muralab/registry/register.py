@@ -15,8 +15,9 @@ import numpy as np
 
 from muralab.registry.bundle import check_bundle, write_bundle
 from muralab.registry.export import export_onnx
-from muralab.registry.quiet import quiet
+from muralab.registry.silence import quiet
 from muralab.serving.config import DISCLAIMER, ServingConfig
+from muralab.tracking.tags import Tag
 
 if TYPE_CHECKING:
     from muralab.training.network import Network
@@ -113,9 +114,9 @@ def build_config(
     means, contrasts = pictures.mean(axis=(1, 2)), pictures.std(axis=(1, 2))
     return ServingConfig(
         image_size=image_size,
-        recipe=tags.get("muralab.recipe", ""),
-        part=tags.get("muralab.part", ""),
-        synthetic=tags.get("muralab.synthetic") == "true",
+        recipe=tags.get(Tag.RECIPE, ""),
+        part=tags.get(Tag.PART, ""),
+        synthetic=tags.get(Tag.SYNTHETIC) == "true",
         typical_mean=_widened(means),
         typical_contrast=_widened(contrasts),
         **{key: calibration[key] for key in _CALIBRATION if calibration.get(key) is not None},
@@ -171,7 +172,7 @@ def _create_version(client: Any, name: str, logged: Any, run_id: str, descriptio
 
 
 def _example() -> list[bytes]:
-    from muralab.data.demo import example_study
+    from muralab.demo.dataset import example_study
 
     return example_study(0)
 

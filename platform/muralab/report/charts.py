@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from muralab.evaluation import figures, reliability
+from muralab.evaluation import plots as figures
+from muralab.evaluation import reliability_plots as reliability
+from muralab.evaluation.bootstrap import Interval
 from muralab.evaluation.calibration import Calibration
-from muralab.evaluation.figures import Scores
-from muralab.evaluation.intervals import Interval
-from muralab.evaluation.operating import MAX_ABSTAINED, MIN_STUDIES, RISK_TARGET
+from muralab.evaluation.operating_point import MAX_ABSTAINED, MIN_STUDIES, RISK_TARGET
+from muralab.evaluation.plots import Scores
 from muralab.report.curves import plot_learning_curves, plot_strength_response, searched_keys, shared_limits
 from muralab.report.entries import Context, Trial
 from muralab.report.judge import Judged

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from muralab.evaluation import style
+from muralab.evaluation import plot_style as style
 from muralab.report.entries import Entry, Trial
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from muralab.errors import DataError
-from muralab.evaluation.intervals import Interval, bootstrap
-from muralab.evaluation.predict import check_predictions, level_rows, to_studies
+from muralab.evaluation.bootstrap import Interval, bootstrap
+from muralab.evaluation.predictions import check_predictions, level_rows, to_studies
 from muralab.report.entries import STUDY_METRICS, Entry
 
 N_RESAMPLES = 2000

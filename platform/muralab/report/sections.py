@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from muralab.errors import DataError
+from muralab.evaluation.bootstrap import Interval
 from muralab.evaluation.gallery import hardest_studies
-from muralab.evaluation.intervals import Interval
 from muralab.evaluation.metrics import METRICS, evaluate
 from muralab.report.entries import PHASES, STUDY_METRICS, Context, Entry, Trial
 from muralab.report.judge import Judged, study_intervals

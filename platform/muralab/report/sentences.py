@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from muralab.errors import DataError
-from muralab.evaluation.intervals import Interval, paired_difference
+from muralab.evaluation.bootstrap import Interval, paired_difference
 from muralab.report.entries import Entry, winner_of
 from muralab.report.judge import NEVER_TESTED, Judged
 

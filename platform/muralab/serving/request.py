@@ -14,7 +14,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-from muralab.data.pixels import decode_picture, to_square
+from muralab.data.images.decode import decode_picture, to_square
 from muralab.errors import ImageError
 from muralab.serving.config import MAX_ROWS, ServingConfig
 from muralab.serving.quality import view_warnings

@@ -15,10 +15,9 @@ from muralab.data.splits import fingerprint
 from muralab.errors import StoreError
 from muralab.tracking.address import shown
 from muralab.tracking.store import Store, store_error
+from muralab.tracking.tags import Tag
 
 SETS = ("validation", "test")
-TEST_TAG = "muralab.test_fingerprint"
-"""Of a run that has met a test set."""
 PREDICTION_TYPES = {"image": str, "study": str, "patient": str, "part": str, "label": "int64", "logit": "float64"}
 
 
@@ -124,7 +123,7 @@ def read_datasets(store: Store, run_id: str) -> dict[str, LoggedData]:
         inputs = store.client.get_run(run_id).inputs.dataset_inputs
         found = {}
         for one in inputs:
-            context = next((tag.value for tag in one.tags if tag.key == "mlflow.data.context"), "")
+            context = next((tag.value for tag in one.tags if tag.key == Tag.DATA_CONTEXT), "")
             source = json.loads(one.dataset.source or "{}").get("uri", "")
             profile = json.loads(one.dataset.profile or "{}")
             found[context] = LoggedData(

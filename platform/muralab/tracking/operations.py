@@ -14,9 +14,9 @@ import pandas as pd
 
 from muralab.tracking.runs import experiment_id_of, experiment_of, run_tags, search_runs
 from muralab.tracking.store import Store
+from muralab.tracking.tags import Tag
 
 HANDLE = "unstarted-"
-STARTED_AS = "muralab.started_as"
 MAX_METRICS = 1000
 MAX_PARAMS = 100
 MAX_TAGS = 100
@@ -90,11 +90,13 @@ class Starting:
         """
         parent = ids.get(self.parent, self.parent) if self.parent else None
         experiment_id = experiment_of(store, parent) if parent else experiment_id_of(store, self.experiment)
-        earlier = search_runs(store, [experiment_id], f"tags.`{STARTED_AS}` = '{self.handle}'") if self._tries else []
+        earlier = (
+            search_runs(store, [experiment_id], f"tags.`{Tag.STARTED_AS}` = '{self.handle}'") if self._tries else []
+        )
         self._tries.append(1)
         if earlier:
             return str(earlier[0].info.run_id)
-        tags = run_tags(self.kind, self.tags, parent) | {STARTED_AS: self.handle}
+        tags = run_tags(self.kind, self.tags, parent) | {Tag.STARTED_AS: self.handle}
         run = store.client.create_run(experiment_id, start_time=self.queued_ms, tags=tags, run_name=self.name)
         return str(run.info.run_id)
 
@@ -167,6 +169,6 @@ def log_input(
             schema=json.dumps({"mlflow_colspec": schema}),
             profile=json.dumps(dict(profile), default=str),
         )
-        client.log_inputs(run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
+        client.log_inputs(run_id, datasets=[DatasetInput(dataset, [InputTag(Tag.DATA_CONTEXT, context)])])
 
     return Call(do, f"log the data set {name}")

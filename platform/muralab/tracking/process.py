@@ -11,17 +11,19 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from muralab.tracking.tags import Tag
+
 
 def process_tags() -> dict[str, str]:
     """Who writes: host, process and its start, user, and the checkout's commit where there is one."""
     pid = os.getpid()
     return {
-        "muralab.host": socket.gethostname(),
-        "muralab.pid": str(pid),
-        "muralab.process_started": process_started(pid) or "unknown",
-        "mlflow.user": _user(),
-        "mlflow.source.name": "muralab",
-        "mlflow.source.type": "LOCAL",
+        Tag.HOST: socket.gethostname(),
+        Tag.PID: str(pid),
+        Tag.PROCESS_STARTED: process_started(pid) or "unknown",
+        Tag.USER: _user(),
+        Tag.SOURCE_NAME: "muralab",
+        Tag.SOURCE_TYPE: "LOCAL",
     } | commit_tag()
 
 
@@ -38,7 +40,7 @@ def commit_tag() -> dict[str, str]:
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
         return {}
     commit = _git(here.parent, "rev-parse", "HEAD")
-    return {"mlflow.source.git.commit": commit} if commit else {}
+    return {Tag.GIT_COMMIT: commit} if commit else {}
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
@@ -83,14 +85,14 @@ def _started_by_ps(pid: int) -> str | None:
 
 def is_alive(tags: Mapping[str, str]) -> bool:
     """Whether the process that wrote these tags runs on this host, beyond doubt."""
-    pid, started = tags.get("muralab.pid", ""), tags.get("muralab.process_started", "unknown")
-    here = tags.get("muralab.host") == socket.gethostname() and pid.isdigit() and started != "unknown"
+    pid, started = tags.get(Tag.PID, ""), tags.get(Tag.PROCESS_STARTED, "unknown")
+    here = tags.get(Tag.HOST) == socket.gethostname() and pid.isdigit() and started != "unknown"
     return here and process_started(int(pid)) == started
 
 
 def is_gone(tags: Mapping[str, str]) -> bool:
     """Whether the process that wrote these tags on this host has ended; False where that cannot be known."""
-    pid, started = tags.get("muralab.pid", ""), tags.get("muralab.process_started", "unknown")
+    pid, started = tags.get(Tag.PID, ""), tags.get(Tag.PROCESS_STARTED, "unknown")
     if not pid.isdigit() or started == "unknown":
         return False
     boot, _, rest = started.partition(".")

@@ -12,9 +12,10 @@ import pandas as pd
 
 from muralab.errors import StoreError
 from muralab.tracking.address import shown
-from muralab.tracking.artifacts import TEST_TAG, StoredPredictions
+from muralab.tracking.artifacts import StoredPredictions
 from muralab.tracking.runs import experiment_of, search_runs
 from muralab.tracking.store import Store, store_error
+from muralab.tracking.tags import Tag
 
 LARGEST = 1.797e308  # a database stores an infinite metric as the largest float
 REMOTE_READERS = 8
@@ -106,7 +107,7 @@ def count_looks(store: Store, fingerprint: str) -> int:
     Raises:
         StoreError: the store failed.
     """
-    return len(_search(store, None, f"tags.`{TEST_TAG}` = '{fingerprint}'"))
+    return len(_search(store, None, f"tags.`{Tag.TEST_FINGERPRINT}` = '{fingerprint}'"))
 
 
 def _experiment(store: Store, run_id: str) -> str:
@@ -180,10 +181,10 @@ def _build_record(
         name=info.run_name or "",
         status=str(info.status),
         experiment_id=str(info.experiment_id),
-        parent=tags.get("mlflow.parentRunId"),
-        kind=tags.get("muralab.kind", ""),
-        recipe=tags.get("muralab.recipe", ""),
-        part=tags.get("muralab.part", ""),
+        parent=tags.get(Tag.PARENT_RUN_ID),
+        kind=tags.get(Tag.KIND, ""),
+        recipe=tags.get(Tag.RECIPE, ""),
+        part=tags.get(Tag.PART, ""),
         params=dict(run.data.params),
         metrics={key: _restored(value) for key, value in run.data.metrics.items()},
         tags=tags,

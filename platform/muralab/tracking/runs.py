@@ -11,12 +11,12 @@ from muralab.errors import StoreError
 from muralab.tracking.address import shown
 from muralab.tracking.process import commit_tag, is_gone, process_tags
 from muralab.tracking.store import Store, shorten, store_error
+from muralab.tracking.tags import Tag
 
 MAX_TAG_CHARACTERS = 8000
 PAGE = 1000
 DEFAULT_EXPERIMENT = "Default"
-EXPERIMENT_KIND = "mlflow.experimentKind"
-CLOSED_AFTER = "the process was gone"
+REASON_CLOSED = "the process was gone"
 
 
 def start_run(
@@ -58,12 +58,12 @@ def adopt_run(store: Store, run_id: str, tags: Mapping[str, object] | None = Non
     from mlflow.entities import RunTag
 
     process = {key: value for key, value in process_tags().items() if not key.startswith("mlflow.")}
-    own = {"muralab.kind": kind} | process | clean_tags(tags or {})
+    own = {Tag.KIND: kind} | process | clean_tags(tags or {})
     try:
         held = store.client.get_run(run_id).data.tags
-        new = own | ({} if "mlflow.source.git.commit" in held else commit_tag())
+        new = own | ({} if Tag.GIT_COMMIT in held else commit_tag())
         store.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in new.items()])
-        store.client.update_run(run_id, status="RUNNING", name=own.get("mlflow.runName"))
+        store.client.update_run(run_id, status="RUNNING", name=own.get(Tag.RUN_NAME))
         mark_experiment(store, experiment_of(store, run_id))
     except Exception as error:
         raise store_error(store, f"go on with the run {run_id}", error) from error
@@ -115,8 +115,8 @@ def experiment_id_of(store: Store, name: str | None) -> str:
 
 def mark_experiment(store: Store, experiment_id: str) -> None:
     """Let the UI open an experiment as model training, unless somebody has said what it is."""
-    if EXPERIMENT_KIND not in store.client.get_experiment(experiment_id).tags:
-        store.client.set_experiment_tag(experiment_id, EXPERIMENT_KIND, "custom_model_development")
+    if Tag.EXPERIMENT_KIND not in store.client.get_experiment(experiment_id).tags:
+        store.client.set_experiment_tag(experiment_id, Tag.EXPERIMENT_KIND, "custom_model_development")
 
 
 def _create_experiment(store: Store, name: str) -> str:
@@ -137,8 +137,8 @@ def _create_experiment(store: Store, name: str) -> str:
 
 def run_tags(kind: str, tags: Mapping[str, object] | None = None, parent: str | None = None) -> dict[str, str]:
     """All tags of a new run: of its kind, its process, its parent, and the caller's own."""
-    nested = {"mlflow.parentRunId": parent, "muralab.parent": parent} if parent else {}
-    return {"muralab.kind": kind} | process_tags() | nested | clean_tags(tags or {})
+    nested = {Tag.PARENT_RUN_ID: parent, Tag.PARENT: parent} if parent else {}
+    return {Tag.KIND: kind} | process_tags() | nested | clean_tags(tags or {})
 
 
 def clean_tags(tags: Mapping[str, object]) -> dict[str, str]:
@@ -164,12 +164,12 @@ def close_dead_runs(
     if claim:
         claim_run(store, claim)
     host = socket.gethostname().replace("'", "")
-    where = f"attributes.status = 'RUNNING' and tags.`muralab.host` = '{host}'"
+    where = f"attributes.status = 'RUNNING' and tags.`{Tag.HOST}` = '{host}'"
     closed = []
     try:
         for run in search_runs(store, experiment_ids, where):
             if is_gone(run.data.tags):
-                store.client.set_tag(run.info.run_id, "muralab.closed_after", CLOSED_AFTER)
+                store.client.set_tag(run.info.run_id, Tag.CLOSED_AFTER, REASON_CLOSED)
                 store.client.set_terminated(run.info.run_id, status="KILLED")
                 closed.append(str(run.info.run_id))
     except Exception as error:

@@ -15,15 +15,15 @@ from typing import Self, final
 import pandas as pd
 
 from muralab.errors import StoreError
-from muralab.tracking.artifacts import TEST_TAG, fingerprint_test_set
+from muralab.tracking.artifacts import fingerprint_test_set
 from muralab.tracking.operations import HANDLE, Batch, Call, Starting, end_run, log_file, log_input, log_table
-from muralab.tracking.outbox import Outbox
+from muralab.tracking.queue import Outbox
 from muralab.tracking.records import read_histories
 from muralab.tracking.runs import adopt_run, clean_tags
 from muralab.tracking.store import Store, shorten, store_error
+from muralab.tracking.tags import RESOLVED, Tag
 
 MAX_PARAM_CHARACTERS = 6000
-RESOLVED = "resolved."
 
 
 @final
@@ -145,7 +145,7 @@ class RunWriter:
             raise store_error(self._store, f"go on with the run {run_id}", error) from error
         self._params[run_id] = dict(data.params)
         self._seen[run_id] = {(key, step) for (_, key), steps in histories.items() for step in steps}
-        return str(data.tags.get("muralab.kind", "tune"))
+        return str(data.tags.get(Tag.KIND, "tune"))
 
     def log_epoch(self, run: str, step: int, metrics: Mapping[str, float]) -> None:
         """Log metrics at a step, once: those that have a value there already are left out.
@@ -197,7 +197,7 @@ class RunWriter:
         """Log the predictions on a set (`validation` or `test`), as `RunRecord.predictions` reads them."""
         self.log_table(run, predictions, f"predictions/{name}.csv")
         if name == "test":  # a look at this test set, which the gate counts
-            self.set_tags(run, {TEST_TAG: fingerprint_test_set(predictions)})
+            self.set_tags(run, {Tag.TEST_FINGERPRINT: fingerprint_test_set(predictions)})
 
     def log_file(self, run: str, path: Path, artifact_path: str | None = None) -> None:
         """Log a file, under its own name, in the folder `artifact_path`; it must stay until `flush` or `close`."""

@@ -21,8 +21,8 @@ from muralab.errors import DivergedError, SettingsError
 from muralab.training.checkpoint import read_tensors, write_tensors
 from muralab.training.device import memory_errors
 from muralab.training.network import Network
+from muralab.training.phase_trainer import Settings, Stepper, TrainingData
 from muralab.training.phases import Phase, freeze, head_alone
-from muralab.training.stepper import Settings, Stepper, TrainingData
 
 PHASES = ("upper", "full")
 LAST = "last.safetensors"

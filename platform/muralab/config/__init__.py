@@ -1,0 +1,1 @@
+"""The options of every command, their parsing, and the resources of this machine."""

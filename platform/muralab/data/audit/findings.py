@@ -1,0 +1,185 @@
+"""The single checks of the audit: a table and the facts of its files -> findings.
+
+Every check is a function of (table, facts), both in the same order, that yields `Finding`s; `find_all` runs them all.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from muralab.data.audit.near_duplicates import THUMBNAIL, FileFacts, groups_of, near_pairs
+
+FINDING_COLUMNS = ("kind", "severity", "images", "detail")
+KINDS = (
+    "unreadable",
+    "truncated",
+    "leaking patient",
+    "leaking picture",
+    "conflicting study",
+    "conflicting picture",
+    "exact duplicate",
+    "near duplicate",
+    "blank",
+    "unusual size",
+    "unusual bit depth",
+    "unusual brightness",
+    "old release",
+)
+BLANK_SPREAD = 2.0
+FENCE = 4.0
+MIN_FOR_OUTLIERS = 30
+
+Facts = Sequence[FileFacts]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing to know about one or several images."""
+
+    kind: str
+    """one of KINDS"""
+    severity: str
+    """error, warning or note"""
+    images: tuple[str, ...]
+    """names of the images concerned"""
+    detail: str
+    """what was seen, in words"""
+
+
+def find_all(table: pd.DataFrame, facts: Facts) -> list[Finding]:
+    """All findings, in the order of KINDS."""
+    checks = (find_broken, find_leaking_patients, find_conflicting_studies, find_doubles, find_odd, find_old_release)
+    found = [finding for check in checks for finding in check(table, facts)]
+    return sorted(found, key=lambda finding: KINDS.index(finding.kind))
+
+
+def find_broken(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:
+    """Files that cannot be decoded, and files that end before their format says so."""
+    for image, fact in zip(table["image"], facts):
+        if fact.cut_short:
+            detail = fact.reason or "the file ends early, but its picture decodes"
+            yield Finding(kind="truncated", severity="warning", images=(image,), detail=detail)
+        elif fact.reason:
+            yield Finding(kind="unreadable", severity="warning", images=(image,), detail=fact.reason)
+
+
+def find_leaking_patients(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:  # noqa: ARG001
+    """Patients on both sides of the split."""
+    sides = table.groupby("patient")["split"].nunique()
+    for patient, group in table[table["patient"].isin(sides.index[sides > 1])].groupby("patient"):
+        detail = f"{patient} is in {_and(group['split'])}"
+        yield Finding(kind="leaking patient", severity="error", images=tuple(group["image"]), detail=detail)
+
+
+def find_conflicting_studies(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:  # noqa: ARG001
+    """Studies (of one patient, part and number) that are both positive and negative."""
+    number = table["study"].str.replace(r"_(positive|negative)$", "", regex=True)
+    labels = table.groupby(number)["label"].nunique()
+    conflicting = number.isin(labels.index[labels > 1])
+    for study, group in table[conflicting].groupby(number[conflicting]):
+        detail = f"{study} is both positive and negative"
+        yield Finding(kind="conflicting study", severity="error", images=tuple(group["image"]), detail=detail)
+
+
+def find_doubles(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:
+    """The same picture twice: the same grey values, or nearly; worse if on both sides of the split or contradictory."""
+    places: dict[str, list[int]] = {}
+    for place, fact in enumerate(facts):
+        if fact.pixels:
+            places.setdefault(fact.pixels, []).append(place)
+    for same in places.values():
+        if len(same) > 1:
+            equal_bytes = len({facts[place].digest for place in same}) == 1
+            yield from _double(table.iloc[same], "exact duplicate", "equal files" if equal_bytes else "equal pixels")
+    # One picture of each exact group goes into the search; a blank one resembles every other blank one.
+    single = np.array([same[0] for same in places.values() if facts[same[0]].spread >= BLANK_SPREAD], dtype=np.int64)
+    hashes = np.array([facts[place].hash for place in single], dtype=np.uint64)
+    pixels = b"".join(facts[place].thumbnail for place in single)
+    pairs = near_pairs(hashes, np.frombuffer(pixels, dtype=np.uint8).reshape(-1, THUMBNAIL, THUMBNAIL))
+    for group in groups_of(pairs):
+        yield from _double(table.iloc[single[group]], "near duplicate", "nearly equal pictures")
+
+
+def find_odd(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:
+    """Blank pictures, and pictures whose size, bit depth or brightness is far from the others'."""
+    readable = np.array([not fact.reason for fact in facts], dtype=bool)
+    images, good = table["image"].to_numpy()[readable], [fact for fact in facts if not fact.reason]
+    blank = np.array([fact.spread < BLANK_SPREAD for fact in good], dtype=bool)
+    for image, fact in zip(images[blank], (fact for fact in good if fact.spread < BLANK_SPREAD)):
+        detail = f"one grey value all over ({fact.brightness:.0f} of 255)"
+        yield Finding(kind="blank", severity="warning", images=(image,), detail=detail)
+    yield from _odd_depths(images, good)
+    sides = np.array([(fact.width, fact.height) for fact in good], dtype=float).reshape(-1, 2)
+    brightness = np.array([fact.brightness for fact in good])
+    odd_size = _outliers(np.log(sides.prod(axis=1)), 0.25) | _outliers(np.log(sides[:, 0] / sides[:, 1]), 0.25)
+    for place in np.flatnonzero(odd_size):
+        detail = f"{good[place].width} x {good[place].height} px, the median is {_median_size(sides)}"
+        yield Finding(kind="unusual size", severity="note", images=(images[place],), detail=detail)
+    for place in np.flatnonzero(_outliers(brightness, 5.0) & ~blank):
+        detail = f"mean grey value {brightness[place]:.0f}, the median is {np.median(brightness):.0f}"
+        yield Finding(kind="unusual brightness", severity="note", images=(images[place],), detail=detail)
+
+
+def find_old_release(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:  # noqa: ARG001
+    """A tree that is not MURA v1.1: version 1.0 was withdrawn because of patient data in pixels."""
+    root = Path(table["path"].iloc[0].removesuffix(table["image"].iloc[0]))
+    old_lists = [name for name in ("train.csv", "valid.csv") if (root / name).is_file()]
+    if "v1.1" in root.name.lower() and not old_lists:
+        return
+    seen = f"it has {_and(old_lists)}, as v1.0 had" if old_lists else f"it is named {root.name}"
+    detail = f"not named or shaped as MURA v1.1 ({seen}); v1.0 was withdrawn, since patient data stood in pixels"
+    yield Finding(kind="old release", severity="warning", images=(), detail=detail)
+
+
+def _double(group: pd.DataFrame, kind: str, what: str) -> Iterator[Finding]:
+    """One finding for each thing that is wrong with a group of equal pictures, or the kind itself."""
+    images = tuple(group["image"])
+    where = f"{what}: {_and(images[:3])}" + (f" and {len(images) - 3} more" if len(images) > 3 else "")
+    worse = []
+    if group["split"].nunique() > 1:
+        worse.append(("leaking picture", f"{where}; in {_and(group['split'])}"))
+    if group["label"].nunique() > 1:
+        worse.append(("conflicting picture", f"{where}; both positive and negative"))
+    for worse_kind, detail in worse:
+        yield Finding(kind=worse_kind, severity="error", images=images, detail=detail)
+    if not worse:
+        severity = "note" if group["patient"].nunique() == 1 else "warning"
+        yield Finding(kind=kind, severity=severity, images=images, detail=where)
+
+
+def _odd_depths(images: npt.NDArray[np.object_], good: Facts) -> Iterator[Finding]:
+    """One finding for each bit depth but the most common; grey and RGB of one depth are both usual in MURA."""
+    depths = np.array([fact.form.split()[0] for fact in good], dtype=object)
+    if len(set(depths)) < 2:
+        return
+    usual, *others = Counter(depths).most_common()
+    for depth, count in others:
+        detail = f"{count} images are {depth}, {usual[1]} are {usual[0]}"
+        yield Finding(
+            kind="unusual bit depth", severity="note", images=tuple(images[depths == depth].tolist()), detail=detail
+        )
+
+
+def _outliers(values: npt.NDArray[np.float64], least_range: float) -> npt.NDArray[np.bool_]:
+    """Values more than FENCE interquartile ranges (each at least `least_range`) outside the quartiles."""
+    if len(values) < MIN_FOR_OUTLIERS:
+        return np.zeros(len(values), dtype=bool)
+    low, high = np.quantile(values, [0.25, 0.75])
+    reach = FENCE * max(high - low, least_range)
+    return np.asarray((values < low - reach) | (values > high + reach))
+
+
+def _median_size(sides: npt.NDArray[np.float64]) -> str:
+    width, height = np.median(sides, axis=0)
+    return f"{width:.0f} x {height:.0f}"
+
+
+def _and(names: Sequence[str] | pd.Series) -> str:
+    return " and ".join(sorted(set(names)))

@@ -1,0 +1,1 @@
+"""One picture: bytes in, grey values out, within limits."""

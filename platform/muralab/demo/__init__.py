@@ -1,0 +1,1 @@
+"""The synthetic radiographs of the demo data set."""

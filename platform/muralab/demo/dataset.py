@@ -1,0 +1,178 @@
+"""A synthetic MURA-v1.1 tree, for trying the platform without the real data.
+
+Drawn, not photographed: it says nothing about patients, and no figure reached on it says anything about medicine.
+The layout and the CSVs are those of MURA v1.1 (Rajpurkar et al. 2018, arXiv:1712.06957).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
+from pathlib import Path
+
+import numpy as np
+
+from muralab.demo.plan import PARTS, PartPlan, StudyPlan, plan_studies
+from muralab.demo.views import render_view
+from muralab.errors import DataError
+
+VERSION = 2
+ROOT_NAME = "MURA-v1.1"
+MARKER_NAME = ".muralab-demo.json"
+NOTICE_NAME = "SYNTHETIC.txt"
+_NOTICE = """SYNTHETIC DATA - NOT RADIOGRAPHS OF PEOPLE
+
+Every picture below this folder was drawn by a program (muralab, demo version {version}, seed {seed}). No patient is
+behind "patient00001". The tree has the form of MURA v1.1 so that the platform can be tried without the real data.
+Nothing measured on it says anything about medicine.
+"""
+
+
+def default_folder(seed: int = 0) -> Path:
+    """Returns the folder of the user's cache that holds the demo of a seed (it may not exist yet)."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    cache = Path(given) if Path(given).is_absolute() else Path.home() / ".cache"
+    return cache / "muralab" / f"demo-v{VERSION}-seed{seed}"
+
+
+def is_synthetic(root: Path) -> bool:
+    """Says whether a tree, wherever it lies by now, was drawn by `write_demo`."""
+    return (root / NOTICE_NAME).is_file()
+
+
+def write_demo(
+    folder: Path,
+    *,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    parts: Sequence[PartPlan] = PARTS,
+) -> Path:
+    """Writes the synthetic tree below a folder, once, and returns its root.
+
+    The files depend on the seed and the parts alone. A complete tree is reused; a tree of another seed or version, or a
+    half-written one, is replaced. Two processes may write at once: each writes a tree of its own, the first one stays.
+
+    Args:
+        folder: Receives the folder "MURA-v1.1"; made when missing.
+        seed: What to draw.
+        workers: Threads that draw; all cores when None.
+        progress: Called with (studies written, all studies), in this thread.
+        parts: How much of each part to draw.
+
+    Raises:
+        DataError: the folder cannot be written, or holds a "MURA-v1.1" that is not a demo.
+    """
+    root = Path(folder) / ROOT_NAME
+    marker = _marker_text(seed, parts)
+    if _is_complete(root, marker):
+        return root
+    if root.exists() and not is_synthetic(root):
+        raise DataError(
+            f"{root} holds something that is not a demo tree, and the demo will not write over it. "
+            "Give another folder, or move that one away."
+        )
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=".demo-", dir=root.parent))
+    except OSError as error:
+        raise DataError(
+            f"The demo data cannot be written to {folder}: {error.strerror}. Give a folder you own."
+        ) from error
+    try:
+        draft.chmod(0o755)
+        _write_tree(draft, plan_studies(parts, seed), seed=seed, workers=workers, progress=progress)
+        (draft / MARKER_NAME).write_text(marker, encoding="utf-8")
+        _put_in_place(draft, root, marker)
+    except OSError as error:
+        raise DataError(f"The demo data cannot be written to {folder}: {error.strerror}.") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return root
+
+
+def example_study(seed: int = 0) -> list[bytes]:
+    """Returns two PNGs of one synthetic wrist study that shows a finding."""
+    study = next(study for study in plan_studies(PARTS[:1], seed) if study.finding and study.n_views >= 2)
+    return [data for _, data in zip(range(2), _views(study))]
+
+
+def _marker_text(seed: int, parts: Sequence[PartPlan]) -> str:
+    digest = hashlib.sha256(repr([astuple(part) for part in parts]).encode()).hexdigest()[:16]
+    return json.dumps({"version": VERSION, "seed": seed, "parts": digest})
+
+
+def _is_complete(root: Path, marker: str) -> bool:
+    try:
+        return (root / MARKER_NAME).read_text(encoding="utf-8") == marker
+    except OSError:
+        return False
+
+
+def _views(study: StudyPlan) -> Iterator[bytes]:
+    seeds = np.random.SeedSequence(study.seed).spawn(study.n_views)
+    for view, seed in enumerate(seeds):
+        yield render_view(
+            study.part, patient_seed=study.patient_seed, finding=study.finding, view=study.first_view + view, seed=seed
+        )
+
+
+def _write_study(root: Path, study: StudyPlan) -> None:
+    folder = root / study.folder
+    folder.mkdir(parents=True)
+    for number, data in enumerate(_views(study), start=1):
+        (folder / f"image{number}.png").write_bytes(data)
+
+
+def _write_tree(
+    root: Path,
+    studies: Sequence[StudyPlan],
+    *,
+    seed: int,
+    workers: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    (root / NOTICE_NAME).write_text(_NOTICE.format(version=VERSION, seed=seed), encoding="utf-8")
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        for done, _ in enumerate(pool.map(lambda study: _write_study(root, study), studies), start=1):
+            if progress is not None:
+                progress(done, len(studies))
+    for split in ("train", "valid"):
+        _write_csvs(root, split, [study for study in studies if study.split == split])
+
+
+def _write_csvs(root: Path, split: str, studies: Sequence[StudyPlan]) -> None:
+    """Writes one split's two tables in MURA's form: no header, paths from the root's name, studies end in a slash."""
+    images = [
+        f"{ROOT_NAME}/{study.folder}/image{number}.png" for study in studies for number in range(1, study.n_views + 1)
+    ]
+    labels = [f"{ROOT_NAME}/{study.folder}/,{study.label}" for study in studies]
+    for name, lines in (("image_paths", images), ("labeled_studies", labels)):
+        (root / f"{split}_{name}.csv").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def _put_in_place(draft: Path, root: Path, marker: str) -> None:
+    """Renames the draft to the root; what another process completed meanwhile stays."""
+    for _ in range(10):
+        if _is_complete(root, marker):
+            return
+        if root.exists():
+            stale = Path(tempfile.mkdtemp(prefix=".stale-", dir=root.parent))
+            try:
+                root.rename(stale / ROOT_NAME)
+            except FileNotFoundError:  # another process moved it away first
+                pass
+            finally:
+                shutil.rmtree(stale, ignore_errors=True)
+        try:
+            draft.rename(root)
+        except OSError:  # another process put its own tree there between the two lines
+            continue
+        return
+    raise DataError(f"{root} is being changed by other processes. Wait until they end and try again.")

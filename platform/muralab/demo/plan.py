@@ -1,0 +1,136 @@
+"""Which patients, studies and views the synthetic tree has, and what they show: everything but the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from muralab.demo.findings import KIND_WEIGHTS, KINDS, Finding, draw_finding
+
+# Part of the studies whose label is wrong. MURA's labels are noisy too; a small test set bears less of it.
+LABEL_NOISE = {"train": 0.045, "valid": 0.02}
+VIEWS_WEIGHTS = (0.14, 0.42, 0.34, 0.10)  # of 1 to 4 views
+STUDIES_WEIGHTS = (0.70, 0.22, 0.08)  # of 1 to 3 studies of one patient
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartPlan:
+    """How much of one part to draw.
+
+    Attributes:
+        part: "wrist" or "hand".
+        train_studies: Studies of the official train split.
+        valid_studies: Studies of the official valid split.
+        train_abnormal: Part of the train studies that show a finding, 0 to 1.
+        valid_abnormal: The same for valid.
+    """
+
+    part: str
+    train_studies: int
+    valid_studies: int
+    train_abnormal: float
+    valid_abnormal: float
+
+
+# Abnormal to normal as in MURA: wrist .69, hand .37; valid is nearer to balance.
+PARTS = (
+    PartPlan(part="wrist", train_studies=190, valid_studies=100, train_abnormal=0.41, valid_abnormal=0.47),
+    PartPlan(part="hand", train_studies=64, valid_studies=30, train_abnormal=0.28, valid_abnormal=0.40),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyPlan:
+    """One study.
+
+    Attributes:
+        part: "wrist" or "hand".
+        folder: Path from the tree's root, in MURA's form.
+        split: "train" or "valid".
+        label: 1 for abnormal, as the tree says; see `is_mislabelled`.
+        finding: What the pictures show; None for nothing.
+        n_views: 1 to 4.
+        first_view: The projection that the study begins with, counted from 0.
+        patient_seed: Seed of the person's anatomy, the same in all studies of one patient.
+        seed: Seed of the views.
+    """
+
+    part: str
+    folder: str
+    split: str
+    label: int
+    finding: Finding | None
+    n_views: int
+    first_view: int
+    patient_seed: int
+    seed: int
+
+    @property
+    def is_mislabelled(self) -> bool:
+        """Says whether the label contradicts the pictures."""
+        return bool(self.label) != (self.finding is not None)
+
+
+def plan_studies(parts: Sequence[PartPlan], seed: int) -> list[StudyPlan]:
+    """Returns every study of the tree, in the order of its CSVs; the same for the same arguments."""
+    studies: list[StudyPlan] = []
+    patient = 1
+    for split in ("train", "valid"):
+        for number, plan in enumerate(parts):
+            rng = np.random.default_rng(np.random.SeedSequence([seed, number, int(split == "valid")]))
+            made = _plan_split(plan, split, patient, rng)
+            patient = 1 + max(int(study.folder.split("/")[2][-5:]) for study in made) if made else patient
+            studies += made
+    return studies
+
+
+def _plan_split(plan: PartPlan, split: str, patient: int, rng: np.random.Generator) -> list[StudyPlan]:
+    n_studies = plan.train_studies if split == "train" else plan.valid_studies
+    abnormal = plan.train_abnormal if split == "train" else plan.valid_abnormal
+    kinds = _shuffled_kinds(n_studies, abnormal, rng)
+    wrong = set(rng.permutation(n_studies)[: round(LABEL_NOISE[split] * n_studies)].tolist())
+    views = _shuffled_counts(n_studies, VIEWS_WEIGHTS, rng)
+    studies: list[StudyPlan] = []
+    while len(studies) < n_studies:
+        patient_seed = int(rng.integers(2**31))
+        for number in range(1, 1 + int(rng.choice(3, p=STUDIES_WEIGHTS)) + 1):
+            at = len(studies)
+            if at == n_studies:
+                break
+            kind = kinds[at]
+            label = int((kind is not None) != (at in wrong))
+            suffix = "positive" if label else "negative"
+            folder = f"{split}/XR_{plan.part.upper()}/patient{patient:05d}/study{number}_{suffix}"
+            studies.append(
+                StudyPlan(
+                    part=plan.part,
+                    folder=folder,
+                    split=split,
+                    label=label,
+                    finding=draw_finding(plan.part, kind, rng) if kind else None,
+                    n_views=views[at],
+                    first_view=int(rng.integers(2)),
+                    patient_seed=patient_seed,
+                    seed=int(rng.integers(2**62)),
+                )
+            )
+        patient += 1
+    return studies
+
+
+def _shuffled_kinds(n_studies: int, abnormal: float, rng: np.random.Generator) -> list[str | None]:
+    """Draws an exact number of findings, the kinds in their exact shares, in random order."""
+    n_abnormal = round(abnormal * n_studies)
+    at = (np.arange(n_abnormal) + 0.5) / max(n_abnormal, 1)
+    found: list[str | None] = [KINDS[i] for i in np.searchsorted(np.cumsum(KIND_WEIGHTS)[:-1], at)]
+    found += [None] * (n_studies - n_abnormal)
+    return [found[i] for i in rng.permutation(n_studies)]
+
+
+def _shuffled_counts(n_studies: int, weights: tuple[float, ...], rng: np.random.Generator) -> list[int]:
+    """Draws counts from 1 in exact shares, in random order."""
+    at = (np.arange(n_studies) + 0.5) / max(n_studies, 1)
+    counts = 1 + np.searchsorted(np.cumsum(weights)[:-1], at)
+    return [int(count) for count in rng.permutation(counts)]

@@ -1,0 +1,1 @@
+"""Evaluated models: built from trials or MLflow runs, and compared."""

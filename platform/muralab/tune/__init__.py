@@ -1,0 +1,1 @@
+"""The main job: plan, search, final test, report, registration."""

@@ -1,0 +1,88 @@
+"""Before the app serves: who may reach it, with which token, of which model."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from muralab.commands.app import AppRequest, read_about, read_token, run_app
+from muralab.errors import SettingsError
+
+SOURCES = [str(Path(__file__).parents[2] / "platform"), str(Path(__file__).parents[2])]
+REQUEST = {"model": "models:/none/1", "tracking_uri": "sqlite:////none/m.db"}
+
+
+def test_other_machines_need_a_token():
+    with pytest.raises(
+        SettingsError, match=r"host=0\.0\.0\.0 lets other machines in, and no token keeps strangers out"
+    ):
+        read_token(AppRequest(**REQUEST, host="0.0.0.0"))
+
+
+def test_a_token_is_read_without_its_line_end(tmp_path):
+    (tmp_path / "token").write_text("0123456789abcdef0123\n")
+    assert read_token(AppRequest(**REQUEST, token_file=tmp_path / "token")) == "0123456789abcdef0123"
+
+
+@pytest.mark.parametrize("token", ["short", "two words that are long", "ümlautümlautümlaut", ""])
+def test_a_poor_token_is_refused(tmp_path, token):
+    (tmp_path / "token").write_text(token, encoding="utf-8")
+    with pytest.raises(SettingsError, match="one word of at least 16 characters"):
+        read_token(AppRequest(**REQUEST, token_file=tmp_path / "token"))
+
+
+def test_a_token_file_that_is_missing_is_named(tmp_path):
+    with pytest.raises(SettingsError, match=r"token_file=.*/none cannot be read"):
+        read_token(AppRequest(**REQUEST, token_file=tmp_path / "none"))
+
+
+def test_a_taken_port_is_named_before_the_model_loads_and_nothing_is_told_to_anyone(monkeypatch):
+    for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
+        monkeypatch.setenv(name, "")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(SettingsError, match=rf"127\.0\.0\.1:{port} cannot be served .*Give another port"):
+            run_app(AppRequest(**REQUEST, port=port))
+    assert (os.environ["MLFLOW_DISABLE_TELEMETRY"], os.environ["DO_NOT_TRACK"]) == ("true", "true")
+
+
+def test_a_folder_without_a_configuration_still_has_its_disclaimer(tmp_path):
+    assert read_about(tmp_path)["disclaimer"].startswith("Not a medical device")
+
+
+@pytest.mark.slow
+def test_the_command_serves_until_it_is_told_to_stop(model_folder, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(SOURCES)}
+    command = [sys.executable, "-m", "muralab", "app", "--model", str(model_folder), "--port", str(port)]
+    process = subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    try:
+        assert reached(f"http://127.0.0.1:{port}/about", process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 143
+        assert "Traceback" not in process.stderr.read()
+    finally:
+        process.kill()
+        process.stderr.close()
+
+
+def reached(url: str, process: subprocess.Popen) -> bool:
+    for _ in range(600):
+        assert process.poll() is None, process.stderr.read()
+        try:
+            return urllib.request.urlopen(url, timeout=2).status == 200
+        except OSError:
+            time.sleep(0.1)
+    return False

@@ -1,0 +1,179 @@
+"""The command's table, its warnings and its ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from muralab.commands.predict import COLUMNS, run_predict
+from muralab.errors import DataError, ServerError, SettingsError
+from tests.predict.conftest import write_picture
+
+SOURCES = [str(Path(__file__).parents[2] / "platform"), str(Path(__file__).parents[2])]
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    folder = tmp_path / "pictures"
+    for name in ("s1/1.png", "s1/2.png", "s2/1.png"):
+        write_picture(folder / name)
+    return folder
+
+
+def test_a_row_a_picture_is_written(ask, engine, pictures):
+    table = run_predict(ask())
+    stored = pd.read_csv(ask().out)
+    assert tuple(stored.columns) == COLUMNS
+    assert list(stored["image"]) == ["s1/1.png", "s1/2.png", "s2/1.png"]
+    assert stored["warnings"].unique() == ["single view"]
+    assert table["error"].isna().all()
+
+
+def test_parquet_keeps_types(ask, engine, pictures, tmp_path):
+    (pictures / "s2/bad.png").write_bytes(b"text")
+    run_predict(ask(out=tmp_path / "out.parquet"))
+    stored = pd.read_parquet(tmp_path / "out.parquet")
+    assert stored["probability"].dtype == float
+    assert stored["abnormal"].tolist()[:3] == [True] * 3
+    assert stored["abnormal"].isna().sum() == 1
+
+
+def test_requests_hold_whole_studies_and_ask_for_partial_answers(ask, engine, pictures):
+    run_predict(ask(rows=2, threshold=0.3))
+    assert [[row["study"] for row in rows] for rows in engine.requests] == [["s1", "s1"], ["s2"]]
+    assert engine.params == {"policy": "partial", "threshold": 0.3}
+
+
+def test_bad_files_are_rows_with_a_reason_and_a_warning(ask, engine, pictures, capsys):
+    (pictures / "s1/3.png").write_bytes(b"text")
+    (pictures / "s1/4.png").symlink_to("nowhere")
+    table = run_predict(ask()).set_index("image")
+    assert table.loc["s1/3.png", "error"] == "not a picture"
+    assert table.loc["s1/4.png", "error"] == "No such file or directory"
+    assert "Warning: 2 of 5 pictures have no answer" in capsys.readouterr().out
+
+
+def test_a_view_that_cannot_be_read_counts_in_its_study(ask, engine, pictures):
+    (pictures / "s1/3.png").symlink_to("nowhere")
+    run_predict(ask())
+    assert [(row["study"], bool(row["image"])) for row in engine.requests[0]] == [
+        ("s1", True),
+        ("s1", True),
+        ("s1", False),
+        ("s2", True),
+    ]
+
+
+def test_a_heap_of_pictures_is_no_study_and_stops_no_other(ask, engine, pictures):
+    for number in range(65):
+        write_picture(pictures / f"heap/{number}.png")
+    table = run_predict(ask())
+    assert table.groupby("study")["error"].count().to_dict() == {"heap": 65, "s1": 0, "s2": 0}
+    assert "holds 65 pictures, and a study has at most 64 views" in table["error"].dropna().iloc[0]
+
+
+def test_nothing_but_a_heap_is_refused_at_once(ask, engine, tmp_path):
+    for number in range(65):
+        write_picture(tmp_path / f"pictures/{number}.png")
+    with pytest.raises(DataError, match=r"holds 65 pictures.*say study=file"):
+        run_predict(ask())
+    assert engine.requests == []
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_asked(ask, engine, pictures, tmp_path):
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(SettingsError, match=r"folder\.csv is a folder, or lies in one"):
+        run_predict(ask(out=tmp_path / "folder.csv"))
+    assert engine.requests == []
+
+
+def test_a_folder_that_may_not_be_written_to_is_refused_before_anything_is_asked(ask, engine, pictures, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    with pytest.raises(SettingsError, match="lies in one that may not be written to"):
+        run_predict(ask())
+    assert engine.requests == []
+
+
+@pytest.mark.parametrize("suffix", [b".csv", b".parquet"])
+def test_a_table_may_have_a_name_of_other_bytes_than_utf8(ask, engine, pictures, tmp_path, capsys, suffix):
+    out = tmp_path / os.fsdecode(b"o\xff" + suffix)
+    run_predict(ask(out=out))
+    assert out.is_file()
+    assert "o\\xff" in capsys.readouterr().out
+
+
+def test_a_token_file_of_two_lines_is_refused(ask, pictures, tmp_path):
+    (tmp_path / "token").write_text("one\ntwo\n")
+    with pytest.raises(SettingsError, match="expected one word, such as"):
+        run_predict(ask(url="http://127.0.0.1:1", token_file=tmp_path / "token"))
+
+
+def test_a_refused_request_does_not_stop_the_others(ask, engine, pictures, refusal):
+    engine.failing[1] = refusal
+    table = run_predict(ask(rows=2))
+    assert table["error"].tolist()[:2] == ["Too large a request."] * 2
+    assert table["error"].isna().sum() == 1
+
+
+def test_a_server_that_stops_leaves_what_was_answered(ask, engine, pictures):
+    engine.failing[2] = ServerError("The server is gone.")
+    with pytest.raises(ServerError, match=r"The server is gone\. What was answered before that is in .*out\.csv"):
+        run_predict(ask(rows=2))
+    assert pd.read_csv(ask().out)["error"].isna().tolist() == [True, True, False]
+
+
+def test_nothing_readable_is_an_error_and_writes_nothing(ask, engine, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/a.png").write_bytes(b"text")
+    with pytest.raises(DataError, match=r"None of the 1 pictures (?s:.*)a\.png: not a picture"):
+        run_predict(ask())
+    assert not ask().out.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"out": Path("/tmp/table.xls")}, "ends in .csv or .parquet"),
+        ({"out": Path("/no/such/folder/t.csv")}, "the folder /no/such/folder does not exist"),
+        ({"rows": 65}, "rows=65: expected 1 to 64"),
+        ({"threshold": 2.0}, "threshold=2.0: expected a number from 0 to 1"),
+    ],
+)
+def test_impossible_requests_are_refused(ask, engine, pictures, changes, words):
+    with pytest.raises(SettingsError, match=words):
+        run_predict(ask(**changes))
+
+
+@pytest.mark.slow
+def test_under_mlflow_run_its_run_holds_the_table(ask, engine, pictures, store_uri):
+    from muralab.tracking import open_store, read_run, start_run
+
+    store = open_store(store_uri)
+    run = start_run(store, experiment="lab", kind="tune", name="from mlflow run")
+    run_predict(ask(run_id=run, tracking_uri=store_uri))
+    record = read_run(store, run)
+    assert (record.kind, record.status, record.metrics["pictures"]) == ("predict", "FINISHED", 3)
+    assert record.tags["muralab.model_version"] == "tiny/1"
+
+
+@pytest.mark.slow
+def test_a_models_own_code_answers_in_the_command(pictures, onnx_file, tmp_path):
+    from muralab.registry.bundle import write_bundle
+    from muralab.serving.config import ServingConfig
+
+    write_bundle(tmp_path / "model", onnx_file, ServingConfig(image_size=32))
+    changed = tmp_path / "model/code/muralab/serving/answer.py"
+    changed.write_text(changed.read_text().replace('"single view"', '"lonely view"'))
+    where = ["--images", str(pictures), "--out", str(tmp_path / "o.csv"), "--model", str(tmp_path / "model")]
+    done = subprocess.run(
+        [sys.executable, "-m", "muralab", "predict", *where],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(SOURCES)}, cwd=tmp_path, capture_output=True, text=True,
+        check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert pd.read_csv(tmp_path / "o.csv")["warnings"].tolist()[2] == "lonely view"

@@ -1,0 +1,258 @@
+"""`train` from the command line: what is logged, what an interruption leaves, what is said when it goes wrong."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from muralab.commands import train as single
+from muralab.evaluation.metrics import METRICS
+from muralab.experiment import run_trial
+from muralab.tracking import RunRecord, Store, download_artifact, read_run, start_run
+from muralab.training.phase_trainer import Stepper
+from tests.cli.conftest import SMALL, Muralab, all_runs, spoil
+
+QUICK = {"recipe": SMALL, "epochs": "1+2", "cpus_per_trial": 1}
+
+
+def only_run(store: Store) -> RunRecord:
+    (run,) = all_runs(store)
+    return run
+
+
+def interrupt_after(n_epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ctrl-C in the middle of an epoch."""
+
+    def run(spec: Any) -> Generator[Any]:
+        for result in run_trial(spec):
+            yield result
+            if result.global_epoch == n_epochs:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(single, "run_trial", run)
+
+
+def break_steps(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Stepper, "_step", step)
+
+
+@pytest.fixture
+def trained(muralab: Muralab, store: Store, tiny_tree: Path) -> RunRecord:
+    assert muralab("train", data=tiny_tree, **QUICK).code == 0
+    return only_run(store)
+
+
+def test_a_training_is_one_run_with_everything(trained: RunRecord, store: Store, tmp_path: Path) -> None:
+    assert (trained.kind, trained.status, trained.recipe, trained.part) == ("train", "FINISHED", SMALL, "wrist")
+    assert list(trained.history["train_loss"].dropna().index) == [1, 2, 3]
+    assert {"test_study_auroc", "upper_val_accuracy", "full_val_accuracy"} <= set(trained.metrics)
+    assert {f"test_study_{name}" for name in METRICS} <= set(trained.metrics)
+    assert trained.params["resolved.full.epochs"] == "2"
+    for name in ("report.html", "results.csv", "calibration.json", "weights/weights.safetensors"):
+        assert download_artifact(store, trained.run_id, name, tmp_path).stat().st_size
+
+
+def test_the_threshold_is_fitted_by_the_rule_that_was_asked_for(
+    muralab: Muralab, store: Store, easy_tree: Path, tmp_path: Path
+) -> None:
+    assert muralab("train", data=easy_tree, threshold="sensitivity>=0.8", **QUICK).code == 0
+    run = only_run(store).run_id
+    text, page = (download_artifact(store, run, name, tmp_path) for name in ("calibration.json", "report.html"))
+    assert json.loads(text.read_text())["rule"] == "sensitivity>=0.8"
+    assert "<small>sensitivity&gt;=0.8</small>" in page.read_text("utf-8")
+
+
+@pytest.mark.parametrize("pictures", ["true", "auto"])
+def test_a_training_on_real_data_shows_pictures_only_if_asked(
+    muralab: Muralab, store: Store, easy_tree: Path, tmp_path: Path, pictures: str
+) -> None:
+    assert muralab("train", data=easy_tree, pictures=pictures, **QUICK).code == 0
+    page = download_artifact(store, only_run(store).run_id, "report.html", tmp_path).read_text("utf-8")
+    assert ("Right: the same with its Grad-CAM" in page) == (pictures == "true")
+    assert ("kept out of reports unless pictures=true" in page) == (pictures == "auto")
+
+
+def test_figures_are_printed_with_their_intervals(muralab: Muralab, easy_tree: Path) -> None:
+    outcome = muralab("train", data=easy_tree, **QUICK)
+    assert re.search(r"auroc \d\.\d+ \[\d\.\d+, \d\.\d+\], kappa", outcome.out), outcome.out
+
+
+def test_nothing_is_left_on_disk_but_what_others_share(trained: RunRecord, tmp_path: Path) -> None:
+    assert list((tmp_path / "cache" / "muralab" / "sweeps").iterdir()) == []
+
+
+# Interrupted
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_goes_on_where_it_was(
+    muralab: Muralab, store: Store, tiny_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupt_after(2, patch)
+        stopped = muralab("train", data=tiny_tree, **QUICK)
+    run = only_run(store)
+    assert (stopped.code, run.status) == (130, "KILLED")
+    assert f"  mlflow run . -e train --env-manager local -P resume={run.run_id}\n" in stopped.out
+    assert muralab("train", resume=run.run_id).code == 0
+    assert only_run(store).status == "FINISHED"
+    points = store.client.get_metric_history(run.run_id, "train_loss")
+    assert [point.step for point in points] == [1, 2, 3]
+
+
+@pytest.fixture
+def interrupted(muralab: Muralab, store: Store, tiny_tree: Path, monkeypatch: pytest.MonkeyPatch) -> RunRecord:
+    with monkeypatch.context() as patch:
+        interrupt_after(1, patch)
+        muralab("train", data=tiny_tree, **QUICK)
+    return only_run(store)
+
+
+def plan_of(run: RunRecord, tmp_path: Path) -> Path:
+    return tmp_path / "cache" / "muralab" / "sweeps" / run.run_id / "plan.json"
+
+
+def test_a_sweep_does_not_take_up_a_training(interrupted: RunRecord, muralab: Muralab, tmp_path: Path) -> None:
+    outcome = muralab("tune", resume=interrupted.run_id)
+    assert outcome.code == 2
+    assert f"resume={interrupted.run_id}: `train` began this run, not `tune`." in outcome.complaint
+    assert plan_of(interrupted, tmp_path).is_file()
+
+
+def test_a_run_that_still_goes_on_is_not_taken_up(interrupted: RunRecord, muralab: Muralab, store: Store) -> None:
+    from muralab.tracking.process import process_tags
+
+    for key, value in process_tags().items():
+        store.client.set_tag(interrupted.run_id, key, value)
+    store.client.update_run(interrupted.run_id, status="RUNNING")
+    outcome = muralab("train", resume=interrupted.run_id)
+    assert outcome.code == 2
+    assert f"this run still goes on, in process {os.getpid()} of this machine" in outcome.complaint
+
+
+def test_data_that_changed_are_not_gone_on_with(
+    muralab: Muralab, store: Store, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupt_after(1, patch)
+        muralab("train", data=tree, **QUICK)
+    next(path for path in tree.glob("train/*/*/*/image1.png")).unlink()
+    outcome = muralab("train", resume=only_run(store).run_id)
+    assert outcome.code == 2
+    assert f"the data at {tree} have changed since that sweep began" in outcome.complaint
+
+
+def test_weights_that_have_gone_are_told_before_anything_goes_on(
+    interrupted: RunRecord, muralab: Muralab, store: Store, tmp_path: Path
+) -> None:
+    plan = plan_of(interrupted, tmp_path)
+    text = json.loads(plan.read_text())
+    text["specs"][0]["weights"] = str(tmp_path / "gone.safetensors")
+    plan.write_text(json.dumps(text))
+    outcome = muralab("train", resume=interrupted.run_id)
+    assert outcome.code == 2
+    assert f"weights={tmp_path / 'gone.safetensors'}: there is no such file" in outcome.complaint
+    assert only_run(store).status == "KILLED"
+
+
+@pytest.mark.parametrize("text", ["", '{"request": {', '{"request": {"colour": 1}, "specs": []}', "{}"])
+def test_a_damaged_plan_is_named(interrupted: RunRecord, muralab: Muralab, tmp_path: Path, text: str) -> None:
+    plan_of(interrupted, tmp_path).write_text(text)
+    outcome = muralab("train", resume=interrupted.run_id)
+    assert outcome.code == 2
+    assert f"the plan {plan_of(interrupted, tmp_path)} is damaged, or another version wrote it" in outcome.complaint
+
+
+# What goes wrong on the way
+
+
+def test_exceeded_memory_is_a_paragraph_and_a_failed_run(
+    muralab: Muralab, store: Store, tiny_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_steps(torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), monkeypatch)
+    outcome = muralab("train", data=tiny_tree, **QUICK)
+    assert (outcome.code, only_run(store).status) == (2, "FAILED")
+    for name in ("batch_size", "image_size", "gpus_per_trial", "Tried to allocate 2.00 GiB"):
+        assert name in outcome.complaint
+
+
+def test_a_full_disk_is_a_paragraph_and_a_failed_run(
+    muralab: Muralab, store: Store, tiny_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_steps(OSError(errno.ENOSPC, "No space left on device", "/cache/last.tmp"), monkeypatch)
+    outcome = muralab("train", data=tiny_tree, **QUICK)
+    assert (outcome.code, only_run(store).status) == (2, "FAILED")
+    assert outcome.complaint == "muralab: The disk is full at /cache/last.tmp. Free some space, and go on."
+
+
+def test_a_bug_keeps_its_traceback_and_leaves_no_run_open(
+    muralab: Muralab, store: Store, tiny_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_steps(ZeroDivisionError("a bug"), monkeypatch)
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        muralab("train", data=tiny_tree, **QUICK)
+    assert only_run(store).status == "FAILED"
+
+
+def test_the_run_of_mlflow_run_is_taken_and_no_other_made(
+    muralab: Muralab, store: Store, tiny_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = start_run(store, experiment="own", kind="", name="project")
+    monkeypatch.setenv("MLFLOW_RUN_ID", given)
+    assert muralab("train", data=tiny_tree, **QUICK).code == 0
+    run = only_run(store)
+    assert (run.run_id, run.kind) == (given, "train")
+    assert "test_study_auroc" in run.metrics
+
+
+# Images that cannot be read
+
+
+@pytest.mark.slow
+def test_an_unreadable_image_is_left_out_and_named_in_warning_and_report(
+    muralab: Muralab, store: Store, tree: Path, tmp_path: Path
+) -> None:
+    bad = spoil(tree, "train/*/patient00002/*/image*.png")
+    outcome = muralab("train", data=tree, **QUICK)
+    assert outcome.code == 0, outcome
+    run = only_run(store)
+    report = download_artifact(store, run.run_id, "report.html", tmp_path).read_text("utf-8")
+    for name in (path.relative_to(tree).as_posix() for path in bad):
+        assert f"{name}: not a PNG, JPEG or DICOM file" in outcome.out
+        assert name in report
+
+
+def test_an_unreadable_image_is_replaced_by_no_other(muralab: Muralab, store: Store, tree: Path) -> None:
+    (bad,) = spoil(tree, "valid/*/patient00014/*/image1.png")
+    assert muralab("train", data=tree, **QUICK).code == 0
+    images = only_test_predictions(store)["image"]
+    shown = [path for path in tree.glob("valid/*/*/*/image*.png") if path != bad]
+    assert sorted(images) == sorted(path.relative_to(tree).as_posix() for path in shown)
+
+
+def only_test_predictions(store: Store) -> pd.DataFrame:
+    return read_run(store, only_run(store).run_id).predictions["test"]
+
+
+@pytest.mark.slow
+def test_an_evaluation_names_unreadable_images_too(
+    trained: RunRecord, muralab: Muralab, store: Store, tree: Path
+) -> None:
+    (bad,) = spoil(tree, "valid/*/patient00014/*/image1.png")
+    outcome = muralab("evaluate", model=trained.run_id, data=tree)
+    assert outcome.code == 0, outcome
+    assert bad.relative_to(tree).as_posix() in " ".join(outcome.out.split())
+    found = next(run for run in all_runs(store) if run.kind == "evaluate")
+    assert (found.status, found.tags["muralab.evaluates"]) == ("FINISHED", trained.run_id)

@@ -1,0 +1,71 @@
+"""Files of pictures: a broken one is a fact about it, one that cannot be read just now is not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from muralab.data.audit.audit import audit_images
+from muralab.data.cache import open_cache
+from muralab.data.images.decode import to_square
+from muralab.data.images.files import read_square
+from muralab.data.mura import read_index
+from muralab.errors import DataError, ImageError
+
+GREY = np.arange(48 * 40, dtype=np.uint8).reshape(48, 40)
+
+
+def test_a_square_is_read_from_a_file(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), GREY)
+    np.testing.assert_array_equal(read_square(tmp_path / "a.png", 32), to_square(GREY, 32))
+
+
+def test_a_missing_file_is_named_by_its_reason(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="No such file"):
+        read_square(tmp_path / "none.png", 32)
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch, tiny_tree: Path) -> pytest.MonkeyPatch:
+    """One picture's disk fails for a while; `undo` is the end of it."""
+    broken, read = read_index(tiny_tree, "wrist")["path"].iloc[0], Path.read_bytes
+
+    def read_bytes(self: Path) -> bytes:
+        if str(self) == str(broken):
+            raise OSError(5, "Input/output error")
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    return monkeypatch
+
+
+def test_a_failing_disk_stops_the_cache_and_is_not_remembered(
+    failing: pytest.MonkeyPatch, tiny_tree: Path, tmp_path: Path
+) -> None:
+    table = read_index(tiny_tree, "wrist")
+    with pytest.raises(DataError, match=r"image1\.png cannot be read: Input/output error\. Mend that"):
+        open_cache(table, size=32, folder=tmp_path)
+    failing.undo()
+    assert open_cache(table, size=32, folder=tmp_path).unreadable == {}
+
+
+def test_a_failing_disk_stops_the_audit_and_is_not_remembered(
+    failing: pytest.MonkeyPatch, tiny_tree: Path, tmp_path: Path
+) -> None:
+    table = read_index(tiny_tree, "wrist")
+    with pytest.raises(DataError, match="Input/output error"):
+        audit_images(table, folder=tmp_path)
+    failing.undo()
+    assert audit_images(table, folder=tmp_path).counts.get("unreadable", 0) == 0
+
+
+def test_a_square_that_a_full_disk_cuts_short_is_an_error(
+    tiny_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "pwrite", lambda handle, data, place: len(data) - 1)
+    with pytest.raises(DataError, match="No space left on device"):
+        open_cache(read_index(tiny_tree, "wrist"), size=32, folder=tmp_path)

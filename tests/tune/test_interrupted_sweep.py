@@ -1,0 +1,101 @@
+"""A sweep that is interrupted, resumed, killed and resumed again: no run is left open, no epoch lost or doubled."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from dataclasses import dataclass
+
+import pytest
+
+from muralab.tracking import RunRecord, find_runs
+from tests.tune.conftest import RECIPE, Bench, Swept, finish, sweep, wait_until
+
+pytestmark = pytest.mark.slow
+EPOCHS = "2+150"
+N_EPOCHS = 152
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a process left behind."""
+
+    code: int
+    output: str
+    runs: list[RunRecord]
+
+
+def _stop(bench: Bench, command: list[str], at_epoch: int, number: int) -> Stage:
+    """Start a command, send its group (or, to kill, the command alone) a signal at an epoch, and wait."""
+    process = bench.start(*command)
+    wait_until(lambda: bench.n_epochs() >= at_epoch, process)
+    (os.kill if number == signal.SIGKILL else os.killpg)(process.pid, number)
+    output = finish(process, 60)
+    return Stage(process.returncode, output, find_runs(bench.store, bench.experiment))
+
+
+@pytest.fixture(scope="module")
+def interrupted(bench: Bench) -> Stage:
+    return _stop(bench, bench.project(trials=1, epochs=EPOCHS), 5, signal.SIGINT)
+
+
+@pytest.fixture(scope="module")
+def run_id(interrupted: Stage) -> str:
+    match = re.search(r"^  (make tune .*resume=(\w+)\S*)$", interrupted.output, re.MULTILINE)
+    assert match, interrupted.output
+    return match[2]
+
+
+@pytest.fixture(scope="module")
+def killed(bench: Bench, run_id: str) -> Stage:
+    return _stop(bench, bench.tune(resume=run_id), bench.n_epochs() + 5, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def resumed(bench: Bench, run_id: str, killed: Stage) -> Swept:
+    return sweep(bench, bench.project(resume=run_id))
+
+
+def test_an_interrupt_leaves_nothing_running(interrupted: Stage) -> None:
+    assert {run.kind for run in interrupted.runs} == {"tune", "trial"}
+    assert {run.status for run in interrupted.runs} <= {"KILLED", "FAILED"}
+    assert interrupted.code != 0
+
+
+def test_an_interrupt_tells_how_to_go_on_and_shows_no_traceback(interrupted: Stage, run_id: str) -> None:
+    assert run_id == next(run.run_id for run in interrupted.runs if run.kind == "tune")
+    assert "Interrupted. Go on with it by:" in interrupted.output
+    assert "Traceback" not in interrupted.output
+
+
+def test_a_kill_leaves_runs_that_the_next_command_closes(killed: Stage, resumed: Swept) -> None:
+    assert killed.code == -signal.SIGKILL
+    assert {run.status for run in killed.runs} == {"RUNNING"}
+    assert "Closed 2 runs whose process had died." in resumed.output
+
+
+def test_a_resumed_sweep_ends_under_its_old_parent(resumed: Swept, run_id: str) -> None:
+    assert resumed.code == 0, resumed.output
+    assert resumed.parent.run_id == run_id
+    assert {run.status for run in resumed.runs} == {"FINISHED"}
+    assert [run.tags["muralab.trial"] for run in resumed.trials] == [f"{RECIPE}-00"]
+
+
+def test_the_new_run_only_links_to_the_old_one(resumed: Swept, run_id: str) -> None:
+    (link,) = [run for run in resumed.runs if run.kind not in ("tune", "trial")]
+    assert link.tags["muralab.resumes"] == run_id
+    assert link.metrics == {}
+
+
+def test_every_epoch_is_there_once(resumed: Swept) -> None:
+    (trial,) = resumed.trials
+    for name in ("train_loss", "val_study_auroc", "phase"):
+        points = resumed.bench.store.client.get_metric_history(trial.run_id, name)
+        assert [point.step for point in points] == list(range(1, N_EPOCHS + 1))
+
+
+def test_a_finished_sweep_is_not_resumed(resumed: Swept, bench: Bench, run_id: str) -> None:
+    again = sweep(bench, bench.tune(resume=run_id))
+    assert again.code == 2
+    assert f"resume={run_id}: nothing of this sweep is left" in again.output

@@ -1,0 +1,152 @@
+"""A whole sweep through `mlflow run`, and the same one with a tracking server: what is there when it has ended."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from muralab.tracking import download_artifact
+from tests.tune.conftest import RECIPE, Bench, Swept, sweep
+
+pytestmark = pytest.mark.slow
+N_EPOCHS, N_FROZEN = 5, 2
+EPOCH_METRICS = {"train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auroc", "val_study_auroc", "lr"}
+
+
+@pytest.fixture(scope="module")
+def local(bench: Bench) -> Swept:
+    return sweep(bench, bench.project())
+
+
+@pytest.fixture(scope="module")
+def remote(remote_bench: Bench) -> Swept:
+    return sweep(remote_bench, remote_bench.tune())
+
+
+@pytest.fixture(params=["local", "remote"])
+def swept(request: pytest.FixtureRequest) -> Swept:
+    return request.getfixturevalue(request.param)
+
+
+def test_it_ends_well_and_says_what_to_type_next(swept: Swept) -> None:
+    assert swept.code == 0, swept.output
+    for words in (
+        "Plan",
+        "AUROC",
+        "mura-wrist version 1",
+        "mlflow models serve -m models:/mura-wrist@champion",
+        "curl",
+    ):
+        assert words in swept.output
+    assert "Traceback" not in swept.output
+    assert "View run" not in swept.output
+
+
+def test_trials_are_nested_and_none_is_left_running(swept: Swept) -> None:
+    assert {run.status for run in swept.runs} == {"FINISHED"}
+    assert len(swept.trials) == 2
+    assert {run.parent for run in swept.trials} == {swept.parent.run_id}
+    assert {run.experiment_id for run in swept.runs} == {swept.parent.experiment_id}
+
+
+def test_the_run_of_mlflow_run_is_the_sweep(local: Swept) -> None:
+    assert len(local.runs) == 3
+    assert local.parent.params["recipes"] == RECIPE
+    assert local.parent.params["resolved.trials"] == "2"
+    assert "mlflow.project.entryPoint" in local.parent.tags
+
+
+def test_every_epoch_is_there(swept: Swept) -> None:
+    first = next(run for run in swept.trials if run.tags["muralab.trial"] == f"{RECIPE}-00")
+    epochs = first.history.dropna(subset=["train_loss"])
+    assert list(epochs.index) == [1, 2, 3, 4, 5]
+    assert list(epochs["phase"]) == [1, 1, 2, 2, 2]
+    assert epochs[list(EPOCH_METRICS)].notna().all(axis=None)
+
+
+def test_a_phase_is_summed_up_by_its_best_epoch(swept: Swept) -> None:
+    for run in swept.trials:
+        epochs = run.history.dropna(subset=["train_loss"])
+        for number, phase in enumerate(("upper", "full"), start=1):
+            rows = epochs[epochs["phase"] == number]
+            best = rows.loc[rows["val_study_auroc"].idxmax()]
+            for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auroc", "val_study_auroc"):
+                assert run.metrics[f"{phase}_{name}"] == pytest.approx(best[name])
+
+
+def test_the_first_trial_is_the_recipe_and_the_second_is_not(swept: Swept) -> None:
+    resolved = {run.tags["muralab.trial"][-2:]: run.params for run in swept.trials}
+    assert resolved["00"]["resolved.full.lr"] == "0.02"
+    assert resolved["01"]["resolved.full.lr"] != "0.02"
+    assert resolved["01"]["resolved.upper.lr"] == resolved["00"]["resolved.upper.lr"]
+
+
+def test_tags_say_what_a_run_is(swept: Swept) -> None:
+    for run in swept.runs:
+        assert (run.tags["muralab.part"], run.tags["muralab.synthetic"], run.tags["muralab.seed"]) == (
+            "wrist", "false", "0"
+        )  # fmt: skip
+        assert len(run.tags["muralab.split_fingerprint"]) >= 16
+    assert {run.kind for run in swept.trials} == {"trial"}
+    assert {run.recipe for run in swept.trials} == {RECIPE}
+
+
+def test_the_three_sets_are_inputs_with_digests(swept: Swept) -> None:
+    for run in swept.runs:
+        inputs = swept.bench.store.client.get_run(run.run_id).inputs.dataset_inputs
+        assert {tag.value for one in inputs for tag in one.tags} == {"training", "validation", "test"}
+        assert len({one.dataset.digest for one in inputs}) == 3
+    assert json.loads(inputs[0].dataset.profile)["images"] > 0
+
+
+def test_predictions_are_kept(swept: Swept) -> None:
+    for run in swept.trials:
+        assert set(run.predictions["validation"]["label"]) == {0, 1}
+    tested = [run for run in swept.trials if "test_study_auroc" in run.metrics]
+    assert len(tested) == 1, "the test set is met by the best trial alone"
+    assert tested[0].predictions["test"]["study"].nunique() == 24
+    assert tested[0].metrics["test_study_auroc"] > 0.9
+
+
+def test_the_report_stands_alone(swept: Swept, tmp_path: Path) -> None:
+    path = download_artifact(swept.bench.store, swept.parent.run_id, "report.html", tmp_path)
+    text = path.read_text("utf-8")
+    assert "small network" in text
+    assert "<script src=" not in text
+    assert "<link " not in text
+
+
+def test_the_results_are_a_table(swept: Swept, tmp_path: Path) -> None:
+    path = download_artifact(swept.bench.store, swept.parent.run_id, "results.csv", tmp_path)
+    assert len(pd.read_csv(io.StringIO(path.read_text("utf-8")))) >= 1
+
+
+def test_the_recipes_source_is_kept(swept: Swept, tmp_path: Path) -> None:
+    path = download_artifact(swept.bench.store, swept.trials[0].run_id, "recipe/small_net.py", tmp_path)
+    assert path.read_text("utf-8") == (swept.bench.lab / "tiny_lab" / "small_net.py").read_text("utf-8")
+
+
+def test_the_champion_is_registered(swept: Swept) -> None:
+    version = swept.bench.store.client.get_model_version_by_alias("mura-wrist", "champion")
+    assert version.run_id in {run.run_id for run in swept.trials}
+    assert version.tags["muralab.recipe"] == RECIPE
+
+
+def test_nothing_of_the_sweep_is_left_on_disk(swept: Swept) -> None:
+    folder = swept.bench.cache / "muralab"
+    assert {path.name for path in folder.iterdir()} >= {"pixels", "features"}
+    assert list((folder / "sweeps").iterdir()) == []
+
+
+def test_one_seed_gives_the_same_metrics_on_every_epoch(local: Swept, remote: Swept) -> None:
+    tables = [{run.tags["muralab.trial"]: run.history for run in one.trials} for one in (local, remote)]
+    assert set(tables[0]) == set(tables[1])
+    for name, one in tables[0].items():
+        both = sorted(set(one.index) & set(tables[1][name].index))
+        columns = sorted(EPOCH_METRICS)
+        assert len(both) >= N_FROZEN + 1, "no trial is stopped before an epoch of the full phase"
+        pd.testing.assert_frame_equal(one.loc[both, columns], tables[1][name].loc[both, columns], check_exact=True)
