@@ -51,7 +51,8 @@ def test_the_image_installs_what_serving_needs_and_no_torch(model):
 def test_the_image_holds_the_code_and_the_network(model):
     names = {path.relative_to(model).as_posix() for path in model.rglob("*") if path.is_file()}
     code = {
-        f"code/muralab/{name}" for name in ("serving/classifier.py", "data/pixels.py", "data/dicom.py", "errors.py")
+        f"code/muralab/{name}"
+        for name in ("serving/classifier.py", "data/images/decode.py", "data/images/dicom.py", "errors.py")
     }
     assert names >= {"MLmodel", "artifacts/model.onnx", "artifacts/config.json", *code}
     assert [name for name in names if name.endswith((".pkl", ".pyc", ".pth"))] == []
