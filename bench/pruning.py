@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from muralab.config.settings import Request, check_request
+
 import muralab.tune.executor
 from bench.common import Options, Row, run
 from bench.search import Diary, search
-from muralab.config.settings import Request, check_request
 from muralab.data.dataset import DEMO, open_dataset
 from muralab.trial import write_table
 from muralab.tune.plan import Folders, draw_specs

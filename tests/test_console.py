@@ -8,8 +8,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from muralab import console as terminal
-from muralab.console import EXPECTED_SLOWNESS, LEARNT_S, QUIET_LINE_S, Board, Row, build_progress, clock
+from muralab import console as console_module
+from muralab.console import (
+    EXPECTED_SLOWDOWN,
+    MEASURED_AFTER_S,
+    PLAIN_LINE_EVERY_S,
+    TrialRow,
+    TrialTable,
+    build_progress,
+    format_duration,
+)
 
 
 class Clock:
@@ -22,14 +30,16 @@ class Clock:
         return self.now
 
 
-def build_board(*rows: Row, concurrent: int = 1, is_terminal: bool = False) -> tuple[Board, Clock, io.StringIO]:
+def build_table(
+    *rows: TrialRow, concurrent: int = 1, is_terminal: bool = False
+) -> tuple[TrialTable, Clock, io.StringIO]:
     """A board whose console writes into a text."""
     out, time = io.StringIO(), Clock()
     console = Console(file=out, width=120, force_terminal=is_terminal, color_system=None)
-    return Board({row.name: row for row in rows}, concurrent, "val_study_auroc", console, time), time, out
+    return TrialTable({row.name: row for row in rows}, concurrent, "val_study_auroc", console, time), time, out
 
 
-def cells(board: Board) -> list[list[str]]:
+def cells(board: TrialTable) -> list[list[str]]:
     """The table's cells, row by row."""
     return [list(cell) for cell in zip(*(column.cells for column in board.table().columns), strict=True)]
 
@@ -38,68 +48,68 @@ def cells(board: Board) -> list[list[str]]:
 
 
 def test_a_waiting_trial_has_all_its_epochs_left() -> None:
-    assert Row("a", [1.0, 2.0, 3.0]).left_s(100, slowness=2) == 12
+    assert TrialRow("a", [1.0, 2.0, 3.0]).remaining_s(100, slowdown=2) == 12
 
 
 def test_time_since_the_last_epoch_counts() -> None:
-    row = Row("a", [10.0, 10.0, 10.0], state="running", epoch=1, started=100, reported=115)
-    assert row.left_s(119, slowness=1.5) == 30 - 4
+    row = TrialRow("a", [10.0, 10.0, 10.0], state="running", epoch=1, started=100, reported=115)
+    assert row.remaining_s(119, slowdown=1.5) == 30 - 4
 
 
 def test_a_late_epoch_leaves_no_negative_time() -> None:
-    assert Row("a", [1.0], state="running", started=100).left_s(1000, slowness=1) == 0
+    assert TrialRow("a", [1.0], state="running", started=100).remaining_s(1000, slowdown=1) == 0
 
 
 @pytest.mark.parametrize("state", ["finished", "pruned", "failed", "stopped"])
 def test_nothing_is_left_of_a_trial_that_ended(state: str) -> None:
-    row = Row("a", [1.0, 1.0], state=state, epoch=1)
+    row = TrialRow("a", [1.0, 1.0], state=state, epoch=1)
     assert row.over
-    assert row.left_s(0, 1) == 0
+    assert row.remaining_s(0, 1) == 0
 
 
 # All of them
 
 
 def test_a_board_first_expects_what_trials_that_share_a_machine_were_seen_to_take() -> None:
-    board, _, _ = build_board(Row("a", [10.0]), Row("b", [10.0]), concurrent=2)
-    assert board.slowness() == EXPECTED_SLOWNESS
-    assert board.left_s() == 10 * EXPECTED_SLOWNESS
+    board, _, _ = build_table(TrialRow("a", [10.0]), TrialRow("b", [10.0]), concurrent=2)
+    assert board.slowdown() == EXPECTED_SLOWDOWN
+    assert board.remaining_s() == 10 * EXPECTED_SLOWDOWN
 
 
 def test_a_board_learns_the_pace() -> None:
-    board, time, _ = build_board(Row("a", [LEARNT_S + 1, 10.0]))
+    board, time, _ = build_table(TrialRow("a", [MEASURED_AFTER_S + 1, 10.0]))
     board.started("a")
-    time.now += 3 * (LEARNT_S + 1)
+    time.now += 3 * (MEASURED_AFTER_S + 1)
     board.epoch("a", 1, "full", 0.5)
-    assert board.slowness() == pytest.approx(3)
-    assert board.left_s() == pytest.approx(30)
+    assert board.slowdown() == pytest.approx(3)
+    assert board.remaining_s() == pytest.approx(30)
 
 
 def test_epochs_that_a_resumed_trial_repeats_at_once_took_what_they_took_then() -> None:
-    board, time, _ = build_board(Row("a", [10.0, 10.0, 10.0]))
+    board, time, _ = build_table(TrialRow("a", [10.0, 10.0, 10.0]))
     board.started("a")
     board.epoch("a", 1, "full", 0.5, seconds=20)
     board.epoch("a", 2, "full", 0.5, seconds=20)
-    assert board.left_s() == pytest.approx(20)
+    assert board.remaining_s() == pytest.approx(20)
     time.now += 30  # the third takes longer, and its start-up counts
     board.epoch("a", 3, "full", 0.5, seconds=22)
-    assert board.slowness() == pytest.approx(70 / 30)
+    assert board.slowdown() == pytest.approx(70 / 30)
 
 
 def test_time_left_is_that_of_the_longest_trial_at_least() -> None:
-    board, _, _ = build_board(Row("a", [60.0]), Row("b", [1.0]), concurrent=2)
-    assert board.left_s() == 60 * EXPECTED_SLOWNESS
+    board, _, _ = build_table(TrialRow("a", [60.0]), TrialRow("b", [1.0]), concurrent=2)
+    assert board.remaining_s() == 60 * EXPECTED_SLOWDOWN
 
 
 def test_a_board_without_trials_has_nothing_left() -> None:
-    board, _, _ = build_board()
+    board, _, _ = build_table()
     with board:
         board.tick()
-    assert (board.left_s(), cells(board)) == (0, [])
+    assert (board.remaining_s(), cells(board)) == (0, [])
 
 
 def test_a_row_shows_phase_epoch_objective_and_best() -> None:
-    board, _, _ = build_board(Row("a", [1.0] * 4), Row("b", [1.0] * 4))
+    board, _, _ = build_table(TrialRow("a", [1.0] * 4), TrialRow("b", [1.0] * 4))
     board.started("a")
     board.epoch("a", 1, "full", 0.75)
     board.epoch("a", 2, "full", 0.5)
@@ -110,7 +120,7 @@ def test_a_row_shows_phase_epoch_objective_and_best() -> None:
 
 
 def test_the_best_of_a_frozen_phase_is_forgotten() -> None:
-    board, _, _ = build_board(Row("a", [1.0] * 4))
+    board, _, _ = build_table(TrialRow("a", [1.0] * 4))
     board.started("a")
     board.epoch("a", 1, "upper", 0.9)
     board.epoch("a", 2, "full", 0.6)
@@ -118,7 +128,7 @@ def test_the_best_of_a_frozen_phase_is_forgotten() -> None:
 
 
 def test_an_undefined_objective_does_not_stay_the_best() -> None:
-    board, _, _ = build_board(Row("a", [1.0] * 4))
+    board, _, _ = build_table(TrialRow("a", [1.0] * 4))
     board.started("a")
     board.epoch("a", 1, "full", float("nan"))
     board.epoch("a", 2, "full", 0.6)
@@ -126,7 +136,7 @@ def test_an_undefined_objective_does_not_stay_the_best() -> None:
 
 
 def test_a_trial_that_starts_again_keeps_its_start() -> None:
-    board, time, _ = build_board(Row("a", [1.0]))
+    board, time, _ = build_table(TrialRow("a", [1.0]))
     board.started("a")
     time.now += 50
     board.started("a")
@@ -134,7 +144,7 @@ def test_a_trial_that_starts_again_keeps_its_start() -> None:
 
 
 def test_the_title_says_how_many_ended_and_how_long_it_takes() -> None:
-    board, _, _ = build_board(Row("a", [600.0]), Row("b", [1.0], state="finished"))
+    board, _, _ = build_table(TrialRow("a", [600.0]), TrialRow("b", [1.0], state="finished"))
     assert board.table().title == "1 of 2 trials ended, about 13 min left"
     board.rows["a"].state = "pruned"
     assert board.table().title == "2 trials"
@@ -144,7 +154,7 @@ def test_the_title_says_how_many_ended_and_how_long_it_takes() -> None:
 
 
 def test_the_end_of_a_trial_is_a_line() -> None:
-    board, time, out = build_board(Row("a", [1.0]), Row("b", [1.0]))
+    board, time, out = build_table(TrialRow("a", [1.0]), TrialRow("b", [1.0]))
     board.started("a")
     board.epoch("a", 1, "full", 0.8125)
     time.now += 75
@@ -153,19 +163,19 @@ def test_the_end_of_a_trial_is_a_line() -> None:
 
 
 def test_a_failure_says_the_last_line_of_its_reason_as_it_is() -> None:
-    board, _, out = build_board(Row("a", [1.0]))
+    board, _, out = build_table(TrialRow("a", [1.0]))
     board.ended("a", "failed", "Traceback ...\nValueError: [bold] is no shape\n")
     assert "a failed after 0 epochs, 0 s: ValueError: [bold] is no shape" in out.getvalue()
 
 
 def test_now_and_then_a_line_says_how_far_things_are() -> None:
-    board, time, out = build_board(Row("a", [10.0, 10.0]))
+    board, time, out = build_table(TrialRow("a", [10.0, 10.0]))
     with board:
         board.started("a")
         board.epoch("a", 1, "upper", 0.5)
         board.tick()
         assert out.getvalue() == ""
-        time.now += QUIET_LINE_S + 1
+        time.now += PLAIN_LINE_EVERY_S + 1
         board.tick()
         assert out.getvalue() == "... about 0 s left; a upper 1/2 (0.500)\n"
         board.tick()
@@ -174,9 +184,9 @@ def test_now_and_then_a_line_says_how_far_things_are() -> None:
 
 
 def test_before_the_first_worker_a_line_says_so() -> None:
-    board, time, out = build_board(Row("a", [10.0]))
+    board, time, out = build_table(TrialRow("a", [10.0]))
     with board:
-        time.now += QUIET_LINE_S + 1
+        time.now += PLAIN_LINE_EVERY_S + 1
         board.tick()
     assert "left; starting workers" in out.getvalue()
 
@@ -185,7 +195,7 @@ def test_before_the_first_worker_a_line_says_so() -> None:
 
 
 def test_on_a_terminal_the_table_is_redrawn_and_trials_add_no_lines() -> None:
-    board, time, out = build_board(Row("a", [1.0]), is_terminal=True)
+    board, time, out = build_table(TrialRow("a", [1.0]), is_terminal=True)
     with board:
         board.started("a")
         time.now += 1
@@ -197,7 +207,7 @@ def test_on_a_terminal_the_table_is_redrawn_and_trials_add_no_lines() -> None:
 
 
 def test_an_interrupt_gives_the_terminal_back() -> None:
-    board, _, _ = build_board(Row("a", [1.0]), is_terminal=True)
+    board, _, _ = build_table(TrialRow("a", [1.0]), is_terminal=True)
     with pytest.raises(KeyboardInterrupt), board:
         raise KeyboardInterrupt
     assert board._live is None
@@ -208,7 +218,7 @@ def test_an_interrupt_gives_the_terminal_back() -> None:
 )
 def test_progress_is_one_line(is_terminal: bool, expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     time = Clock()
-    monkeypatch.setattr(terminal.time, "monotonic", time)
+    monkeypatch.setattr(console_module.time, "monotonic", time)
     out = io.StringIO()
     tell = build_progress(Console(file=out, width=120, force_terminal=is_terminal, color_system=None))("decoding")
     for done in (1, 2, 1200):
@@ -223,9 +233,9 @@ def test_progress_is_one_line(is_terminal: bool, expected: list[str], monkeypatc
     [(0, "0 s"), (89.4, "89 s"), (90, "2 min"), (89 * 60, "89 min"), (90 * 60, "1 h 30 min"), (7260, "2 h 1 min")],
 )
 def test_time_as_a_person_says_it(seconds: float, words: str) -> None:
-    assert clock(seconds) == words
+    assert format_duration(seconds) == words
 
 
 def test_without_a_terminal_the_console_is_120_columns_wide(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
-    assert terminal.build_console().width == 120
+    assert console_module.build_console().width == 120

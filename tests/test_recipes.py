@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from muralab.config.settings import Request
 from torch import nn
 
-from muralab.config.settings import Request
 from muralab.data.loader import Batch
 from muralab.experiment import Judge, build_network
 from muralab.recipe import HEAD_ONLY, LogUniform, Network, Phase, Uniform, load_recipe, override, recipe_names

@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: a live table on a terminal, a few plain lines elsewhere."""
+"""Terminal output: a live table of trials where there is a terminal, plain lines elsewhere; durations; progress."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-QUIET_LINE_S = 30.0
-"""Without a terminal, a line of overall progress this often."""
-LEARNT_S = 5.0
-"""Estimated seconds of work after which the pace itself is known."""
-EXPECTED_SLOWNESS = 1.3
-"""Before that: what trials that share a machine were seen to take of the time of one alone."""
+PLAIN_LINE_EVERY_S = 30.0
+"""Without a terminal, overall progress is printed this often."""
+MEASURED_AFTER_S = 5.0
+"""Seconds of estimated work after which the measured slowdown is used."""
+EXPECTED_SLOWDOWN = 1.3
+"""Before that: measured for trials that share a machine, relative to one alone."""
 
 
 @dataclass
-class Row:
-    """A trial as the table shows it."""
+class TrialRow:
+    """One trial in the table."""
 
     name: str
     estimated_s: list[float]
@@ -30,9 +30,9 @@ class Row:
     best: float | None = None
     started: float | None = None
     reported: float | None = None
-    """When its last epoch ended."""
-    worked: float = 0.0
-    """Seconds that its epochs took."""
+    """Time at which its last epoch ended."""
+    worked_s: float = 0.0
+    """Seconds that its epochs have taken."""
     seconds: float = 0.0
 
     @property
@@ -41,42 +41,42 @@ class Row:
         return len(self.estimated_s)
 
     @property
-    def over(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether nothing more will happen to it."""
         return self.state in ("finished", "pruned", "failed", "stopped")
 
     def spent_s(self) -> tuple[float, float]:
-        """Seconds that its epochs took so far, and what they were estimated to take."""
-        return self.worked, sum(self.estimated_s[: self.epoch])
+        """Seconds that its epochs have taken so far, and what was estimated for them."""
+        return self.worked_s, sum(self.estimated_s[: self.epoch])
 
-    def left_s(self, now: float, slowness: float) -> float:
-        """Estimated seconds of work left, where epochs take `slowness` times what was estimated."""
-        if self.over:
+    def remaining_s(self, now: float, slowdown: float) -> float:
+        """Estimated seconds of work left, if epochs take `slowdown` times what was estimated."""
+        if self.has_ended:
             return 0.0
         since = now - (self.reported or self.started or now)
-        return max(0.0, slowness * sum(self.estimated_s[self.epoch :]) - since)
+        return max(0.0, slowdown * sum(self.estimated_s[self.epoch :]) - since)
 
 
 @dataclass
-class Board:
+class TrialTable:
     """The table of trials; all calls come from one thread."""
 
-    rows: dict[str, Row]
+    rows: dict[str, TrialRow]
     concurrent: int
     objective: str
     console: Any
     clock: Callable[[], float] = time.monotonic
     _live: Any = None
-    _told: float = field(default=0.0)
-    _drawn: float = field(default=0.0)
+    _printed_at: float = field(default=0.0)
+    _drawn_at: float = field(default=0.0)
 
-    def __enter__(self) -> Board:
+    def __enter__(self) -> TrialTable:
         if self.console.is_terminal:
             from rich.live import Live
 
             self._live = Live(self.table(), console=self.console, auto_refresh=False, transient=False)
             self._live.start()
-        self._told = self.clock()
+        self._printed_at = self.clock()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -88,19 +88,19 @@ class Board:
             self.console.print(self.table())
 
     def started(self, name: str) -> None:
-        """A trial is being worked on."""
+        """A trial is running."""
         row = self.rows[name]
         row.state, row.started = "running", row.started or self.clock()
 
     def epoch(self, name: str, epoch: int, phase: str, objective: float, seconds: float = 0.0) -> None:
-        """An epoch of a trial ended, which took so many seconds of training."""
+        """An epoch of a trial ended; `seconds` of training."""
         row, now = self.rows[name], self.clock()
         if phase != row.phase:
-            row.best = None  # the best of a frozen phase is not what a trial is judged by
+            row.best = None  # a trial is selected by its full phase, not by its frozen one
         if row.best is None or math.isnan(row.best) or objective > row.best:
             row.best = objective
-        # A resumed trial repeats at once what it had done: those epochs took what they took then.
-        row.worked += max(seconds, now - (row.reported or row.started or now))
+        # A resumed trial repeats its old epochs at once; they count with the time that they took then.
+        row.worked_s += max(seconds, now - (row.reported or row.started or now))
         row.epoch, row.phase, row.objective, row.reported = epoch, phase, objective, now
 
     def ended(self, name: str, how: str, reason: str = "") -> None:
@@ -111,22 +111,22 @@ class Board:
         if self._live is None:
             best = "" if row.best is None else f", {self.objective} {row.best:.3f}"
             why = f": {reason.strip().splitlines()[-1]}" if reason else ""
-            done = sum(r.over for r in self.rows.values())
+            done, took = sum(r.has_ended for r in self.rows.values()), format_duration(row.seconds)
             self.console.print(
-                f"[{done}/{len(self.rows)}] {name} {how} after {row.epoch} epochs, {clock(row.seconds)}{best}{why}",
+                f"[{done}/{len(self.rows)}] {name} {how} after {row.epoch} epochs, {took}{best}{why}",
                 highlight=False,
                 markup=False,
             )
 
     def tick(self) -> None:
-        """Redraw the table, or now and then say how far things are."""
+        """Redraw the table, or print overall progress now and then."""
         now = self.clock()
         if self._live is not None:
-            if now - self._drawn > 0.5:
+            if now - self._drawn_at > 0.5:
                 self._live.update(self.table(), refresh=True)
-                self._drawn = now
-        elif now - self._told > QUIET_LINE_S:
-            self._told = now
+                self._drawn_at = now
+        elif now - self._printed_at > PLAIN_LINE_EVERY_S:
+            self._printed_at = now
             running = [
                 f"{r.name} {r.phase or 'starting'} {r.epoch}/{r.n_epochs}"
                 + ("" if r.objective is None else f" ({r.objective:.3f})")
@@ -134,30 +134,30 @@ class Board:
                 if r.state == "running"
             ]
             self.console.print(
-                f"... about {clock(self.left_s())} left; " + ("; ".join(running) or "starting workers"),
+                f"... about {format_duration(self.remaining_s())} left; " + ("; ".join(running) or "starting workers"),
                 highlight=False,
                 markup=False,
             )
 
-    def left_s(self) -> float:
+    def remaining_s(self) -> float:
         """Estimated seconds until the last trial ends."""
-        now, slowness = self.clock(), self.slowness()
-        left = [row.left_s(now, slowness) for row in self.rows.values()]
+        now, slowdown = self.clock(), self.slowdown()
+        left = [row.remaining_s(now, slowdown) for row in self.rows.values()]
         return max(sum(left) / max(1, self.concurrent), max(left, default=0.0))
 
-    def slowness(self) -> float:
+    def slowdown(self) -> float:
         """How much longer epochs take than estimated: trials share a machine that was idle when it was timed."""
         pairs = [row.spent_s() for row in self.rows.values()]
         spent, estimated = sum(pair[0] for pair in pairs), sum(pair[1] for pair in pairs)
-        return spent / estimated if estimated > LEARNT_S else EXPECTED_SLOWNESS
+        return spent / estimated if estimated > MEASURED_AFTER_S else EXPECTED_SLOWDOWN
 
     def table(self) -> Any:
-        """A rich table, a row a trial."""
+        """A rich table with one row per trial."""
         from rich.table import Table
 
-        done = sum(row.over for row in self.rows.values())
+        done = sum(row.has_ended for row in self.rows.values())
         table = Table(
-            title=f"{done} of {len(self.rows)} trials ended, about {clock(self.left_s())} left"
+            title=f"{done} of {len(self.rows)} trials ended, about {format_duration(self.remaining_s())} left"
             if done < len(self.rows)
             else f"{done} trials",
             title_justify="left",
@@ -183,8 +183,8 @@ def _bar(done: int, total: int, width: int = 12) -> str:
     return "━" * filled + "╌" * (width - filled)
 
 
-def clock(seconds: float) -> str:
-    """Seconds as a person says them: 45 s, 3 min, 2 h 10 min."""
+def format_duration(seconds: float) -> str:
+    """45 s, 3 min, 2 h 10 min."""
     if seconds < 90:
         return f"{round(seconds)} s"
     minutes = round(seconds / 60)
@@ -202,20 +202,20 @@ def build_console() -> Any:
 
 
 def build_progress(console: Any) -> Callable[[str], Callable[[int, int], None]]:
-    """Progress of long steps: one line that is rewritten on a terminal, first and last elsewhere."""
+    """Progress of long steps: a line that is rewritten on a terminal, a single line elsewhere."""
 
     def task(title: str) -> Callable[[int, int], None]:
-        said: dict[str, float] = {}
+        printed: dict[str, float] = {}
 
-        def tell(done: int, total: int) -> None:
+        def show(done: int, total: int) -> None:
             now = time.monotonic()
-            if console.is_terminal and (done == total or now - said.get("at", 0) > 0.2):
-                said["at"] = now
+            if console.is_terminal and (done == total or now - printed.get("at", 0) > 0.2):
+                printed["at"] = now
                 console.print(f"{title}: {done:,} of {total:,}", end="\n" if done == total else "\r", highlight=False)
-            elif not console.is_terminal and not said:
-                said["at"] = now
+            elif not console.is_terminal and not printed:
+                printed["at"] = now
                 console.print(f"{title}: {total:,}", highlight=False)
 
-        return tell
+        return show
 
     return task

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from muralab.config.settings import Request, Settings, check_request
+
 from muralab.errors import MuraLabError, RecipeError, SettingsError
 from muralab.tune.plan import Estimate, Folders, draw_specs, plan_sentence
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from muralab.config.settings import Request
 from rich.console import Console
 
-from muralab.config.settings import Request
 from muralab.errors import SettingsError
 from muralab.evaluation.bootstrap import Interval
 from muralab.tune import finish as closing

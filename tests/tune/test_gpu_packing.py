@@ -6,9 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from muralab.config.settings import Request, check_request
 
 from muralab.config import settings as settings_module
-from muralab.config.settings import Request, check_request
 from muralab.errors import MemoryExceededError
 from muralab.trial import TrialSpec
 from muralab.tune import gpu_packing as sharing

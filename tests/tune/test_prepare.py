@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-
 from muralab.config.settings import Request, check_request
+from muralab.tune.prepare import as_begun, find_weights
+
 from muralab.errors import SettingsError, WeightsError
 from muralab.trial import TrialSpec
 from muralab.tune import prepare
 from muralab.tune.finish import ui_command
 from muralab.tune.plan import Estimate, Folders, draw_specs, in_order
-from muralab.tune.prepare import as_begun, find_weights
 
 SMALL = "tiny_lab.small_net"
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from muralab.config.settings import Request
 from rich.console import Console
 
 from muralab.commands import tune as run
 from muralab.commands.tune import _take_up
-from muralab.config.settings import Request
 from muralab.errors import StoreError
 from muralab.training.trainer import best_name
 

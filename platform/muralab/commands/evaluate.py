@@ -2,218 +2,95 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-from pathlib import Path
-from typing import Any
-
 import pandas as pd
 import torch
 
-from muralab.config.settings import count_cpus, count_gpus
-from muralab.console import build_console, build_progress
-from muralab.data.cache import open_cache
-from muralab.data.dataset import Dataset, open_dataset
-from muralab.errors import SettingsError, StoreError
-from muralab.evaluation.bootstrap import bootstrap
-from muralab.evaluation.calibration import Calibration
+from muralab.commands.session import Session, open_session
+from muralab.config.commands import EvaluateConfig
+from muralab.config.environment import Environment
+from muralab.config.resources import count_cpus, count_gpus
+from muralab.data.dataset import Dataset, find_dataset, open_dataset
+from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.evaluation.predictions import predict_images
 from muralab.experiment import set_threads
-from muralab.recipe import Recipe, load_recipe, override, resolved_values
-from muralab.results.final_test import WITH_INTERVALS, test_metrics
-from muralab.results.leakage import OWN, check_split, count_learnt, learnt_note, own_data, own_split
-from muralab.tracking import (
-    RunRecord,
-    RunWriter,
-    Store,
-    close_dead_runs,
-    download_artifact,
-    open_store,
-    read_datasets,
-    read_run,
-    shown,
-)
-from muralab.tracking.tags import Tag, resolved_values_of
-from muralab.training.checkpoint import read_tensors
-from muralab.training.network import Network
-from muralab.tune.finish import DISCLAIMER, ui_command
-from muralab.tune.prepare import Job
-from muralab.tune.trial_logger import log_audit
-
-SETS = ("test", "validation", "train", "all")
+from muralab.results.final_test import WITH_BOUNDS, log_test
+from muralab.results.inputs import log_audit, log_evaluated_set
+from muralab.results.leakage import count_leaked, data_of, leakage_note, split_of
+from muralab.results.trained_model import TrainedModel, load_trained_model, source_run, trained_run
+from muralab.tracking import RunRecord, read_datasets
+from muralab.tracking.tags import Tag
 
 
-def run_evaluation(
-    model: str, data: str, part: str, job: Job, *, which: str = "test", protocol: str = OWN, seed: str = OWN
-) -> None:
-    """Judge a trained run on a set of a data set, with its own calibration.
-
-    Args:
-        model: a run's id, or a registered model such as models:/mura-wrist@champion.
-        data: `demo`, the path of a MURA tree, or `run`: the one that the model was trained on.
-        part: one of its parts, or `all`; `run`: likewise.
-        job: where this command runs.
-        which: one of SETS.
-        protocol: of the split; `run`: the one that the model was trained under.
-        seed: of the split; `run`: likewise.
+def run(config: EvaluateConfig, environment: Environment) -> None:
+    """Evaluate a trained run on a set of a data set, with its own calibration.
 
     Raises:
         MuraLabError: the run has no weights, or the data cannot be used.
     """
-    if which not in SETS:
-        raise SettingsError(f"set={which}: expected one of {', '.join(SETS)}.")
-    check_split(protocol, seed)
-    console = build_console()
-    store = open_store(job.tracking_uri)
-    close_dead_runs(store, claim=job.run_id)
-    record = trained_run(store, source_run(store, model))
-    trained_on = read_datasets(store, record.run_id).get("training")
-    protocol, drawn = own_split(record, protocol, seed)
-    data, part = own_data(record, data, part, trained_on)
-    network, recipe, calibration = load_model(store, record)
-    dataset = open_dataset(
-        data,
-        part,
-        protocol=protocol,
-        seed=drawn,
-        image_size=recipe.image_size,
-        cache_folder=job.cache,
-        progress=build_progress(console),
-    )
-    whole = dataset.index[~dataset.index["image"].isin(set(dataset.unreadable))]
-    table = whole.reset_index(drop=True) if which == "all" else dataset.tables[which]
-    learnt = count_learnt(table, record, dataset, trained_on)
-    for note in filter(None, [*dataset.notes, learnt_note(learnt, len(table))]):
-        console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
-    predictions = _predict(network, recipe, dataset, table, job)
-    intervals = bootstrap(
-        predictions,
-        level="study",
-        metrics=WITH_INTERVALS,
-        threshold=calibration.threshold,
-        temperature=calibration.study_temperature,
-    )
-    tags = {
-        Tag.PART: part,
-        Tag.RECIPE: record.recipe,
-        Tag.SYNTHETIC: str(dataset.synthetic).lower(),
-        Tag.EVALUATES: record.run_id,
-        Tag.SET: which,
-        Tag.LEAKED_IMAGES: str(sum(learnt.values())),
-        Tag.SPLIT_FINGERPRINT: dataset.splits.fingerprint,
-        Tag.PROTOCOL: protocol,
-        Tag.SEED: str(drawn),
-        Tag.OBJECTIVE: record.tags.get(Tag.OBJECTIVE, ""),
-        Tag.WEIGHTS: record.tags.get(Tag.WEIGHTS, ""),
-        Tag.RUN_NAME: f"evaluate-{record.name}",
-    }
-    with RunWriter(store) as writer:
-        if job.run_id:
-            run = writer.adopt_run(job.run_id, tags, kind="evaluate")
-        else:
-            experiment = job.experiment or f"mura-{part}"
-            run = writer.start_run(experiment=experiment, kind="evaluate", name=f"evaluate-{record.name}", tags=tags)
-        _log_set(writer, run, dataset, which, predictions)
-        writer.log_predictions(run, "test", predictions)
-        writer.log_text(run, json.dumps(calibration.to_dict(), indent=1), "calibration.json")
-        writer.log_epoch(run, 0, test_metrics(predictions, calibration, intervals))
-        writer.finish(run)
-        run = writer.run_id(run)
-    figures = ", ".join(f"{name} {interval}" for name, interval in intervals.items())
-    console.print(
-        f"{record.name} ({record.recipe}) on the {which} set of {data} {part}: "
-        f"{predictions['study'].nunique()} studies, study level, {figures}",
-        highlight=False,
-        markup=False,
-    )
-    console.print(f"Run {run}:\n  {ui_command(store.uri)}\n{DISCLAIMER}", highlight=False, soft_wrap=True)
+    with open_session("evaluate", environment) as session:
+        record = trained_run(session.store, source_run(session.store, config.model))
+        trained_on = read_datasets(session.store, record.run_id).get("training")
+        protocol, seed = split_of(record, config.protocol, config.seed)
+        data, part = data_of(record, config.data, config.part, trained_on)
+        trained = load_trained_model(session.store, record)
+        dataset = open_dataset(
+            find_dataset(data, part, protocol=protocol, seed=seed),
+            image_sizes=[trained.recipe.image_size],
+            cache_folder=session.cache,
+            progress=session.progress,
+        )
+        table = rows_of(dataset, config.set)
+        leaked = count_leaked(table, record, dataset, trained_on)
+        session.warn(filter(None, [*dataset.notes, leakage_note(leaked, len(table))]))
+        model = evaluate(trained, record, dataset, table)
+        tags = {
+            Tag.PART: part,
+            Tag.RECIPE: record.recipe,
+            Tag.SYNTHETIC: str(dataset.synthetic).lower(),
+            Tag.EVALUATES: record.run_id,
+            Tag.SET: config.set,
+            Tag.LEAKED_IMAGES: str(sum(leaked.values())),
+            Tag.SPLIT_FINGERPRINT: dataset.splits.fingerprint,
+            Tag.PROTOCOL: protocol,
+            Tag.SEED: str(seed),
+            Tag.OBJECTIVE: record.tags.get(Tag.OBJECTIVE, ""),
+            Tag.WEIGHTS: record.tags.get(Tag.WEIGHTS, ""),
+        }
+        run_id = session.start_run(name=f"evaluate-{record.name}", part=part, tags=tags)
+        log_evaluated_set(session.writer, run_id, dataset, config.set, model.predictions())
+        log_audit(session.writer, run_id, dataset)
+        log_test(session.writer, run_id, model)
+        session.writer.finish(run_id)
+        session.writer.flush()
+        print_figures(session, record, model, f"the {config.set} set of {data} {part}")
+        session.print_run(run_id)
 
 
-def _log_set(writer: RunWriter, run: Any, dataset: Dataset, which: str, predictions: pd.DataFrame) -> None:
-    """The set that was judged, as the run's test input, and the audit of the whole."""
-    writer.log_dataset(
-        run,
-        name=f"{'synthetic-' if dataset.synthetic else ''}mura-{dataset.part}-{which}",
-        digest=dataset.audit.digest if which == "all" else dataset.digest(which),
-        source=str(dataset.root),
-        context="test",
-        profile={
-            "images": len(predictions),
-            "studies": predictions["study"].nunique(),
-            "patients": predictions["patient"].nunique(),
-            "abnormal": int(predictions["label"].sum()),
-        },
-    )
-    log_audit(writer, run, dataset)
+def rows_of(dataset: Dataset, name: str) -> pd.DataFrame:
+    """The readable images of one set, or of `all`."""
+    if name != "all":
+        return dataset.tables[name]
+    return dataset.index[~dataset.index["image"].isin(set(dataset.unreadable))].reset_index(drop=True)
 
 
-def source_run(store: Store, model: str) -> str:
-    """The run that a model came from.
-
-    Raises:
-        StoreError: there is no such registered model.
-    """
-    if not model.startswith("models:/"):
-        return model
-    name, _, version = model.removeprefix("models:/").replace("@", "/@").partition("/")
-    try:
-        if version.startswith("@"):
-            return str(store.client.get_model_version_by_alias(name, version[1:]).run_id)
-        return str(store.client.get_model_version(name, version).run_id)
-    except Exception as error:
-        known = ", ".join(sorted(m.name for m in store.client.search_registered_models())) or "none"
-        raise StoreError(
-            f"There is no registered model '{model}' in {shown(store.uri)} ({type(error).__name__}). "
-            f"Registered: {known}; write models:/<name>@champion or models:/<name>/<version>."
-        ) from error
-
-
-def trained_run(store: Store, run_id: str, *, predictions: bool = False) -> RunRecord:
-    """A run, or the one that was trained where this one only judged it again (`evaluate`).
-
-    Raises:
-        StoreError: no such run.
-    """
-    record = read_run(store, run_id, predictions=predictions)
-    source = record.tags.get(Tag.EVALUATES)
-    return trained_run(store, source, predictions=predictions) if source else record
-
-
-def load_model(store: Store, record: RunRecord) -> tuple[Network, Recipe, Calibration]:
-    """A run's network with its best weights, its resolved recipe and its calibration.
-
-    Raises:
-        StoreError: the run keeps no weights: only the best trial of each recipe does.
-    """
-    resolved = resolved_values_of(record.params)
-    if not record.recipe or "recipe" not in resolved:
-        raise StoreError(f"The run {record.run_id} ({record.name}) trained no recipe: give a trial's or a training's.")
-    recipe = load_recipe(record.recipe)
-    known = resolved_values(recipe)
-    recipe = override(recipe, {key: value for key, value in resolved.items() if key in known})
-    network = recipe.build(image_size=recipe.image_size, **recipe.model)
-    with tempfile.TemporaryDirectory() as folder:
-        if not store.client.list_artifacts(record.run_id, "weights"):
-            raise StoreError(
-                f"The run {record.run_id} ({record.name}) keeps no weights: of a sweep the best trial of each recipe "
-                "does, of a comparison none. Give that trial, a run of `train`, or a registered model."
-            )
-        tensors, _ = read_tensors(download_artifact(store, record.run_id, "weights/weights.safetensors", Path(folder)))
-        path = download_artifact(store, record.run_id, "calibration.json", Path(folder))
-        calibration = Calibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    try:
-        network.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        raise StoreError(
-            f"The weights of the run {record.run_id} ({record.name}) do not fit the recipe '{record.recipe}' as it is "
-            "now: it has changed since. Take the commit in the run's tags; its registered model goes on as it is."
-        ) from error
-    return network.eval(), recipe, calibration
-
-
-def _predict(network: Network, recipe: Recipe, dataset: Dataset, table: pd.DataFrame, job: Job) -> pd.DataFrame:
+def evaluate(trained: TrainedModel, record: RunRecord, dataset: Dataset, table: pd.DataFrame) -> EvaluatedModel:
+    """A trained model with its predictions of some images as test."""
     set_threads(count_cpus())
-    cache = open_cache(dataset.index, size=recipe.image_size, folder=job.cache / "pixels")
+    cache = dataset.caches[trained.recipe.image_size]
     device = "cuda" if count_gpus() else "cpu"
-    network = network.to(device).to(memory_format=torch.channels_last)
-    return predict_images(network, cache, cache.readable(table), device=device)
+    network = trained.network.to(device).to(memory_format=torch.channels_last)
+    predictions = predict_images(network, cache, cache.readable(table), device=device)
+    return EvaluatedModel(
+        recipe=record.recipe,
+        title=trained.recipe.summary,
+        run_id=record.run_id,
+        test=predictions,
+        calibration=trained.calibration,
+    )
+
+
+def print_figures(session: Session, record: RunRecord, model: EvaluatedModel, where: str) -> None:
+    """Print the model's figures on a set."""
+    figures = ", ".join(f"{name} {model.intervals()[name]}" for name in WITH_BOUNDS)
+    n_studies = model.predictions()["study"].nunique()
+    session.print(f"{record.name} ({record.recipe}) on {where}: {n_studies} studies, study level, {figures}")

@@ -1,4 +1,4 @@
-"""What a data set holds, before anything is trained: class balance, sizes, an audit of every file, sample grids."""
+"""`explore`: what a data set holds, before anything is trained: class balance, an audit of every file, sample grids."""
 
 from __future__ import annotations
 
@@ -9,86 +9,78 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from muralab.config.parsing import check_word
-from muralab.config.settings import PICTURES
-from muralab.console import build_console, build_progress
-from muralab.data.audit.audit import audit_images
+from muralab.commands.session import Session, open_session
+from muralab.config.commands import ExploreConfig
+from muralab.config.environment import Environment
+from muralab.data.audit.report import Audit, audit_images
 from muralab.data.cache import open_cache
 from muralab.data.dataset import open_root
 from muralab.data.mura import parts_of, read_index
 from muralab.data.splits import fingerprint
 from muralab.evaluation.plots import plot_class_balance, sample_grid
 from muralab.results.gallery import may_show
-from muralab.tracking import RunWriter, close_dead_runs, open_store
 from muralab.tracking.tags import Tag
-from muralab.tune.prepare import Job
 
 GRID_SIDE_PX = 160
 GRID_IMAGES = 24
-SHOWN = 20
-"""Names of unreadable files; audit.csv holds them all."""
+N_SHOWN = 20
+"""Names of unreadable files that are printed; audit.csv holds them all."""
 
 
-def run_explore(data: str, part: str, job: Job, *, seed: int = 0, pictures: str = "auto") -> None:
-    """Log a data set's class balance per part and split, its audit and, if asked, sample grids of its pictures.
-
-    Args:
-        data: `demo`, or the path of a MURA tree.
-        part: one of its parts, or `all`.
-        job: where this command runs.
-        seed: of the sample.
-        pictures: whether what is logged may show the pictures themselves: `true`, `false`, or `auto` (synthetic ones).
+def run(config: ExploreConfig, environment: Environment) -> None:
+    """Log a data set's class balance per part and split, its audit and, if asked, sample grids of its images.
 
     Raises:
         MuraLabError: the data or the store cannot be used.
     """
-    check_word("pictures", pictures, PICTURES)
-    console = build_console()
-    store = open_store(job.tracking_uri)
-    close_dead_runs(store, claim=job.run_id)
-    progress = build_progress(console)
-    root, synthetic = open_root(data, progress)
-    shown = may_show(pictures, synthetic=synthetic)
-    index = read_index(root, part)
-    audit = audit_images(index, folder=job.cache / "audit", progress=progress("auditing files"))
-    balance = class_balance(index)
-    console.print(balance.to_string(index=False), highlight=False, markup=False)
-    console.print(audit.summary(), highlight=False, markup=False)
-    for name in sorted(set(audit.findings.loc[audit.findings["kind"] == "unreadable", "images"].explode()))[:SHOWN]:
-        console.print(f"  cannot be read: {name}", highlight=False, markup=False, soft_wrap=True)
-    facts = {
-        Tag.PART: part,
-        Tag.SYNTHETIC: str(synthetic).lower(),
-        Tag.DATA_FINGERPRINT: fingerprint(index),
-        Tag.PARTS: ",".join(parts_of(root)),
-    }
-    with RunWriter(store) as writer, tempfile.TemporaryDirectory() as folder:
-        if job.run_id:
-            run = writer.adopt_run(job.run_id, facts, kind="explore")
-        else:
-            run = writer.start_run(
-                experiment=job.experiment or f"mura-{part}", kind="explore", name=f"explore-{part}", tags=facts
-            )
-        writer.log_table(run, balance, "class_balance.csv")
-        writer.log_table(run, audit.findings.assign(images=audit.findings["images"].map("; ".join)), "audit.csv")
-        writer.log_text(run, audit.summary(), "audit.md")
-        writer.log_epoch(run, 0, {f"audit_{kind}": float(count) for kind, count in audit.counts.items()})
-        writer.log_dataset(
-            run,
-            name=f"{'synthetic-' if synthetic else ''}mura-{part}",
+    with open_session("explore", environment) as session:
+        root, synthetic = open_root(config.data, session.progress)
+        shown = may_show(config.pictures, synthetic=synthetic)
+        index = read_index(root, config.part)
+        audit = audit_images(index, folder=session.cache / "audit", progress=session.progress("auditing files"))
+        balance = class_balance(index)
+        print_findings(session, balance, audit)
+        tags = {
+            Tag.PART: config.part,
+            Tag.SYNTHETIC: str(synthetic).lower(),
+            Tag.DATA_FINGERPRINT: fingerprint(index),
+            Tag.PARTS: ",".join(parts_of(root)),
+        }
+        run_id = session.start_run(name=f"explore-{config.part}", part=config.part, tags=tags)
+        log_findings(session, run_id, balance, audit)
+        session.writer.log_dataset(
+            run_id,
+            name=f"{'synthetic-' if synthetic else ''}mura-{config.part}",
             digest=audit.digest[:36],
             source=str(root),
             context="exploration",
             profile={"images": audit.n_images, "studies": audit.n_studies, "patients": audit.n_patients},
         )
-        _log_figures(writer, run, Path(folder), index, job, seed, shown)
-        writer.finish(run)
-    if not shown:
-        console.print("No picture was logged; pictures=true logs sample grids.")
+        log_figures(session, run_id, index, seed=config.seed, grids=shown)
+        session.writer.finish(run_id)
+        if not shown:
+            session.print("No image was logged; pictures=true logs sample grids.")
+
+
+def print_findings(session: Session, balance: pd.DataFrame, audit: Audit) -> None:
+    """Print the class balance, the audit, and the first unreadable files."""
+    session.console.print(balance.to_string(index=False), highlight=False, markup=False)
+    session.console.print(audit.summary(), highlight=False, markup=False)
+    unreadable = audit.findings.loc[audit.findings["kind"] == "unreadable", "images"].explode()
+    session.print(*(f"  unreadable: {name}" for name in sorted(set(unreadable))[:N_SHOWN]))
+
+
+def log_findings(session: Session, run_id: str, balance: pd.DataFrame, audit: Audit) -> None:
+    """Log the class balance and the audit."""
+    writer = session.writer
+    writer.log_table(run_id, balance, "class_balance.csv")
+    writer.log_table(run_id, audit.findings.assign(images=audit.findings["images"].map("; ".join)), "audit.csv")
+    writer.log_text(run_id, audit.summary(), "audit.md")
+    writer.log_epoch(run_id, 0, {f"audit_{kind}": float(count) for kind, count in audit.counts.items()})
 
 
 def class_balance(index: pd.DataFrame) -> pd.DataFrame:
-    """A row a part and split: images and studies, normal and abnormal, and the ratio abnormal / normal of images."""
+    """One row per part and split: images and studies by class, and the ratio abnormal / normal of images."""
     rows = []
     for (part, split), table in index.groupby(["part", "split"], sort=True):
         studies = table.drop_duplicates("study")
@@ -109,20 +101,25 @@ def class_balance(index: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).round({"ratio": 3})
 
 
-def _log_figures(
-    writer: RunWriter, run: str, folder: Path, index: pd.DataFrame, job: Job, seed: int, pictures: bool
-) -> None:
+def log_figures(session: Session, run_id: str, index: pd.DataFrame, *, seed: int, grids: bool) -> None:
+    """Log the class balance as a figure and, if asked, a grid of sample images for each part."""
     figures: dict[str, Any] = {"class_balance": plot_class_balance(index)}
-    if pictures:
+    if grids:
         rng = np.random.default_rng(seed)
         for part, table in index.groupby("part", sort=True):
             some = table.iloc[np.sort(rng.permutation(len(table))[:GRID_IMAGES])].reset_index(drop=True)
-            cache = open_cache(some, size=GRID_SIDE_PX, folder=job.cache / "pixels")
-            some = cache.readable(some)
-            captions = ["abnormal" if label else "normal" for label in some["label"]]
-            figures[f"samples_{part}"] = sample_grid(np.asarray(cache.images)[cache.rows(some)], captions)
-    for name, figure in figures.items():
-        path = folder / f"{name}.png"
-        figure.savefig(path, dpi=150, bbox_inches="tight")
-        writer.log_file(run, path, "figures")
-    writer.flush()
+            figures[f"samples_{part}"] = draw_samples(some, session.cache)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, figure in figures.items():
+            path = Path(folder) / f"{name}.png"
+            figure.savefig(path, dpi=150, bbox_inches="tight")
+            session.writer.log_file(run_id, path, "figures")
+        session.writer.flush()
+
+
+def draw_samples(table: pd.DataFrame, cache_folder: Path) -> Any:
+    """A grid of the readable images of a table, each under its label."""
+    cache = open_cache(table, size=GRID_SIDE_PX, folder=cache_folder / "pixels")
+    table = cache.readable(table)
+    captions = ["abnormal" if label else "normal" for label in table["label"]]
+    return sample_grid(np.asarray(cache.images)[cache.rows(table)], captions)

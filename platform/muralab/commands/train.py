@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -11,166 +10,114 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from muralab.config.parsing import PACK
-from muralab.config.settings import Request, count_cpus
-from muralab.console import build_console, clock
-from muralab.errors import SettingsError
-from muralab.evaluation.gallery import Pictures
+from muralab.commands.session import Session, open_session
+from muralab.config.commands import TrainConfig
+from muralab.config.environment import Environment
+from muralab.config.resources import count_cpus
+from muralab.config.search import resolve_search
+from muralab.console import format_duration
 from muralab.experiment import predictions_path, run_trial
-from muralab.report import Entry, results_table, write_report
-from muralab.results.final_test import Judged, build_context, build_entry, build_previews, judge_trial
-from muralab.results.gallery import build_gallery, may_show
-from muralab.tracking import RunWriter, close_dead_runs, open_store, process_tags, read_predictions, read_run
+from muralab.report.page import write_report
+from muralab.report.results_table import results_table
+from muralab.results.context import build_context
+from muralab.results.final_test import WITH_BOUNDS, FinalTest, run_final_test
+from muralab.results.inputs import log_audit, log_sets
+from muralab.results.previews import build_previews
+from muralab.tracking import read_predictions, read_run
 from muralab.tracking.tags import Tag
 from muralab.training.trainer import PHASES
-from muralab.trial import TrialSpec, recipes_of, write_table
-from muralab.tune.finish import DISCLAIMER, ui_command
-from muralab.tune.plan import Folders, write_plan
-from muralab.tune.prepare import Job, Sweep, prepare, take_up_sweep
-from muralab.tune.trial_logger import log_audit, log_data, log_description, phase_summary, trial_tags
+from muralab.trial import TrialSpec
+from muralab.tune.finish import SweepResult, draw_gallery
+from muralab.tune.plan import Sweep, prepare_sweep
+from muralab.tune.resume import load_sweep, write_plan
+from muralab.tune.trial_logger import log_description, phase_summary, trial_tags
 
 
-def run_training(request: Request, job: Job, *, resume: str | None = None) -> str:
-    """Train one recipe, judge it on the test set, and write its report.
-
-    Args:
-        request: what was asked for; `recipes` names one, `trials` is 1.
-        job: where this command runs.
-        resume: the run of an interrupted training, to go on with.
-
-    Returns:
-        The run's id.
+def run(config: TrainConfig, environment: Environment) -> None:
+    """Train one recipe, evaluate it on the test set, and write its report.
 
     Raises:
-        MuraLabError: what a user can mend.
+        MuraLabError: user errors.
     """
-    console = build_console()
-    store = open_store(job.tracking_uri)
-    close_dead_runs(store, claim=job.run_id)
-    if resume:
-        sweep = take_up_sweep(resume, job, store, console, kind="train")
-    else:
-        sweep = prepare(_one_trial(request), job, store, console)
-    for note in sweep.notes:
-        console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
-    with RunWriter(store) as writer:
-        run, spec = _open_run(sweep, job, writer)
-        try:
-            _train(sweep, spec, writer, run)
-            judged = judge_trial(spec, run, writer, rule=sweep.settings.request.threshold)
-            writer.flush()
-            _report(sweep, judged, writer)
-        except BaseException as error:  # a store that went away, a full disk, a bug: the checkpoint is there
-            how = (
-                "Interrupted. Go on" if isinstance(error, KeyboardInterrupt) else "Stopped. Once that is mended, go on"
-            )
-            line = f"mlflow run . -e train --env-manager local -P resume={run}"
-            with contextlib.suppress(OSError):  # nobody reads a lost terminal
-                console.print(f"\n{how} with it by:\n  {line}", highlight=False, markup=False, soft_wrap=True)
-            raise
-        writer.set_tags(run, {Tag.ENDED: "finished"})
-        writer.finish(run)
+    with open_session("train", environment) as session:
+        sweep = load(config, session)
+        session.warn(sweep.notes)
+        run_id = open_run(sweep, session)
+        sweep = sweep.of_run(run_id)
+        with session.resumable(f"mlflow run . -e train --env-manager local -P resume={run_id}"):
+            spec = sweep.specs[0]
+            if not sweep.resumed:
+                describe(sweep, session, run_id)
+            train(spec, session, run_id)
+            session.writer.flush()
+            record = read_run(session.store, run_id, predictions=False)
+            tested = run_final_test(spec, record, session.writer, rule=sweep.config.options.threshold)
+            save_report(sweep, tested, session)
+        session.writer.set_tags(run_id, {Tag.ENDED: "finished"})
+        session.writer.finish(run_id)
+        figures = ", ".join(f"{name} {tested.model.intervals()[name]}" for name in WITH_BOUNDS)
+        session.print(f"{spec.recipe}, test set of {sweep.part}, study level: {figures}")
+        session.print_run(run_id)
     shutil.rmtree(sweep.folders.sweep, ignore_errors=True)
-    figures = ", ".join(f"{name} {interval}" for name, interval in judged.intervals.items())
-    console.print(
-        f"{spec.recipe}, test set of {sweep.dataset.part}, study level: {figures}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
-    console.print(f"Run {run}:\n  {ui_command(store.uri)}\n{DISCLAIMER}", highlight=False, soft_wrap=True)
-    return run
 
 
-def _one_trial(request: Request) -> Request:
-    """The request of one trial with all cores.
-
-    Raises:
-        SettingsError: it names several recipes.
-    """
-    if request.recipes.strip() == "all" or "," in request.recipes:
-        raise SettingsError(
-            f"recipe={request.recipes}: a training takes one recipe. Give one name, or search several with `tune`."
+def load(config: TrainConfig, session: Session) -> Sweep:
+    """A new training with all cores, or an interrupted one with its own options."""
+    if config.resume is not None:
+        return load_sweep(
+            config.resume, session.store, session.cache, session.progress, command=TrainConfig, kind="train"
         )
-    if request.gpus_per_trial == PACK:
-        raise SettingsError(f"gpus_per_trial={PACK}: a training is one trial, and shares no GPU. Give auto.")
-    cpus = str(count_cpus()) if request.cpus_per_trial == "auto" else request.cpus_per_trial
-    return replace(request, trials="1", cpus_per_trial=cpus)
+    config = replace(config, cpus_per_trial=config.cpus_per_trial or count_cpus())
+    return prepare_sweep(resolve_search(config, (config.recipe,), trials=1), session.cache, session.progress)
 
 
-def _open_run(sweep: Sweep, job: Job, writer: RunWriter) -> tuple[str, TrialSpec]:
-    spec = sweep.specs[0]
-    tags = {**trial_tags(spec, sweep.facts), Tag.RUN_NAME: f"train-{spec.recipe}"}
+def open_run(sweep: Sweep, session: Session) -> str:
+    """The training's run: resumed, adopted from `mlflow run`, or started."""
     if sweep.resumed:
-        if job.run_id and job.run_id != sweep.resumed:
-            writer.adopt_run(job.run_id, {Tag.RESUMES: sweep.resumed}, kind="resume")
-            writer.finish(job.run_id)
-        writer.resume_run(sweep.resumed, {Tag.KIND: "train"})
-        return sweep.resumed, spec
-    if job.run_id:
-        run = writer.adopt_run(job.run_id, tags, kind="train")
-    else:
-        experiment = job.experiment or f"mura-{sweep.settings.request.part}"
-        run = writer.run_id(
-            writer.start_run(experiment=experiment, kind="train", name=f"train-{spec.recipe}", tags=tags)
-        )
-    spec = _settle(sweep, spec, run)
-    log_description(writer, run, spec)
-    log_data(writer, run, sweep.dataset)
-    log_audit(writer, run, sweep.dataset)
-    return run, spec
+        return session.resume_run(sweep.resumed, {Tag.PART: sweep.part})
+    spec = sweep.specs[0]
+    return session.start_run(name=f"train-{spec.recipe}", part=sweep.part, tags=trial_tags(spec, sweep.tags))
 
 
-def _settle(sweep: Sweep, spec: TrialSpec, run: str) -> TrialSpec:
-    """Name the folder by the run, so that `resume` finds it."""
-    sweep.folders = Folders(cache=sweep.folders.cache, sweep=sweep.folders.sweep.parent / run)
-    spec = replace(spec, table=str(sweep.folders.table), folder=str(sweep.folders.sweep / "trial"))
-    write_table(sweep.folders.table, sweep.dataset.index, sweep.dataset.tables)
-    facts = {"fingerprint": sweep.dataset.splits.fingerprint, "weights": sweep.weights, "notes": sweep.notes}
-    write_plan(sweep.folders, sweep.settings.request, [spec], facts)
-    return spec
+def describe(sweep: Sweep, session: Session, run_id: str) -> None:
+    """Write the plan, and log what is trained on what."""
+    write_plan(sweep)
+    log_description(session.writer, run_id, sweep.specs[0])
+    log_sets(session.writer, run_id, sweep.dataset)
+    log_audit(session.writer, run_id, sweep.dataset)
 
 
-def _train(sweep: Sweep, spec: TrialSpec, writer: RunWriter, run: str) -> None:
+def train(spec: TrialSpec, session: Session, run_id: str) -> None:
+    """Train to the end, logging and printing each epoch."""
     history: list[Mapping[str, Any]] = []
     phase = PHASES[0]
     with closing(run_trial(spec)) as epochs:
         for result in epochs:
-            metrics = result.metrics()
+            metrics, phase = result.metrics(), result.phase
             history.append(metrics)
-            writer.log_epoch(run, result.global_epoch, metrics)
-            phase = result.phase
-            sweep.console.print(
-                f"{result.phase} {result.epoch}: train_loss {result.train_loss:.4f}, "
+            session.writer.log_epoch(run_id, result.global_epoch, metrics)
+            session.print(
+                f"{phase} {result.epoch}: train_loss {result.train_loss:.4f}, "
                 f"val_loss {metrics['val_loss']:.4f}, {spec.objective} {metrics[spec.objective]:.4f}"
-                f"{' (best)' if result.best else ''}, {clock(result.seconds)}",
-                highlight=False,
+                f"{' (best)' if result.best else ''}, {format_duration(result.seconds)}"
             )
-    writer.log_epoch(run, len(history), phase_summary(history, spec.objective))
-    writer.log_predictions(run, "validation", read_predictions(predictions_path(spec.folder, phase)))
+    session.writer.log_epoch(run_id, len(history), phase_summary(history, spec.objective))
+    predictions = read_predictions(predictions_path(spec.folder, phase))
+    session.writer.log_predictions(run_id, "validation", predictions)
 
 
-def _report(sweep: Sweep, judged: Judged, writer: RunWriter) -> None:
-    entry = build_entry(judged, read_run(sweep.store, judged.run_id, predictions=False))
-    commit = process_tags().get(Tag.GIT_COMMIT, "")
-    context = build_context(sweep.settings, sweep.dataset, sweep.weights, sweep.notes, commit)
+def save_report(sweep: Sweep, tested: FinalTest, session: Session) -> None:
+    """Write the report of one model, and log it with its results in the model's run."""
+    run_id = tested.model.run_id
+    context = build_context(sweep.config, sweep.dataset, weights=sweep.weights, notes=sweep.notes)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "report.html"
-        write_report(
-            path,
+        page = write_report(
+            Path(folder) / "report.html",
             context=context,
-            entries=[entry],
-            previews=build_previews([judged.spec]),
-            gallery=_gallery(sweep, judged, entry),
+            models=[tested.model],
+            previews=build_previews([tested.spec]),
+            gallery=draw_gallery(SweepResult(sweep=sweep, parent=run_id, tests=[tested])),
         )
-        writer.log_file(judged.run_id, path)
-        writer.log_table(judged.run_id, results_table([entry]), "results.csv")
-        writer.flush()
-
-
-def _gallery(sweep: Sweep, judged: Judged, entry: Entry) -> Pictures:
-    """Hard studies of the model, unless pictures are to stay out of the report."""
-    if not may_show(sweep.settings.request.pictures, synthetic=sweep.dataset.synthetic):
-        return {}
-    size = recipes_of(judged.spec)[1].image_size
-    return build_gallery(entry, judged.network.cpu().eval(), size, sweep.dataset.root, sweep.folders.cache)
+        session.writer.log_file(run_id, page)
+        session.writer.log_table(run_id, results_table([tested.model]), "results.csv")
+        session.writer.flush()

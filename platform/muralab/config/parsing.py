@@ -1,109 +1,220 @@
-"""The text of a parameter -> its value, or the words that refuse it."""
+"""Parsers of options: text -> value, or a SettingsError that says what was expected.
+
+Every parser takes the option's name and its text. What is slow to import is imported when it is needed.
+"""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from muralab.errors import SettingsError, nearest
-from muralab.evaluation.operating_point import check_rule
-from muralab.recipe import Value
 
+Value = float | int | bool | str
 LARGEST_COUNT = 99_999
 LARGEST_SEED = 2**32 - 1
-"""What every generator of random numbers takes."""
+"""The largest seed that every random generator takes."""
 PACK = "pack"
-"""As many trials a GPU as its memory holds."""
+"""As many trials per GPU as its memory holds."""
 EPOCHS_FORM = re.compile(r"(\d+)\+(\d+)")
 TIME_FORM = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
 LONGEST_S = 366 * 86_400.0
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
-def read_sizes(image_size: str, batch_size: str) -> dict[str, Value]:
-    """Overrides of all recipes' image_size and batch_size; `recipe` is none."""
-    sizes = {"image_size": image_size, "batch_size": batch_size}
-    return {key: read_count(key, text, 0) for key, text in sizes.items() if text != "recipe"}
+def text(name: str, text: str) -> str:
+    """Text as it is."""
+    return text
 
 
-def read_epochs(text: str) -> dict[str, Value]:
-    """`2+3` as overrides of both phases; `recipe` is none."""
+def optional_text(name: str, text: str) -> str | None:
+    """Text; `none` or empty text is None."""
+    return None if text in ("", "none") else text
+
+
+def path_or(*keywords: str) -> Callable[[str, str], str]:
+    """A parser of a path, made absolute, or one of some keywords."""
+
+    def parse(name: str, text: str) -> str:
+        if not text.strip():  # it would name the working directory
+            expected = f"{', '.join(keywords)} or a path" if keywords else "a path"
+            raise SettingsError(f"{name}: the path is empty; expected {expected}.")
+        return text if text in keywords else str(Path(text).expanduser().absolute())
+
+    return parse
+
+
+def optional_path(name: str, text: str) -> Path | None:
+    """An absolute path; `none` or empty text is None."""
+    return None if text in ("", "none") else required_path(name, text)
+
+
+def required_path(name: str, text: str) -> Path:
+    """An absolute path."""
+    return Path(path_or()(name, text))
+
+
+def model_uri(name: str, text: str) -> str:
+    """A model's URI as it is, or a folder, made absolute."""
+    return text if ":/" in text else path_or()(name, text)
+
+
+def flag(name: str, text: str) -> bool:
+    """`true` or `false`."""
+    if text.lower() not in FLAGS:
+        raise SettingsError(f"{name}={text}: expected true or false.")
+    return FLAGS[text.lower()]
+
+
+def yes_no_or_auto(name: str, text: str) -> bool | None:
+    """`true`, `false`, or `auto` as None."""
+    return {"auto": None, "true": True, "false": False}[choice(lambda: ("auto", "true", "false"))(name, text.lower())]
+
+
+def choice(known: Callable[[], Sequence[str]]) -> Callable[[str, str], str]:
+    """A parser of one of some words, which are looked up when they are needed."""
+
+    def parse(name: str, text: str) -> str:
+        if text not in known():
+            raise SettingsError(f"{name}={text} is unknown. {nearest(text, known())}")
+        return text
+
+    return parse
+
+
+def protocols() -> Sequence[str]:
+    """The known split protocols."""
+    from muralab.data.splits import PROTOCOLS
+
+    return PROTOCOLS
+
+
+def objectives() -> Sequence[str]:
+    """The validation metrics that may select."""
+    from muralab.experiment import OBJECTIVES
+
+    return OBJECTIVES
+
+
+def threshold_rule(name: str, text: str) -> str:
+    """A rule of the operating threshold."""
+    from muralab.evaluation.operating_point import check_rule
+
+    try:
+        check_rule(text)
+    except SettingsError as error:
+        raise SettingsError(f"{name}={text}: {error}") from error
+    return text
+
+
+def names(name: str, text: str) -> tuple[str, ...]:
+    """Comma-separated names, each once; `all` is ("all",)."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def whole(low: int, high: int, *, hint: str = "") -> Callable[[str, str], int]:
+    """A parser of a whole number within limits."""
+
+    def parse(name: str, text: str) -> int:
+        digits = text.strip().removesuffix(".0")  # `mlflow run` writes whole numbers of type float so
+        if not digits.isdecimal() or not low <= int(digits) <= high:
+            raise SettingsError(f"{name}={text}: expected a whole number from {low:,} to {high:,}{hint}.")
+        return int(digits)
+
+    return parse
+
+
+def count_or(keyword: str) -> Callable[[str, str], int | None]:
+    """A parser of a whole number from 1, or of a keyword as None."""
+    parse_count = whole(1, LARGEST_COUNT)
+    return lambda name, text: None if text == keyword else parse_count(name, text)
+
+
+def seed_or_run(name: str, text: str) -> int | None:
+    """A seed; `run` (that of the trained run) is None."""
+    if text == "run":
+        return None
+    try:
+        return seed(name, text)
+    except SettingsError:
+        raise SettingsError(
+            f"{name}={text}: expected run (the trained run's), or a whole number from 0 to {LARGEST_SEED}."
+        ) from None
+
+
+def number(low: float, high: float) -> Callable[[str, str], float]:
+    """A parser of a number within limits."""
+
+    def parse(name: str, text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise SettingsError(f"{name}={text}: expected a number from {low:g} to {high:g}.")
+        return value
+
+    return parse
+
+
+def number_or(keyword: str, low: float, high: float) -> Callable[[str, str], float | None]:
+    """A parser of a number within limits, or of a keyword as None."""
+    parse_number = number(low, high)
+    return lambda name, text: None if text == keyword else parse_number(name, text)
+
+
+seed = whole(0, LARGEST_SEED)
+
+
+def epochs(name: str, text: str) -> tuple[int, int] | None:
+    """`2+3` as epochs of the upper and of the full phase; `recipe` is None."""
     if text == "recipe":
-        return {}
+        return None
     match = EPOCHS_FORM.fullmatch(text.strip())
     if not match:
-        raise SettingsError(f"epochs={text}: expected `recipe`, or upper+full such as 2+3.")
-    return {"upper.epochs": int(match[1]), "full.epochs": int(match[2])}
+        raise SettingsError(f"{name}={text}: expected `recipe`, or upper+full such as 2+3.")
+    return int(match[1]), int(match[2])
 
 
-def read_overrides(text: str) -> dict[str, Value]:
-    """`full.lr=3e-5,augment.zoom=0.1` as a dict; empty text or `none` is no override.
-
-    Raises:
-        SettingsError: a part is not key=value.
-    """
+def overrides(name: str, text: str) -> dict[str, Value]:
+    """`full.lr=3e-5,augment.zoom=0.1` as key -> text of the value; empty text or `none` is no override."""
     changes: dict[str, Value] = {}
     for part in text.split(",") if text not in ("", "none") else []:
         key, equals, value = (word.strip() for word in part.partition("="))
         if not (key and equals and value):
-            raise SettingsError(f"set={text}: '{part}' is not key=value; expected e.g. full.lr=3e-5,augment.zoom=0.1.")
+            raise SettingsError(
+                f"{name}={text}: '{part}' is not of the form key=value; expected e.g. full.lr=3e-5,augment.zoom=0.1."
+            )
         if key in changes:
-            raise SettingsError(f"set={text}: '{key}' is given twice.")
+            raise SettingsError(f"{name}={text}: '{key}' is given twice.")
         changes[key] = value
     return changes
 
 
-def read_count(key: str, text: str, default: int) -> int:
-    """A whole number; `auto` is the default."""
-    if text == "auto":
-        return default
-    if not text.strip().isdecimal() or not 1 <= int(text) <= LARGEST_COUNT:
-        raise SettingsError(f"{key}={text}: expected a whole number from 1 to {LARGEST_COUNT:,}.")
-    return int(text)
-
-
-def read_time(text: str) -> float | None:
-    """Seconds; `none` is None."""
+def duration(name: str, text: str) -> float | None:
+    """`900`, `30m` or `2h` as seconds; `none` is None."""
     if text in ("none", ""):
         return None
     match = TIME_FORM.fullmatch(text.strip())
     seconds = float(match[1]) * SECONDS[match[2]] if match else 0.0
     if not 1 <= seconds <= LONGEST_S:
         raise SettingsError(
-            f"time_budget={text}: expected seconds, minutes or hours such as 900, 30m or 2h, from a second to a year; "
-            "or none."
+            f"{name}={text}: expected seconds, minutes or hours such as 900, 30m or 2h, from 1 s to a year; or none."
         )
     return seconds
 
 
-def check_word(key: str, word: str, known: tuple[str, ...]) -> None:
-    """Raise SettingsError, with the nearest known word, for one that is not known."""
-    if word not in known:
-        raise SettingsError(f"{key}={word} is unknown. {nearest(word, known)}")
-
-
-def check_threshold(rule: str) -> None:
-    """Raise SettingsError for what is no rule of the operating threshold."""
-    try:
-        check_rule(rule)
-    except SettingsError as error:
-        raise SettingsError(f"threshold={rule}: {error}") from error
-
-
-def read_gpus(text: str, gpus: int) -> float:
-    """GPUs of a trial, of so many that there are; `auto` is one, if there is one; `pack` too, until it is measured."""
-    if text == "auto" or (text == PACK and gpus):
-        return 1.0 if gpus else 0.0
-    if text == PACK:
-        raise SettingsError(f"gpus_per_trial={PACK}: this machine has no GPU that torch can use. Give auto or 0.")
+def gpu_share(name: str, text: str) -> float | str:
+    """GPUs per trial: 0, a fraction, or 1; `auto` and `pack` stay text."""
+    if text in ("auto", PACK):
+        return text
     try:
         wanted = float(text)
     except ValueError:
         wanted = -1.0
     if not 0 <= wanted < math.inf or (wanted > 1 and wanted != int(wanted)):
-        raise SettingsError(f"gpus_per_trial={text}: expected auto, pack, 0, a fraction such as 0.5, or 1.")
-    if wanted > gpus:
-        raise SettingsError(f"gpus_per_trial={text}: this machine has {gpus} that torch can use.")
-    if wanted > 1:
-        raise SettingsError(f"gpus_per_trial={text}: a trial trains on one GPU; give 1 or a fraction.")
+        raise SettingsError(f"{name}={text}: expected auto, pack, 0, a fraction such as 0.5, or 1.")
     return wanted

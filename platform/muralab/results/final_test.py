@@ -1,30 +1,20 @@
-"""After the search: the best trial of each recipe meets the test set, once, and everything is written down."""
+"""The final test of a trial: its selected weights on the test set, once, logged in the trial's own run."""
 
 from __future__ import annotations
 
 import json
-import platform as machine_facts
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
-from muralab.config.settings import Settings
-from muralab.data.augment import preview_grid
-from muralab.data.dataset import Dataset
-from muralab.data.images.decode import decode, to_square
-from muralab.demo.dataset import example_study
-from muralab.errors import RecipeError
-from muralab.evaluation.bootstrap import Interval, bootstrap
-from muralab.evaluation.calibration import Calibration, fit_calibration
+from muralab.evaluation.calibration import fit_calibration
+from muralab.evaluation.evaluated_model import EvaluatedModel, TrainingRecord
 from muralab.evaluation.metrics import METRICS, evaluate_predictions
-from muralab.experiment import judge_on_test
+from muralab.experiment import predict_validation_and_test
 from muralab.recipe import load_recipe
-from muralab.report import Context, Entry, Trial
 from muralab.tracking import RunRecord, RunWriter
 from muralab.tracking.tags import Tag, resolved_values_of
 from muralab.training.checkpoint import write_tensors
@@ -33,189 +23,92 @@ from muralab.trial import TrialSpec, recipes_of
 if TYPE_CHECKING:
     from muralab.training.network import Network
 
-WITH_INTERVALS = ("auroc", "kappa")
-PREVIEWED = 4
-"""Synthetic pictures whose augmentation is shown; a patient's are not, whatever the data."""
+WITH_BOUNDS = ("auroc", "kappa")
+"""The metrics whose intervals are logged as metrics of the run, and printed."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Judged:
-    """A chosen trial that has met the test set."""
+class FinalTest:
+    """A selected trial that was evaluated on the test set."""
 
     spec: TrialSpec
-    run_id: str
-    network: Network
-    validation: pd.DataFrame
-    test: pd.DataFrame
-    calibration: Calibration
-    intervals: Mapping[str, Interval]
-    """Test figures at study level, by metric."""
+    network: Network | None
+    """None where it was released after the test."""
+    model: EvaluatedModel
 
     @property
-    def beats_chance(self) -> bool:
-        """Whether the lower end of the test AUROC's interval lies above 0.5."""
-        return self.intervals["auroc"].low > 0.5
+    def image_size(self) -> int:
+        """Side of the network's input in px."""
+        return recipes_of(self.spec)[1].image_size
 
 
-def judge_trial(spec: TrialSpec, run_id: str, writer: RunWriter, *, rule: str, keep_weights: bool = True) -> Judged:
-    """Look at the test set with a trial's best weights, and log what was seen in the trial's own run.
+def run_final_test(
+    spec: TrialSpec, record: RunRecord, writer: RunWriter, *, rule: str, keep_weights: bool = True
+) -> FinalTest:
+    """Evaluate a trial's selected weights on the test set, and log the figures in the trial's own run.
 
     Args:
         spec: the trial.
-        run_id: its run.
+        record: its run, with its history.
         writer: of that run.
-        rule: how the threshold is fitted on validation studies.
-        keep_weights: whether the run keeps them, for `promote`, `evaluate` and galleries.
+        rule: of the operating threshold, fitted on validation studies.
+        keep_weights: whether the run keeps the weights, for `promote`, `evaluate` and galleries.
     """
-    network, validation, test = judge_on_test(spec)
-    calibration = fit_calibration(validation, rule=rule)
-    intervals = bootstrap(
-        test,
-        level="study",
-        metrics=WITH_INTERVALS,
-        threshold=calibration.threshold,
-        temperature=calibration.study_temperature,
-    )
+    network, validation, test = predict_validation_and_test(spec)
+    model = build_model(spec.recipe, record, validation, test, rule=rule)
     if keep_weights:
         weights = Path(spec.folder) / "weights.safetensors"
-        write_tensors(weights, network.state_dict(), {"recipe": spec.recipe, "run_id": run_id})
-        writer.log_file(run_id, weights, "weights")
-    writer.log_predictions(run_id, "test", test)
-    writer.log_text(run_id, json.dumps(calibration.to_dict(), indent=1), "calibration.json")
-    writer.log_epoch(run_id, 0, test_metrics(test, calibration, intervals))
-    writer.set_tags(run_id, {Tag.BEST_OF_RECIPE: str(keep_weights).lower()})
-    return Judged(
-        spec=spec,
-        run_id=run_id,
-        network=network,
+        write_tensors(weights, network.state_dict(), {"recipe": spec.recipe, "run_id": record.run_id})
+        writer.log_file(record.run_id, weights, "weights")
+    log_test(writer, record.run_id, model)
+    writer.set_tags(record.run_id, {Tag.BEST_OF_RECIPE: str(keep_weights).lower()})
+    return FinalTest(spec=spec, network=network, model=model)
+
+
+def build_model(
+    recipe_name: str, record: RunRecord, validation: pd.DataFrame, test: pd.DataFrame, *, rule: str
+) -> EvaluatedModel:
+    """A trial's model from its predictions: calibrated and given its threshold on validation studies."""
+    recipe, history = load_recipe(recipe_name), record.history
+    return EvaluatedModel(
+        recipe=recipe_name,
+        title=recipe.summary,
+        run_id=record.run_id,
         validation=validation,
         test=test,
-        calibration=calibration,
-        intervals=intervals,
-    )
-
-
-def test_metrics(test: pd.DataFrame, calibration: Calibration, intervals: Mapping[str, Interval]) -> dict[str, float]:
-    """Test figures as they are logged: image level at 0.5 as in the study, study level at the fitted threshold."""
-    image = evaluate_predictions(test, level="image")
-    study = evaluate_predictions(
-        test, level="study", threshold=calibration.threshold, temperature=calibration.study_temperature
-    )
-    return {
-        "test_loss": image["log_loss"],
-        "test_accuracy": image["accuracy"],
-        "test_auroc": image["auroc"],
-        **{f"test_study_{name}": study[name] for name in METRICS},
-        **{f"test_study_{name}_low": interval.low for name, interval in intervals.items()},
-        **{f"test_study_{name}_high": interval.high for name, interval in intervals.items()},
-        "threshold": calibration.threshold,
-    }
-
-
-def build_entry(judged: Judged, record: RunRecord) -> Entry:
-    """A judged trial as the report takes it."""
-    recipe = load_recipe(judged.spec.recipe)
-    return Entry(
-        name=judged.spec.recipe,
-        title=recipe.summary,
-        run_id=judged.run_id,
-        resolved=resolved_values_of(record.params),
-        history=record.history.dropna(subset=["train_loss"]) if "train_loss" in record.history else record.history,
-        summary=record.metrics,
-        from_scratch=not recipe.pretrained,
-        validation=judged.validation,
-        test=judged.test,
-        calibration=judged.calibration,
+        calibration=fit_calibration(validation, rule=rule),
         objective=record.metrics.get("objective", float("nan")),
+        training=TrainingRecord(
+            values=resolved_values_of(record.params),
+            history=history.dropna(subset=["train_loss"]) if "train_loss" in history else history,
+            summary={**record.metrics, **image_metrics(test)},
+            from_scratch=not recipe.pretrained,
+        ),
     )
 
 
-def build_trials(records: Iterable[RunRecord]) -> list[Trial]:
-    """Every trial of a sweep as the report takes it."""
-    return [
-        Trial(
-            recipe=record.recipe,
-            name=record.name,
-            run_id=record.run_id,
-            status=record.tags.get(Tag.ENDED, record.status.lower()),
-            epochs=int(record.history["train_loss"].notna().sum()) if "train_loss" in record.history else 0,
-            objective=record.metrics.get("objective", float("nan")),
-            values=_searched(record),
-        )
-        for record in records
-    ]
+def log_test(writer: RunWriter, run_id: str, model: EvaluatedModel) -> None:
+    """Log a model's test predictions, calibration and metrics in a run."""
+    writer.log_predictions(run_id, "test", model.predictions())
+    if model.calibration is not None:
+        writer.log_text(run_id, json.dumps(model.calibration.to_dict(), indent=1), "calibration.json")
+    writer.log_epoch(run_id, 0, logged_metrics(model))
 
 
-def _searched(record: RunRecord) -> dict[str, float | str]:
-    resolved = resolved_values_of(record.params)
-    values: dict[str, float | str] = {}
-    try:
-        searched = load_recipe(record.recipe).search
-    except RecipeError:  # of another checkout: what it searched is not known here
-        return values
-    for key in searched:
-        if key in resolved:
-            try:
-                values[key] = float(resolved[key])
-            except ValueError:
-                values[key] = resolved[key]
-    return values
+def image_metrics(test: pd.DataFrame) -> Mapping[str, float]:
+    """The test figures of the study's table: image level, at 0.5, uncalibrated."""
+    image = evaluate_predictions(test, level="image")
+    return {"test_loss": image["log_loss"], "test_accuracy": image["accuracy"], "test_auroc": image["auroc"]}
 
 
-def build_context(settings: Settings, dataset: Dataset, weights: str, notes: Iterable[str], commit: str) -> Context:
-    """What the whole report has in common."""
-    request = settings.request
-    sizes = sorted({recipe.image_size for recipe in settings.recipes.values()})
-    return Context(
-        title=f"MURA Lab: {request.part}",
-        part=request.part,
-        data=request.data,
-        synthetic=dataset.synthetic,
-        protocol=request.protocol,
-        seed=request.seed,
-        image_size=sizes[0] if len(sizes) == 1 else " / ".join(str(size) for size in sizes),
-        weights=weights,
-        split_counts=dataset.counts(),
-        fingerprint=dataset.splits.fingerprint,
-        unreadable=dataset.unreadable,
-        commit=commit,
-        created=datetime.now(UTC),
-        machine=describe_machine(settings.resources.gpus > 0),
-        notes=list(notes),
-        objective=request.objective,
-        audit=(dataset.audit.paragraph(), dataset.audit.table()),
-    )
-
-
-def describe_machine(with_gpu: bool) -> str:
-    """Processor, cores, GPU and the versions that matter, in a line."""
-    import torch
-
-    from muralab.config.settings import count_cpus
-
-    gpu = f", {torch.cuda.get_device_name()}" if with_gpu else ", no GPU"
-    return (
-        f"{machine_facts.system()} {machine_facts.machine()}, {count_cpus()} CPU cores{gpu}, "
-        f"Python {machine_facts.python_version()}, torch {torch.__version__}"
-    )
-
-
-def build_previews(specs: Iterable[TrialSpec]) -> dict[str, np.ndarray]:
-    """Recipe -> grid of augmented synthetic pictures, at the strengths of that trial."""
-    previews = {}
-    for spec in specs:
-        _, recipe = recipes_of(spec)
-        pictures = [decode(view) for seed in range(PREVIEWED // 2) for view in example_study(seed)]
-        squares = np.stack([to_square(picture, recipe.image_size) for picture in pictures])
-        previews[spec.recipe] = preview_grid(squares, recipe.augment, columns=len(squares), seed=spec.seed)
-    return previews
-
-
-def verification_images(judged: Judged, dataset: Dataset, n_images: int = 32) -> np.ndarray:
-    """Pictures on which torch and the served model are compared, uint8 [N, S, S]; validation, never test."""
-    from muralab.data.images.files import read_square
-
-    table = dataset.tables["validation"]
-    rows = np.linspace(0, len(table) - 1, min(n_images, len(table))).astype(int)
-    size = recipes_of(judged.spec)[1].image_size
-    return np.stack([read_square(Path(table["path"].iloc[row]), size) for row in rows])
+def logged_metrics(model: EvaluatedModel) -> dict[str, float]:
+    """Test figures as they are logged: images at 0.5 as in the study, studies at the fitted threshold."""
+    intervals = model.intervals()
+    bounds = {name: intervals[name] for name in WITH_BOUNDS}
+    return {
+        **image_metrics(model.predictions()),
+        **{f"test_study_{name}": intervals[name].estimate for name in METRICS},
+        **{f"test_study_{name}_low": interval.low for name, interval in bounds.items()},
+        **{f"test_study_{name}_high": interval.high for name, interval in bounds.items()},
+        "threshold": model.threshold,
+    }

@@ -1,4 +1,4 @@
-"""Evaluated runs read back from MLflow as a report takes them: entries, trials, and what they have in common."""
+"""Evaluated models read back from MLflow runs, and what a report says about the runs they come from."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import pandas as pd
 
 from muralab.errors import MuraLabError, RecipeError, SettingsError, StoreError, numbered
 from muralab.evaluation.calibration import Calibration
+from muralab.evaluation.evaluated_model import EvaluatedModel, TrainingRecord
 from muralab.recipe import load_recipe
-from muralab.report import Context, Entry
-from muralab.results.final_test import describe_machine
+from muralab.report.context import Context, SearchTrial
+from muralab.results.context import describe_machine
 from muralab.tracking import (
     LoggedData,
     RunRecord,
@@ -28,56 +29,61 @@ from muralab.tracking import (
 )
 from muralab.tracking.tags import Tag, resolved_values_of
 
-PARENTS = ("tune", "compare")
-SETS = {"train": "training", "validation": "validation", "test": "test"}
+PARENT_KINDS = ("tune", "compare")
+"""Kinds of runs that stand for the evaluated runs below them."""
+CONTEXTS = {"train": "training", "validation": "validation", "test": "test"}
+"""Set -> the context under which a run logs it as an input."""
 COUNTS = ("studies", "patients", "images", "abnormal")
 AUDIT_TABLE, AUDIT_TEXT = "audit.csv", "audit.md"
 
 
 def select_runs(store: Store, ids: Sequence[str]) -> list[RunRecord]:
-    """The evaluated runs that are meant by some ids; a sweep or a comparison stands for those under it.
+    """The evaluated runs that some ids name; a sweep or a comparison stands for those under it.
 
     Raises:
         StoreError: an id is unknown, or runs hold no test predictions (names all of them).
         SettingsError: no id, or runs of different parts or test sets.
     """
     if not ids:
-        raise SettingsError("runs= names no run: give run ids by comma, or the id of a sweep.")
+        raise SettingsError("runs= names no run: give comma-separated run ids, or the id of a sweep.")
     found: dict[str, RunRecord] = {}
-    unjudged: list[str] = []
+    untested: list[str] = []
     for run_id in ids:
         record = read_run(store, run_id)
-        own = read_children(store, run_id, predictions=True) if record.kind in PARENTS else [record]
-        judged = [one for one in own if "test" in one.predictions]
-        found |= {one.run_id: one for one in judged}
-        if not judged:
-            unjudged.append(f"{run_id} ({record.kind or 'not ours'}, {record.name}, {record.status.lower()})")
-    if unjudged:
+        own = read_children(store, run_id, predictions=True) if record.kind in PARENT_KINDS else [record]
+        tested = [one for one in own if "test" in one.predictions]
+        found |= {one.run_id: one for one in tested}
+        if not tested:
+            untested.append(f"{run_id} ({record.kind or 'not ours'}, {record.name}, {record.status.lower()})")
+    if untested:
         raise StoreError(
-            numbered(f"{len(unjudged)} of {len(ids)} runs hold no test predictions, so nothing can be shown:", unjudged)
-            + "\nGive runs that met the test set: the best trial of each recipe of a sweep, a train or an evaluate run."
+            numbered(
+                f"{len(untested)} of {len(ids)} runs hold no test predictions, so there is nothing to show:", untested
+            )
+            + "\nGive runs that were evaluated on the test set: the best trial of each recipe of a sweep, or a run of "
+            "train or evaluate."
         )
     records = list(found.values())
     _check_tested(records)
     _check_alike("parts", {one.run_id: one.part for one in records})
     _check_alike("test sets", {one.run_id: fingerprint_test_set(one.predictions["test"]) for one in records})
     digests = {one.run_id: read_datasets(store, one.run_id).get("test") for one in records}
-    _check_alike("test pictures", {run_id: data.digest for run_id, data in digests.items() if data is not None})
+    _check_alike("test images", {run_id: data.digest for run_id, data in digests.items() if data is not None})
     return records
 
 
 def _check_tested(records: Sequence[RunRecord]) -> None:
-    """Refuse what `evaluate` judged on images that a model had learnt from: a report would call these figures test."""
+    """Refuse what `evaluate` evaluated on leaked images: a report would call these figures test."""
     lines = []
     for one in records:
-        name, known = one.tags.get(Tag.SET, "test"), one.tags.get(Tag.LEAKED_IMAGES, "0")
-        if known != "0":
-            lines.append(f"{one.run_id}: {name}, of which the model knows {known} images from its training")
+        name, leaked = one.tags.get(Tag.SET, "test"), one.tags.get(Tag.LEAKED_IMAGES, "0")
+        if leaked != "0":
+            lines.append(f"{one.run_id}: {name}, of which the model has seen {leaked} images in training")
         elif name in ("train", "validation"):
             lines.append(f"{one.run_id}: {name}")
     if lines:
         raise SettingsError(
-            numbered("A report is of test studies, and these runs were judged on others (see `evaluate`):", lines)
+            numbered("A report shows test studies; these runs were evaluated on other sets (see `evaluate`):", lines)
         )
 
 
@@ -86,51 +92,62 @@ def _check_alike(what: str, values: Mapping[str, str]) -> None:
     if len(counts) > 1:
         lines = [f"{value}: {', '.join(run for run, own in values.items() if own == value)}" for value in counts]
         raise SettingsError(
-            numbered(f"The runs are of {len(counts)} different {what}, and figures of these do not compare:", lines)
+            numbered(f"The runs have {len(counts)} different {what}, whose figures cannot be compared:", lines)
             + "\nWrite one report for each."
         )
 
 
-def read_entries(store: Store, records: Sequence[RunRecord]) -> list[Entry]:
-    """Evaluated runs as entries; runs of one recipe are told apart by what their names add to it, or by their ids."""
-    words = {one.run_id: one.name.replace(one.recipe, "").strip("-_ ") for one in records}
-    counts = Counter((one.recipe, words[one.run_id]) for one in records)
+def read_models(store: Store, records: Sequence[RunRecord]) -> list[EvaluatedModel]:
+    """Evaluated runs as models; runs of one recipe are told apart by what their names add to it, or by their ids."""
+    added = {one.run_id: one.name.replace(one.recipe, "").strip("-_ ") for one in records}
+    counts = Counter((one.recipe, added[one.run_id]) for one in records)
     repeated = {recipe for recipe, n in Counter(one.recipe for one in records).items() if n > 1}
-    marks = {
-        one.run_id: words[one.run_id] if counts[one.recipe, words[one.run_id]] == 1 else one.run_id[:6]
+    suffixes = {
+        one.run_id: added[one.run_id] if counts[one.recipe, added[one.run_id]] == 1 else one.run_id[:6]
         for one in records
         if one.recipe in repeated
     }
-    return [read_entry(store, one, mark=marks.get(one.run_id, "")) for one in records]
+    return [read_model(store, one, suffix=suffixes.get(one.run_id, "")) for one in records]
 
 
-def read_entry(store: Store, record: RunRecord, *, mark: str = "") -> Entry:
-    """One evaluated run as an entry.
+def read_model(store: Store, record: RunRecord, *, suffix: str = "") -> EvaluatedModel:
+    """One evaluated run as a model.
 
     Args:
         store: where it is.
         record: the run, with its history.
-        mark: what its title adds to the recipe's.
+        suffix: what its title adds to the recipe's.
     """
-    title, from_scratch = _of_recipe(record.recipe)
-    history = record.history
-    return Entry(
-        name=record.recipe or record.name,
-        title=f"{title} ({mark})" if mark else title,
+    title, from_scratch = _recipe_facts(record.recipe)
+    history, held = record.history, record.predictions
+    return EvaluatedModel(
+        recipe=record.recipe or record.name,
+        title=f"{title} ({suffix})" if suffix else title,
         run_id=record.run_id,
-        resolved=resolved_values_of(record.params),
-        history=history.dropna(subset=["train_loss"]) if "train_loss" in history else pd.DataFrame(),
-        summary=record.metrics,
-        from_scratch=from_scratch,
-        validation=_table(record, "validation"),
-        test=record.predictions["test"],
+        validation=held["validation"] if "validation" in held else None,  # noqa: SIM401 - a missing one raises
+        test=held["test"] if "test" in held else None,  # noqa: SIM401
         calibration=read_calibration(store, record.run_id),
         objective=_objective(store, record),
+        training=TrainingRecord(
+            values=resolved_values_of(record.params),
+            history=history.dropna(subset=["train_loss"]) if "train_loss" in history else pd.DataFrame(),
+            summary=record.metrics,
+            from_scratch=from_scratch,
+        ),
     )
 
 
+def _recipe_facts(name: str) -> tuple[str, bool]:
+    """(title, whether it trains from scratch)."""
+    try:
+        recipe = load_recipe(name)
+    except RecipeError:  # of another checkout; its run is complete without it
+        return name, False
+    return recipe.summary, not recipe.pretrained
+
+
 def _objective(store: Store, record: RunRecord) -> float:
-    """What a run, or the one that it judged again, reached on validation; NaN where neither is known."""
+    """What a run, or the one whose model it evaluated, reached on validation; NaN where neither is known."""
     source = record.tags.get(Tag.EVALUATES)
     if "objective" not in record.metrics and source:
         try:
@@ -138,19 +155,6 @@ def _objective(store: Store, record: RunRecord) -> float:
         except StoreError:  # deleted since
             return float("nan")
     return record.metrics.get("objective", float("nan"))
-
-
-def _table(record: RunRecord, name: str) -> pd.DataFrame | None:
-    held = record.predictions
-    return held[name] if name in held else None  # noqa: SIM401 - a missing one is a StoreError, not a KeyError
-
-
-def _of_recipe(name: str) -> tuple[str, bool]:
-    try:
-        recipe = load_recipe(name)
-    except RecipeError:  # of another checkout; its run is whole without it
-        return name, False
-    return recipe.summary, not recipe.pretrained
 
 
 def read_calibration(store: Store, run_id: str) -> Calibration | None:
@@ -163,39 +167,71 @@ def read_calibration(store: Store, run_id: str) -> Calibration | None:
         return Calibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
 
 
+def build_trials(records: Iterable[RunRecord]) -> list[SearchTrial]:
+    """Every trial of a search as the report shows it, tested or not."""
+    return [
+        SearchTrial(
+            recipe=record.recipe,
+            name=record.name,
+            run_id=record.run_id,
+            status=record.tags.get(Tag.ENDED, record.status.lower()),
+            epochs=int(record.history["train_loss"].notna().sum()) if "train_loss" in record.history else 0,
+            objective=record.metrics.get("objective", float("nan")),
+            values=_searched_values(record),
+        )
+        for record in records
+    ]
+
+
+def _searched_values(record: RunRecord) -> dict[str, float | str]:
+    resolved = resolved_values_of(record.params)
+    try:
+        searched = load_recipe(record.recipe).search
+    except RecipeError:  # of another checkout: what it searched is not known here
+        return {}
+    return {key: _number_or_text(resolved[key]) for key in searched if key in resolved}
+
+
+def _number_or_text(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def read_context(store: Store, records: Sequence[RunRecord]) -> Context:
-    """What some evaluated runs have in common; where they differ, all values by slash."""
+    """What some evaluated runs have in common; where they differ, all values with slashes."""
     first = records[0]
     data = read_datasets(store, first.run_id)
-    compared = _comparison(store, records)
-    stated = "" if compared is None else compared.tags.get(Tag.COMPARISON, "")
+    comparison = _comparison_of(store, records)
+    stated = "" if comparison is None else comparison.tags.get(Tag.COMPARISON, "")
     synthetic = first.tags.get(Tag.SYNTHETIC) == "true"
-    seeds = _values(records, Tag.SEED)
+    seeds = _tag_values(records, Tag.SEED)
+    sizes = [resolved_values_of(one.params).get("image_size", "") for one in records]
     return Context(
         title=f"MURA Lab: {first.part}, {len(records)} run{'s' * (len(records) > 1)}",
         part=first.part,
         data="demo" if synthetic else data["test"].source if "test" in data else "not recorded",
         synthetic=synthetic,
-        protocol=" / ".join(_values(records, Tag.PROTOCOL)) or "not recorded",
+        protocol=" / ".join(_tag_values(records, Tag.PROTOCOL)) or "not recorded",
         seed=int(seeds[0]) if seeds else 0,
-        image_size=" / ".join(_unique(resolved_values_of(one.params).get("image_size", "") for one in records))
-        or "not recorded",
-        weights=" / ".join(_values(records, Tag.WEIGHTS)) or "not recorded",
+        image_size=" / ".join(_unique(sizes)) or "not recorded",
+        weights=" / ".join(_tag_values(records, Tag.WEIGHTS)) or "not recorded",
         split_counts=read_counts(data),
-        fingerprint=" / ".join(_values(records, Tag.SPLIT_FINGERPRINT)) or "not recorded",
+        fingerprint=" / ".join(_tag_values(records, Tag.SPLIT_FINGERPRINT)) or "not recorded",
         unreadable=None,
-        commit=" / ".join(_values(records, Tag.GIT_COMMIT)),
+        commit=" / ".join(_tag_values(records, Tag.GIT_COMMIT)),
         created=datetime.now(UTC),
         machine=describe_machine(False),
-        objective=next(iter(_values(records, Tag.OBJECTIVE)), "val_study_auroc"),
+        objective=next(iter(_tag_values(records, Tag.OBJECTIVE)), "val_study_auroc"),
         audit=read_audit(store, first),
         statements=[stated] if stated else (),
-        comparison=compared is not None,
+        comparison=comparison is not None,
     )
 
 
-def _comparison(store: Store, records: Sequence[RunRecord]) -> RunRecord | None:
-    """The comparison that all of these runs are of, or None."""
+def _comparison_of(store: Store, records: Sequence[RunRecord]) -> RunRecord | None:
+    """The comparison that all of these runs belong to, or None."""
     parents = {one.parent for one in records}
     if len(parents) != 1 or None in parents:
         return None
@@ -203,7 +239,7 @@ def _comparison(store: Store, records: Sequence[RunRecord]) -> RunRecord | None:
     return parent if parent.kind == "compare" else None
 
 
-def _values(records: Iterable[RunRecord], tag: str) -> list[str]:
+def _tag_values(records: Iterable[RunRecord], tag: str) -> list[str]:
     return _unique(one.tags.get(tag, "") for one in records)
 
 
@@ -215,7 +251,7 @@ def read_counts(data: Mapping[str, LoggedData]) -> pd.DataFrame:
     """The sets' sizes as they were logged with a run."""
     rows = [
         {"set": name, **{key: data[context].profile.get(key, 0) for key in COUNTS}}
-        for name, context in SETS.items()
+        for name, context in CONTEXTS.items()
         if context in data
     ]
     return pd.DataFrame(rows, columns=["set", *COUNTS])

@@ -1,4 +1,4 @@
-"""What a sweep writes to the cache's disk, and whether it fits there, before anything starts."""
+"""What a search writes to the cache's disk, and whether it fits, before anything starts."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shared:
+class CacheFile:
     """A file of the cache that all trials read, written once."""
 
     folder: Path
     pattern: str
-    """Of its name, which holds a digest of everything that it depends on."""
+    """Of its name, which contains a digest of everything that it depends on."""
     n_bytes: int
 
     @property
-    def is_there(self) -> bool:
-        """Whether a file of this very size is there, which is taken for it: this is an estimate."""
+    def is_cached(self) -> bool:
+        """Whether a file of exactly this size exists, which is taken for it: this is an estimate."""
         sizes = (path.stat().st_size for path in self.folder.glob(self.pattern))
         return any(size == self.n_bytes + HEADER_BYTES for size in sizes)
 
 
-def pixel_files(n_images: int, sizes: Iterable[int], cache: Path) -> list[Shared]:
+def pixel_files(n_images: int, sizes: Iterable[int], cache: Path) -> list[CacheFile]:
     """The decoded images, once for each size in px."""
     return [
-        Shared(folder=cache / "pixels", pattern=f"squares-{size}-*.npy", n_bytes=n_images * size * size)
+        CacheFile(folder=cache / "pixels", pattern=f"squares-{size}-*.npy", n_bytes=n_images * size * size)
         for size in sorted(set(sizes))
     ]
 
 
-def feature_files(recipes: Mapping[str, Recipe], sets: Mapping[str, int], cache: Path) -> list[Shared]:
+def feature_files(recipes: Mapping[str, Recipe], sets: Mapping[str, int], cache: Path) -> list[CacheFile]:
     """The features of frozen backbones; recipes of one backbone, size and augmentation share them.
 
     Args:
@@ -59,7 +59,7 @@ def feature_files(recipes: Mapping[str, Recipe], sets: Mapping[str, int], cache:
         width = feature_width(recipe)
         for name, n in (("train", n_views * sets["train"]), ("validation", sets["validation"])):
             n_bytes = n * width * FLOAT_BYTES
-            files.append(Shared(folder=cache / "features", pattern=f"*-{name}.npy", n_bytes=n_bytes))
+            files.append(CacheFile(folder=cache / "features", pattern=f"*-{name}.npy", n_bytes=n_bytes))
     return files
 
 
@@ -86,22 +86,22 @@ def feature_width(recipe: Recipe) -> int:
 
 
 def folder_bytes(folders: Iterable[Path]) -> int:
-    """What files take in some folders, which need not be there."""
+    """Size of all files in some folders, which need not exist."""
     return sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
 
 
 def check_space(needed: int, folder: Path) -> None:
-    """Refuse to start what a disk cannot hold.
+    """Refuse to start what does not fit on a disk.
 
     Args:
         needed: bytes that are still to be written.
-        folder: where to; it need not be there yet.
+        folder: where to; it need not exist yet.
 
     Raises:
-        SettingsError: how much is needed and free, where, and how to mend it.
+        SettingsError: how much is needed and free, where, and how to fix it.
     """
-    there = next(one for one in (folder, *folder.parents) if one.is_dir())
-    free = shutil.disk_usage(there).free
+    existing = next(one for one in (folder, *folder.parents) if one.is_dir())
+    free = shutil.disk_usage(existing).free
     if needed > free:
         raise SettingsError(
             f"This needs about {needed / 2**30:.1f} GiB of disk at {folder}, where {free / 2**30:.1f} GiB are free. "

@@ -1,7 +1,7 @@
-"""Ray Tune over a list of trials; with `pruning` the only file that imports ray.
+"""Ray Tune over a list of trials; with `scheduler` the only module that imports ray.
 
-All recipes share one Tune run: a worker that has loaded torch serves one trial after the other. The trials are drawn
-before the search starts; going on with an interrupted one is running those that did not end, from their checkpoints.
+All recipes share one Tune run: a worker that has loaded torch runs one trial after the other. The trials are drawn
+before the search starts; to resume an interrupted one is to run those that did not end, from their checkpoints.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from muralab.tune.scheduler import Past, build_scheduler
 OBJECT_STORE_BYTES = 200 * 2**20
 """Trials exchange names and numbers, never pictures; Ray's default is a third of the machine."""
 RETRIES = 1
-"""How often a trial whose process died is started again, from its checkpoint."""
-DIED = "Its process died twice. Where memory ran out, give a smaller max_concurrent, batch_size or image_size."
+"""How often a trial whose process died is restarted, from its checkpoint."""
+DIED = "Its process died twice. If memory ran out, give a smaller max_concurrent, batch_size or image_size."
 
 
 class Listener(Protocol):
-    """What the driver is told, in its own process, while the search runs."""
+    """Hears of the trials, in the driver's process, while they run."""
 
     def trial_started(self, name: str) -> None:
-        """A trial's process begins to work on it."""
+        """A trial starts in its process."""
 
     def trial_epoch(self, name: str, epoch: Mapping[str, Any]) -> None:
         """An epoch ended; `epoch` holds global_epoch, phase, ends_phase, metrics."""
@@ -50,10 +50,10 @@ class Listener(Protocol):
 
 
 _LISTENERS: dict[str, Listener] = {}
-"""Tune pickles its callbacks, which would copy open files and threads; they look their listener up by name instead."""
+"""Tune pickles its callbacks, which would copy open files and threads: they look it up by a token instead."""
 
 
-def run_search(
+def run_trials(
     specs: Sequence[TrialSpec],
     *,
     resources: Resources,
@@ -63,15 +63,15 @@ def run_search(
     past: Mapping[str, Past] | None = None,
     prune: bool = True,
 ) -> None:
-    """Run trials side by side, in their order, pruning within each recipe; the listener is told of everything.
+    """Run trials side by side, in their order, pruning within each recipe; the listener hears of everything.
 
     Args:
         specs: the trials.
         resources: of the machine and of a trial.
-        listener: told in this process; an exception from it ends the search.
+        listener: called in this process; an exception from it ends the search.
         folder: for Ray's own files.
         time_budget_s: after which running trials are stopped and no other starts.
-        past: trials that ended before an interruption: new ones are pruned against them too.
+        past: trials that ended before an interruption: new ones are compared with them too.
         prune: whether poor trials are stopped early.
     """
     from ray import tune
@@ -107,7 +107,7 @@ def _trial_name(trial: Any) -> str:
 
 
 def _work(config: dict[str, Any]) -> None:
-    """One trial in a worker process; Tune ends it by an exception inside `report`, so all is closed in order."""
+    """One trial in a worker process; Tune ends it by an exception inside `report`, so everything is closed in order."""
     from ray import tune
 
     spec = TrialSpec(**config["spec"])
@@ -126,15 +126,15 @@ def _work(config: dict[str, Any]) -> None:
                         "metrics": result.metrics(),
                     }
                 )
-    except Exception as error:  # it would fail again: only a process that died is worth a second start
+    except Exception as error:  # it would fail again: only a process that died is worth a restart
         tune.report({"failed": str(error) if isinstance(error, MuraLabError) else traceback.format_exc()})
 
 
 def _build_callback(token: str) -> Any:
     from ray.tune import Callback
 
-    class Teller(Callback):  # type: ignore[misc]
-        """Tells the listener; forgets nothing that it would have to save, since MLflow holds what happened."""
+    class Forwarder(Callback):  # type: ignore[misc]
+        """Forwards to the listener; it has no state worth saving, since MLflow holds what happened."""
 
         def __init__(self) -> None:
             self.token = token
@@ -164,18 +164,18 @@ def _build_callback(token: str) -> Any:
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
             self.listener.trial_ended(_trial_name(trial), "failed", _reason(trial.get_error()))
 
-    return Teller()
+    return Forwarder()
 
 
 def _ending(last: Mapping[str, Any]) -> tuple[str, str]:
-    """How a trial ended and why, from the last that it reported."""
+    """How a trial ended and why, from its last report."""
     if "failed" in last:
         return "failed", str(last["failed"])
     return "finished" if last.get("complete") else "pruned", ""
 
 
 def _reason(error: BaseException | str | None) -> str:
-    """Why a trial's process did not survive; Tune hands over text where it kept the error in a file."""
+    """Why a trial's process did not survive; Tune passes text where it kept the error in a file."""
     text = error if isinstance(error, str) else "".join(traceback.format_exception(error)) if error else ""
     return f"{text.strip()}\n{DIED}".strip()
 
@@ -207,10 +207,10 @@ def _cluster(resources: Resources) -> Iterator[None]:
         RAY_AIR_NEW_OUTPUT="0",
         RAY_AUTH_TOKEN=os.environ.get("RAY_AUTH_TOKEN", uuid.uuid4().hex),  # else Ray writes one into the home folder
         TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
-        TUNE_DISABLE_SIGINT_HANDLER="1",  # an interrupt reaches us as KeyboardInterrupt, and our own order of closing
+        TUNE_DISABLE_SIGINT_HANDLER="1",  # an interrupt reaches us as KeyboardInterrupt: we close in order
         TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0",
     )
-    os.environ.pop("MLFLOW_RUN_ID", None)  # every worker would take the sweep's own run for its own
+    os.environ.pop("MLFLOW_RUN_ID", None)  # every worker would resume the search's own run
     import ray
 
     with _sigterm_kept():
@@ -232,7 +232,7 @@ def _cluster(resources: Resources) -> Iterator[None]:
 
 @contextmanager
 def _sigterm_kept() -> Iterator[None]:
-    """Undoes what Ray does to the handler of SIGTERM: its own leaves by SystemExit, past all that we say and close."""
+    """Undo what Ray does to the handler of SIGTERM: its own raises SystemExit, past all that we print and close."""
     handler = signal.getsignal(signal.SIGTERM)
     yield
     if threading.current_thread() is threading.main_thread():

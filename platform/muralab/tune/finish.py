@@ -1,160 +1,109 @@
-"""The end of a sweep: judge, report, register, and say what was found and what to type next."""
+"""The end of a search in steps: final test, results, registration, report, closing lines."""
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 import tempfile
-import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from muralab.config.settings import count_cpus
 from muralab.errors import MuraLabError, SettingsError
-from muralab.experiment import set_threads
-from muralab.registry import RegisteredModel
-from muralab.report import difference_sentences, results_table, winner_of, write_report
-from muralab.report.judge import judge
-from muralab.report.page import champion_sentence
-from muralab.report.sentences import headline
-from muralab.results.final_test import (
-    WITH_INTERVALS,
-    Judged,
-    build_context,
-    build_entry,
-    build_previews,
-    build_trials,
-    judge_trial,
-)
+from muralab.evaluation.evaluated_model import EvaluatedModel, best_of
+from muralab.evaluation.gallery import Pictures
+from muralab.registry.register import RegisteredModel
+from muralab.report.context import Context, SearchTrial
+from muralab.report.page import champion_sentence, write_report
+from muralab.report.results_table import results_table
+from muralab.report.sentences import difference_sentences, headline
+from muralab.results.final_test import FinalTest, run_final_test
+from muralab.results.from_mlflow import build_trials
 from muralab.results.gallery import build_gallery, may_show
-from muralab.tracking import process_tags, read_children, shown
+from muralab.results.previews import build_previews
+from muralab.tracking import RunWriter, Store, read_children, shown
 from muralab.tracking.tags import Tag
-from muralab.trial import recipes_of
-from muralab.tune.registration import Registration, register_best, registering
-from muralab.tune.trial_logger import Logbook
-
-if TYPE_CHECKING:
-    from muralab.evaluation.gallery import Pictures
-    from muralab.report import Entry
-    from muralab.tune.prepare import Sweep
+from muralab.tune.plan import Sweep
+from muralab.tune.registration import Outcome
+from muralab.tune.trial_logger import TrialLogger
 
 ADDRESS = "http://127.0.0.1:5001"
-ANSI = re.compile(r"\x1b\[[0-9;]*m")
-DISCLAIMER = "Research software, not a medical device: nothing here may be used to care for a patient."
 
 
-def conclude(sweep: Sweep, book: Logbook) -> None:
-    """Everything that follows the last trial.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SweepResult:
+    """What a search found; every later step reads it."""
+
+    sweep: Sweep
+    parent: str
+    """Its own run."""
+    tests: Sequence[FinalTest]
+    """The best trial of each recipe, tested, in the order of the recipes."""
+    trials: Sequence[SearchTrial] = ()
+    missing: Sequence[str] = ()
+    """A sentence for each recipe without a result."""
+    failures: Mapping[str, str] = field(default_factory=dict)
+    """Trial -> why it failed."""
+
+    @property
+    def models(self) -> list[EvaluatedModel]:
+        """The tested models."""
+        return [one.model for one in self.tests]
+
+    @property
+    def notes(self) -> list[str]:
+        """Everything that a reader of the report should know."""
+        failed = [f"The trial {name} failed: {_last_line(reason)}" for name, reason in self.failures.items()]
+        return [*self.sweep.notes, *failed, *self.missing]
+
+    @property
+    def best(self) -> FinalTest | None:
+        """The test of the model that validation selected."""
+        best = best_of(self.models)
+        return next((one for one in self.tests if one.model is best), None)
+
+
+def evaluate_best_trials(sweep: Sweep, logger: TrialLogger, store: Store) -> SweepResult:
+    """Evaluate the best trial of each recipe on the test set, once.
 
     Raises:
-        MuraLabError: no trial of any recipe got as far as its full phase.
-        Exception: whatever kept the model from being registered; the report is written by then, and says so.
+        MuraLabError: no trial of any recipe reached its full phase.
     """
-    if not book.best:
-        raise _nothing_to_judge(book)
-    sweep.console.print("Judging the best trial of each recipe on the test set.")
-    set_threads(count_cpus())
-    order = [name for name in sweep.settings.recipes if name in book.best]
-    judged = [_judge(book, name, sweep.settings.request.threshold) for name in order]
-    book.writer.flush()
-    records = {r.run_id: r for r in read_children(sweep.store, book.parent)}
-    entries = [build_entry(one, records[one.run_id]) for one in judged]
-    # First of all, so that nothing that goes wrong below can take the figures of days with it.
-    book.writer.log_table(book.parent, results_table(entries), "results.csv")
-    book.writer.log_file(book.parent, sweep.folders.plan)
-    book.writer.flush()
-    absent = absent_sentences(sweep, book)
-    notes = [*sweep.notes, *_failures(book), *absent]
-    context = build_context(sweep.settings, sweep.dataset, sweep.weights, notes, _commit())
-    registration, failure = None, None
-    try:
-        registration = register_best(sweep, book, judged, entries, context)
-    except Exception as error:
-        failure = error
-    gate = registration.gate if registration else [why_unregistered(sweep, judged, entries, failure)]
-    context = replace(context, statements=[*context.statements, *gate])
-    champion = registration.judged.spec.recipe if registration else None
-    with tempfile.TemporaryDirectory() as folder:
-        report = write_report(
-            Path(folder) / "report.html",
-            context=context,
-            entries=entries,
-            trials=build_trials(sorted(records.values(), key=lambda r: r.name)),
-            previews=build_previews(one.spec for one in judged),
-            champion=champion,
-            gallery=_gallery(sweep, judged, entries),
-        )
-        book.writer.log_file(book.parent, report)
-        _log_results(book, judged, entries, registration)
-        book.writer.flush()
-    found = figure_lines(sweep, judged, entries, absent, champion)
-    done = [*registration.lines, *next_commands(sweep, registration.model)] if registration else gate
-    for line in [*found, "", *done, *where_lines(sweep, book.parent)]:
-        sweep.console.print(line, highlight=False, markup=False, soft_wrap=True)
-    if failure is not None:
-        raise failure
+    if not logger.best:
+        raise nothing_to_test(logger.failures)
+    logger.writer.flush()
+    records = {record.run_id: record for record in read_children(store, logger.parent)}
+    names = [logger.best[recipe][1] for recipe in sweep.config.recipes if recipe in logger.best]
+    rule = sweep.config.options.threshold
+    tests = [
+        run_final_test(logger.specs[name], records[logger.writer.run_id(logger.runs[name])], logger.writer, rule=rule)
+        for name in names
+    ]
+    return SweepResult(
+        sweep=sweep,
+        parent=logger.parent,
+        tests=tests,
+        trials=build_trials(sorted(records.values(), key=lambda record: record.name)),
+        missing=missing_results(sweep, logger.best, logger.failures),
+        failures=logger.failures,
+    )
 
 
-def _log_results(
-    book: Logbook, judged: Sequence[Judged], entries: Sequence[Entry], registration: Registration | None
-) -> None:
-    """What the sweep's own run says of its end, to be searched by."""
-    book.writer.set_tags(book.parent, _parent_tags(judged, entries, registration))
-    for one in judged:
-        book.writer.log_epoch(book.parent, 0, {f"{one.spec.recipe}.test_study_auroc": one.intervals["auroc"].estimate})
-
-
-def _gallery(sweep: Sweep, judged: Sequence[Judged], entries: Sequence[Entry]) -> Pictures:
-    """Hard studies of the model that the report is about, unless pictures are to stay out of it."""
-    winner = winner_of(entries)
-    if winner is None or not may_show(sweep.settings.request.pictures, synthetic=sweep.dataset.synthetic):
-        return {}
-    one = judged[list(entries).index(winner)]
-    size = recipes_of(one.spec)[1].image_size
-    return build_gallery(winner, one.network.cpu().eval(), size, sweep.dataset.root, sweep.folders.cache)
-
-
-def _nothing_to_judge(book: Logbook) -> MuraLabError:
-    reasons = [reason for reason in book.failures.values()]
-    if reasons:
-        return SettingsError(f"All trials failed; the first one said:\n{reasons[0]}")
+def nothing_to_test(failures: Mapping[str, str]) -> MuraLabError:
+    """Why no trial can be tested."""
+    if failures:
+        return SettingsError(f"All trials failed; the first error was:\n{next(iter(failures.values()))}")
     return SettingsError("No trial reached an epoch of its full phase. Give a longer time_budget, or none.")
 
 
-def _failures(book: Logbook) -> list[str]:
-    return [f"The trial {name} failed: {reason.strip().splitlines()[-1]}" for name, reason in book.failures.items()]
-
-
-def _judge(book: Logbook, recipe: str, rule: str) -> Judged:
-    name = book.best[recipe][1]
-    return judge_trial(book.specs[name], book.writer.run_id(book.runs[name]), book.writer, rule=rule)
-
-
-def _commit() -> str:
-    return process_tags().get(Tag.GIT_COMMIT, "")
-
-
-def _parent_tags(
-    judged: Sequence[Judged], entries: Sequence[Entry], registration: Registration | None
-) -> dict[str, str]:
-    best = winner_of(entries)
-    winner = {Tag.WINNER: "" if best is None else judged[list(entries).index(best)].spec.name}
-    if registration is None:
-        return {**winner, Tag.REGISTERED: ""}
-    model, promotion = registration.model, registration.promotion
-    return {**winner, Tag.REGISTERED: f"{model.name}/{model.version}", Tag.ALIAS: promotion.alias}
-
-
-def absent_sentences(sweep: Sweep, book: Logbook) -> list[str]:
-    """Of each recipe that was asked for and has no result: that it has none, and why."""
+def missing_results(sweep: Sweep, best: Mapping[str, Any], failures: Mapping[str, str]) -> list[str]:
+    """A sentence for each recipe that has no result, with the reason."""
     sentences = []
-    for recipe in [name for name in sweep.settings.recipes if name not in book.best]:
+    for recipe in [name for name in sweep.config.recipes if name not in best]:
         names = [spec.name for spec in sweep.specs if spec.recipe == recipe]
-        failed = [book.failures[name].strip().splitlines()[-1] for name in names if name in book.failures]
-        how = [f"{len(failed)} failed, the first: {failed[0].rstrip('.')}"] if failed else []
+        failed = [_last_line(failures[name]) for name in names if name in failures]
+        how = [f"{len(failed)} failed, the first with: {failed[0].rstrip('.')}"] if failed else []
         if len(failed) < len(names):
             how.append(f"{len(names) - len(failed)} had no time for an epoch of the full phase")
         trials = f"{len(names)} trial{'s' * (len(names) > 1)}"
@@ -162,89 +111,104 @@ def absent_sentences(sweep: Sweep, book: Logbook) -> list[str]:
     return sentences
 
 
-def why_unregistered(
-    sweep: Sweep, judged: Sequence[Judged], entries: Sequence[Entry], failure: Exception | None
-) -> str:
-    """Why no model became a version, and how to mend it."""
-    chosen = registering(judged, entries)
-    if chosen is None:
-        asked = [name for name, recipe in sweep.settings.recipes.items() if recipe.registers]
-        if asked:
-            return f"Not registered: {', '.join(asked)}, which would be, has no result."
-        return "Not registered: no recipe that registers (inception_add_gate) was among those that ran."
-    if failure is None:
-        auroc = chosen.intervals["auroc"]
-        return f"Not registered: {chosen.spec.recipe} does not beat chance on the test set (AUROC {auroc})."
-    reason = str(failure)
-    if not isinstance(failure, MuraLabError):  # a page of the exporter's own advice; its traceback follows
-        first = reason.strip().partition("\n")[0]
-        reason = f"{textwrap.shorten(ANSI.sub('', first), 200)} ({type(failure).__name__})"
-    return (
-        f"Not registered: the model of {chosen.spec.recipe} could not be exported, checked, registered or judged by "
-        "the gate. "
-        f"{' '.join(reason.split()).rstrip('.')}. Its weights and figures are kept; once that is mended: mlflow run . "
-        f"-e promote --env-manager local -P part={shlex.quote(sweep.settings.request.part)} -P run={chosen.run_id}"
-    )
+def _last_line(reason: str) -> str:
+    return reason.strip().splitlines()[-1]
 
 
-def figure_lines(
-    sweep: Sweep, judged: Sequence[Judged], entries: Sequence[Entry], absent: Sequence[str], champion: str | None
-) -> list[str]:
-    """What was found: every recipe's figures, who is better than whom, and the winner, as the report says it."""
-    lines = ["", f"Test set of {sweep.dataset.part}: {_size(sweep)}, study level, 95 % patient-clustered intervals"]
-    if sweep.dataset.synthetic:
-        lines[-1] += " (SYNTHETIC data: figures say nothing about radiographs)"
-    lines += [
-        f"  {one.spec.recipe:<20} AUROC {one.intervals['auroc']}   kappa {one.intervals['kappa']}" for one in judged
-    ]
-    lines += [f"  {sentence}" for sentence in [*difference_sentences(entries), *absent]]
-    winner = winner_of(entries)
-    if winner is not None:
-        lines += ["", f"The winner, by validation: {headline(judge(winner, metrics=WITH_INTERVALS))}"]
-    return lines if champion is None else [*lines, champion_sentence(entries, champion)]
+def save_results(result: SweepResult, writer: RunWriter) -> None:
+    """Log the figures first, so that nothing that fails later can lose them."""
+    writer.log_table(result.parent, results_table(result.models), "results.csv")
+    writer.log_file(result.parent, result.sweep.folders.plan)
+    writer.flush()
 
 
-def where_lines(sweep: Sweep, parent: str) -> list[str]:
-    """Where all of it is kept."""
-    return [
-        "",
-        f"The report and all runs are in MLflow, run {parent}:",
-        f"  {ui_command(sweep.store.uri)}",
-        DISCLAIMER,
-    ]
+def save_report(result: SweepResult, outcome: Outcome, context: Context, writer: RunWriter) -> None:
+    """Write the report with the registration's outcome, and log it in the search's own run."""
+    context = replace(context, statements=[*context.statements, *outcome.statements])
+    with tempfile.TemporaryDirectory() as folder:
+        page = write_report(
+            Path(folder) / "report.html",
+            context=context,
+            models=result.models,
+            trials=result.trials,
+            previews=build_previews(one.spec for one in result.tests),
+            champion=_registered_recipe(outcome),
+            gallery=draw_gallery(result),
+        )
+        writer.log_file(result.parent, page)
+        writer.flush()
 
 
-def _size(sweep: Sweep) -> str:
-    row: Mapping[str, Any] = sweep.dataset.counts().set_index("set").loc["test"]
-    return f"{row['studies']} studies of {row['patients']} patients, {row['images']} images"
+def draw_gallery(result: SweepResult) -> Pictures:
+    """Hard studies of the selected model, unless images are kept out of the report."""
+    best, sweep = result.best, result.sweep
+    shown = may_show(getattr(sweep.config.options, "pictures", None), synthetic=sweep.dataset.synthetic)
+    if best is None or best.network is None or not shown:
+        return {}
+    network = best.network.cpu().eval()
+    return build_gallery(best.model, network, best.image_size, sweep.dataset.root, sweep.folders.cache)
 
 
-def _program(name: str) -> str:
-    path = Path(sys.executable).parent / name
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+def log_outcome(result: SweepResult, outcome: Outcome, writer: RunWriter) -> None:
+    """Log in the search's own run how it ended, so that it can be searched for."""
+    best, registration = result.best, outcome.registration
+    tags = {Tag.WINNER: "" if best is None else best.spec.name, Tag.REGISTERED: ""}
+    if registration is not None:
+        model, promotion = registration.model, registration.promotion
+        tags |= {Tag.REGISTERED: f"{model.name}/{model.version}", Tag.ALIAS: promotion.alias}
+        if promotion.reevaluated is not None:
+            writer.log_table(result.parent, promotion.reevaluated, "judged_again.csv")
+            tags[Tag.TEST_FINGERPRINT] = promotion.fingerprint
+    writer.set_tags(result.parent, tags)
+    for model in result.models:
+        auroc = model.intervals()["auroc"].estimate
+        writer.log_epoch(result.parent, 0, {f"{model.recipe}.test_study_auroc": auroc})
 
 
-def ui_command(uri: str) -> str:
-    """How to browse the store."""
-    if uri.startswith("http"):
-        return f"open {shown(uri)}"
-    given = shlex.quote(uri) if shown(uri) == uri else '"$MLFLOW_TRACKING_URI"'  # a password stays where it is
-    return f"{shlex.quote(_program('mlflow'))} ui --backend-store-uri {given} --host 127.0.0.1 --port 5000"
+def closing_lines(result: SweepResult, outcome: Outcome, store_uri: str) -> list[str]:
+    """What was found, what was registered, and what to type next."""
+    registration = outcome.registration
+    found = figure_lines(result, _registered_recipe(outcome))
+    if registration is None:
+        return [*found, "", *outcome.statements]
+    model = registration.model
+    image = str(result.sweep.dataset.tables["test"]["path"].iloc[0])
+    registered = f"Registered {model.name} version {model.version} as {model.uri}."
+    return [*found, "", registered, *outcome.statements, *serve_commands(model, store_uri, image)]
 
 
-def next_commands(sweep: Sweep, model: RegisteredModel) -> list[str]:
-    """Serve it, and ask it."""
-    uri = sweep.store.uri  # one with a password is in the environment already
-    store = f"MLFLOW_TRACKING_URI={shlex.quote(uri)} " if shown(uri) == uri else ""
-    picture = shlex.quote(str(sweep.dataset.tables["test"]["path"].iloc[0]))
+def _registered_recipe(outcome: Outcome) -> str | None:
+    return None if outcome.registration is None else outcome.registration.test.model.recipe
+
+
+def figure_lines(result: SweepResult, champion: str | None) -> list[str]:
+    """Every recipe's figures, the paired differences, and the selected model, as in the report."""
+    dataset = result.sweep.dataset
+    row: Mapping[str, Any] = dataset.counts().set_index("set").loc["test"]
+    size = f"{row['studies']} studies of {row['patients']} patients, {row['images']} images"
+    heading = f"Test set of {dataset.part}: {size}, study level, 95 % patient-clustered intervals"
+    if dataset.synthetic:
+        heading += " (SYNTHETIC data: figures say nothing about radiographs)"
+    lines = ["", heading]
+    for model in result.models:
+        intervals = model.intervals()
+        lines.append(f"  {model.recipe:<20} AUROC {intervals['auroc']}   kappa {intervals['kappa']}")
+    lines += [f"  {sentence}" for sentence in [*difference_sentences(result.models), *result.missing]]
+    if result.best is not None:
+        lines += ["", f"Selected on validation: {headline(result.best.model)}"]
+    return lines if champion is None else [*lines, champion_sentence(result.models, champion)]
+
+
+def serve_commands(model: RegisteredModel, store_uri: str, image: str) -> list[str]:
+    """How to serve a model, and how to send it an image; the lines can be pasted."""
+    environment = f"MLFLOW_TRACKING_URI={shlex.quote(store_uri)} " if shown(store_uri) == store_uri else ""
     return [
         "Serve it:",
-        f'  PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH" {store}mlflow models serve '
+        f'  PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH" {environment}mlflow models serve '
         f"-m {shlex.quote(model.uri)} "
         "--env-manager local --host 127.0.0.1 --port 5001",
-        "Ask it:",
+        "Send it an image:",
         f'  printf \'{{"dataframe_records": [{{"image": "%s", "study": "s1"}}]}}\' '
-        f"\"$(base64 {picture} | tr -d '\\n')\" "
+        f"\"$(base64 {shlex.quote(image)} | tr -d '\\n')\" "
         f"| curl -s -H 'Content-Type: application/json' -d @- {ADDRESS}/invocations",
     ]

@@ -1,4 +1,4 @@
-"""How many trials share a GPU: as many as its memory holds, measured, or as many as the user says, if they fit."""
+"""How many trials share a GPU: as many as its memory holds, measured, or as many as the user set, if they fit."""
 
 from __future__ import annotations
 
@@ -6,51 +6,64 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from muralab.config.parsing import PACK, read_count
-from muralab.config.resources import free_gpu_memory, free_memory
-from muralab.config.settings import read_resources, slots_in
+from muralab.config.parsing import PACK
+from muralab.config.resources import Resources, free_gpu_memory, free_memory
+from muralab.config.search import THIS_MACHINE, Machine, divide_resources, slots_in
 from muralab.errors import MemoryExceededError
+from muralab.tune.plan import Sweep
 from muralab.tune.preflight import Pace
-from muralab.tune.prepare import Sweep
 
 FILLED = 0.9
-"""Of a GPU's free memory; the rest is for what fragments it, and for kernels that were not measured."""
+"""Usable share of a GPU's free memory; the rest is for fragmentation and for kernels that were not measured."""
 GIB = 2**30
 
 
-def share_gpus(sweep: Sweep, paces: Mapping[str, Pace]) -> None:
-    """Settle how many trials of a sweep share a GPU; its resources and trials are changed.
+def pack_gpus(
+    sweep: Sweep, paces: Mapping[str, Pace], *, machine: Machine = THIS_MACHINE, free_bytes: int | None = None
+) -> Sweep:
+    """The sweep with its resources and its trials' threads settled for GPUs that trials share.
 
     Args:
-        sweep: prepared.
-        paces: recipe -> what it costs on this machine.
+        sweep: as planned.
+        paces: recipe -> its cost on this machine.
+        machine: what may be used.
+        free_bytes: free memory of the fullest GPU; None: looked up.
 
     Raises:
-        MemoryExceededError: more of them share one than its memory holds.
+        MemoryExceededError: more trials share a GPU than its memory holds.
     """
-    request, resources = sweep.settings.request, sweep.settings.resources
+    resources, wanted = sweep.config.resources, sweep.config.options.gpus_per_trial
     if not resources.gpus_per_trial:
-        return
+        return sweep
     largest = max(paces, key=lambda name: paces[name].gpu_bytes)
-    each, free = paces[largest].gpu_bytes, free_gpu_memory()
-    fitting = int(FILLED * free / each)
-    wanted = min(len(sweep.specs), read_count("max_concurrent", request.max_concurrent, len(sweep.specs)))
-    if request.gpus_per_trial == PACK:
-        # No more than there are cores, trials, and memory beside the GPU for: a share that stands empty helps nobody.
-        processes = min(resources.cpus, slots_in(free_memory()), wanted)
-        number = max(1, min(fitting, math.ceil(processes / resources.gpus)))
-        request = replace(request, gpus_per_trial=share_of(number))
-        sweep.settings = replace(sweep.settings, request=request, resources=read_resources(request))
-        threads = sweep.settings.resources.cpus_per_trial
-        sweep.specs = [replace(spec, threads=threads) for spec in sweep.specs]
-    elif (sharing := min(int(1 / resources.gpus_per_trial + 1e-9), resources.max_concurrent)) > max(1, fitting):
+    each = paces[largest].gpu_bytes
+    free = free_gpu_memory() if free_bytes is None else free_bytes
+    fitting = max(1, int(FILLED * free / each))
+    if wanted == PACK:
+        return _packed(sweep, fitting, machine)
+    sharing = min(int(1 / resources.gpus_per_trial + 1e-9), resources.max_concurrent)
+    if sharing > fitting:
         raise MemoryExceededError(
-            f"gpus_per_trial={request.gpus_per_trial}: {sharing} trials would share a GPU with {free / GIB:.1f} GiB "
-            f"free, and one of '{largest}' takes {each / GIB:.1f} GiB (measured). {max(1, fitting)} fit: give "
-            f"gpus_per_trial={share_of(max(1, fitting))} or {PACK}, or a smaller batch_size or image_size."
+            f"gpus_per_trial={wanted:g}: {sharing} trials would share a GPU with {free / GIB:.1f} GiB free, and one of "
+            f"'{largest}' takes {each / GIB:.1f} GiB (measured). {fitting} fit: give "
+            f"gpus_per_trial={share_of(fitting):g} or {PACK}, or a smaller batch_size or image_size."
         )
+    return sweep
 
 
-def share_of(number: int) -> str:
-    """The fraction of a GPU that so many trials have each, rounded down to Ray's four digits."""
-    return f"{int(10_000 / number) / 10_000:g}"
+def _packed(sweep: Sweep, fitting: int, machine: Machine) -> Sweep:
+    """As many trials per GPU as memory, cores and the number of trials allow: an empty share helps nobody."""
+    config = sweep.config
+    resources, at_most = config.resources, config.max_concurrent or len(sweep.specs)
+    memory = free_memory() if machine.memory_bytes is None else machine.memory_bytes
+    processes = min(resources.cpus, slots_in(memory), at_most, len(sweep.specs))
+    number = max(1, min(fitting, math.ceil(processes / resources.gpus)))
+    options = replace(config.options, gpus_per_trial=share_of(number))
+    divided: Resources = divide_resources(options, config.max_concurrent, machine)
+    specs = tuple(replace(spec, threads=divided.cpus_per_trial) for spec in sweep.specs)
+    return replace(sweep, config=replace(config, options=options, resources=divided), specs=specs)
+
+
+def share_of(number: int) -> float:
+    """The fraction of a GPU that each of some trials gets, rounded down to Ray's four digits."""
+    return int(10_000 / number) / 10_000

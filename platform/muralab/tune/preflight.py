@@ -1,4 +1,4 @@
-"""Before a trial starts: whether its network can be made, and what it will cost on this machine."""
+"""Before a trial starts: whether its network can be built, and what it will cost on this machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from muralab.training.weights import load_backbone
 from muralab.trial import TrialSpec, device_of, recipes_of
 
 CONTEXT_BYTES = 700 * 2**20
-"""Of GPU memory that a process holds beside its tensors: CUDA's own context with cuDNN and cuBLAS."""
+"""GPU memory that a process holds beside its tensors: CUDA's own context with cuDNN and cuBLAS."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +26,9 @@ class Pace:
     """What a recipe costs on this machine."""
 
     train_s: float
-    """Seconds a training image."""
+    """Seconds per training image."""
     infer_s: float
-    """Seconds an image without gradients."""
+    """Seconds per image without gradients."""
     frozen_upper: bool
     """Whether the upper phase trains on features that are computed once."""
     weights_bytes: int
@@ -39,29 +39,29 @@ class Pace:
 
 
 def check_trial(spec: TrialSpec) -> None:
-    """Build a trial's network and send two blank pictures through, so that a misfit is told before anything starts.
+    """Build a trial's network and send two blank images through, so that a mismatch is found before anything starts.
 
     Raises:
-        RecipeError: the network cannot be built, does not take pictures of that size, or a phase trains nothing.
+        RecipeError: the network cannot be built, does not take images of that size, or a phase trains nothing.
         WeightsError: the pretrained weights do not fit.
     """
     import torch
 
     _, recipe = recipes_of(spec)
-    pictures = torch.zeros(2, recipe.image_size, recipe.image_size, dtype=torch.uint8)
+    images = torch.zeros(2, recipe.image_size, recipe.image_size, dtype=torch.uint8)
     try:
         network = recipe.build(image_size=recipe.image_size, **recipe.model)
         with torch.inference_mode():
-            shape = tuple(network.eval()(pictures).shape)
+            shape = tuple(network.eval()(images).shape)
     except Exception as error:
         values = {"image_size": recipe.image_size, **recipe.model}
         frame = traceback.extract_tb(error.__traceback__)[-1]
         raise RecipeError(
-            f"The recipe '{spec.recipe}' makes no network of {_words(values)}: {error} ({type(error).__name__} in "
-            f"{Path(frame.filename).name}, line {frame.lineno}). Change these values, or the recipe."
+            f"The recipe '{spec.recipe}' cannot build its network with {_describe(values)}: {error} "
+            f"({type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}). Change these values, or the recipe."
         ) from error
     if shape != (2,):
-        raise RecipeError(f"The recipe '{spec.recipe}' gives logits of shape {shape} for 2 pictures: expected (2,).")
+        raise RecipeError(f"The recipe '{spec.recipe}' returns logits of shape {shape} for 2 images: expected (2,).")
     if recipe.pretrained and spec.weights:
         load_backbone(network.backbone, Path(spec.weights))
     for name, phase in recipe.phases.items():
@@ -104,7 +104,7 @@ def measure_pace(spec: TrialSpec) -> Pace:
         return (time.perf_counter() - started) / batch
 
     if spec.gpu:
-        torch.cuda.reset_peak_memory_stats()  # of the recipe before
+        torch.cuda.reset_peak_memory_stats()  # of the previous recipe
     with memory_errors():
         network = network.requires_grad_(True).to(device).to(memory_format=torch.channels_last)
         blank = torch.zeros(batch, recipe.image_size, recipe.image_size, dtype=torch.uint8, device=device)
@@ -126,5 +126,5 @@ def measure_pace(spec: TrialSpec) -> Pace:
     )
 
 
-def _words(values: Mapping[str, Value]) -> str:
+def _describe(values: Mapping[str, Value]) -> str:
     return ", ".join(f"{key}={value}" for key, value in values.items())

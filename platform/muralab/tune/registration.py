@@ -1,96 +1,143 @@
-"""The end's end: the best add-gate model becomes a version of the registered model, and the gate says which kind."""
+"""The best add-gate model of a search becomes a version of the registered model, and the gate decides on its alias."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+import shlex
+import textwrap
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from muralab.errors import MuraLabError
 from muralab.recipe import load_recipe
-from muralab.registry import Promotion, RegisteredModel, promote_version, register_model
-from muralab.registry.promote import version_of_run
-from muralab.report import model_card
-from muralab.results.final_test import Judged, verification_images
+from muralab.registry.promote import Promotion, promote_version, version_of_run
+from muralab.registry.register import RegisteredModel, register_model
+from muralab.report.card import model_card
+from muralab.report.context import Context
+from muralab.results.final_test import WITH_BOUNDS, FinalTest
+from muralab.results.trained_model import read_squares, spread_evenly
+from muralab.tracking import Store
 from muralab.tracking.tags import Tag
-from muralab.trial import recipes_of
+from muralab.tune.plan import Sweep
 
-if TYPE_CHECKING:
-    from muralab.report import Context, Entry
-    from muralab.tune.prepare import Sweep
-    from muralab.tune.trial_logger import Logbook
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Registration:
-    """A model that was registered, and what the gate made of it."""
+    """A model that was registered, and what the gate decided."""
 
-    judged: Judged
+    test: FinalTest
     model: RegisteredModel
     promotion: Promotion
 
     @property
-    def lines(self) -> list[str]:
-        """What happened, in words."""
-        return [f"Registered {self.model.name} version {self.model.version} as {self.model.uri}.", *self.gate]
-
-    @property
-    def gate(self) -> list[str]:
+    def statements(self) -> list[str]:
         """The gate's decision and its reasons."""
         return self.promotion.lines()
 
 
-def registering(judged: Sequence[Judged], entries: Sequence[Entry]) -> Judged | None:
-    """The model that a sweep registers: by validation, the best of the recipes that say so; the first of equals."""
-    asked = [(one, entry) for one, entry in zip(judged, entries) if load_recipe(one.spec.recipe).registers]
-    best = max(asked, key=lambda pair: -math.inf if math.isnan(pair[1].objective) else pair[1].objective, default=None)
-    return None if best is None else best[0]
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outcome:
+    """How the registration of a search ended."""
+
+    statements: Sequence[str]
+    """The gate's decision with its reasons, or why no model was registered."""
+    registration: Registration | None = None
+    error: Exception | None = None
+    """What failed; to be raised once the report is written."""
 
 
-def register_best(
-    sweep: Sweep, book: Logbook, judged: Sequence[Judged], entries: Sequence[Entry], context: Context
-) -> Registration | None:
-    """Register the best add-gate model and let it through the gate; None where it does not beat chance.
+def select_candidate(tests: Sequence[FinalTest]) -> FinalTest | None:
+    """The model that a search registers: of the recipes that ask for it the best on validation; the first of tied ones."""
+    asking = [one for one in tests if load_recipe(one.model.recipe).registers]
+    return max(asking, key=lambda one: _comparable(one.model.objective), default=None)
+
+
+def _comparable(value: float) -> float:
+    return -math.inf if math.isnan(value) else value
+
+
+def register_candidate(
+    sweep: Sweep, tests: Sequence[FinalTest], register: Callable[[FinalTest], Registration]
+) -> Outcome:
+    """Register the candidate if it beats chance; a failure is part of the outcome, so that it costs no report.
 
     Args:
-        sweep: the sweep.
-        book: its logbook, flushed: the gate reads the stored predictions.
-        judged: the best trial of each recipe.
-        entries: the same as the report takes them.
-        context: for the card.
+        sweep: whose recipes were trained.
+        tests: the best trial of each recipe.
+        register: does it.
     """
-    chosen = registering(judged, entries)
-    if chosen is None or not chosen.beats_chance:
-        return None
-    sweep.console.print("Exporting, checking and registering the add-gate model.")
-    name = f"mura-{sweep.settings.request.part}"
-    known = version_of_run(sweep.store, name, chosen.run_id)  # of a sweep that stopped between here and its end
-    if known is not None:
-        model = RegisteredModel(name=name, version=str(known.version), uri=f"models:/{name}/{known.version}")
-    else:
-        model = _register(sweep, chosen, entries[list(judged).index(chosen)], context, name)
-    promotion = promote_version(sweep.store, model.name, model.version, cache=sweep.folders.cache)
-    if promotion.rejudged is not None:
-        book.writer.log_table(book.parent, promotion.rejudged, "judged_again.csv")
-        book.writer.set_tags(book.parent, {Tag.TEST_FINGERPRINT: promotion.fingerprint})
-    return Registration(judged=chosen, model=replace(model, uri=promotion.uri), promotion=promotion)
+    candidate = select_candidate(tests)
+    if candidate is None:
+        return Outcome(statements=[_no_candidate(sweep)])
+    if not candidate.model.beats_chance:
+        auroc = candidate.model.intervals()["auroc"]
+        recipe = candidate.model.recipe
+        return Outcome(statements=[f"Not registered: {recipe} does not beat chance on the test set (AUROC {auroc})."])
+    try:
+        registration = register(candidate)
+    except Exception as error:  # whatever the exporter, the store or the gate raises
+        return Outcome(statements=[_describe_failure(sweep, candidate, error)], error=error)
+    return Outcome(statements=registration.statements, registration=registration)
 
 
-def _register(sweep: Sweep, chosen: Judged, entry: Entry, context: Context, name: str) -> RegisteredModel:
-    return register_model(
-        network=chosen.network,
-        image_size=recipes_of(chosen.spec)[1].image_size,
-        calibration=chosen.calibration.to_dict(),
-        name=name,
-        run_id=chosen.run_id,
-        card=model_card(entry, context),
-        tags=_version_tags(sweep, chosen),
-        verify_images=verification_images(chosen, sweep.dataset),
-        alias=None,
-        tracking_uri=sweep.store.uri,
+def _no_candidate(sweep: Sweep) -> str:
+    asking = [name for name, recipe in sweep.config.recipes.items() if recipe.registers]
+    if asking:
+        return f"Not registered: {', '.join(asking)}, which would be, has no result."
+    return "Not registered: no recipe that registers (inception_add_gate) was among those that ran."
+
+
+def _describe_failure(sweep: Sweep, candidate: FinalTest, error: Exception) -> str:
+    reason = str(error)
+    if not isinstance(error, MuraLabError):  # the exporter prints a page of advice; its traceback follows
+        first = reason.strip().partition("\n")[0]
+        reason = f"{textwrap.shorten(ANSI.sub('', first), 200)} ({type(error).__name__})"
+    return (
+        f"Not registered: the model of {candidate.model.recipe} could not be exported, checked, registered or passed "
+        f"through the gate. {' '.join(reason.split()).rstrip('.')}. Its weights and figures are kept; once that is "
+        f"fixed: mlflow run . -e promote --env-manager local -P part={shlex.quote(sweep.part)} "
+        f"-P run={candidate.model.run_id}"
     )
 
 
-def _version_tags(sweep: Sweep, chosen: Judged) -> dict[str, str]:
-    figures = {f"muralab.test_study_{name}": str(interval) for name, interval in chosen.intervals.items()}
-    return {**sweep.facts, Tag.RECIPE: chosen.spec.recipe, **figures}
+def register(candidate: FinalTest, sweep: Sweep, store: Store, context: Context) -> Registration:
+    """Export, check and register a model, and pass it through the gate.
+
+    Args:
+        candidate: with its network.
+        sweep: that trained it.
+        store: flushed: the gate reads the champion's stored predictions.
+        context: for the model card.
+    """
+    name, model = f"mura-{sweep.part}", candidate.model
+    known = version_of_run(store, name, model.run_id)  # of a sweep that stopped between here and its end
+    if known is not None:
+        registered = RegisteredModel(name=name, version=str(known.version), uri=f"models:/{name}/{known.version}")
+    else:
+        registered = _register(candidate, sweep, store, context, name)
+    promotion = promote_version(store, name, registered.version, candidate=model, cache=sweep.folders.cache)
+    return Registration(test=candidate, model=replace(registered, uri=promotion.uri), promotion=promotion)
+
+
+def _register(candidate: FinalTest, sweep: Sweep, store: Store, context: Context, name: str) -> RegisteredModel:
+    model = candidate.model
+    assert candidate.network is not None
+    assert model.calibration is not None
+    figures = {f"{Tag.TEST_STUDY_PREFIX}{metric}": str(model.intervals()[metric]) for metric in WITH_BOUNDS}
+    paths = spread_evenly([Path(path) for path in sweep.dataset.tables["validation"]["path"]])
+    return register_model(
+        network=candidate.network,
+        image_size=candidate.image_size,
+        calibration=model.calibration.to_dict(),
+        name=name,
+        run_id=model.run_id,
+        card=model_card(model, context),
+        tags={**sweep.tags, Tag.RECIPE: model.recipe, **figures},
+        verify_images=read_squares(paths, candidate.image_size),
+        alias=None,
+        tracking_uri=store.uri,
+    )

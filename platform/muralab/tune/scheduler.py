@@ -1,7 +1,7 @@
-"""Which trials are stopped early: successive halving, for each recipe by itself.
+"""Pruning: asynchronous successive halving (ASHA), for each recipe by itself.
 
-Each recipe has an asynchronous successive halving (ASHA) of its own: a small network and an InceptionV3 are never
-compared. Its clock is the epoch within the full phase, so frozen backbones are never compared either.
+A small network and an InceptionV3 are never compared. The clock is the epoch within the full phase, so trials whose
+backbone is still frozen are never compared either.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Past = tuple[str, Sequence[float]]
 
 
 def build_scheduler(specs: Sequence[TrialSpec], past: Mapping[str, Past]) -> Any:
-    """One ASHA a recipe behind one face: Tune asks, the trial's own recipe decides."""
+    """One ASHA per recipe behind one scheduler: Tune asks, the trial's own recipe decides."""
     from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 
     def asha(epochs: int) -> Any:
@@ -40,7 +40,7 @@ def build_scheduler(specs: Sequence[TrialSpec], past: Mapping[str, Past]) -> Any
                 by_recipe[recipe].on_trial_result(None, trial, {"full_epoch": epoch, "objective": objective})
 
     class PerRecipe(FIFOScheduler):  # type: ignore[misc]
-        """First come, first served; stopped by the ASHA of its own recipe."""
+        """First in, first out; a trial is stopped by the ASHA of its own recipe."""
 
         def _own(self, trial: Any) -> Any:
             return by_recipe[trial.config["spec"]["recipe"]]

@@ -1,53 +1,34 @@
-"""What the search tells, written where it belongs: MLflow, the terminal, and the disk's retention of checkpoints."""
+"""Listens to the trials of a search: logs them to MLflow, shows them, keeps the weights that may be needed."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from muralab.console import Board
+from muralab.console import TrialTable
 from muralab.data.dataset import Dataset
 from muralab.experiment import predictions_path
 from muralab.recipe import read_source, resolved_values
-from muralab.tracking import RunWriter, read_predictions
+from muralab.results.inputs import log_sets
+from muralab.tracking import RunRecord, RunWriter, read_predictions
 from muralab.tracking.tags import Tag
 from muralab.training.trainer import LAST, PHASES, best_name
 from muralab.trial import TrialSpec, recipes_of
+from muralab.tune.resume import has_weights
+from muralab.tune.scheduler import Past
 
 SUMMARISED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auroc", "val_study_auroc")
+ENDED = ("finished", "pruned", "stopped")
+"""How a trial ends that is not tried again when its search is resumed."""
 
 
-def trial_tags(spec: TrialSpec, facts: Mapping[str, str]) -> dict[str, str]:
-    """The tags of a trial's run: its sweep's facts, and its own."""
-    return {**facts, Tag.RECIPE: spec.recipe, Tag.TRIAL: spec.name}
-
-
-def log_data(writer: RunWriter, run: str, dataset: Dataset) -> None:
-    """Log the three sets as inputs of a run, each with a digest of all its rows and all its files' bytes."""
-    contexts = {"train": "training", "validation": "validation", "test": "test"}
-    for row in dataset.counts().to_dict("records"):
-        name = str(row["set"])
-        writer.log_dataset(
-            run,
-            name=f"{'synthetic-' if dataset.synthetic else ''}mura-{dataset.part}-{name}",
-            digest=dataset.digest(name),
-            source=str(dataset.root),
-            context=contexts[name],
-            profile={key: row[key] for key in ("images", "studies", "patients", "abnormal")},
-            columns={"image": "string", "study": "string", "patient": "string", "part": "string", "label": "long"},
-        )
-
-
-def log_audit(writer: RunWriter, run: str, dataset: Dataset) -> None:
-    """Log what the audit of the data set found."""
-    found = dataset.audit
-    writer.log_text(run, found.paragraph(), "audit.md")
-    writer.log_table(run, found.table(), "audit.csv")
+def trial_tags(spec: TrialSpec, tags: Mapping[str, str]) -> dict[str, str]:
+    """The tags of a trial's run: its search's, and its own."""
+    return {**tags, Tag.RECIPE: spec.recipe, Tag.TRIAL: spec.name}
 
 
 def log_description(writer: RunWriter, run: str, spec: TrialSpec) -> None:
@@ -58,8 +39,8 @@ def log_description(writer: RunWriter, run: str, spec: TrialSpec) -> None:
     writer.log_text(run, read_source(spec.recipe), f"recipe/{spec.recipe.rsplit('.', 1)[-1]}.py")
 
 
-def phase_summary(history: list[Mapping[str, Any]], objective: str) -> dict[str, float]:
-    """`upper_*` and `full_*`: what each phase's best epoch, the one whose weights are kept, reached."""
+def phase_summary(history: Sequence[Mapping[str, Any]], objective: str) -> dict[str, float]:
+    """`upper_*` and `full_*`: the metrics of each phase's best epoch, whose weights are kept."""
     summary: dict[str, float] = {}
     for number, phase in enumerate(PHASES, start=1):
         epochs = [row for row in history if row["phase"] == number]
@@ -75,50 +56,68 @@ def _comparable(value: float) -> float:
 
 
 @dataclass
-class Logbook:
-    """The search's listener; every call comes from the driver's main thread."""
+class TrialLogger:
+    """The executor's listener; every call comes from the driver's main thread."""
 
     writer: RunWriter
-    board: Board
+    table: TrialTable
     specs: Mapping[str, TrialSpec]
     dataset: Dataset
     parent: str
-    facts: Mapping[str, str]
-    """Tags that all runs of the sweep share."""
+    """The search's own run."""
+    tags: Mapping[str, str]
+    """Of every run of the search."""
+    on_interrupt: Callable[[], None] = lambda: None
+    """Called at Ctrl-C before anything is taken down."""
+    keep_all: bool = False
+    """Whether every trial keeps its weights, and not only the best of each recipe."""
     runs: dict[str, str] = field(default_factory=dict)
-    """Trial -> the run that was started or resumed."""
+    """Trial -> its run, started or resumed."""
     history: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    """Trial -> why it failed."""
     best: dict[str, tuple[float, str]] = field(default_factory=dict)
     """Recipe -> (objective, trial) of the best trial that has ended."""
-    resume: str = ""
-    """The command that goes on with the sweep, where one does."""
-    said: bool = False
-    """Whether that command was shown."""
-    keep_all: bool = False
-    """Whether every trial keeps its weights, and not the best of each recipe alone."""
     deadline: float | None = None
     """On the monotonic clock: a trial that ends unfinished after it ran out of time, and was not pruned."""
 
+    def restore(self, records: Sequence[RunRecord]) -> dict[str, Past]:
+        """Restore what an interrupted search has done; returns the objectives of trials that have ended."""
+        past: dict[str, Past] = {}
+        for record in records:
+            name = record.tags.get(Tag.TRIAL, "")
+            if name not in self.specs:
+                continue
+            self.runs[name] = record.run_id
+            ended = record.tags.get(Tag.ENDED)
+            if ended in ENDED:
+                past[name] = (record.recipe, _full_objectives(record, self.specs[name].objective))
+                self.table.rows[name].state = ended
+                if past[name][1] and has_weights(self.specs[name]):
+                    self.consider(name, record.metrics["objective"])
+            else:  # it may end well this time: why it failed before is not how it ended
+                self.writer.resume_run(record.run_id, {Tag.ERROR: ""} if Tag.ERROR in record.tags else {})
+        return past
+
     def trial_started(self, name: str) -> None:
-        """Start the trial's run, unless it goes on with one."""
-        self.board.started(name)
+        """Start the trial's run, unless it is resumed."""
+        self.table.started(name)
         if name not in self.runs:
             spec = self.specs[name]
-            run = self.writer.start_run(kind="trial", name=name, tags=trial_tags(spec, self.facts), parent=self.parent)
+            run = self.writer.start_run(kind="trial", name=name, tags=trial_tags(spec, self.tags), parent=self.parent)
             self.runs[name] = run
             log_description(self.writer, run, spec)
-            log_data(self.writer, run, self.dataset)
+            log_sets(self.writer, run, self.dataset)
         self.history.setdefault(name, [])
 
     def trial_epoch(self, name: str, epoch: Mapping[str, Any]) -> None:
-        """Log an epoch; one that a restarted trial repeats is there already."""
+        """Log an epoch; one that a restarted trial repeats is logged already."""
         if epoch["global_epoch"] <= len(self.history[name]):
             return
         self.history[name].append(epoch["metrics"])
         self.writer.log_epoch(self.runs[name], epoch["global_epoch"], epoch["metrics"])
         seconds = epoch["metrics"]["epoch_seconds"]
-        self.board.epoch(name, epoch["global_epoch"], epoch["phase"], epoch["objective"], seconds)
+        self.table.epoch(name, epoch["global_epoch"], epoch["phase"], epoch["objective"], seconds)
 
     def trial_ended(self, name: str, how: str, reason: str) -> None:
         """Log how a trial ended and what it reached; keep only the weights that may still be needed."""
@@ -126,63 +125,67 @@ class Logbook:
             how = "stopped"
         if name not in self.runs:
             self.trial_started(name)
+        self.table.ended(name, how, reason)
+        self._log_end(name, how, reason)
+        if how == "failed":  # it keeps its checkpoint: a resumed search tries it again
+            self.failures[name] = reason
+        else:
+            (Path(self.specs[name].folder) / LAST).unlink(missing_ok=True)
+        self.writer.finish(self.runs[name], "FAILED" if how == "failed" else "FINISHED")
+
+    def _log_end(self, name: str, how: str, reason: str) -> None:
         run, spec = self.runs[name], self.specs[name]
-        self.board.ended(name, how, reason)
         summary = phase_summary(self.history[name], spec.objective)
         if summary:
             self.writer.log_epoch(run, len(self.history[name]), summary)
         self.writer.set_tags(run, {Tag.ENDED: how, **({Tag.ERROR: reason} if reason else {})})
-        for phase in reversed(PHASES):
-            path = predictions_path(spec.folder, phase)
-            if path.exists():
-                self.writer.log_predictions(run, "validation", read_predictions(path))
-                break
-        if how == "failed":
-            self.failures[name] = reason
-        elif any(row["phase"] == len(PHASES) for row in self.history[name]):
+        paths = [predictions_path(spec.folder, phase) for phase in reversed(PHASES)]
+        last = next((path for path in paths if path.exists()), None)
+        if last is not None:
+            self.writer.log_predictions(run, "validation", read_predictions(last))
+        if how != "failed" and self.reached_full_phase(name):
             self.consider(name, summary["objective"])
-        if how != "failed":  # a resumed sweep tries a failed trial again, from its checkpoint
-            (Path(spec.folder) / LAST).unlink(missing_ok=True)
-        self.writer.finish(run, "FAILED" if how == "failed" else "FINISHED")
+
+    def reached_full_phase(self, name: str) -> bool:
+        """Whether a trial has finished an epoch of its full phase."""
+        return any(row["phase"] == len(PHASES) for row in self.history.get(name, []))
 
     def stop_running(self) -> None:
-        """The search is over: what still runs was stopped by the time budget, and Tune does not say so."""
-        for name, row in self.board.rows.items():
+        """The search is over: the time budget stopped what still runs, and Tune does not report that."""
+        for name, row in self.table.rows.items():
             if row.state == "running":
                 self.trial_ended(name, "stopped", "")
 
     def consider(self, name: str, objective: float) -> None:
         """A trial that has ended may be its recipe's best; the loser's weights are removed.
 
-        Of two that are level the earlier one of the plan wins, whichever ended first: a resumed sweep hears of them in
+        Of two tied trials the earlier one of the plan wins, whichever ended first: a resumed search hears of them in
         another order, and must not remove the weights that the first one kept.
         """
         recipe, places = self.specs[name].recipe, list(self.specs)
         held = self.best.get(recipe)
-        if held is None or (_comparable(objective), -places.index(name)) > (
-            _comparable(held[0]),
-            -places.index(held[1]),
-        ):
+        loser = name
+        if held is None or _rank(objective, places.index(name)) > _rank(held[0], places.index(held[1])):
             self.best[recipe] = (objective, name)
-            loser = held[1] if held else None
-        else:
-            loser = name
-        if loser is not None and not self.keep_all:
+            loser = held[1] if held else ""
+        if loser and not self.keep_all:
             for phase in PHASES:
                 (Path(self.specs[loser].folder) / best_name(phase)).unlink(missing_ok=True)
 
     def tick(self) -> None:
         """Redraw."""
-        self.board.tick()
+        self.table.tick()
 
     def interrupted(self) -> None:
-        """Say how to go on, and close the runs, before anything else is taken down: that may go wrong."""
-        self.say_how_to_go_on("Interrupted. Go on with it by:")
-        self.writer.end_open_runs("KILLED")
+        """Show how to resume and close the runs, before anything else is taken down: that may fail."""
+        self.on_interrupt()
 
-    def say_how_to_go_on(self, why: str) -> None:
-        """Show the command that goes on with the sweep, once, where one does."""
-        if self.resume and not self.said:
-            self.said = True
-            with contextlib.suppress(OSError):  # nobody reads a lost terminal; what was said must not stop the closing
-                self.board.console.print(f"\n{why}\n  {self.resume}", highlight=False, markup=False, soft_wrap=True)
+
+def _rank(objective: float, place: int) -> tuple[float, int]:
+    return _comparable(objective), -place
+
+
+def _full_objectives(record: RunRecord, objective: str) -> Sequence[float]:
+    if not {"phase", objective} <= set(record.history):
+        return []
+    return [float(value) for value in record.history.loc[record.history["phase"] == len(PHASES), objective]]

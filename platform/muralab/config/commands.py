@@ -1,0 +1,219 @@
+"""The options of every command: one dataclass per entry point of MLproject, and of `app`.
+
+A dataclass's docstring is its command's help. Shared options are inherited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from muralab.config import parsing as p
+from muralab.config.options import CommandOptions, Problems, option
+from muralab.errors import SettingsError
+
+DEMO = "demo"
+EVALUATED_SETS = ("test", "validation", "train", "all")
+RUN = "run"
+"""In options of `evaluate`: the trained run's own."""
+PICTURES_HELP = "`true` logs radiographs of errors; `auto`: of the demo only."
+MODEL_HELP = "A registered model, models:/<name>@<alias>, or a model's folder."
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(CommandOptions):
+    """What every command that trains takes."""
+
+    part: str = option("wrist", p.text, "A part that the tree has, such as wrist, or `all`.")
+    data: str = option(DEMO, p.path_or(DEMO), "`demo` (synthetic, built in), or the path of a MURA v1.1 tree.")
+    weights: str = option(
+        "auto",
+        p.path_or("auto", "none"),
+        "`auto` (timm's ImageNet weights), a file, or `none` (random).",
+    )
+    epochs: tuple[int, int] | None = option("recipe", p.epochs, "`recipe` (its own), or upper+full such as 2+3.")
+    image_size: int | None = option("recipe", p.count_or("recipe"), "Side in px for every recipe, or `recipe`.")
+    batch_size: int | None = option("recipe", p.count_or("recipe"), "Images per step for every recipe, or `recipe`.")
+    set: Mapping[str, p.Value] = option(
+        "none", p.overrides, "Comma-separated overrides such as full.lr=3e-5,augment.zoom=0.1; or `none`."
+    )
+    seed: int = option("0", p.seed, "Of the split, the draws and the training.")
+    gpus_per_trial: float | str = option(
+        "auto",
+        p.gpu_share,
+        "`auto` (1 with CUDA, else 0), a fraction, or `pack` (what memory holds).",
+    )
+    cpus_per_trial: int | None = option("auto", p.count_or("auto"), "CPU cores per trial, or `auto`.")
+    protocol: str = option(
+        "valid-as-test",
+        p.choice(p.protocols),
+        "`valid-as-test`, or the study's `valid-as-validation`.",
+    )
+    objective: str = option("val_study_auroc", p.choice(p.objectives), "Validation metric that selects and prunes.")
+    threshold: str = option(
+        "max-kappa", p.threshold_rule, "The rule of the operating threshold: max-kappa, youden, or sensitivity>=0.9."
+    )
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether the built-in data set is used."""
+        return self.data == DEMO
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneConfig(TrainingOptions):
+    """Search all recipes, compare the best of each on the test set, register the best add-gate model."""
+
+    recipes: tuple[str, ...] = option("all", p.names, "`all`, or comma-separated names; also importable modules.")
+    trials: int | None = option("auto", p.count_or("auto"), "Per recipe; `auto`: 2 on the demo, else 8.")
+    max_concurrent: int | None = option("auto", p.count_or("auto"), "Trials at once; `auto`: as many as fit.")
+    time_budget: float | None = option("none", p.duration, "For the search: 900, 30m, 2h, or `none`.")
+    pictures: bool | None = option("auto", p.yes_no_or_auto, PICTURES_HELP)
+    resume: str | None = option("none", p.optional_text, "The run id of an interrupted sweep; its own options hold.")
+    dry_run: bool = option("false", p.flag, "`true` prints the plan and stops.")
+
+    def check(self, problems: Problems) -> None:
+        """Check the recipes and the machine's resources."""
+        from muralab.config.search import check_search
+
+        check_search(self, self.recipes, self.max_concurrent, problems)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(TrainingOptions):
+    """Train one recipe without a search, and evaluate it on the test set."""
+
+    recipe: str = option("inception_add_gate", p.text, "A recipe's name, or an importable module.")
+    pictures: bool | None = option("auto", p.yes_no_or_auto, PICTURES_HELP)
+    resume: str | None = option("none", p.optional_text, "The run id of an interrupted training.")
+
+    def check(self, problems: Problems) -> None:
+        """Check the recipe and the machine's resources."""
+        from muralab.config.search import check_search
+
+        problems.attempt(self._check_single)
+        if not problems.found:
+            check_search(self, (self.recipe,), None, problems)
+
+    def _check_single(self) -> None:
+        if self.recipe.strip() == "all" or "," in self.recipe:
+            raise SettingsError(
+                f"recipe={self.recipe}: a training takes one recipe. Give one name, or search several with `tune`."
+            )
+        if self.gpus_per_trial == p.PACK:
+            raise SettingsError(f"gpus_per_trial={p.PACK}: a training is one trial and shares no GPU. Give auto.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig(TrainingOptions):
+    """Train each recipe unchanged with several seeds, and state the paired difference with its interval."""
+
+    recipes: tuple[str, ...] = option(
+        "inception,inception_add_gate", p.names, "Comma-separated names; every other one is compared with the first."
+    )
+    seeds: int = option("5", p.whole(1, p.LARGEST_COUNT, hint="; 5 is a good start"), "How many seeds, from `seed` on.")
+    max_concurrent: int | None = option("auto", p.count_or("auto"), "Trials at once; `auto`: as many as fit.")
+    dry_run: bool = option("false", p.flag, "`true` prints the plan and stops.")
+
+    def check(self, problems: Problems) -> None:
+        """Check the recipes, the seeds and the machine's resources."""
+        from muralab.config.search import check_search, recipe_names_of
+
+        check_search(self, self.recipes, self.max_concurrent, problems)
+        problems.attempt(self._check_seeds)
+        if not problems.found and len(recipe_names_of(self.recipes)) < 2:
+            problems.attempt(self._refuse_one_recipe)
+
+    def _check_seeds(self) -> None:
+        if self.seed + self.seeds - 1 > p.LARGEST_SEED:
+            raise SettingsError(f"seed={self.seed} with seeds={self.seeds}: the last seed is above {p.LARGEST_SEED:,}.")
+
+    def _refuse_one_recipe(self) -> None:
+        raise SettingsError("compare needs at least two recipes, such as recipes=inception,inception_add_gate.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(CommandOptions):
+    """Evaluate a trained run on a data set, its own or another."""
+
+    model: str = option(None, p.text, "A run's id, or models:/mura-wrist@champion.")
+    part: str = option(RUN, p.text, "A part, or `all`; `run`: the one that the run was trained on.")
+    data: str = option(RUN, p.path_or(DEMO, RUN), "`demo`, a MURA v1.1 tree's path, or `run`: the run's own.")
+    set: str = option(
+        "test", p.choice(lambda: ("test", "validation", "train", "all")), "test, validation, train or all."
+    )
+    protocol: str = option(RUN, p.choice(lambda: (*p.protocols(), RUN)), "Of the split; `run`: the trained run's own.")
+    seed: int | None = option(RUN, p.seed_or_run, "Of the split; `run`: the trained run's own.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExploreConfig(CommandOptions):
+    """Log the class balance per part and split, an audit of every file, and sample grids."""
+
+    part: str = option("all", p.text, "A part that the tree has, such as wrist, or `all`.")
+    data: str = option(DEMO, p.path_or(DEMO), "`demo` (synthetic, built in), or the path of a MURA v1.1 tree.")
+    seed: int = option("0", p.seed, "Of the sample.")
+    pictures: bool | None = option("auto", p.yes_no_or_auto, "`true` logs sample grids; `auto`: of the demo only.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig(CommandOptions):
+    """Write one self-contained HTML report of any evaluated runs of one part and test set."""
+
+    runs: tuple[str, ...] = option(
+        None, p.names, "Comma-separated ids of evaluated runs; a sweep's id stands for its best trials."
+    )
+    out: Path | None = option("none", p.optional_path, "Also write it to this file or folder; or `none`.")
+    pictures: bool | None = option("auto", p.yes_no_or_auto, PICTURES_HELP)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromoteConfig(CommandOptions):
+    """Compare a model with the champion on the same test studies; it becomes champion or stays challenger."""
+
+    part: str = option("wrist", p.text, "The part whose registered model, mura-<part>, it is.")
+    run: str | None = option("none", p.optional_text, "A trained run that was tested; registered if it is not yet.")
+    version: str | None = option("none", p.optional_text, "Or a version of mura-<part>.")
+    margin: float = option("0.05", p.number(0, 1), "The paired interval must lie above minus this.")
+    dry_run: bool = option("false", p.flag, "`true` decides and changes nothing.")
+
+    def check(self, problems: Problems) -> None:
+        """Exactly one of run and version is given, and the part can be a model's name."""
+        problems.attempt(self._check_source)
+        problems.attempt(self._check_part)
+
+    def _check_source(self) -> None:
+        if (self.run is None) == (self.version is None):
+            raise SettingsError("promote needs one of run=<id of a trained run> and version=<number>.")
+
+    def _check_part(self) -> None:
+        import re
+
+        if not re.fullmatch(r"[\w .-]+", self.part):  # it goes into a filter of the store
+            raise SettingsError(f"part={self.part}: expected a body part, such as wrist, or `all`.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig(CommandOptions):
+    """Answer for files with a registered model or a server, and write one table."""
+
+    images: Path = option(None, p.required_path, "An image file, or a folder of them: MURA, DICOM or any other tree.")
+    out: Path = option("predictions.csv", p.required_path, "The table to write: .csv or .parquet.")
+    model: str = option("models:/mura-wrist@champion", p.model_uri, MODEL_HELP)
+    url: str | None = option("none", p.optional_text, "Ask a server instead, http://127.0.0.1:5001; or `none`.")
+    token_file: Path | None = option("none", p.optional_path, "A file with the server's bearer token, or `none`.")
+    study: str = option("folder", p.text, "What a study is: `folder`, or `file` (each image alone).")
+    rows: int = option("16", p.whole(1, p.LARGEST_COUNT), "Images per request; a study is never split.")
+    threshold: float | None = option("model", p.number_or("model", 0, 1), "From 0 to 1, or `model`: the model's own.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppConfig(CommandOptions):
+    """Serve a registered model with a token, limits, plain errors and a web page."""
+
+    model: str = option("models:/mura-wrist@champion", p.model_uri, MODEL_HELP)
+    host: str = option("127.0.0.1", p.text, "The address to listen on; other than loopback needs a token.")
+    port: int = option("5001", p.whole(1, 65535), "The port to listen on.")
+    token_file: Path | None = option("none", p.optional_path, "A file with the bearer token of clients, or `none`.")
+    max_megabytes: int = option("48", p.whole(1, 1024), "Largest request body.")

@@ -1,0 +1,38 @@
+"""Where a command runs: everything that it would otherwise take from its environment, absolute."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """The tracking store, the cache, and the run that `mlflow run` has made, if it has."""
+
+    tracking_uri: str
+    cache: Path
+    """Folder of decoded images, features, checkpoints and plans."""
+    run_id: str | None = None
+    """The run that `mlflow run` has created for this command."""
+    experiment: str | None = None
+    """Where a run is created; None: `mura-<part>`."""
+
+
+def read_environment() -> Environment:
+    """The environment of this process; the run's id is taken out of it.
+
+    Raises:
+        StoreError: the tracking URI names a database in memory.
+    """
+    from muralab.tracking import absolute_uri
+
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    cache = Path(given) if Path(given).is_absolute() else Path.home() / ".cache"
+    return Environment(
+        tracking_uri=absolute_uri(os.environ.get("MLFLOW_TRACKING_URI")),
+        cache=cache / "muralab",
+        run_id=os.environ.pop("MLFLOW_RUN_ID", None),  # else every process started from here would resume that run
+        experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME"),
+    )

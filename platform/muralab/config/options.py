@@ -1,0 +1,125 @@
+"""Options as data: one dataclass per command, whose fields carry default, help and parser.
+
+The command line is generated from these dataclasses; MLproject and the README's table are tested against them. A new
+option is one field, and its line in MLproject.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from muralab.errors import MuraLabError, SettingsError, numbered
+
+T = TypeVar("T")
+Parser = Callable[[str, str], Any]
+"""(name of the option, text) -> value; raises SettingsError."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """What a field of a command's dataclass says about itself."""
+
+    help: str
+    default: str | None
+    """As text; None for a required option."""
+    parse: Parser
+
+
+def option(default: str | None, parse: Parser, help: str) -> Any:
+    """A field of a command's dataclass.
+
+    Args:
+        default: as a user would write it; None makes the option required.
+        parse: turns text into the field's value.
+        help: one sentence, for the command line and the docs.
+    """
+    metadata = {"option": Option(help=help, default=default, parse=parse)}
+    if default is None:
+        return field(metadata=metadata)
+    return field(default_factory=lambda: parse("default", default), metadata=metadata)
+
+
+class Problems:
+    """User errors, collected to be raised as one numbered list."""
+
+    def __init__(self) -> None:
+        self.found: list[MuraLabError] = []
+
+    def attempt(self, function: Callable[..., T], *arguments: Any) -> T | None:
+        """A function's result; None where it raised a user error, which is kept."""
+        try:
+            return function(*arguments)
+        except MuraLabError as error:
+            self.found.append(error)
+            return None
+
+    def raise_all(self) -> None:
+        """Raise what was collected: one error as it is, several as a numbered list of the first one's type."""
+        texts = list(dict.fromkeys(str(error) for error in self.found))
+        if texts:
+            heading = f"{len(texts)} parameters are not usable:"
+            raise type(self.found[0])(texts[0] if len(texts) == 1 else numbered(heading, texts))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandOptions:
+    """The base of every command's options. A subclass's docstring is the command's help."""
+
+    def check(self, problems: Problems) -> None:
+        """Collect what is wrong with options that parse one by one but do not fit together."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that JSON holds."""
+        return dataclasses.asdict(self)
+
+
+C = TypeVar("C", bound=CommandOptions)
+
+
+def options_of(command: type[CommandOptions]) -> dict[str, Option]:
+    """Every option of a command, by name, in the order of its fields."""
+    return {one.name: one.metadata["option"] for one in dataclasses.fields(command)}
+
+
+def parse_options(command: type[C], texts: Mapping[str, str]) -> C:
+    """Parse and check a command's options.
+
+    Args:
+        command: its dataclass.
+        texts: option -> text; options that are missing take their default.
+
+    Raises:
+        MuraLabError: everything that is wrong, as one numbered list.
+    """
+    problems, values = Problems(), {}
+    for name, spec in options_of(command).items():
+        text = texts.get(name, spec.default)
+        if text is None:
+            problems.attempt(_require, name)
+            continue
+        failed = len(problems.found)
+        value = problems.attempt(spec.parse, name, text)
+        if len(problems.found) == failed:
+            values[name] = value
+        elif spec.default is None:
+            problems.raise_all()
+    config = command(**values)
+    config.check(problems)
+    problems.raise_all()
+    return config
+
+
+def _require(name: str) -> None:
+    raise SettingsError(f"The option {name} is required.")
+
+
+def restore_options(command: type[C], values: Mapping[str, Any]) -> C:
+    """The options that `to_dict` gave, read back from JSON.
+
+    Raises:
+        TypeError: a value is missing or unknown.
+    """
+    return command(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})

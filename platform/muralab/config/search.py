@@ -1,0 +1,221 @@
+"""Options of a search, resolved: recipes loaded, overrides applied, the machine's resources divided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from muralab.config.commands import TrainingOptions
+from muralab.config.options import Problems
+from muralab.config.parsing import LARGEST_COUNT, PACK, Value
+from muralab.config.resources import Resources, count_cpus, count_gpus, free_memory
+from muralab.errors import MuraLabError, RecipeError, SettingsError, nearest
+from muralab.recipe import Recipe, load_recipe, override, recipe_names
+
+DEFAULT_TRIALS = {True: 2, False: 8}
+"""Per recipe, on the demo and on real data."""
+CPU_TRIAL_BYTES, DRIVER_BYTES = 2_300_000_000, 1_000_000_000
+"""Memory of a trial without a GPU, and of the driver with Ray: 5.6 GB with two trials (docs/results.md)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What a search may use; None where it is looked up."""
+
+    cpus: int | None = None
+    gpus: int | None = None
+    memory_bytes: int | None = None
+
+    def measured(self) -> Machine:
+        """With nothing left to look up but free memory, which a system may not state."""
+        return Machine(
+            cpus=count_cpus() if self.cpus is None else self.cpus,
+            gpus=count_gpus() if self.gpus is None else self.gpus,
+            memory_bytes=free_memory() if self.memory_bytes is None else self.memory_bytes,
+        )
+
+
+THIS_MACHINE = Machine()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """Which recipes are trained with which values, how often, and with what."""
+
+    options: TrainingOptions
+    recipes: Mapping[str, Recipe]
+    """Name -> recipe with the overrides applied."""
+    overrides: Mapping[str, Mapping[str, Value]]
+    """Name -> what was changed, by the demo's own values and by the user."""
+    fixed: Mapping[str, Value]
+    """What the user set: never drawn over."""
+    trials: int
+    """Per recipe."""
+    resources: Resources
+    max_concurrent: int | None = None
+    """As the user gave it."""
+    time_budget_s: float | None = None
+
+
+def resolve_search(
+    options: TrainingOptions,
+    recipes: Sequence[str],
+    *,
+    trials: int | None = None,
+    max_concurrent: int | None = None,
+    time_budget_s: float | None = None,
+    machine: Machine = THIS_MACHINE,
+) -> SearchConfig:
+    """Load and override the recipes, and divide the machine.
+
+    Args:
+        options: of the command.
+        recipes: names, or ("all",).
+        trials: per recipe; None: 2 on the demo, else 8.
+        max_concurrent: trials at once; None: as many as fit.
+        time_budget_s: for the search.
+        machine: what may be used.
+
+    Raises:
+        MuraLabError: everything that is wrong, as one numbered list.
+    """
+    problems = Problems()
+    fixed = fixed_values(options)
+    changed, loaded = resolve_recipes(options, recipes, fixed, problems)
+    resources = problems.attempt(divide_resources, options, max_concurrent, machine)
+    problems.raise_all()
+    assert resources is not None
+    return SearchConfig(
+        options=options,
+        recipes=loaded,
+        overrides=changed,
+        fixed=fixed,
+        trials=DEFAULT_TRIALS[options.is_demo] if trials is None else trials,
+        resources=resources,
+        max_concurrent=max_concurrent,
+        time_budget_s=time_budget_s,
+    )
+
+
+def check_search(
+    options: TrainingOptions,
+    recipes: Sequence[str],
+    max_concurrent: int | None,
+    problems: Problems,
+    machine: Machine = THIS_MACHINE,
+) -> None:
+    """Collect what `resolve_search` would refuse."""
+    resolve_recipes(options, recipes, fixed_values(options), problems)
+    problems.attempt(divide_resources, options, max_concurrent, machine)
+
+
+def recipe_names_of(recipes: Sequence[str]) -> list[str]:
+    """The recipes that are meant, `all` standing for every one in `recipes/`.
+
+    Raises:
+        RecipeError: there are none.
+    """
+    if not recipes:
+        raise RecipeError(f"recipes= names none. {nearest('', recipe_names())}")
+    return recipe_names() if tuple(recipes) == ("all",) else list(recipes)
+
+
+def fixed_values(options: TrainingOptions) -> dict[str, Value]:
+    """The user's own values, as overrides of every recipe."""
+    values: dict[str, Value] = {}
+    for key in ("image_size", "batch_size"):
+        if getattr(options, key) is not None:
+            values[key] = getattr(options, key)
+    if options.epochs is not None:
+        values |= {"upper.epochs": options.epochs[0], "full.epochs": options.epochs[1]}
+    return values | dict(options.set)
+
+
+def resolve_recipes(
+    options: TrainingOptions, recipes: Sequence[str], fixed: Mapping[str, Value], problems: Problems
+) -> tuple[dict[str, Mapping[str, Value]], dict[str, Recipe]]:
+    """(name -> overrides, name -> recipe with them applied); what is wrong goes to `problems`."""
+    chosen: dict[str, Mapping[str, Value]] = {}
+    loaded: dict[str, Recipe] = {}
+    names = problems.attempt(recipe_names_of, recipes) or []
+    refused: list[MuraLabError] = []
+    for name in names:
+        recipe = problems.attempt(load_recipe, name)
+        if recipe is None:
+            continue
+        chosen[name] = {**(recipe.demo if options.is_demo else {}), **fixed}
+        try:
+            loaded[name] = _override(name, recipe, chosen[name])
+        except MuraLabError as error:
+            refused.append(error)
+    problems.found += _merged(refused, names)
+    return chosen, loaded
+
+
+def _override(name: str, recipe: Recipe, changes: Mapping[str, Value]) -> Recipe:
+    try:
+        changed = override(recipe, changes)
+    except MuraLabError as error:
+        raise type(error)(f"{name}: {error}") from error
+    if changed.full.epochs == 0:
+        raise SettingsError(
+            f"{name}: the full phase has no epochs, and nothing is tested after the upper phase alone. "
+            "Expected upper+full such as 2+3, with full at least 1."
+        )
+    return changed
+
+
+def _merged(errors: Sequence[MuraLabError], names: Sequence[str]) -> list[MuraLabError]:
+    """Each problem once; one that all recipes share without their names."""
+    by_text: dict[str, list[MuraLabError]] = {}
+    for error in errors:
+        by_text.setdefault(str(error).partition(": ")[2], []).append(error)
+    shared = {text for text, own in by_text.items() if len(own) == len(names)}
+    merged: Iterable[MuraLabError] = (
+        type(own[0])(text) if text in shared else error for text, own in by_text.items() for error in own
+    )
+    return list({str(error): error for error in merged}.values())
+
+
+def divide_resources(
+    options: TrainingOptions, max_concurrent: int | None = None, machine: Machine = THIS_MACHINE
+) -> Resources:
+    """What a search takes of the machine.
+
+    Raises:
+        SettingsError: a trial asks for more than there is.
+    """
+    machine = machine.measured()
+    cpus, gpus = machine.cpus or 1, machine.gpus or 0
+    per_gpu = _gpus_per_trial(options.gpus_per_trial, gpus)
+    slots_by_gpu = gpus * int(1 / per_gpu + 1e-9) if per_gpu else cpus  # no trial is spread over two of them
+    per_cpu = options.cpus_per_trial or (max(1, cpus // slots_by_gpu) if per_gpu else 1)
+    if per_cpu > cpus:
+        raise SettingsError(f"cpus_per_trial={per_cpu}: this machine has {cpus}.")
+    slots = min(slots_by_gpu, cpus // per_cpu)
+    fitting = slots if per_gpu else min(slots, slots_in(machine.memory_bytes))
+    return Resources(
+        cpus=cpus,
+        gpus=gpus if per_gpu else 0,
+        cpus_per_trial=per_cpu,
+        gpus_per_trial=per_gpu,
+        max_concurrent=min(slots, fitting if max_concurrent is None else max_concurrent),
+    )
+
+
+def _gpus_per_trial(wanted: float | str, gpus: int) -> float:
+    """GPUs per trial; `auto` is one if there is one; so is `pack`, until memory is measured."""
+    if wanted == "auto" or (wanted == PACK and gpus):
+        return 1.0 if gpus else 0.0
+    if isinstance(wanted, str):
+        raise SettingsError(f"gpus_per_trial={PACK}: this machine has no GPU that torch can use. Give auto or 0.")
+    if wanted > gpus:
+        raise SettingsError(f"gpus_per_trial={wanted:g}: this machine has {gpus} that torch can use.")
+    if wanted > 1:
+        raise SettingsError(f"gpus_per_trial={wanted:g}: a trial trains on one GPU; give 1 or a fraction.")
+    return wanted
+
+
+def slots_in(memory_bytes: int | None) -> int:
+    """Trials without a GPU that some bytes of memory hold at once: at least one, and any number where unknown."""
+    return LARGEST_COUNT if memory_bytes is None else max(1, (memory_bytes - DRIVER_BYTES) // CPU_TRIAL_BYTES)

@@ -1,0 +1,128 @@
+"""A trained network read back from its MLflow run, with its resolved recipe and calibration."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from muralab.data.files import read_square
+from muralab.errors import StoreError
+from muralab.evaluation.calibration import Calibration
+from muralab.recipe import Recipe, load_recipe, override, resolved_values
+from muralab.results.from_mlflow import read_calibration
+from muralab.tracking import RunRecord, Store, download_artifact, read_datasets, read_run, shown
+from muralab.tracking.tags import Tag, resolved_values_of
+from muralab.training.checkpoint import read_tensors
+from muralab.training.network import Network
+
+N_VERIFIED = 32
+"""Validation images on which an export is compared with torch."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainedModel:
+    """What a run trained."""
+
+    network: Network
+    """With its selected weights, in eval mode, on the CPU."""
+    recipe: Recipe
+    """As the run carried it out."""
+    calibration: Calibration
+
+
+def source_run(store: Store, model: str) -> str:
+    """The run that a model came from: a run's id as it is, or that of a registered version.
+
+    Raises:
+        StoreError: there is no such registered model.
+    """
+    if not model.startswith("models:/"):
+        return model
+    name, _, version = model.removeprefix("models:/").replace("@", "/@").partition("/")
+    try:
+        if version.startswith("@"):
+            return str(store.client.get_model_version_by_alias(name, version[1:]).run_id)
+        return str(store.client.get_model_version(name, version).run_id)
+    except Exception as error:
+        known = ", ".join(sorted(m.name for m in store.client.search_registered_models())) or "none"
+        raise StoreError(
+            f"There is no registered model '{model}' in {shown(store.uri)} ({type(error).__name__}). "
+            f"Registered: {known}; write models:/<name>@champion or models:/<name>/<version>."
+        ) from error
+
+
+def trained_run(store: Store, run_id: str, *, predictions: bool = False) -> RunRecord:
+    """A run, or the one that trained its model where this one only evaluated it (`evaluate`).
+
+    Raises:
+        StoreError: there is no such run.
+    """
+    record = read_run(store, run_id, predictions=predictions)
+    source = record.tags.get(Tag.EVALUATES)
+    return trained_run(store, source, predictions=predictions) if source else record
+
+
+def load_trained_model(store: Store, record: RunRecord) -> TrainedModel:
+    """A run's network with its selected weights, its resolved recipe and its calibration.
+
+    Raises:
+        StoreError: the run keeps no weights: only the best trial of each recipe does.
+    """
+    resolved = resolved_values_of(record.params)
+    if not record.recipe or "recipe" not in resolved:
+        raise StoreError(
+            f"The run {record.run_id} ({record.name}) trained no recipe: give the run of a trial or of `train`."
+        )
+    recipe = load_recipe(record.recipe)
+    known = resolved_values(recipe)
+    recipe = override(recipe, {key: value for key, value in resolved.items() if key in known})
+    network = recipe.build(image_size=recipe.image_size, **recipe.model)
+    calibration = read_calibration(store, record.run_id)
+    if calibration is None or not store.client.list_artifacts(record.run_id, "weights"):
+        raise StoreError(
+            f"The run {record.run_id} ({record.name}) keeps no weights: in a sweep the best trial of each recipe "
+            "does, in a comparison none. Give that trial, a run of `train`, or a registered model."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        tensors, _ = read_tensors(download_artifact(store, record.run_id, "weights/weights.safetensors", Path(folder)))
+    try:
+        network.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        raise StoreError(
+            f"The weights of the run {record.run_id} ({record.name}) do not fit the recipe '{record.recipe}' as it is "
+            "now: it has changed since. Check out the commit in the run's tags; its registered model still works."
+        ) from error
+    return TrainedModel(network=network.eval(), recipe=recipe, calibration=calibration)
+
+
+def verification_images(store: Store, record: RunRecord, size: int) -> np.ndarray:
+    """Validation images of a run, on which torch and the served model are compared, uint8 [N, size, size].
+
+    Raises:
+        StoreError: the run names none, or they are not on this machine.
+    """
+    source = read_datasets(store, record.run_id).get("validation")
+    if source is None or "validation" not in record.predictions:
+        raise StoreError(f"The run {record.run_id} names no validation images to check the export on.")
+    paths = spread_evenly([Path(source.source) / image for image in record.predictions["validation"]["image"]])
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise StoreError(
+            f"The images of the run {record.run_id} are not on this machine (such as {missing[0]}), and a model is "
+            "registered only after its export was checked on them. Promote it where its data are."
+        )
+    return read_squares(paths, size)
+
+
+def spread_evenly(paths: Sequence[Path], n: int = N_VERIFIED) -> list[Path]:
+    """At most n of some paths, evenly spread."""
+    return [paths[place] for place in np.linspace(0, len(paths) - 1, min(n, len(paths))).astype(int)]
+
+
+def read_squares(paths: Sequence[Path], size: int) -> np.ndarray:
+    """Images as the network sees them, uint8 [N, size, size]."""
+    return np.stack([read_square(path, size) for path in paths])

@@ -1,0 +1,30 @@
+"""Where a search keeps what is not in MLflow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folders:
+    """The shared cache, and the search's own folder below it."""
+
+    cache: Path
+    """Decoded images and features, shared by all searches."""
+    sweep: Path
+    """Checkpoints, Ray's files and the plan of this search; removed when it ends."""
+
+    @property
+    def table(self) -> Path:
+        """The split, for the workers."""
+        return self.sweep / "split.csv"
+
+    @property
+    def plan(self) -> Path:
+        """What `resume` reads."""
+        return self.sweep / "plan.json"
+
+    def of_run(self, run_id: str) -> Folders:
+        """The folders of a run, so that `resume` finds them by its id."""
+        return replace(self, sweep=self.cache / "sweeps" / run_id)

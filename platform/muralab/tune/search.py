@@ -1,0 +1,94 @@
+"""The trials of a search, from the pixels that they share to the last one's end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from muralab.console import TrialRow, TrialTable, format_duration
+from muralab.experiment import warm_up
+from muralab.tracking import RunWriter
+from muralab.trial import TrialSpec, recipes_of
+from muralab.tune.disk_space import feature_group
+from muralab.tune.executor import run_trials
+from muralab.tune.plan import Sweep
+from muralab.tune.scheduler import Past
+from muralab.tune.trial_logger import TrialLogger
+
+
+def build_logger(
+    sweep: Sweep,
+    writer: RunWriter,
+    console: Any,
+    *,
+    parent: str,
+    epoch_s: Mapping[str, list[float]],
+    on_interrupt: Callable[[], None],
+    keep_all: bool = False,
+) -> TrialLogger:
+    """The listener of a search's trials.
+
+    Args:
+        sweep: as planned.
+        writer: of runs.
+        console: where the table of trials is shown.
+        parent: the search's own run.
+        epoch_s: recipe -> estimated seconds of each epoch.
+        on_interrupt: called at Ctrl-C, before anything is taken down.
+        keep_all: whether every trial keeps its weights, and not only the best of each recipe.
+    """
+    rows = {spec.name: TrialRow(name=spec.name, estimated_s=epoch_s[spec.recipe]) for spec in sweep.specs}
+    resources, objective = sweep.config.resources, sweep.config.options.objective
+    return TrialLogger(
+        writer=writer,
+        table=TrialTable(rows, resources.max_concurrent, objective, console),
+        specs={spec.name: spec for spec in sweep.specs},
+        dataset=sweep.dataset,
+        parent=parent,
+        tags=sweep.tags,
+        on_interrupt=on_interrupt,
+        keep_all=keep_all,
+    )
+
+
+def run_search(
+    sweep: Sweep, logger: TrialLogger, console: Any, *, past: Mapping[str, Past] | None = None, prune: bool = True
+) -> None:
+    """Compute what the trials share, and run those that have not ended.
+
+    Args:
+        sweep: as planned.
+        logger: hears of everything.
+        console: for progress.
+        past: trials that ended before an interruption.
+        prune: whether poor trials are stopped early.
+    """
+    past = past or {}
+    waiting = [spec for spec in sweep.specs if spec.name not in past]
+    if not waiting:
+        return
+    console.print("Computing what the trials share: decoded images, features of frozen backbones.")
+    started = time.monotonic()
+    for spec in sharing_features(waiting):
+        warm_up(spec)
+    console.print(f"Ready after {format_duration(time.monotonic() - started)}; starting Ray.", highlight=False)
+    budget = sweep.config.time_budget_s
+    with logger.table:
+        logger.deadline = None if budget is None else time.monotonic() + budget
+        run_trials(
+            waiting,
+            resources=sweep.config.resources,
+            listener=logger,
+            folder=sweep.folders.sweep / "ray",
+            time_budget_s=budget,
+            past=past,
+            prune=prune,
+        )
+        logger.stop_running()
+
+
+def sharing_features(specs: Sequence[TrialSpec]) -> list[TrialSpec]:
+    """One trial of each group that shares images and features."""
+    groups = {(feature_group(spec.recipe, recipes_of(spec)[0]), spec.seed): spec for spec in specs}
+    return list(groups.values())
