@@ -1,4 +1,4 @@
-"""What a sweep writes to the cache's disk is counted, and refused where it does not fit."""
+"""What a search writes to the cache's disk is counted, and refused where it does not fit."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from muralab.tune import disk_space as disk
 from muralab.tune.disk_space import check_space, feature_files, folder_bytes, pixel_files
 
 
-def test_images_that_are_decoded_already_are_known(tiny_tree: Path, tmp_path: Path) -> None:
+def test_cached_images_are_recognised(tiny_tree: Path, tmp_path: Path) -> None:
     index = read_index(tiny_tree, "wrist")
     open_cache(index, size=36, folder=tmp_path / "pixels")
     files = pixel_files(len(index), [36, 40, 36], tmp_path)
-    assert [(file.n_bytes, file.is_there) for file in files] == [
+    assert [(file.n_bytes, file.is_cached) for file in files] == [
         (len(index) * 36**2, True),
         (len(index) * 40**2, False),
     ]
@@ -36,20 +36,18 @@ def test_features_that_two_recipes_share_are_counted_once(tmp_path: Path) -> Non
     (tmp_path / "features").mkdir()
     np.save(tmp_path / "features" / "key-train.npy", np.zeros((2, 10, 8), np.float32))
     files = feature_files(shared, sets, tmp_path)  # type: ignore[arg-type]
-    assert [(file.n_bytes, file.is_there) for file in files] == [(640, True), (128, False)]
+    assert [(file.n_bytes, file.is_cached) for file in files] == [(640, True), (128, False)]
     assert len(feature_files({"one": recipe, "two": recipe}, sets, tmp_path)) == 4
 
 
-def test_a_disk_that_is_too_small_is_refused_with_how_to_mend_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_is_too_small_is_refused_with_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**30))
     check_space(2**30, tmp_path / "cache")
     with pytest.raises(SettingsError, match=r"about 3\.0 GiB .* at .*/cache, where 1\.0 GiB are free.*XDG_CACHE_HOME="):
         check_space(3 * 2**30, tmp_path / "cache")
 
 
-def test_a_resumed_sweeps_checkpoints_are_there(tmp_path: Path) -> None:
+def test_the_checkpoints_of_a_resumed_sweep_are_counted(tmp_path: Path) -> None:
     (tmp_path / "trial").mkdir()
     (tmp_path / "trial" / "last").write_bytes(b"12345")
     assert folder_bytes([tmp_path / "trial", tmp_path / "absent"]) == 5

@@ -1,41 +1,43 @@
-"""How many trials share a GPU; the GPU's memory is made up."""
+"""How many trials share a GPU of a given memory."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from muralab.config.settings import Request, check_request
 
-from muralab.config import settings as settings_module
+from muralab.config.commands import TuneConfig
+from muralab.config.options import parse_options
+from muralab.config.resources import Resources
+from muralab.config.search import Machine, resolve_search
 from muralab.errors import MemoryExceededError
 from muralab.trial import TrialSpec
-from muralab.tune import gpu_packing as sharing
-from muralab.tune.gpu_packing import GIB, share_gpus, share_of
+from muralab.tune.folders import Folders
+from muralab.tune.gpu_packing import GIB, pack_gpus, share_of
+from muralab.tune.plan import Sweep
 from muralab.tune.preflight import Pace
 
 CPUS, FREE_GIB = 16, 78.0
 
 
 @pytest.fixture
-def shared(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A function that settles a sweep on GPUs of 78 GiB, and returns its resources and its trials."""
+def shared(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that packs a sweep onto GPUs of 78 GiB, and returns its resources and its trials."""
+    monkeypatch.setattr(TuneConfig, "check", lambda *_: None)
 
     def share(
-        each_gib: float, *, gpus: int = 1, n_trials: int = 40, memory: int = 10**12, **fields: str
-    ) -> tuple[Any, list[TrialSpec]]:
-        monkeypatch.setattr(settings_module, "count_cpus", lambda: CPUS)
-        monkeypatch.setattr(settings_module, "count_gpus", lambda: gpus)
-        monkeypatch.setattr(sharing, "free_gpu_memory", lambda: int(FREE_GIB * GIB))
-        monkeypatch.setattr(sharing, "free_memory", lambda: memory)
+        each_gib: float, *, gpus: int = 1, n_trials: int = 40, memory: int = 10**12, **texts: str
+    ) -> tuple[Resources, tuple[TrialSpec, ...]]:
+        machine = Machine(cpus=CPUS, gpus=gpus, memory_bytes=memory)
+        options = parse_options(TuneConfig, texts)
+        config = resolve_search(options, ("inception",), max_concurrent=options.max_concurrent, machine=machine)
         spec = TrialSpec(name="a-00", recipe="inception", table="", cache_folder="", folder="", threads=1, gpu=True)
-        settings = check_request(Request(recipes="inception", **fields))
-        sweep: Any = SimpleNamespace(settings=settings, specs=[spec] * n_trials)
+        folders, dataset = Folders(cache=tmp_path, sweep=tmp_path), object()
+        sweep = Sweep(config=config, folders=folders, dataset=dataset, specs=(spec,) * n_trials, weights="")  # type: ignore[arg-type]
         common = {"train_s": 1.0, "infer_s": 1.0, "frozen_upper": True, "weights_bytes": 1, "checkpoint_bytes": 5}
         paces = {"cnn": Pace(**common, gpu_bytes=GIB), "inception": Pace(**common, gpu_bytes=int(each_gib * GIB))}
-        share_gpus(sweep, paces)
-        return sweep.settings.resources, sweep.specs
+        packed = pack_gpus(sweep, paces, machine=machine, free_bytes=int(FREE_GIB * GIB))
+        return packed.config.resources, packed.specs
 
     return share
 
@@ -52,7 +54,7 @@ def test_as_many_trials_share_a_gpu_as_its_memory_and_the_cores_hold(
     assert specs[0].threads == resources.cpus_per_trial
 
 
-def test_what_the_user_says_of_cores_and_trials_holds_when_packed(shared: Any) -> None:
+def test_the_users_cores_and_trials_hold_when_packed(shared: Any) -> None:
     resources, _ = shared(17.0, gpus_per_trial="pack", cpus_per_trial="2", max_concurrent="3")
     assert (resources.cpus_per_trial, resources.max_concurrent) == (2, 3)
 
@@ -63,16 +65,16 @@ def test_no_share_is_left_empty(shared: Any, fields: dict[str, Any]) -> None:
     assert (resources.gpus_per_trial, resources.cpus_per_trial, resources.max_concurrent) == (0.5, 8, 2)
 
 
-def test_a_share_that_memory_does_not_hold_is_refused(shared: Any) -> None:
-    words = (
+def test_a_share_that_does_not_fit_into_memory_is_refused(shared: Any) -> None:
+    message = (
         r"gpus_per_trial=0\.2: 5 trials would share .* 78\.0 GiB.*one of 'inception' takes 17\.0 GiB.*4 fit: give gpu"
     )
-    with pytest.raises(MemoryExceededError, match=words):
+    with pytest.raises(MemoryExceededError, match=message):
         shared(17.0, gpus_per_trial="0.2")
 
 
 @pytest.mark.parametrize("text", ["0.25", "0.5", "1", "auto", "0"])
-def test_a_share_that_fits_stays(shared: Any, text: str) -> None:
+def test_a_share_that_fits_is_kept(shared: Any, text: str) -> None:
     resources, _ = shared(17.0, gpus_per_trial=text)
     assert resources.gpus_per_trial == (1.0 if text == "auto" else float(text))
 
@@ -83,4 +85,4 @@ def test_trials_that_run_one_by_one_share_nothing(shared: Any) -> None:
 
 
 def test_shares_of_a_gpu_add_up_to_one_at_most() -> None:
-    assert [share_of(number) for number in (1, 2, 3, 7)] == ["1", "0.5", "0.3333", "0.1428"]
+    assert [share_of(number) for number in (1, 2, 3, 7)] == [1, 0.5, 0.3333, 0.1428]

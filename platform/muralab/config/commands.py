@@ -140,9 +140,7 @@ class EvaluateConfig(CommandOptions):
     model: str = option(None, p.text, "A run's id, or models:/mura-wrist@champion.")
     part: str = option(RUN, p.text, "A part, or `all`; `run`: the one that the run was trained on.")
     data: str = option(RUN, p.path_or(DEMO, RUN), "`demo`, a MURA v1.1 tree's path, or `run`: the run's own.")
-    set: str = option(
-        "test", p.choice(lambda: ("test", "validation", "train", "all")), "test, validation, train or all."
-    )
+    set: str = option("test", p.choice(lambda: EVALUATED_SETS), "test, validation, train or all.")
     protocol: str = option(RUN, p.choice(lambda: (*p.protocols(), RUN)), "Of the split; `run`: the trained run's own.")
     seed: int | None = option(RUN, p.seed_or_run, "Of the split; `run`: the trained run's own.")
 

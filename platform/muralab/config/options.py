@@ -96,24 +96,23 @@ def parse_options(command: type[C], texts: Mapping[str, str]) -> C:
     """
     problems, values = Problems(), {}
     for name, spec in options_of(command).items():
-        text = texts.get(name, spec.default)
-        if text is None:
-            problems.attempt(_require, name)
-            continue
-        failed = len(problems.found)
-        value = problems.attempt(spec.parse, name, text)
-        if len(problems.found) == failed:
+        n_problems = len(problems.found)
+        value = problems.attempt(_parse_option, name, spec, texts.get(name, spec.default))
+        if len(problems.found) == n_problems:
             values[name] = value
-        elif spec.default is None:
-            problems.raise_all()
-    config = command(**values)
-    config.check(problems)
+    required = {name for name, spec in options_of(command).items() if spec.default is None}
+    config = command(**values) if required <= set(values) else None
+    if config is not None:
+        config.check(problems)
     problems.raise_all()
+    assert config is not None  # a missing option is a problem
     return config
 
 
-def _require(name: str) -> None:
-    raise SettingsError(f"The option {name} is required.")
+def _parse_option(name: str, spec: Option, text: str | None) -> Any:
+    if text is None:
+        raise SettingsError(f"The option {name} is required.")
+    return spec.parse(name, text)
 
 
 def restore_options(command: type[C], values: Mapping[str, Any]) -> C:

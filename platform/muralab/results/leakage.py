@@ -108,6 +108,6 @@ def leakage_note(counts: Mapping[str, int], n_evaluated: int) -> str:
     found = " and ".join(f"{count:,} of patients that it {verbs[name]}" for name, count in counts.items())
     return (
         f"Leakage: of the {n_evaluated:,} evaluated images, the model has seen {sum(counts.values()):,}: {found}. "
-        "These are not test figures, and no report takes them; set=test with protocol=run and seed=run is the run's own "
-        "test set."
+        "These are not test figures, and no report takes them; set=test with protocol=run and seed=run is the run's "
+        "own test set."
     )

@@ -154,8 +154,8 @@ def log_outcome(result: SweepResult, outcome: Outcome, writer: RunWriter) -> Non
     best, registration = result.best, outcome.registration
     tags = {Tag.WINNER: "" if best is None else best.spec.name, Tag.REGISTERED: ""}
     if registration is not None:
-        model, promotion = registration.model, registration.promotion
-        tags |= {Tag.REGISTERED: f"{model.name}/{model.version}", Tag.ALIAS: promotion.alias}
+        registered, promotion = registration.model, registration.promotion
+        tags |= {Tag.REGISTERED: f"{registered.name}/{registered.version}", Tag.ALIAS: promotion.alias}
         if promotion.reevaluated is not None:
             writer.log_table(result.parent, promotion.reevaluated, "judged_again.csv")
             tags[Tag.TEST_FINGERPRINT] = promotion.fingerprint

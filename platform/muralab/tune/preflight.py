@@ -58,7 +58,8 @@ def check_trial(spec: TrialSpec) -> None:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         raise RecipeError(
             f"The recipe '{spec.recipe}' cannot build its network with {_describe(values)}: {error} "
-            f"({type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}). Change these values, or the recipe."
+            f"({type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}). "
+            "Change these values, or the recipe."
         ) from error
     if shape != (2,):
         raise RecipeError(f"The recipe '{spec.recipe}' returns logits of shape {shape} for 2 images: expected (2,).")

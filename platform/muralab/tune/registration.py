@@ -51,7 +51,7 @@ class Outcome:
 
 
 def select_candidate(tests: Sequence[FinalTest]) -> FinalTest | None:
-    """The model that a search registers: of the recipes that ask for it the best on validation; the first of tied ones."""
+    """The model that a search registers: the best on validation of the recipes that ask for it."""
     asking = [one for one in tests if load_recipe(one.model.recipe).registers]
     return max(asking, key=lambda one: _comparable(one.model.objective), default=None)
 

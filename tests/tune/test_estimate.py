@@ -1,4 +1,4 @@
-"""The figures of a plan, from the pace of each recipe."""
+"""Time and disk of a search, from the pace of each recipe."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from muralab.trial import TrialSpec
-from muralab.tune.plan import START_S, Estimate, estimate
+from muralab.tune.estimate import START_S, Estimate, estimate
 from muralab.tune.preflight import Pace
 
 N_TRAIN, N_VALIDATION = 100, 20

@@ -1,0 +1,92 @@
+"""Plans on disk, and what a resumed sweep needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from muralab.config.commands import TrainConfig, TuneConfig
+from muralab.errors import SettingsError, StoreError
+from muralab.trial import TrialSpec
+from muralab.tune import resume
+from muralab.tune.folders import Folders
+from muralab.tune.resume import has_weights, read_plan, resolve_again, write_plan
+
+
+def trials(*recipes: str, **fields: Any) -> list[TrialSpec]:
+    """One trial of each recipe, as the plan of an interrupted sweep holds them."""
+    return [TrialSpec(name=f"{r}-00", recipe=r, table="", cache_folder="", folder="", **fields) for r in recipes]
+
+
+def test_a_resumed_sweep_keeps_its_recipes_cores_and_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resume, "count_cpus", lambda: 8)
+    monkeypatch.setattr("muralab.config.search.count_cpus", lambda: 8)
+    found = resolve_again(TuneConfig(), trials("inception", "cnn", threads=3), "abc")
+    assert list(found.recipes) == ["cnn", "inception"]
+    assert (found.options.gpus_per_trial, found.resources.cpus_per_trial) == (0, 3)
+
+
+def test_named_recipes_keep_their_order() -> None:
+    options = TuneConfig(recipes=("inception", "cnn"))
+    assert list(resolve_again(options, trials("cnn", "inception"), "abc").recipes) == ["inception", "cnn"]
+
+
+def test_a_resumed_training_has_one_trial() -> None:
+    found = resolve_again(TrainConfig(recipe="cnn"), trials("cnn"), "abc")
+    assert (list(found.recipes), found.trials) == (["cnn"], 1)
+
+
+def test_a_missing_gpu_or_recipe_is_reported_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resume, "count_gpus", lambda: 0)
+    with pytest.raises(SettingsError) as caught:
+        resolve_again(TuneConfig(), trials("cnn", "gone_net", gpu=True), "abc")
+    heading, recipe, gpu = str(caught.value).splitlines()
+    assert heading.startswith("resume=abc: this sweep cannot be resumed here")
+    assert "There is no recipe 'gone_net'" in recipe
+    assert "train on a GPU, and torch finds none" in gpu
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What `write_plan` reads of a sweep; the split is written by a stand-in."""
+    folders = Folders(cache=tmp_path, sweep=tmp_path / "sweeps" / "abc")
+    folders.sweep.mkdir(parents=True)
+    monkeypatch.setattr(resume, "write_table", lambda path, *_: path.touch())
+    return SimpleNamespace(
+        folders=folders,
+        dataset=SimpleNamespace(index=None, tables={}, splits=SimpleNamespace(fingerprint="f")),
+        config=SimpleNamespace(options=TuneConfig(epochs=(1, 2), set={"full.lr": "1e-3"})),
+        specs=trials("cnn"),
+        weights="none needed",
+        notes=("a note",),
+    )
+
+
+def test_a_plan_is_read_as_it_was_written(sweep: Any) -> None:
+    write_plan(sweep)
+    plan = read_plan(sweep.folders, "abc")
+    assert (plan.specs, plan.fingerprint, plan.weights, plan.notes) == (sweep.specs, "f", "none needed", ["a note"])
+    assert resume.restore_options(TuneConfig, plan.options) == sweep.config.options
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"specs": [], "unknown": 1}', '{"specs": [{"no": 1}]}'])
+def test_a_damaged_plan_is_refused(sweep: Any, content: str) -> None:
+    sweep.folders.plan.write_text(content)
+    with pytest.raises(StoreError, match=r"resume=abc: the plan .* is damaged, or another version wrote it"):
+        read_plan(sweep.folders, "abc")
+
+
+@pytest.mark.parametrize("run_id", ["abc", "../abc", ""])
+def test_a_sweep_that_left_nothing_cannot_be_resumed(tmp_path: Path, run_id: str) -> None:
+    with pytest.raises(StoreError, match=f"resume={run_id}: nothing of this sweep is left"):
+        read_plan(Folders(cache=tmp_path, sweep=tmp_path / "sweeps" / "abc"), run_id)
+
+
+def test_a_trial_without_its_selected_weights_is_known(tmp_path: Path) -> None:
+    spec = TrialSpec(name="a", recipe="cnn", table="", cache_folder="", folder=str(tmp_path))
+    assert not has_weights(spec)
+    (tmp_path / resume.best_name("full")).touch()
+    assert has_weights(spec)
