@@ -132,7 +132,7 @@ def test_weights_that_do_not_fit(muralab: Muralab, store: Store, tiny_tree: Path
     ("values", "words"),
     [
         ({"recipes": "inceptoin"}, "There is no recipe 'inceptoin' in recipes/. Did you mean 'inception'?"),
-        ({"set": "full.lrr=1"}, "'full.lrr' names nothing. Did you mean 'full.lr'?"),
+        ({"set": "full.lrr=1"}, "unknown key 'full.lrr'. Did you mean 'full.lr'?"),
         ({"set": "upper.trains=haed.*"}, f"The recipe '{SMALL}', upper.trains: A phase trains nothing"),
         ({"set": "model.filters=-1"}, "makes no network of image_size=36, filters=-1"),
         ({"epochs": "0+0"}, "no epoch of the full phase is asked for"),

@@ -29,7 +29,7 @@ BAD = [
     ({"recipes": "my_lab.wide_net"}, "There is no recipe 'my_lab.wide_net' in the Python path"),
     ({"recipes": "../cnn"}, r"There is no recipe '\.\./cnn'"),
     ({"recipes": ".cnn"}, r"There is no recipe '\.cnn'"),
-    ({"recipes": "os.path"}, "The module 'os.path' holds no recipe: expected a line RECIPE = Recipe"),
+    ({"recipes": "os.path"}, "The module 'os.path' does not define a recipe: expected RECIPE = Recipe"),
     ({"trials": "0"}, "trials=0: expected a whole number from 1 to 99,999"),
     ({"trials": "two"}, "trials=two: expected a whole number"),
     ({"trials": "\u00b2"}, "trials=\u00b2: expected a whole number"),
@@ -42,7 +42,7 @@ BAD = [
     ({"image_size": "large"}, "image_size=large: expected a whole number"),
     ({"batch_size": "1"}, "batch_size=1: expected 2 to 65536"),
     ({"set": "full.lr"}, r"set=full.lr: 'full.lr' is not key=value; expected e.g. full.lr=3e-5"),
-    ({"set": "ful.lr=1"}, r"^'ful.lr' names nothing. Did you mean 'full.lr'\?$"),
+    ({"set": "ful.lr=1"}, r"^unknown key 'ful.lr'. Did you mean 'full.lr'\?$"),
     ({"set": "full.lr=fast"}, "^full.lr=fast: expected a number$"),
     ({"set": "full.lr=nan"}, "full.lr=nan: expected a number"),
     ({"set": "full.lr=-1"}, "lr=-1.0: expected above 0"),
@@ -89,14 +89,14 @@ def test_a_mistake_that_all_recipes_share_is_said_once_and_another_with_its_reci
     with pytest.raises(RecipeError) as caught:
         check(recipes="cnn,inception", set="model.width=4,full.lrr=1")
     assert str(caught.value).splitlines()[1:] == [
-        "  1. cnn: 'model.width' names nothing. Did you mean 'model.units'?; 'full.lrr' names nothing. "
+        "  1. cnn: unknown key 'model.width'. Did you mean 'model.units'?; unknown key 'full.lrr'. "
         "Did you mean 'full.lr'?",
-        "  2. inception: 'full.lrr' names nothing. Did you mean 'full.lr'?",
+        "  2. inception: unknown key 'full.lrr'. Did you mean 'full.lr'?",
     ]
 
 
 def test_a_mistake_of_one_recipe_names_it() -> None:
-    with pytest.raises(RecipeError, match=r"^inception: 'model.filters' names nothing"):
+    with pytest.raises(RecipeError, match=r"^inception: unknown key 'model.filters'"):
         check(recipes="cnn,inception", set="model.filters=4")
 
 

@@ -19,7 +19,8 @@ from muralab.evaluation.bootstrap import bootstrap
 from muralab.evaluation.calibration import Calibration
 from muralab.evaluation.predictions import predict_images
 from muralab.experiment import set_threads
-from muralab.recipe import Recipe, load_recipe, override, resolved_values
+from muralab.recipe import Recipe, override, resolved_values
+from muralab.recipe_loader import load_recipe
 from muralab.results.final_test import WITH_INTERVALS, test_metrics
 from muralab.results.leakage import OWN, check_split, count_learnt, learnt_note, own_data, own_split
 from muralab.tracking import (

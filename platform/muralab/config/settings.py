@@ -25,7 +25,8 @@ from muralab.data.splits import PROTOCOLS
 from muralab.errors import MuraLabError, RecipeError, SettingsError, nearest, numbered
 from muralab.evaluation.operating_point import RULES
 from muralab.experiment import OBJECTIVES
-from muralab.recipe import Recipe, Value, load_recipe, override, recipe_names
+from muralab.recipe import Recipe, Value, override
+from muralab.recipe_loader import load_recipe, recipe_names
 
 DEFAULT_TRIALS = {True: 2, False: 8}
 """Per recipe, on the demo and on real data."""

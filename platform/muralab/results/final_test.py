@@ -23,7 +23,7 @@ from muralab.evaluation.bootstrap import Interval, bootstrap
 from muralab.evaluation.calibration import Calibration, fit_calibration
 from muralab.evaluation.metrics import METRICS, evaluate_predictions
 from muralab.experiment import judge_on_test
-from muralab.recipe import load_recipe
+from muralab.recipe_loader import load_recipe
 from muralab.report import Context, Entry, Trial
 from muralab.tracking import RunRecord, RunWriter
 from muralab.tracking.tags import Tag, resolved_values_of

@@ -13,7 +13,7 @@ import pandas as pd
 
 from muralab.errors import MuraLabError, RecipeError, SettingsError, StoreError, numbered
 from muralab.evaluation.calibration import Calibration
-from muralab.recipe import load_recipe
+from muralab.recipe_loader import load_recipe
 from muralab.report import Context, Entry
 from muralab.results.final_test import describe_machine
 from muralab.tracking import (

@@ -13,7 +13,7 @@ from muralab.config.settings import Request, Settings, check_request
 from muralab.console import build_progress
 from muralab.data.dataset import Dataset, check_data, open_dataset
 from muralab.errors import DataError, RecipeError, SettingsError, WeightsError, numbered
-from muralab.recipe import load_recipe
+from muralab.recipe_loader import load_recipe
 from muralab.tracking import RunRecord, Store, is_alive, read_run
 from muralab.tracking.tags import Tag
 from muralab.training.weights import file_digest, resolve_weights

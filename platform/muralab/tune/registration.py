@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from muralab.recipe import load_recipe
+from muralab.recipe_loader import load_recipe
 from muralab.registry import Promotion, RegisteredModel, promote_version, register_model
 from muralab.registry.promote import version_of_run
 from muralab.report import model_card

@@ -13,7 +13,8 @@ from typing import Any
 from muralab.console import Board
 from muralab.data.dataset import Dataset
 from muralab.experiment import predictions_path
-from muralab.recipe import read_source, resolved_values
+from muralab.recipe import resolved_values
+from muralab.recipe_loader import read_source
 from muralab.tracking import RunWriter, read_predictions
 from muralab.tracking.tags import Tag
 from muralab.training.trainer import LAST, PHASES, best_name
