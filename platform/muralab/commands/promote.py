@@ -10,7 +10,7 @@ import numpy as np
 
 from muralab.commands.evaluate import load_model, trained_run
 from muralab.console import build_console
-from muralab.data.images.files import read_square
+from muralab.data.files import read_square
 from muralab.errors import SettingsError, StoreError
 from muralab.evaluation.bootstrap import bootstrap
 from muralab.registry import Margins, Promotion, RegisteredModel, promote_version, register_model

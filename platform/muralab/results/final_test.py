@@ -213,7 +213,7 @@ def build_previews(specs: Iterable[TrialSpec]) -> dict[str, np.ndarray]:
 
 def verification_images(judged: Judged, dataset: Dataset, n_images: int = 32) -> np.ndarray:
     """Pictures on which torch and the served model are compared, uint8 [N, S, S]; validation, never test."""
-    from muralab.data.images.files import read_square
+    from muralab.data.files import read_square
 
     table = dataset.tables["validation"]
     rows = np.linspace(0, len(table) - 1, min(n_images, len(table))).astype(int)
