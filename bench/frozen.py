@@ -29,7 +29,7 @@ from muralab.errors import WeightsError
 from muralab.evaluation.metrics import evaluate_predictions
 from muralab.evaluation.predictions import predict_images
 from muralab.experiment import Judge, build_network, set_threads
-from muralab.recipe import load_recipe
+from muralab.recipe_loader import load_recipe
 from muralab.training.phase_trainer import Settings, Stepper
 from muralab.training.phases import freeze
 from muralab.training.weights import resolve_weights

@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.common import Options, Row, interleave, ratios, run, seconds
 from bench.data import CachedImages, open_images
 from muralab.data.loader import Batch
-from muralab.recipe import load_recipe
+from muralab.recipe_loader import load_recipe
 from muralab.training.network import Network
 from muralab.training.phase_trainer import Settings, Stepper
 from muralab.training.phases import freeze

@@ -44,7 +44,7 @@ class Session:
     def __init__(self, path):
         import torch
         from safetensors.torch import load_file
-        from muralab.recipe import load_recipe
+        from muralab.recipe_loader import load_recipe
         recipe = load_recipe("{RECIPE}")
         self.network = recipe.build(image_size={SIZE}, **recipe.model)
         self.network.load_state_dict(load_file(path))
@@ -68,7 +68,7 @@ def build_network() -> Network:
     """The shipped recipe with random weights, its BatchNorm statistics set so that activations stay in range."""
     import torch
 
-    from muralab.recipe import load_recipe
+    from muralab.recipe_loader import load_recipe
 
     torch.manual_seed(0)
     recipe = load_recipe(RECIPE)

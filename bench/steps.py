@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from bench.common import Options, Row, cpu_seconds, interleave, ratios, run
 from bench.data import CachedImages, open_images
-from muralab.recipe import load_recipe
+from muralab.recipe_loader import load_recipe
 from muralab.training.network import Network
 from muralab.training.phase_trainer import Settings, Stepper
 from muralab.training.phases import freeze, parameter_groups

@@ -1,1 +1,1 @@
-"""The experiments: one module, one architecture. The file name is the recipe's name; found by looking."""
+"""Recipes: one module per architecture; the file name is the recipe's name."""

@@ -25,6 +25,17 @@ def command_options(name: str) -> dict[str, str]:
     return {o.name: "required" if o.required else str(o.default).lower() for o in options}
 
 
+def readme_table() -> dict[str, str]:
+    """Option -> default, from the README's table of `tune`."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[^|]+`) \| `([^`|]+)` \|", readme, flags=re.MULTILINE)
+    return {name: default for names, default in rows for name in re.findall(r"`(\w+)`", names)}
+
+
+def test_the_readmes_table_is_that_of_the_command() -> None:
+    assert readme_table() == command_options("tune")
+
+
 def test_main_is_tune() -> None:
     assert ENTRY_POINTS["main"] == ENTRY_POINTS["tune"]
 
@@ -42,7 +53,7 @@ def test_every_parameter_is_typed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_parameter_is_handed_on_under_its_own_flag(name: str) -> None:
+def test_every_parameter_is_passed_under_its_own_flag(name: str) -> None:
     flags = re.findall(r"--([a-z-]+) \{(\w+)\}", ENTRY_POINTS[name]["command"])
     assert [flag.replace("-", "_") for flag, _ in flags] == [key for _, key in flags]
     assert {key for _, key in flags} == set(ENTRY_POINTS[name]["parameters"])
@@ -66,7 +77,7 @@ def test_values_reach_the_command_whole(value: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["tune", "train", "compare"])
-def test_a_rule_with_a_sign_of_the_shell_reaches_the_command_whole(name: str) -> None:
+def test_a_rule_with_a_shell_operator_reaches_the_command_whole(name: str) -> None:
     words = shlex.split(_command(name, {"threshold": "sensitivity>=0.9"}))
     assert words[words.index("--threshold") + 1] == "sensitivity>=0.9"
 

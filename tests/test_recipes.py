@@ -1,8 +1,9 @@
-"""The shipped recipes, shrunk: each trains in both phases, and is what docs/study.md says it is."""
+"""The recipes in `recipes/`: their values, their architectures against docs/study.md, and training in both phases."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ from torch import nn
 
 from muralab.data.loader import Batch
 from muralab.experiment import Judge, build_network
-from muralab.recipe import HEAD_ONLY, LogUniform, Network, Phase, Uniform, load_recipe, override, recipe_names
+from muralab.recipe import HEAD_ONLY, LogUniform, Network, Phase, Uniform, override, resolved_values
+from muralab.recipe_loader import load_recipe, read_source, recipe_names
 from muralab.training.features import Features, extractor_digest
 from muralab.training.phase_trainer import Settings
 from muralab.training.trainer import train
@@ -45,7 +47,7 @@ def changed(before: dict[str, torch.Tensor], module: nn.Module) -> set[str]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_shipped_recipe_trains_in_both_phases(name: str, build_spec: Any) -> None:
+def test_a_recipe_trains_in_both_phases(name: str, build_spec: Any) -> None:
     spec = build_spec(name, overrides=SHRUNK)
     data, recipe = read_data(spec.table, spec.cache_folder, 96), recipes_of(spec)[1]
     network = build_network(spec, data)
@@ -58,11 +60,65 @@ def test_a_shipped_recipe_trains_in_both_phases(name: str, build_spec: Any) -> N
             frozen = changed(whole, network)
     assert frozen, "the upper phase trained nothing"
     assert {key.split(".")[0] for key in frozen} == ({"head"} if recipe.pretrained else {"backbone", "head"})
-    assert changed(whole, network) == set(whole), "the full phase left something as it was"
+    assert changed(whole, network) == set(whole), "the full phase left a tensor unchanged"
+
+
+# Values, as first released: a change here changes the results of every sweep.
+
+CNN_VALUES = {
+    "image_size": 224, "batch_size": 32, "ema_decay": 0.99, "clip_norm": 1.0, "class_weighting": True,
+    "compile": False, "feature_views": 6,
+    "upper.epochs": 2, "upper.lr": 0.0003, "upper.trains": "*", "upper.backbone_lr_factor": 1.0,
+    "upper.weight_decay": 0.0001, "upper.warmup_epochs": 2.0, "upper.schedule": "constant",
+    "upper.frozen_batchnorm": "eval", "upper.patience": 0,
+    "full.epochs": 60, "full.lr": 0.001, "full.trains": "*", "full.backbone_lr_factor": 1.0,
+    "full.weight_decay": 0.0001, "full.warmup_epochs": 0.0, "full.schedule": "cosine",
+    "full.frozen_batchnorm": "eval", "full.patience": 15,
+    "augment.zoom": 0.15, "augment.rotate_degrees": 20.0, "augment.shift": 0.1, "augment.contrast": 0.2,
+    "augment.flip": False,
+    "model.filters": 8, "model.units": 10, "model.dropout": 0.3,
+}  # fmt: skip
+INCEPTION_VALUES = {
+    "image_size": 299, "batch_size": 32, "ema_decay": 0.99, "clip_norm": 1.0, "class_weighting": True,
+    "compile": False, "feature_views": 6,
+    "upper.epochs": 30, "upper.lr": 0.001, "upper.trains": "head.*", "upper.backbone_lr_factor": 1.0,
+    "upper.weight_decay": 0.0001, "upper.warmup_epochs": 1.0, "upper.schedule": "cosine",
+    "upper.frozen_batchnorm": "eval", "upper.patience": 0,
+    "full.epochs": 70, "full.lr": 0.0003, "full.trains": "*", "full.backbone_lr_factor": 0.3,
+    "full.weight_decay": 0.0001, "full.warmup_epochs": 1.0, "full.schedule": "cosine",
+    "full.frozen_batchnorm": "eval", "full.patience": 20,
+    "augment.zoom": 0.15, "augment.rotate_degrees": 20.0, "augment.shift": 0.1, "augment.contrast": 0.2,
+    "augment.flip": False,
+    "model.width": 128, "model.dropout": 0.2, "model.feature_dropout": 0.5,
+}  # fmt: skip
+VALUES = {
+    "cnn": CNN_VALUES,
+    "cnn_attention": CNN_VALUES | {"model.filters": 32},
+    "inception": INCEPTION_VALUES,
+    "inception_add_gate": INCEPTION_VALUES,
+}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_demo_values_fit(name: str) -> None:
+def test_the_values_are_pinned(name: str) -> None:
+    assert resolved_values(load_recipe(name)) == VALUES[name]
+
+
+@pytest.mark.parametrize(("one", "other"), [("cnn", "cnn_attention"), ("inception", "inception_add_gate")])
+def test_recipes_of_one_family_search_the_same_space_and_have_the_same_demo(one: str, other: str) -> None:
+    first, second = load_recipe(one), load_recipe(other)
+    assert (first.search, first.demo) == (second.search, second.demo)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_takes_no_values_from_another(name: str) -> None:
+    source = read_source(name)
+    assert "\nRECIPE = Recipe(\n" in source
+    assert not re.search(r"import .*RECIPE", source)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_demo_overrides_shrink_the_recipe(name: str) -> None:
     recipe = load_recipe(name)
     changed_recipe = override(recipe, recipe.demo)
     assert changed_recipe.image_size < recipe.image_size
@@ -70,7 +126,7 @@ def test_the_demo_values_fit(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_ends_of_every_searched_range_can_be_trained(name: str) -> None:
+def test_the_limits_of_every_searched_range_are_valid(name: str) -> None:
     recipe = load_recipe(name)
     spaces = {key: space for key, space in recipe.search.items() if isinstance(space, LogUniform | Uniform)}
     assert "full.lr" in spaces
@@ -79,7 +135,7 @@ def test_the_ends_of_every_searched_range_can_be_trained(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_recipe_lies_within_its_own_search(name: str) -> None:
+def test_the_recipe_is_inside_its_own_search_space(name: str) -> None:
     recipe = load_recipe(name)
     values = {"full.lr": recipe.full.lr} | {f"augment.{k}": v for k, v in vars(recipe.augment).items()}
     assert all(space.low <= values[key] <= space.high for key, space in recipe.search.items())
@@ -92,17 +148,17 @@ def test_the_first_trial_is_the_recipe_unchanged(name: str) -> None:
     assert set(draw_values(recipe, Request(), name, 1, fixed={})) == set(recipe.search)
 
 
-def test_one_recipe_registers() -> None:
+def test_exactly_one_recipe_registers_its_model() -> None:
     assert [name for name in NAMES if load_recipe(name).registers] == ["inception_add_gate"]
 
 
-def test_the_inception_pair_follows_the_study() -> None:
+def test_the_inception_recipes_train_as_long_as_in_the_study() -> None:
     for name in ("inception", "inception_add_gate"):
         recipe = load_recipe(name)
         assert (recipe.upper.epochs, recipe.full.epochs, recipe.upper.trains) == (30, 70, HEAD_ONLY)
 
 
-# What they compute
+# Architectures
 
 
 def convolutions(network: Network) -> list[nn.Conv2d]:
@@ -110,7 +166,7 @@ def convolutions(network: Network) -> list[nn.Conv2d]:
 
 
 @pytest.mark.parametrize("name", ["cnn", "cnn_attention"])
-def test_a_cnn_is_the_studys(name: str) -> None:
+def test_the_cnns_have_the_layers_of_the_study(name: str) -> None:
     recipe = load_recipe(name)
     network = recipe.build(image_size=96, **recipe.model)
     layers = list(network.backbone)
@@ -123,7 +179,7 @@ def test_a_cnn_is_the_studys(name: str) -> None:
     assert any(isinstance(layer, nn.Dropout) for layer in network.head)
 
 
-def test_attention_allows_more_filters_and_fewer_inputs_of_the_dense_layers() -> None:
+def test_attention_allows_more_filters_and_smaller_dense_layers() -> None:
     plain, attention = (
         load_recipe(name).build(image_size=224, **load_recipe(name).model) for name in ("cnn", "cnn_attention")
     )
@@ -132,21 +188,21 @@ def test_attention_allows_more_filters_and_fewer_inputs_of_the_dense_layers() ->
 
 
 @pytest.mark.parametrize("size", [75, 96, 127, 224])
-def test_the_cnn_fits_every_size(size: int) -> None:
+def test_the_cnn_accepts_any_image_size(size: int) -> None:
     network = load_recipe("cnn").build(image_size=size).eval()
     assert network(torch.zeros(2, size, size, dtype=torch.uint8)).shape == (2,)
 
 
-def test_attention_is_a_sum_over_all_positions() -> None:
+def test_attention_relates_distant_positions_and_starts_as_identity() -> None:
     from recipes.cnn_attention import SelfAttention
 
     torch.manual_seed(0)
     layer, maps = SelfAttention(8), torch.randn(1, 8, 3, 3)
-    assert torch.equal(layer(maps), maps), "its share starts at nothing"
+    assert torch.equal(layer(maps), maps)
     layer.share.data.fill_(2.0)
     far = maps.clone()
     far[..., 2, 2] += 1
-    assert not torch.allclose(layer(far)[..., 0, 0], layer(maps)[..., 0, 0]), "one corner sees the other"
+    assert not torch.allclose(layer(far)[..., 0, 0], layer(maps)[..., 0, 0])
 
 
 def test_the_add_gate_adds_dense_1_to_dense_2() -> None:
@@ -156,11 +212,11 @@ def test_the_add_gate_adds_dense_1_to_dense_2() -> None:
     weights = {name: value.numpy() for name, value in head.state_dict().items()}
     first = np.maximum(features.numpy() @ weights["dense1.weight"].T + weights["dense1.bias"], 0)
     second = np.maximum(first @ weights["dense2.weight"].T + weights["dense2.bias"], 0)
-    by_hand = (first + second) @ weights["output.weight"].T + weights["output.bias"]
-    np.testing.assert_allclose(head(features).detach().numpy(), by_hand, atol=1e-6)
+    expected = (first + second) @ weights["output.weight"].T + weights["output.bias"]
+    np.testing.assert_allclose(head(features).detach().numpy(), expected, atol=1e-6)
 
 
-def test_the_inception_pair_shares_its_backbone_and_so_its_features() -> None:
+def test_the_inception_recipes_have_the_same_backbone_and_can_share_features() -> None:
     digests = set()
     for name in ("inception", "inception_add_gate"):
         torch.manual_seed(3)
@@ -173,7 +229,7 @@ def test_the_inception_pair_shares_its_backbone_and_so_its_features() -> None:
 
 @dataclass
 class Pictures:
-    """24 random pictures, brighter where abnormal, without augmentation."""
+    """24 random images, brighter where abnormal, without augmentation."""
 
     size: int = 64
     batch_size: int = 8

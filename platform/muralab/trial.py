@@ -17,7 +17,8 @@ import pandas as pd
 from muralab.data.augment import Augment
 from muralab.data.cache import PixelCache, open_cache
 from muralab.data.loader import Batch, evaluation_batches, training_batches
-from muralab.recipe import Recipe, Value, load_recipe, override
+from muralab.recipe import Recipe, Value, override
+from muralab.recipe_loader import load_recipe
 from muralab.training.device import uses_bfloat16
 from muralab.training.features import Features, compute_features, features_key, open_features
 

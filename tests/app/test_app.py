@@ -9,10 +9,10 @@ import urllib.request
 
 import pytest
 
-from bench.payloads import bad_requests
 from muralab.app.build import build_app
 from muralab.app.limits import Limits
 from tests.app.conftest import TOKEN, post, serving, text
+from tests.fixtures.payloads import invalid_requests
 
 ROW = {"image": text(180), "study": "s1"}
 FORMS = {
@@ -163,14 +163,14 @@ def test_what_cannot_be_answered_gets_one_sentence(address, name):
     assert headers["content-type"] == "application/json"
 
 
-SENT = bad_requests()
+SENT = invalid_requests()
 
 
 @pytest.mark.parametrize("name", SENT)
 def test_what_people_send_by_mistake_is_refused_in_one_sentence(address, name):
-    status, body, _ = post(address, SENT[name].body, SENT[name].kind)
+    status, body, _ = post(address, SENT[name].body, SENT[name].content_type)
     assert status == (415 if name == "wrong content type" else 400)
-    assert SENT[name].words in body["message"]
+    assert SENT[name].reason in body["message"]
     assert "Traceback" not in body["message"]
     assert "\n" not in body["message"]
     assert post(address, {"inputs": [ROW]})[0] == 200

@@ -1,4 +1,4 @@
-"""Commands run as a user types them, in this process: exit code, what was printed, what is in the store afterwards."""
+"""Commands run as a user types them, in this process: exit code, output, and what is in the store afterwards."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Outcome:
 
     @property
     def complaint(self) -> str:
-        """The paragraph on standard error, as one line."""
+        """Standard error as one line."""
         return " ".join(self.err.split())
 
 
@@ -52,10 +52,11 @@ def store(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch)
 def muralab(store: Store, lab: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Muralab:
     """A function that runs a command: muralab("train", data=tree, epochs="1+1") -> Outcome; a bug raises."""
     from muralab import cli
+    from muralab.cli import signals
 
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setenv("COLUMNS", "160")  # tables are compared line by line
-    monkeypatch.setattr(cli, "_INTERRUPTED", [])
+    monkeypatch.setattr(signals, "_received", [])
 
     def run(command: str, **values: object) -> Outcome:
         flags = [word for key, value in values.items() for word in (f"--{key.replace('_', '-')}", str(value))]

@@ -1,4 +1,4 @@
-"""What a user gets wrong costs exit code 2 and one clear paragraph, before any run is started."""
+"""A user error gives exit code 2 and one clear paragraph, before any run is started."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_data_path_that_does_not_exist(muralab: Muralab, store: Store, tmp_pat
 
 
 @pytest.mark.parametrize("command", ["tune", "train", "explore"])
-def test_a_folder_that_is_no_mura_tree(muralab: Muralab, store: Store, tmp_path: Path, command: str) -> None:
+def test_a_folder_that_is_not_a_mura_tree(muralab: Muralab, store: Store, tmp_path: Path, command: str) -> None:
     (tmp_path / "photos" / "holiday").mkdir(parents=True)
     outcome = refused(muralab, store, command, **flags(command, tmp_path / "photos"))
     assert "Looked for train/XR_*/ and valid/XR_*/ in it" in outcome.complaint
@@ -40,7 +40,7 @@ def test_a_part_that_the_tree_lacks(muralab: Muralab, store: Store, tiny_tree: P
 @pytest.mark.parametrize("name", ["weights", "data"])
 def test_an_empty_path_is_not_the_working_directory(muralab: Muralab, store: Store, tiny_tree: Path, name: str) -> None:
     outcome = refused(muralab, store, "train", **{**flags("train", tiny_tree), name: ""})
-    assert "A path is empty: expected" in outcome.complaint
+    assert f"{name}: the path is empty; expected" in outcome.complaint
 
 
 def test_a_list_that_names_missing_files(muralab: Muralab, store: Store, tmp_path: Path, write_tree: Any) -> None:
@@ -57,7 +57,7 @@ def test_a_list_that_names_missing_files(muralab: Muralab, store: Store, tmp_pat
 
 @pytest.mark.parametrize("command", ["tune", "train"])
 @pytest.mark.parametrize(
-    ("lost", "words"),
+    ("lost", "message"),
     [
         (
             "valid/*/*/*_negative",
@@ -68,10 +68,10 @@ def test_a_list_that_names_missing_files(muralab: Muralab, store: Store, tmp_pat
         ("train", "There is no image in train/: a split needs both of MURA's folders"),
     ],
 )
-def test_an_empty_class(muralab: Muralab, store: Store, tree: Path, command: str, lost: str, words: str) -> None:
+def test_an_empty_class(muralab: Muralab, store: Store, tree: Path, command: str, lost: str, message: str) -> None:
     for folder in tree.glob(lost):
         shutil.rmtree(folder)
-    assert words in refused(muralab, store, command, **flags(command, tree)).complaint
+    assert message in refused(muralab, store, command, **flags(command, tree)).complaint
 
 
 @pytest.mark.parametrize("command", ["tune", "train"])
@@ -102,16 +102,16 @@ def test_real_data_without_a_network_are_told_the_offline_way_in_time(
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(None, "there is no such file"), (b"", "is not a state dict of tensors")]
+    ("content", "message"), [(None, "there is no such file"), (b"", "is not a state dict of tensors")]
 )
-def test_weights_that_cannot_be_had(
-    muralab: Muralab, store: Store, tiny_tree: Path, tmp_path: Path, content: bytes | None, words: str
+def test_unreadable_weights(
+    muralab: Muralab, store: Store, tiny_tree: Path, tmp_path: Path, content: bytes | None, message: str
 ) -> None:
     file = tmp_path / "w.pth"
     if content is not None:
         file.write_bytes(content)
     outcome = refused(muralab, store, "train", data=tiny_tree, recipe="inception", image_size=80, weights=file)
-    assert words in outcome.complaint
+    assert message in outcome.complaint
     assert str(file) in outcome.complaint
     assert "weights_only" not in outcome.err, "torch advises to run the code in a file"
 
@@ -129,21 +129,21 @@ def test_weights_that_do_not_fit(muralab: Muralab, store: Store, tiny_tree: Path
 
 
 @pytest.mark.parametrize(
-    ("values", "words"),
+    ("values", "message"),
     [
         ({"recipes": "inceptoin"}, "There is no recipe 'inceptoin' in recipes/. Did you mean 'inception'?"),
-        ({"set": "full.lrr=1"}, "'full.lrr' names nothing. Did you mean 'full.lr'?"),
+        ({"set": "full.lrr=1"}, "unknown key 'full.lrr'. Did you mean 'full.lr'?"),
         ({"set": "upper.trains=haed.*"}, f"The recipe '{SMALL}', upper.trains: A phase trains nothing"),
-        ({"set": "model.filters=-1"}, "makes no network of image_size=36, filters=-1"),
-        ({"epochs": "0+0"}, "no epoch of the full phase is asked for"),
+        ({"set": "model.filters=-1"}, "cannot build its network with image_size=36, filters=-1"),
+        ({"epochs": "0+0"}, "the full phase has no epochs"),
         ({"epochs": "1"}, "expected `recipe`, or upper+full such as 2+3"),
         ({"trials": "0"}, "trials=0: expected a whole number from 1"),
         ({"gpus_per_trial": "99"}, "gpus_per_trial=99: this machine has"),
         ({"cpus_per_trial": "9999"}, "cpus_per_trial=9999: this machine has"),
         ({"max_concurrent": "-1"}, "max_concurrent=-1: expected"),
         ({"time_budget": "-5"}, "time_budget=-5: expected seconds, minutes or hours"),
-        ({"time_budget": "0.001"}, "from a second to a year"),
-        ({"time_budget": "9" * 400}, "from a second to a year"),
+        ({"time_budget": "0.001"}, "from 1 s to a year"),
+        ({"time_budget": "9" * 400}, "from 1 s to a year"),
         ({"objective": "val_loss"}, "objective=val_loss is unknown"),
         ({"protocol": "valid"}, "protocol=valid is unknown. Did you mean 'valid-as-test'?"),
         ({"pictures": "maybe"}, "pictures=maybe is unknown"),
@@ -153,10 +153,10 @@ def test_weights_that_do_not_fit(muralab: Muralab, store: Store, tiny_tree: Path
     ids=str,
 )
 def test_an_impossible_parameter(
-    muralab: Muralab, store: Store, tiny_tree: Path, values: dict[str, str], words: str
+    muralab: Muralab, store: Store, tiny_tree: Path, values: dict[str, str], message: str
 ) -> None:
     outcome = refused(muralab, store, "tune", **{**flags("tune", tiny_tree), **values})
-    assert words in outcome.complaint
+    assert message in outcome.complaint
 
 
 @pytest.mark.parametrize("command", ["tune", "train", "explore"])
@@ -164,15 +164,13 @@ def test_an_impossible_parameter(
 def test_an_impossible_seed(muralab: Muralab, store: Store, tiny_tree: Path, command: str, seed: object) -> None:
     outcome = muralab(command, **flags(command, tiny_tree), seed=seed)
     assert outcome.code == 2
-    assert "Invalid value for '--seed'" in outcome.complaint
+    assert f"seed={seed}: expected a whole number from 0 to" in outcome.complaint
     assert all_runs(store) == []
 
 
 @pytest.mark.parametrize("command", ["tune", "train", "report"])
 @pytest.mark.parametrize("word", ["maybe", "yes"])
-def test_a_word_for_pictures_that_is_none(
-    muralab: Muralab, store: Store, tiny_tree: Path, command: str, word: str
-) -> None:
+def test_an_unknown_value_of_pictures(muralab: Muralab, store: Store, tiny_tree: Path, command: str, word: str) -> None:
     own = {"runs": "x"} if command == "report" else flags(command, tiny_tree)
     complaint = refused(muralab, store, command, **own, pictures=word).complaint
     assert f"pictures={word} is unknown. Known: auto, false, true." in complaint
@@ -185,7 +183,7 @@ def test_a_training_takes_one_recipe(muralab: Muralab, store: Store, tiny_tree: 
 
 
 @pytest.mark.parametrize(
-    ("values", "words"),
+    ("values", "message"),
     [
         ({"recipes": SMALL}, "compare needs at least two recipes, such as recipes=inception,inception_add_gate."),
         ({"seeds": 0}, "seeds=0: expected a whole number from 1 to 99,999; 5 is a good start."),
@@ -194,19 +192,19 @@ def test_a_training_takes_one_recipe(muralab: Muralab, store: Store, tiny_tree: 
     ],
     ids=str,
 )
-def test_nothing_to_compare(muralab: Muralab, store: Store, tiny_tree: Path, values: Any, words: str) -> None:
+def test_nothing_to_compare(muralab: Muralab, store: Store, tiny_tree: Path, values: Any, message: str) -> None:
     given = {"data": tiny_tree, "recipes": f"{SMALL},cnn", **values}
-    assert words in refused(muralab, store, "compare", **given).complaint
+    assert message in refused(muralab, store, "compare", **given).complaint
 
 
 @pytest.mark.parametrize(
-    ("values", "words"),
+    ("values", "message"),
     [
         ({"model": "0" * 32}, "has no run '00000000000000000000000000000000'. Take the id from the run's page"),
         ({"model": "models:/mura-wrist@champion"}, "There is no registered model 'models:/mura-wrist@champion'"),
-        ({"model": "x", "set": "tests"}, "set=tests: expected one of test, validation, train, all"),
+        ({"model": "x", "set": "tests"}, "set=tests is unknown. Did you mean 'test'?"),
     ],
     ids=str,
 )
-def test_nothing_to_evaluate(muralab: Muralab, store: Store, tiny_tree: Path, values: Any, words: str) -> None:
-    assert words in refused(muralab, store, "evaluate", data=tiny_tree, **values).complaint
+def test_nothing_to_evaluate(muralab: Muralab, store: Store, tiny_tree: Path, values: Any, message: str) -> None:
+    assert message in refused(muralab, store, "evaluate", data=tiny_tree, **values).complaint

@@ -1,4 +1,4 @@
-"""A store that cannot be reached, a folder that cannot be written: exit code 2 and one paragraph, soon."""
+"""A store that cannot be reached, a folder that cannot be written: exit code 2 and one paragraph, quickly."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ IMPOSSIBLE = {
 
 
 @pytest.mark.parametrize("command", IMPOSSIBLE)
-def test_the_run_of_mlflow_run_says_whose_it_is_before_anything_slow(
+def test_the_run_of_mlflow_run_is_claimed_before_anything_slow(
     muralab: Muralab, store: Store, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = store.client.create_run("0").info.run_id
@@ -48,7 +48,7 @@ def test_the_run_of_mlflow_run_says_whose_it_is_before_anything_slow(
 
 
 @pytest.mark.slow
-def test_a_store_that_cannot_be_reached_ends_a_fresh_process_soon(tiny_tree: Path) -> None:
+def test_an_unreachable_store_ends_a_fresh_process_quickly(tiny_tree: Path) -> None:
     root = Path(__file__).parents[2]
     environment = {"PYTHONPATH": f"{root / 'platform'}:{root}", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
     command = [sys.executable, "-m", "muralab", "tune", "--data", str(tiny_tree)]
@@ -68,7 +68,9 @@ def test_a_password_is_not_printed(
     assert "secret" not in outcome.out + outcome.err
 
 
-def test_a_deleted_experiment_is_said_once_and_no_run_is_left(muralab: Muralab, store: Store, tiny_tree: Path) -> None:
+def test_a_deleted_experiment_leaves_no_run(
+    muralab: Muralab, store: Store, tiny_tree: Path
+) -> None:
     store.client.delete_experiment(store.client.create_experiment("mura-wrist"))
     outcome = refused(muralab, store, "train", **flags("train", tiny_tree), epochs="0+1")
     assert "The experiment 'mura-wrist'" in outcome.complaint

@@ -13,7 +13,7 @@ import pytest
 
 from muralab.data import cache as cache_module
 from muralab.data.cache import PixelCache, open_cache
-from muralab.data.images.files import read_square
+from muralab.data.files import read_square
 from muralab.data.mura import read_index
 from muralab.errors import DataError, SettingsError
 

@@ -17,7 +17,8 @@ from muralab.evaluation.gallery import (
     hardest_studies,
 )
 from muralab.evaluation.predictions import level_rows
-from muralab.recipe import load_recipe, override, recipe_names
+from muralab.recipe import override
+from muralab.recipe_loader import load_recipe, recipe_names
 from muralab.training.network import Network
 
 

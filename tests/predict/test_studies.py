@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.payloads import wrap_dicom
 from muralab.predict.pictures import find_pictures
 from muralab.predict.studies import read_study
+from tests.fixtures.payloads import encode_dicom
 
 GREY = np.zeros((20, 20), np.uint8)
 
 
 def write(path, uid: str | None = "1.2", patient: str = "p1", **more: object):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(wrap_dicom(GREY, **({"StudyInstanceUID": uid} if uid else {}), PatientID=patient, **more))
+    path.write_bytes(encode_dicom(GREY, **({"StudyInstanceUID": uid} if uid else {}), PatientID=patient, **more))
     return path
 
 
@@ -42,7 +42,7 @@ def test_patients_that_share_a_uid_are_told_apart_but_not_named(tmp_path):
     assert list(studies(tmp_path).values()) == ["s/1.2 (1)", "s/1.2 (2)"]
 
 
-@pytest.mark.parametrize("data", [b"", b"text", bytes(128) + b"DICM" + b"words " * 9, wrap_dicom(GREY)])
+@pytest.mark.parametrize("data", [b"", b"text", bytes(128) + b"DICM" + b"words " * 9, encode_dicom(GREY)])
 def test_what_names_no_study_has_none(tmp_path, data):
     (tmp_path / "a.dcm").write_bytes(data)
     assert read_study(tmp_path / "a.dcm") is None

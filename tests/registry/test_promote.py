@@ -13,7 +13,7 @@ from muralab.errors import SettingsError, StoreError
 from muralab.evaluation.calibration import Calibration
 from muralab.registry import champion_comparison as contest
 from muralab.registry.promote import find_alias, promote_version
-from muralab.tracking import count_looks, read_run, start_run
+from muralab.tracking import count_evaluations, read_run, start_run
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_judging_again_is_one_look_more(store, train_run, lab, judged_again, tmp
     version = add_version(store, part, train_run(2.0, n_test=29))
     done = promote_version(store, f"mura-{part}", version, cache=tmp_path, dry_run=True)
     assert [judged for judged, _ in judged_again[0]] == [champion]
-    assert count_looks(store, done.fingerprint) == 1, "the run of the candidate alone"
+    assert count_evaluations(store, done.fingerprint) == 1, "the run of the candidate alone"
     assert done.looks == 2
 
 

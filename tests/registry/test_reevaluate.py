@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from muralab.data.images.files import read_square
+from muralab.data.files import read_square
 from muralab.data.mura import read_index
 from muralab.errors import DataError, StoreError
 from muralab.evaluation.calibration import Calibration

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from muralab.commands.compare import with_seed
-from muralab.recipe import load_recipe, override
+from muralab.recipe import override
+from muralab.recipe_loader import load_recipe
 from muralab.report import Entry
 from muralab.results.statement import budget, compare_entries, difference_table, sentence, unpaired
 from muralab.trial import TrialSpec

@@ -12,10 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench.payloads import good_files, text
 from muralab.serving import request
 from muralab.serving.config import ServingConfig
 from muralab.serving.memory import Trimmer, give_memory_back
+from tests.fixtures.payloads import base64_text, valid_files
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
@@ -45,7 +45,7 @@ def test_two_pictures_are_decoded_at_once_whatever_the_machine(monkeypatch):
         return decode(data)
 
     monkeypatch.setattr(request, "decode_picture", slow)
-    config, image = ServingConfig(image_size=32), text(good_files()["png"])
+    config, image = ServingConfig(image_size=32), base64_text(valid_files()["png"])
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda row: request._read_view(row, image, None, config), range(16)))
     assert most[0] == 2

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from muralab.data.images.decode import Picture
+from muralab.data.images.picture import Picture
 from muralab.serving.config import ServingConfig
 from muralab.serving.quality import view_warnings
 

@@ -11,7 +11,7 @@ import pytest
 from muralab.data.cache import open_cache
 from muralab.data.mura import read_index
 from muralab.errors import SettingsError
-from muralab.recipe import load_recipe
+from muralab.recipe_loader import load_recipe
 from muralab.tune import disk_space as disk
 from muralab.tune.disk_space import check_space, feature_files, folder_bytes, pixel_files
 

@@ -67,9 +67,7 @@ def kept(tmp_path: Path, name: str) -> set[str]:
     return {path.name for path in (tmp_path / name).iterdir()}
 
 
-def test_the_best_trial_keeps_its_weights_and_loses_its_checkpoint(
-    logger: TrialLogger, tmp_path: Path
-) -> None:
+def test_the_best_trial_keeps_its_weights_and_loses_its_checkpoint(logger: TrialLogger, tmp_path: Path) -> None:
     run(logger, "cnn-00", 0.7)
     run(logger, "cnn-01", 0.6, 0.8)
     assert logger.best == {"cnn": (0.8, "cnn-01")}
@@ -105,9 +103,7 @@ def test_a_trial_that_never_reached_its_full_phase_is_not_selected(logger: Trial
     assert logger.best == {}
 
 
-def test_a_failed_trial_keeps_its_checkpoint(
-    logger: TrialLogger, recorder: Recorder, tmp_path: Path
-) -> None:
+def test_a_failed_trial_keeps_its_checkpoint(logger: TrialLogger, recorder: Recorder, tmp_path: Path) -> None:
     run(logger, "cnn-00", 0.9, how="failed", reason="It broke.")
     assert (logger.best, logger.failures) == ({}, {"cnn-00": "It broke."})
     assert LAST in kept(tmp_path, "cnn-00")

@@ -10,7 +10,8 @@ from muralab.config.options import Problems
 from muralab.config.parsing import LARGEST_COUNT, PACK, Value
 from muralab.config.resources import Resources, count_cpus, count_gpus, free_memory
 from muralab.errors import MuraLabError, RecipeError, SettingsError, nearest
-from muralab.recipe import Recipe, load_recipe, override, recipe_names
+from muralab.recipe import Recipe, override
+from muralab.recipe_loader import load_recipe, recipe_names
 
 DEFAULT_TRIALS = {True: 2, False: 8}
 """Per recipe, on the demo and on real data."""

@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from muralab.data.images.files import fingerprint_files, read_square
+from muralab.data.files import fingerprint_files, read_square
 from muralab.errors import DataError, ImageError, SettingsError, numbered
 
 CACHE_VERSION = 2  # to be raised when preprocessing changes

@@ -24,8 +24,7 @@ import muralab
 from muralab.registry.export import PROBABILITY_TOLERANCE
 from muralab.serving.config import ServingConfig, write_config
 
-_IMAGES = ("__init__", "decode", "png_limits", "jpeg_limits", "dicom", "dicom_limits", "lookup_table")
-_CODE = ("__init__.py", "errors.py", "serving", "data/__init__.py", *(f"data/images/{name}.py" for name in _IMAGES))
+_CODE = ("__init__.py", "errors.py", "serving", "data/__init__.py", "data/images")
 _REQUIREMENTS = (
     ("mlflow",),
     ("numpy",),

@@ -11,7 +11,7 @@ import pandas as pd
 from muralab.errors import StoreError
 from muralab.registry.champion_comparison import Ruling, decide_version, read_contender
 from muralab.registry.gate import Check, Margins, Verdict, signed
-from muralab.tracking import Store, count_looks, fingerprint_test_set
+from muralab.tracking import Store, count_evaluations, fingerprint_test_set
 from muralab.tracking.tags import Tag
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -86,7 +86,7 @@ def promote_version(
         version=str(candidate.version),
         alias=CHAMPION if ruling.verdict.accepted else CHALLENGER,
         verdict=ruling.verdict,
-        looks=max(1, count_looks(store, fingerprint)) + (ruling.rejudged is not None),
+        looks=max(1, count_evaluations(store, fingerprint)) + (ruling.rejudged is not None),
         fingerprint=fingerprint,
         champion_before=before,
         rejudged=ruling.rejudged,

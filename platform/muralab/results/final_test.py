@@ -14,7 +14,7 @@ from muralab.evaluation.calibration import fit_calibration
 from muralab.evaluation.evaluated_model import EvaluatedModel, TrainingRecord
 from muralab.evaluation.metrics import METRICS, evaluate_predictions
 from muralab.experiment import predict_validation_and_test
-from muralab.recipe import load_recipe
+from muralab.recipe_loader import load_recipe
 from muralab.tracking import RunRecord, RunWriter
 from muralab.tracking.tags import Tag, resolved_values_of
 from muralab.training.checkpoint import write_tensors

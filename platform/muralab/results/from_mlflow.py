@@ -14,7 +14,7 @@ import pandas as pd
 from muralab.errors import MuraLabError, RecipeError, SettingsError, StoreError, numbered
 from muralab.evaluation.calibration import Calibration
 from muralab.evaluation.evaluated_model import EvaluatedModel, TrainingRecord
-from muralab.recipe import load_recipe
+from muralab.recipe_loader import load_recipe
 from muralab.report.context import Context, SearchTrial
 from muralab.results.context import describe_machine
 from muralab.tracking import (

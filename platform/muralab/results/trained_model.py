@@ -12,7 +12,8 @@ import numpy as np
 from muralab.data.files import read_square
 from muralab.errors import StoreError
 from muralab.evaluation.calibration import Calibration
-from muralab.recipe import Recipe, load_recipe, override, resolved_values
+from muralab.recipe import Recipe, override, resolved_values
+from muralab.recipe_loader import load_recipe
 from muralab.results.from_mlflow import read_calibration
 from muralab.tracking import RunRecord, Store, download_artifact, read_datasets, read_run, shown
 from muralab.tracking.tags import Tag, resolved_values_of

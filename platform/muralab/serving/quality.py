@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from muralab.data.images.decode import Picture
+from muralab.data.images.picture import Picture
 from muralab.serving.config import ServingConfig
 
 COLOUR_SPREAD = 12.0

@@ -17,7 +17,7 @@ from muralab.tracking.artifacts import (
 from muralab.tracking.process import is_alive, process_tags
 from muralab.tracking.records import (
     RunRecord,
-    count_looks,
+    count_evaluations,
     find_runs,
     read_children,
     read_run,
@@ -42,7 +42,7 @@ __all__ = [
     "adopt_run",
     "claim_run",
     "close_dead_runs",
-    "count_looks",
+    "count_evaluations",
     "download_artifact",
     "experiment_id_of",
     "experiment_of",

@@ -101,7 +101,7 @@ def find_runs(
     return _records(store, _search(store, ids, where), history=history, predictions=True)
 
 
-def count_looks(store: Store, fingerprint: str) -> int:
+def count_evaluations(store: Store, fingerprint: str) -> int:
     """How many runs have met the test set of a fingerprint (see `fingerprint_test_set`), in all experiments.
 
     Raises:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from muralab.errors import MuraLabError
-from muralab.recipe import load_recipe
+from muralab.recipe_loader import load_recipe
 from muralab.registry.promote import Promotion, promote_version, version_of_run
 from muralab.registry.register import RegisteredModel, register_model
 from muralab.report.card import model_card

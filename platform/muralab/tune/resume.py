@@ -14,7 +14,7 @@ from muralab.config.options import restore_options
 from muralab.config.resources import count_cpus, count_gpus
 from muralab.config.search import SearchConfig, resolve_search
 from muralab.errors import DataError, RecipeError, SettingsError, StoreError, numbered
-from muralab.recipe import load_recipe
+from muralab.recipe_loader import load_recipe
 from muralab.tracking import RunRecord, Store, is_alive, read_run
 from muralab.tracking.tags import Tag
 from muralab.training.trainer import best_name

@@ -12,7 +12,8 @@ from typing import Any
 from muralab.console import TrialTable
 from muralab.data.dataset import Dataset
 from muralab.experiment import predictions_path
-from muralab.recipe import read_source, resolved_values
+from muralab.recipe import resolved_values
+from muralab.recipe_loader import read_source
 from muralab.results.inputs import log_sets
 from muralab.tracking import RunRecord, RunWriter, read_predictions
 from muralab.tracking.tags import Tag

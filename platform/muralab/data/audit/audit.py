@@ -23,7 +23,7 @@ import pandas as pd
 
 from muralab.data.audit.findings import FINDING_COLUMNS, KINDS, Finding, find_all, find_old_release
 from muralab.data.audit.near_duplicates import FileFacts, read_facts
-from muralab.data.images.files import fingerprint_files
+from muralab.data.files import fingerprint_files
 from muralab.errors import DataError
 
 AUDIT_VERSION = 3

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from muralab.data.files import read_file
 from muralab.data.images.decode import decode
-from muralab.data.images.files import read_file
 from muralab.errors import ImageError
 
 THUMBNAIL = 32

@@ -1,1 +1,1 @@
-"""One picture: bytes in, grey values out, within limits."""
+"""Decoding of one image: bytes in, grey values out, within limits. A served model ships this package."""

@@ -1,6 +1,6 @@
-"""A DICOM file that bounds what pydicom, which knows no bounds, makes of it.
+"""Limits of DICOM files, enforced while pydicom parses them, because pydicom has none.
 
-14 MiB of empty items or of a window's commas would take over a gigabyte and half a minute.
+A 14 MiB file of empty items, or of a window's commas, would take over a gigabyte and half a minute.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from typing import Any
 from muralab.errors import ImageError
 
 MAX_READS = 50_000
-"""Pieces of a file that are read for its elements, two or three each; radiographs have some 300 elements. pydicom keeps
-some 750 bytes for each of them and for each item of a sequence, which may take 8 bytes of the file."""
+"""Calls of `read` while parsing, two or three per element; radiographs have about 300 elements. pydicom keeps about
+750 bytes for each element and for each item of a sequence, which may take only 8 bytes of the file."""
 
 MAX_VALUE_BYTES = 4_096
-"""Of each element that is looked at; pydicom makes an object of each of its values, or items, which may be a byte."""
+"""Of each element used here; pydicom creates an object for each of its values or items, which may be one byte."""
 
 MAX_TABLE_BYTES = 524_288
 """Of a sequence of lookup tables; the largest table has 65,536 entries of two bytes."""
 
 MAX_FRAGMENTS = 10_000
-"""Pieces of a compressed picture."""
+"""Of a compressed image."""
 
 TOO_MANY = "a DICOM of too many elements or values"
 
-# Of the meta group its length, class and syntax; the character set, which pydicom splits at once; the description of
-# the pixels; rescale, window and a table's descriptor.
+# From the meta group: length, class and syntax; the character set, which pydicom splits at once; the pixel description;
+# rescale, window and a table's descriptor.
 _META = (0x0002_0000, 0x0002_0002, 0x0002_0010, 0x0008_0005)
 _PIXELS = tuple(0x0028_0000 + number for number in (2, 4, 6, 8, 0x10, 0x11, 0x100, 0x101, 0x102, 0x103))
 _WINDOW = tuple(0x0028_0000 + number for number in (0x1050, 0x1051, 0x1052, 0x1053, 0x1056, 0x3002))
@@ -34,7 +34,7 @@ _TABLES = (0x0028_3000, 0x0028_3006, 0x0028_3010)
 
 
 def _encode(tags: tuple[int, ...], limit: int) -> dict[bytes, int]:
-    """Tags as they stand in files of either byte order."""
+    """Tags as encoded in files of either byte order."""
     pairs = [(tag >> 16, tag & 0xFFFF) for tag in tags]
     return {b"".join(n.to_bytes(2, order) for n in pair): limit for pair in pairs for order in ("little", "big")}
 
@@ -42,8 +42,8 @@ def _encode(tags: tuple[int, ...], limit: int) -> dict[bytes, int]:
 _LIMITS = _encode(_META + _PIXELS + _WINDOW, MAX_VALUE_BYTES) | _encode(_TABLES, MAX_TABLE_BYTES)
 
 
-class BoundedFile(io.BytesIO):
-    """The file's bytes; `read` refuses what is too much, at any depth of sequences that pydicom parses at once.
+class LimitedFile(io.BytesIO):
+    """The file's bytes; `read` rejects excessive elements, at any depth of the sequences that pydicom parses eagerly.
 
     pydicom reads the start of each element in a piece of 8 bytes, and a value in one piece.
     """
@@ -52,10 +52,10 @@ class BoundedFile(io.BytesIO):
     _limit: int | None = None
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """As any file's.
+        """Read like any file.
 
         Raises:
-            ImageError: too many pieces, or too large a value.
+            ImageError: too many reads, or too large a value.
         """
         self.n_reads += 1
         if self.n_reads > MAX_READS:
@@ -69,10 +69,10 @@ class BoundedFile(io.BytesIO):
 
 
 def check_pixel_data(header: Any) -> None:
-    """Refuse pixels that are anything but bytes, of which pydicom would make objects without bounds.
+    """Reject pixel data of another type than bytes: pydicom would create an unlimited number of objects from it.
 
     Raises:
-        ImageError: their element has another type.
+        ImageError: the element has another type.
     """
-    if header.get_item("PixelData").VR not in (None, "OB", "OW", "UN"):  # None: as the syntax implies
+    if header.get_item("PixelData").VR not in (None, "OB", "OW", "UN"):  # None: implied by the syntax
         raise ImageError("DICOM whose pixels are no bytes")

@@ -11,8 +11,8 @@ import pytest
 
 from muralab.data.audit.audit import audit_images
 from muralab.data.cache import open_cache
+from muralab.data.files import read_square
 from muralab.data.images.decode import to_square
-from muralab.data.images.files import read_square
 from muralab.data.mura import read_index
 from muralab.errors import DataError, ImageError
 
