@@ -68,9 +68,7 @@ def test_a_password_is_not_printed(
     assert "secret" not in outcome.out + outcome.err
 
 
-def test_a_deleted_experiment_leaves_no_run(
-    muralab: Muralab, store: Store, tiny_tree: Path
-) -> None:
+def test_a_deleted_experiment_leaves_no_run(muralab: Muralab, store: Store, tiny_tree: Path) -> None:
     store.client.delete_experiment(store.client.create_experiment("mura-wrist"))
     outcome = refused(muralab, store, "train", **flags("train", tiny_tree), epochs="0+1")
     assert "The experiment 'mura-wrist'" in outcome.complaint

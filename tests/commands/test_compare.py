@@ -25,7 +25,7 @@ def compared(bench):  # noqa: F811
     return said, parent, read_children(bench.store, parent.run_id, predictions=True)
 
 
-def test_every_recipe_meets_the_test_set_with_every_seed(compared):
+def test_every_recipe_is_tested_with_every_seed(compared):
     _, parent, trials = compared
     expected = {f"{recipe}-seed{seed}" for recipe in (RECIPE, "cnn") for seed in (0, 1)}
     assert {run.name for run in trials if "test" in run.predictions} == expected
@@ -47,6 +47,6 @@ def test_its_page_shows_the_sentence_and_no_best_model(compared, bench, tmp_path
     hero = page.split('class="hero"')[1].split("<nav")[0]
     assert "over 2 seeds of one split" in hero
     assert hero.count("paired difference") == 1
-    assert "Chosen on validation" not in page
+    assert "Selected on validation" not in page
     assert "pictures=true" not in page
     assert "<small>youden</small>" in page

@@ -1,4 +1,4 @@
-"""`report` from the command line: runs in a store -> a page, or words that say why not."""
+"""`report` from the command line: runs in a store -> a page, or an error that says why not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from muralab.cli import app
 from muralab.errors import SettingsError, StoreError
 from muralab.evaluation.calibration import Calibration
-from muralab.results.from_mlflow import read_entries
+from muralab.results.from_mlflow import read_models
 from muralab.tracking import RunWriter, open_store, read_run
 
 TAGS = {
@@ -72,7 +72,7 @@ def runs(store) -> dict[str, str]:
 
 @pytest.fixture
 def report(store, monkeypatch, tmp_path):
-    """The command, given as words; returns what it printed, or raises what it raised."""
+    """A function that runs the command; returns what it printed, or raises what it raised."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
@@ -110,12 +110,12 @@ def test_runs_without_weights_have_a_report_without_gallery(runs, report):
 
 
 def test_runs_of_different_parts_are_not_compared(runs, report):
-    with pytest.raises(SettingsError, match=r"of 2 different parts(.|\n)*hand: " + "[0-9a-f]{32}"):
+    with pytest.raises(SettingsError, match=r"have 2 different parts(.|\n)*hand: " + "[0-9a-f]{32}"):
         report("--runs", f"{runs['good']},{runs['hand']}")
 
 
 def test_runs_of_different_test_sets_are_not_compared(runs, report):
-    with pytest.raises(SettingsError, match="of 2 different test sets, and figures of these do not compare"):
+    with pytest.raises(SettingsError, match="have 2 different test sets, whose figures cannot be compared"):
         report("--runs", f"{runs['good']},{runs['elsewhere']}")
 
 
@@ -126,21 +126,21 @@ def test_runs_without_test_predictions_are_named(runs, report):
         report("--runs", f"{runs['good']},{runs['untested']}")
 
 
-def test_figures_of_the_training_set_are_no_report(store, report):
+def test_figures_of_the_training_set_are_refused(store, report):
     with RunWriter(store) as writer:
         run = add_run(writer, "evaluate-cnn", predictions(1.0), **{"muralab.set": "train"})
-    with pytest.raises(SettingsError, match=rf"these runs were judged on others(.|\n)*{run}: train"):
+    with pytest.raises(SettingsError, match=rf"these runs were evaluated on other sets(.|\n)*{run}: train"):
         report("--runs", run)
 
 
-def test_an_evaluation_is_chosen_by_what_its_model_reached_on_validation(store, runs):
+def test_an_evaluation_is_selected_by_its_models_validation(store, runs):
     with RunWriter(store) as writer:
         run = writer.start_run(experiment="lab", kind="evaluate", name="evaluate-cnn", tags=TAGS)
         writer.set_tags(run, {"muralab.evaluates": runs["good"]})
         writer.log_predictions(run, "test", predictions(1.0))
         writer.finish(run)
-    (entry,) = read_entries(store, [read_run(store, writer.run_id(run))])
-    assert entry.objective == 0.8
+    (model,) = read_models(store, [read_run(store, writer.run_id(run))])
+    assert model.objective == 0.8
 
 
 @pytest.mark.slow
@@ -155,7 +155,7 @@ def test_a_comparison_is_reported_by_its_sentence(store, report, tmp_path):
     said = report("--runs", parent, "--out", str(tmp_path / "r.html"))
     assert "The one reaches more over 2 seeds." in said
     assert "paired difference" not in said
-    assert "Compared over seeds, judged on test" in (tmp_path / "r.html").read_text("utf-8")
+    assert "Compared over seeds, evaluated on test" in (tmp_path / "r.html").read_text("utf-8")
 
 
 def test_no_run_is_a_mistake(report):
@@ -171,4 +171,4 @@ def test_a_report_that_cannot_be_written_says_where(runs, report, tmp_path):
 
 def test_runs_of_one_recipe_are_told_apart(store, runs):
     records = [read_run(store, runs[name]) for name in ("good", "elsewhere", "poor")]
-    assert [one.title for one in read_entries(store, records)] == ["custom CNN (00)", "custom CNN (03)", "gone_recipe"]
+    assert [one.title for one in read_models(store, records)] == ["custom CNN (00)", "custom CNN (03)", "gone_recipe"]

@@ -1,4 +1,4 @@
-"""The look at the test set: what is fitted on which set, and at which threshold and temperature a figure stands."""
+"""The final test: what is fitted on which set, and at which threshold and temperature a figure stands."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from muralab.evaluation.bootstrap import bootstrap
+from muralab.evaluation import bootstrap
 from muralab.evaluation.calibration import fit_calibration
+from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.evaluation.metrics import METRICS, evaluate_predictions
-from muralab.results import final_test as verdict
-from muralab.results.final_test import Judged, judge_trial
-from tests.tune.test_trial_logger import Notes
+from muralab.results import final_test
+from muralab.results.final_test import run_final_test
+from muralab.tracking import RunRecord
+from tests.tune.recorder import Recorder
 
 RULE = "sensitivity>=0.9"
 
@@ -32,44 +34,60 @@ def guess(seed: int, *, shift: float) -> pd.DataFrame:
 
 
 VALIDATION, TEST = guess(1, shift=2.0), guess(2, shift=-1.0)
+RECORD = RunRecord(run_id="r1", name="cnn-00", status="RUNNING", experiment_id="0", metrics={"objective": 0.7})
 
 
 @pytest.fixture
-def judged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Judged, dict[str, float]]:
-    """A trial that has met the test set, and the figures that were logged of it."""
-    notes: Any = Notes()
+def tested(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[EvaluatedModel, Recorder]:
+    """A trial that was evaluated on the test set, and what was logged of it."""
+    recorder: Any = Recorder()
     spec: Any = SimpleNamespace(recipe="cnn", folder=str(tmp_path))
-    monkeypatch.setattr(verdict, "judge_on_test", lambda _: (None, VALIDATION, TEST))
-    found = judge_trial(spec, "r1", notes, rule=RULE, keep_weights=False)
-    ((_, _, figures),) = notes.all("log_epoch")
-    return found, figures
+    monkeypatch.setattr(final_test, "predict_validation_and_test", lambda _: (None, VALIDATION, TEST))
+    found = run_final_test(spec, RECORD, recorder, rule=RULE, keep_weights=False)
+    return found.model, recorder
 
 
-def test_the_calibration_is_fitted_on_validation(judged: tuple[Judged, dict[str, float]]) -> None:
-    assert judged[0].calibration == fit_calibration(VALIDATION, rule=RULE)
-    assert judged[0].calibration != fit_calibration(TEST, rule=RULE)
+def logged(tested: tuple[EvaluatedModel, Recorder]) -> dict[str, float]:
+    ((_, _, figures),) = tested[1].all("log_epoch")
+    return figures  # type: ignore[no-any-return]
 
 
-def test_figures_of_studies_stand_at_the_fitted_threshold_and_temperature(
-    judged: tuple[Judged, dict[str, float]],
-) -> None:
+def test_the_calibration_is_fitted_on_validation(tested: tuple[EvaluatedModel, Recorder]) -> None:
+    assert tested[0].calibration == fit_calibration(VALIDATION, rule=RULE)
+    assert tested[0].calibration != fit_calibration(TEST, rule=RULE)
+
+
+def test_study_figures_are_at_the_fitted_threshold_and_temperature(tested: tuple[EvaluatedModel, Recorder]) -> None:
     fitted = fit_calibration(VALIDATION, rule=RULE)
     at = {"threshold": fitted.threshold, "temperature": fitted.study_temperature}
     expected = evaluate_predictions(TEST, level="study", **at)
-    assert {name: judged[1][f"test_study_{name}"] for name in METRICS} == pytest.approx(expected)
-    assert judged[1]["threshold"] == fitted.threshold
+    assert {name: logged(tested)[f"test_study_{name}"] for name in METRICS} == pytest.approx(expected)
+    assert logged(tested)["threshold"] == fitted.threshold
 
 
-def test_figures_of_images_stand_at_a_half_and_uncalibrated(judged: tuple[Judged, dict[str, float]]) -> None:
+def test_image_figures_are_at_a_half_and_uncalibrated(tested: tuple[EvaluatedModel, Recorder]) -> None:
     names = {"test_loss": "log_loss", "test_accuracy": "accuracy", "test_auroc": "auroc"}
     raw = evaluate_predictions(TEST, level="image", threshold=0.5, temperature=1.0)
-    assert {name: judged[1][name] for name in names} == {name: raw[metric] for name, metric in names.items()}
+    assert {name: logged(tested)[name] for name in names} == {name: raw[metric] for name, metric in names.items()}
+    assert tested[0].training.summary["test_accuracy"] == raw["accuracy"]
 
 
-def test_intervals_stand_at_the_same_threshold_and_temperature(judged: tuple[Judged, dict[str, float]]) -> None:
-    fitted = fit_calibration(VALIDATION, rule=RULE)
-    at = {"threshold": fitted.threshold, "temperature": fitted.study_temperature}
-    expected = bootstrap(TEST, level="study", metrics=["auroc", "kappa"], **at)
-    assert judged[0].intervals == expected
-    assert judged[1]["test_study_kappa_low"] == expected["kappa"].low
-    assert judged[1]["test_study_kappa_high"] == expected["kappa"].high
+def test_bounds_are_those_of_the_models_intervals(tested: tuple[EvaluatedModel, Recorder]) -> None:
+    kappa = tested[0].intervals()["kappa"]
+    assert (logged(tested)["test_study_kappa_low"], logged(tested)["test_study_kappa_high"]) == (kappa.low, kappa.high)
+
+
+def test_the_objective_is_the_trials_own(tested: tuple[EvaluatedModel, Recorder]) -> None:
+    assert tested[0].objective == 0.7
+
+
+def test_the_runs_tag_says_whether_weights_are_kept(tested: tuple[EvaluatedModel, Recorder]) -> None:
+    assert tested[1].all("set_tags") == [("r1", {"muralab.best_of_recipe": "false"})]
+    assert tested[1].all("log_file") == []
+
+
+def test_each_interval_is_computed_once(
+    monkeypatch: pytest.MonkeyPatch, tested: tuple[EvaluatedModel, Recorder]
+) -> None:
+    monkeypatch.setattr(bootstrap, "draw_patients", None)  # another bootstrap would fail
+    assert tested[0].intervals()["auroc"].low < tested[0].intervals()["auroc"].high

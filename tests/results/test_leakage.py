@@ -1,4 +1,4 @@
-"""What `run` stands for in the parameters of `evaluate`."""
+"""What `run` stands for in the options of `evaluate`, and which images are leaked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from muralab.demo.dataset import default_folder
 from muralab.errors import SettingsError
-from muralab.results.leakage import own_data
+from muralab.results.leakage import data_of, leakage_note, split_of
 from muralab.tracking import LoggedData, RunRecord
 
 RECORD = RunRecord(run_id="1", name="cnn", status="FINISHED", experiment_id="0", part="hand")
@@ -19,18 +19,41 @@ def logged(path: Path) -> LoggedData:
 
 
 def test_run_is_the_trees_path_and_its_part() -> None:
-    assert own_data(RECORD, "run", "run", logged(Path("/data/MURA-v1.1"))) == ("/data/MURA-v1.1", "hand")
+    assert data_of(RECORD, "run", "run", logged(Path("/data/MURA-v1.1"))) == ("/data/MURA-v1.1", "hand")
 
 
-def test_the_demo_is_drawn_again_where_it_was_cleared_away() -> None:
-    assert own_data(RECORD, "run", "run", logged(default_folder() / "MURA-v1.1")) == ("demo", "hand")
+def test_the_demo_is_generated_again_where_it_was_deleted() -> None:
+    assert data_of(RECORD, "run", "run", logged(default_folder() / "MURA-v1.1")) == ("demo", "hand")
 
 
-def test_what_is_given_holds() -> None:
-    assert own_data(RECORD, "/other", "all", logged(Path("/data/MURA-v1.1"))) == ("/other", "all")
+def test_given_values_hold() -> None:
+    assert data_of(RECORD, "/other", "all", logged(Path("/data/MURA-v1.1"))) == ("/other", "all")
 
 
-def test_a_run_without_data_is_told() -> None:
-    assert own_data(RECORD, "demo", "run", None) == ("demo", "hand")
+def test_a_run_without_data_is_refused() -> None:
+    assert data_of(RECORD, "demo", "run", None) == ("demo", "hand")
     with pytest.raises(SettingsError, match="does not name its data: give data=<path>"):
-        own_data(RECORD, "run", "run", None)
+        data_of(RECORD, "run", "run", None)
+
+
+def test_run_is_the_trained_runs_split() -> None:
+    trained = RunRecord(
+        run_id="1", name="cnn", status="FINISHED", experiment_id="0",
+        tags={"muralab.protocol": "valid-as-test", "muralab.seed": "3"},
+    )  # fmt: skip
+    assert split_of(trained) == ("valid-as-test", 3)
+    assert split_of(trained, "valid-as-validation", 5) == ("valid-as-validation", 5)
+
+
+@pytest.mark.parametrize("key", ["protocol", "seed"])
+def test_a_run_that_does_not_state_its_split_is_refused(key: str) -> None:
+    given = {"protocol": "valid-as-test", "seed": 1}
+    given[key] = "run" if key == "protocol" else None
+    with pytest.raises(SettingsError, match=f"does not state its {key}: give {key}=<its own>"):
+        split_of(RECORD, **given)  # type: ignore[arg-type]
+
+
+def test_the_note_counts_leaked_images() -> None:
+    assert leakage_note({}, 10) == ""
+    note = leakage_note({"train": 3, "validation": 2}, 10)
+    assert "of the 10 evaluated images, the model has seen 5: 3 of patients that it was trained on and 2" in note

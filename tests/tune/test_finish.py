@@ -1,0 +1,155 @@
+"""The last steps of a sweep: what is logged in which order, and what is printed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from muralab.errors import SettingsError
+from muralab.registry.register import RegisteredModel
+from muralab.results.final_test import FinalTest
+from muralab.tune.finish import (
+    SweepResult,
+    closing_lines,
+    figure_lines,
+    log_outcome,
+    missing_results,
+    nothing_to_test,
+    save_results,
+    serve_commands,
+)
+from muralab.tune.registration import Outcome
+from tests.models import build_model
+from tests.tune.recorder import Recorder
+
+GATE = "inception_add_gate"
+URI = "sqlite:////data/my runs/mlflow.db"
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Any:
+    """Of two recipes with two trials each."""
+    counts = pd.DataFrame([{"set": "test", "studies": 40, "patients": 40, "images": 80}])
+    return SimpleNamespace(
+        part="wrist",
+        notes=("a note",),
+        config=SimpleNamespace(recipes={"cnn": None, GATE: None}, options=SimpleNamespace()),
+        specs=[SimpleNamespace(name=f"{recipe}-{n:02d}", recipe=recipe) for n in (0, 1) for recipe in ("cnn", GATE)],
+        dataset=SimpleNamespace(
+            part="wrist", synthetic=False, counts=lambda: counts, tables={"test": pd.DataFrame({"path": ["/p.png"]})}
+        ),
+        folders=SimpleNamespace(plan=tmp_path / "plan.json"),
+    )
+
+
+@pytest.fixture
+def result(sweep: Any) -> SweepResult:
+    """The CNN is better on validation, and has a missing neighbour."""
+    models = [build_model("cnn", 2.0, objective=0.9), build_model(GATE, 1.0, objective=0.7)]
+    tests: Any = [
+        FinalTest(spec=SimpleNamespace(name=f"{m.recipe}-01"), network=None, model=m)  # type: ignore[arg-type]
+        for m in models
+    ]
+    return SweepResult(
+        sweep=sweep, parent="p", tests=tests, missing=["x has no result."], failures={"b": "T\nIt broke"}
+    )
+
+
+def registered(result: SweepResult, reevaluated: Any = None) -> Outcome:
+    """The add-gate model was registered and became champion."""
+    model = RegisteredModel(name="mura-wrist", version="3", uri="models:/mura-wrist@champion")
+    promotion = SimpleNamespace(alias="champion", reevaluated=reevaluated, fingerprint="f")
+    registration: Any = SimpleNamespace(test=result.tests[1], model=model, promotion=promotion)
+    return Outcome(statements=["accepted as champion"], registration=registration)
+
+
+def test_figures_and_plan_are_logged_before_anything_that_may_fail(result: SweepResult) -> None:
+    recorder: Any = Recorder()
+    save_results(result, recorder)
+    assert [call[0] for call in recorder.calls] == ["log_table", "log_file", "flush"]
+    assert recorder.all("log_table")[0][2] == "results.csv"
+
+
+def test_the_notes_name_failed_trials_and_missing_recipes(result: SweepResult) -> None:
+    assert result.notes == ["a note", "The trial b failed: It broke", "x has no result."]
+
+
+def test_the_best_model_is_the_one_that_validation_selected(result: SweepResult) -> None:
+    assert result.best is result.tests[0]
+
+
+def test_the_outcome_of_a_registered_model_is_searchable(result: SweepResult) -> None:
+    recorder: Any = Recorder()
+    log_outcome(result, registered(result), recorder)
+    ((run, tags),) = recorder.all("set_tags")
+    assert run == "p"
+    expected = {"muralab.winner": "cnn-01", "muralab.registered": "mura-wrist/3", "muralab.alias": "champion"}
+    assert tags == expected
+    assert [step for _, _, step in recorder.all("log_epoch")] == [
+        {f"{model.recipe}.test_study_auroc": model.intervals()["auroc"].estimate} for model in result.models
+    ]
+
+
+def test_a_re_evaluation_is_logged_and_counted(result: SweepResult) -> None:
+    recorder: Any = Recorder()
+    table = pd.DataFrame({"logit": [0.0]})
+    log_outcome(result, registered(result, table), recorder)
+    assert recorder.all("log_table") == [("p", table, "judged_again.csv")]
+    assert recorder.all("set_tags")[0][1]["muralab.test_fingerprint"] == "f"
+
+
+def test_the_outcome_without_a_model_says_so(result: SweepResult) -> None:
+    recorder: Any = Recorder()
+    log_outcome(result, Outcome(statements=["Not registered."]), recorder)
+    assert recorder.all("set_tags")[0][1] == {"muralab.winner": "cnn-01", "muralab.registered": ""}
+
+
+def test_the_last_lines_name_the_selected_model_and_the_registered_one(result: SweepResult) -> None:
+    lines = figure_lines(result, GATE)
+    assert "  x has no result." in lines
+    assert lines[-2].startswith("Selected on validation: cnn network reaches a study-level test AUROC of ")
+    assert lines[-1].startswith(f"The registered model is {GATE} network")
+
+
+def test_closing_lines_end_with_commands_or_with_the_reason(result: SweepResult) -> None:
+    done = closing_lines(result, registered(result), URI)
+    assert "Registered mura-wrist version 3 as models:/mura-wrist@champion." in done
+    assert "/invocations" in done[-1]
+    assert closing_lines(result, Outcome(statements=["Not registered."]), URI)[-1] == "Not registered."
+
+
+def test_a_recipe_without_a_result_is_named_with_its_reason(sweep: Any) -> None:
+    failures = {"cnn-00": "Traceback\nValueError: no such shape."}
+    assert missing_results(sweep, {}, failures) == [
+        "cnn has no result: of 2 trials, 1 failed, the first with: ValueError: no such shape; 1 had no time for an "
+        "epoch of the full phase.",
+        f"{GATE} has no result: of 2 trials, 2 had no time for an epoch of the full phase.",
+    ]
+
+
+def test_nothing_to_test_says_why() -> None:
+    assert "All trials failed; the first error was:\nIt broke." in str(nothing_to_test({"a": "It broke."}))
+    assert isinstance(nothing_to_test({}), SettingsError)
+
+
+def test_the_commands_can_be_pasted_whatever_the_paths_hold(tmp_path: Path) -> None:
+    image = tmp_path / "it's a 'path'.png"
+    image.write_bytes(b"pixels")
+    model = RegisteredModel(name="m", version="1", uri="models:/mura-wrist@champion")
+    _, serve, _, ask = serve_commands(model, URI, str(image))
+    done = subprocess.run(["bash", "-c", f"curl() {{ cat; }}\n{ask}"], capture_output=True, text=True, check=True)
+    assert base64.b64decode(json.loads(done.stdout)["dataframe_records"][0]["image"]) == b"pixels"
+    shown = f"mlflow() {{ echo $MLFLOW_TRACKING_URI; }}\n{serve}"
+    assert subprocess.check_output(["bash", "-c", shown], text=True).strip() == URI
+
+
+def test_a_password_is_not_part_of_the_commands() -> None:
+    model = RegisteredModel(name="m", version="1", uri="models:/m@champion")
+    assert "secret" not in " ".join(serve_commands(model, "postgresql://me:secret@host/runs", "/p.png"))
