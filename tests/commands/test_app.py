@@ -1,4 +1,4 @@
-"""Before the app serves: who may reach it, with which token, of which model."""
+"""Before the app serves: who may reach it, with which token, and which model."""
 
 from __future__ import annotations
 
@@ -13,38 +13,39 @@ from pathlib import Path
 
 import pytest
 
-from muralab.commands.app import AppRequest, read_about, read_token, run_app
+from muralab.commands.app import read_about, read_token, run
+from muralab.config.commands import AppConfig
+from muralab.config.environment import Environment
 from muralab.errors import SettingsError
 
 SOURCES = [str(Path(__file__).parents[2] / "platform"), str(Path(__file__).parents[2])]
-REQUEST = {"model": "models:/none/1", "tracking_uri": "sqlite:////none/m.db"}
+MODEL = "models:/none/1"
+ENVIRONMENT = Environment(tracking_uri="sqlite:////none/m.db", cache=Path("/none"))
 
 
 def test_other_machines_need_a_token():
-    with pytest.raises(
-        SettingsError, match=r"host=0\.0\.0\.0 lets other machines in, and no token keeps strangers out"
-    ):
-        read_token(AppRequest(**REQUEST, host="0.0.0.0"))
+    with pytest.raises(SettingsError, match=r"host=0\.0\.0\.0 accepts other machines, which needs a token"):
+        read_token(AppConfig(model=MODEL, host="0.0.0.0"))
 
 
 def test_a_token_is_read_without_its_line_end(tmp_path):
     (tmp_path / "token").write_text("0123456789abcdef0123\n")
-    assert read_token(AppRequest(**REQUEST, token_file=tmp_path / "token")) == "0123456789abcdef0123"
+    assert read_token(AppConfig(model=MODEL, token_file=tmp_path / "token")) == "0123456789abcdef0123"
 
 
 @pytest.mark.parametrize("token", ["short", "two words that are long", "ümlautümlautümlaut", ""])
-def test_a_poor_token_is_refused(tmp_path, token):
+def test_a_weak_token_is_refused(tmp_path, token):
     (tmp_path / "token").write_text(token, encoding="utf-8")
     with pytest.raises(SettingsError, match="one word of at least 16 characters"):
-        read_token(AppRequest(**REQUEST, token_file=tmp_path / "token"))
+        read_token(AppConfig(model=MODEL, token_file=tmp_path / "token"))
 
 
 def test_a_token_file_that_is_missing_is_named(tmp_path):
     with pytest.raises(SettingsError, match=r"token_file=.*/none cannot be read"):
-        read_token(AppRequest(**REQUEST, token_file=tmp_path / "none"))
+        read_token(AppConfig(model=MODEL, token_file=tmp_path / "none"))
 
 
-def test_a_taken_port_is_named_before_the_model_loads_and_nothing_is_told_to_anyone(monkeypatch):
+def test_a_taken_port_is_reported_before_the_model_loads_and_telemetry_is_off(monkeypatch):
     for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
         monkeypatch.setenv(name, "")
     with socket.socket() as taken:
@@ -52,7 +53,7 @@ def test_a_taken_port_is_named_before_the_model_loads_and_nothing_is_told_to_any
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(SettingsError, match=rf"127\.0\.0\.1:{port} cannot be served .*Give another port"):
-            run_app(AppRequest(**REQUEST, port=port))
+            run(AppConfig(model=MODEL, port=port), ENVIRONMENT)
     assert (os.environ["MLFLOW_DISABLE_TELEMETRY"], os.environ["DO_NOT_TRACK"]) == ("true", "true")
 
 
@@ -61,7 +62,7 @@ def test_a_folder_without_a_configuration_still_has_its_disclaimer(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_serves_until_it_is_told_to_stop(model_folder, tmp_path):
+def test_the_command_serves_until_it_is_stopped(model_folder, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -27,7 +27,7 @@ def trained(muralab: Muralab, store: Store, easy_tree: Path) -> RunRecord:
 def test_the_default_is_the_runs_own_test_set(trained: RunRecord, muralab: Muralab, store: Store) -> None:
     outcome = muralab("evaluate", model=trained.run_id)
     assert outcome.code == 0, outcome
-    assert "no test figures" not in outcome.out
+    assert "Leakage" not in outcome.out
     (found,) = evaluations(store)
     same = ("muralab.protocol", "muralab.seed", "muralab.split_fingerprint", "muralab.test_fingerprint", "muralab.part")
     assert [found.tags[key] for key in same] == [trained.tags[key] for key in same]
@@ -36,29 +36,29 @@ def test_the_default_is_the_runs_own_test_set(trained: RunRecord, muralab: Mural
 
 @pytest.mark.parametrize(
     ("values", "word"),
-    [({"protocol": "valid-as-test"}, "chosen on"), ({"seed": 4}, "trained on"), ({"set": "all"}, "chosen on")],
+    [({"protocol": "valid-as-test"}, "selected on"), ({"seed": 4}, "trained on"), ({"set": "all"}, "selected on")],
     ids=str,
 )
-def test_images_that_the_model_knows_are_no_test(
+def test_leaked_images_are_counted_and_refused_by_reports(
     trained: RunRecord, muralab: Muralab, store: Store, easy_tree: Path, values: dict[str, object], word: str
 ) -> None:
     outcome = muralab("evaluate", model=trained.run_id, data=easy_tree, **values)
     assert outcome.code == 0, outcome
     assert f"of patients that it was {word}" in outcome.out
     (found,) = evaluations(store)
-    known = int(found.tags["muralab.learnt_images"])
-    assert 0 < known <= len(found.predictions["test"])
+    leaked = int(found.tags["muralab.learnt_images"])
+    assert 0 < leaked <= len(found.predictions["test"])
     said = muralab("report", runs=found.run_id)
     assert said.code == 2
-    assert f"of which the model knows {known} images from its training" in said.complaint
+    assert f"of which the model has seen {leaked} images in training" in said.complaint
 
 
-def test_another_tree_is_not_known(trained: RunRecord, muralab: Muralab, store: Store, tree: Path) -> None:
+def test_another_tree_has_no_known_leakage(trained: RunRecord, muralab: Muralab, store: Store, tree: Path) -> None:
     assert muralab("evaluate", model=trained.run_id, data=tree, set="all").code == 0
     assert evaluations(store)[0].tags["muralab.learnt_images"] == "0"
 
 
-def test_an_evaluation_is_judged_again_through_its_trained_run(
+def test_an_evaluation_is_evaluated_again_through_its_trained_run(
     trained: RunRecord, muralab: Muralab, store: Store, easy_tree: Path
 ) -> None:
     assert muralab("evaluate", model=trained.run_id, data=easy_tree).code == 0
@@ -67,7 +67,7 @@ def test_an_evaluation_is_judged_again_through_its_trained_run(
 
 
 @pytest.mark.parametrize(
-    ("values", "words"),
+    ("values", "message"),
     [
         ({"seed": "one"}, "seed=one: expected run (the trained run's), or a whole number from 0 to 4294967295"),
         ({"seed": -1}, "seed=-1: expected run"),
@@ -77,6 +77,6 @@ def test_an_evaluation_is_judged_again_through_its_trained_run(
     ids=str,
 )
 def test_an_impossible_split(
-    muralab: Muralab, store: Store, tiny_tree: Path, values: dict[str, object], words: str
+    muralab: Muralab, store: Store, tiny_tree: Path, values: dict[str, object], message: str
 ) -> None:
-    assert words in refused(muralab, store, "evaluate", model="x", data=tiny_tree, **values).complaint
+    assert message in refused(muralab, store, "evaluate", model="x", data=tiny_tree, **values).complaint

@@ -1,4 +1,4 @@
-"""`explore` from the command line: class balance, audit and pictures of a tree."""
+"""`explore` from the command line: class balance, audit and sample images of a tree."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def test_the_balance_is_logged_as_it_is_shown(muralab: Muralab, store: Store, ti
     assert (run.kind, run.status, run.tags["muralab.parts"]) == ("explore", "FINISHED", "hand,wrist")
 
 
-def test_patients_pictures_are_logged_when_asked_for_alone(muralab: Muralab, store: Store, tiny_tree: Path) -> None:
+def test_images_of_patients_are_logged_only_if_asked(muralab: Muralab, store: Store, tiny_tree: Path) -> None:
     run, out = explored(muralab, store, data=tiny_tree)
     assert figures(store, run) == {"class_balance.png"}
-    assert "No picture was logged; pictures=true logs sample grids." in out
+    assert "No image was logged; pictures=true logs sample grids." in out
 
 
 def test_sample_grids_are_drawn_of_each_part(muralab: Muralab, store: Store, tiny_tree: Path) -> None:
@@ -58,7 +58,7 @@ def test_sample_grids_are_drawn_of_each_part(muralab: Muralab, store: Store, tin
     assert figures(store, run) == {"class_balance.png", "samples_hand.png", "samples_wrist.png"}
 
 
-def test_one_official_folder_is_enough_to_look_at(muralab: Muralab, store: Store, tree: Path) -> None:
+def test_one_official_folder_is_enough(muralab: Muralab, store: Store, tree: Path) -> None:
     import shutil
 
     shutil.rmtree(tree / "valid")
@@ -66,7 +66,7 @@ def test_one_official_folder_is_enough_to_look_at(muralab: Muralab, store: Store
     assert run.tags["muralab.part"] == "wrist"
 
 
-def test_what_cannot_be_read_is_counted_and_named(muralab: Muralab, store: Store, tree: Path, tmp_path: Path) -> None:
+def test_unreadable_files_are_counted_and_named(muralab: Muralab, store: Store, tree: Path, tmp_path: Path) -> None:
     bad = spoil(tree, "train/*/patient0000[2-4]/*/image1.png")
     run, out = explored(muralab, store, data=tree, pictures="true")
     assert run.metrics["audit_unreadable"] == len(bad) == 3
@@ -77,7 +77,7 @@ def test_what_cannot_be_read_is_counted_and_named(muralab: Muralab, store: Store
 
 
 @pytest.mark.parametrize("pictures", ["", "maybe"])
-def test_a_switch_is_true_or_false(muralab: Muralab, store: Store, tiny_tree: Path, pictures: str) -> None:
+def test_pictures_is_true_false_or_auto(muralab: Muralab, store: Store, tiny_tree: Path, pictures: str) -> None:
     outcome = muralab("explore", data=tiny_tree, pictures=pictures)
     assert outcome.code == 2
     assert f"pictures={pictures} is unknown. Known: auto, false, true." in outcome.complaint

@@ -1,4 +1,4 @@
-"""The command's table, its warnings and its ends."""
+"""`predict`: its table, its warnings, and how it ends."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from muralab.commands.predict import COLUMNS, run_predict
+from muralab.commands.predict import COLUMNS, run
+from muralab.config.environment import Environment
 from muralab.errors import DataError, ServerError, SettingsError
 from tests.predict.conftest import write_picture
 
 SOURCES = [str(Path(__file__).parents[2] / "platform"), str(Path(__file__).parents[2])]
+
+
+def predict(config, **environment):
+    """Run the command outside of `mlflow run` unless the environment says otherwise."""
+    given = {"tracking_uri": "sqlite:////none/m.db", "cache": Path("/none")}
+    return run(config, Environment(**given | environment))
 
 
 @pytest.fixture
@@ -25,8 +32,8 @@ def pictures(tmp_path) -> Path:
     return folder
 
 
-def test_a_row_a_picture_is_written(ask, engine, pictures):
-    table = run_predict(ask())
+def test_one_row_per_image_is_written(ask, engine, pictures):
+    table = predict(ask())
     stored = pd.read_csv(ask().out)
     assert tuple(stored.columns) == COLUMNS
     assert list(stored["image"]) == ["s1/1.png", "s1/2.png", "s2/1.png"]
@@ -36,7 +43,7 @@ def test_a_row_a_picture_is_written(ask, engine, pictures):
 
 def test_parquet_keeps_types(ask, engine, pictures, tmp_path):
     (pictures / "s2/bad.png").write_bytes(b"text")
-    run_predict(ask(out=tmp_path / "out.parquet"))
+    predict(ask(out=tmp_path / "out.parquet"))
     stored = pd.read_parquet(tmp_path / "out.parquet")
     assert stored["probability"].dtype == float
     assert stored["abnormal"].tolist()[:3] == [True] * 3
@@ -44,7 +51,7 @@ def test_parquet_keeps_types(ask, engine, pictures, tmp_path):
 
 
 def test_requests_hold_whole_studies_and_ask_for_partial_answers(ask, engine, pictures):
-    run_predict(ask(rows=2, threshold=0.3))
+    predict(ask(rows=2, threshold=0.3))
     assert [[row["study"] for row in rows] for rows in engine.requests] == [["s1", "s1"], ["s2"]]
     assert engine.params == {"policy": "partial", "threshold": 0.3}
 
@@ -52,15 +59,15 @@ def test_requests_hold_whole_studies_and_ask_for_partial_answers(ask, engine, pi
 def test_bad_files_are_rows_with_a_reason_and_a_warning(ask, engine, pictures, capsys):
     (pictures / "s1/3.png").write_bytes(b"text")
     (pictures / "s1/4.png").symlink_to("nowhere")
-    table = run_predict(ask()).set_index("image")
+    table = predict(ask()).set_index("image")
     assert table.loc["s1/3.png", "error"] == "not a picture"
     assert table.loc["s1/4.png", "error"] == "No such file or directory"
-    assert "Warning: 2 of 5 pictures have no answer" in capsys.readouterr().out
+    assert "Warning: 2 of 5 images have no answer" in capsys.readouterr().out
 
 
-def test_a_view_that_cannot_be_read_counts_in_its_study(ask, engine, pictures):
+def test_an_unreadable_view_counts_in_its_study(ask, engine, pictures):
     (pictures / "s1/3.png").symlink_to("nowhere")
-    run_predict(ask())
+    predict(ask())
     assert [(row["study"], bool(row["image"])) for row in engine.requests[0]] == [
         ("s1", True),
         ("s1", True),
@@ -69,40 +76,40 @@ def test_a_view_that_cannot_be_read_counts_in_its_study(ask, engine, pictures):
     ]
 
 
-def test_a_heap_of_pictures_is_no_study_and_stops_no_other(ask, engine, pictures):
+def test_too_many_images_are_not_a_study_and_stop_no_other(ask, engine, pictures):
     for number in range(65):
         write_picture(pictures / f"heap/{number}.png")
-    table = run_predict(ask())
+    table = predict(ask())
     assert table.groupby("study")["error"].count().to_dict() == {"heap": 65, "s1": 0, "s2": 0}
-    assert "holds 65 pictures, and a study has at most 64 views" in table["error"].dropna().iloc[0]
+    assert "holds 65 images, and a study has at most 64 views" in table["error"].dropna().iloc[0]
 
 
-def test_nothing_but_a_heap_is_refused_at_once(ask, engine, tmp_path):
+def test_nothing_but_too_many_images_is_refused_at_once(ask, engine, tmp_path):
     for number in range(65):
         write_picture(tmp_path / f"pictures/{number}.png")
-    with pytest.raises(DataError, match=r"holds 65 pictures.*say study=file"):
-        run_predict(ask())
+    with pytest.raises(DataError, match=r"holds 65 images.*give study=file"):
+        predict(ask())
     assert engine.requests == []
 
 
-def test_a_place_that_cannot_be_written_is_refused_before_anything_is_asked(ask, engine, pictures, tmp_path):
+def test_an_unwritable_target_is_refused_before_anything_is_sent(ask, engine, pictures, tmp_path):
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(SettingsError, match=r"folder\.csv is a folder, or lies in one"):
-        run_predict(ask(out=tmp_path / "folder.csv"))
+        predict(ask(out=tmp_path / "folder.csv"))
     assert engine.requests == []
 
 
-def test_a_folder_that_may_not_be_written_to_is_refused_before_anything_is_asked(ask, engine, pictures, monkeypatch):
+def test_an_unwritable_folder_is_refused_before_anything_is_sent(ask, engine, pictures, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
-    with pytest.raises(SettingsError, match="lies in one that may not be written to"):
-        run_predict(ask())
+    with pytest.raises(SettingsError, match="lies in one that is not writable"):
+        predict(ask())
     assert engine.requests == []
 
 
 @pytest.mark.parametrize("suffix", [b".csv", b".parquet"])
 def test_a_table_may_have_a_name_of_other_bytes_than_utf8(ask, engine, pictures, tmp_path, capsys, suffix):
     out = tmp_path / os.fsdecode(b"o\xff" + suffix)
-    run_predict(ask(out=out))
+    predict(ask(out=out))
     assert out.is_file()
     assert "o\\xff" in capsys.readouterr().out
 
@@ -110,12 +117,12 @@ def test_a_table_may_have_a_name_of_other_bytes_than_utf8(ask, engine, pictures,
 def test_a_token_file_of_two_lines_is_refused(ask, pictures, tmp_path):
     (tmp_path / "token").write_text("one\ntwo\n")
     with pytest.raises(SettingsError, match="expected one word, such as"):
-        run_predict(ask(url="http://127.0.0.1:1", token_file=tmp_path / "token"))
+        predict(ask(url="http://127.0.0.1:1", token_file=tmp_path / "token"))
 
 
 def test_a_refused_request_does_not_stop_the_others(ask, engine, pictures, refusal):
     engine.failing[1] = refusal
-    table = run_predict(ask(rows=2))
+    table = predict(ask(rows=2))
     assert table["error"].tolist()[:2] == ["Too large a request."] * 2
     assert table["error"].isna().sum() == 1
 
@@ -123,30 +130,29 @@ def test_a_refused_request_does_not_stop_the_others(ask, engine, pictures, refus
 def test_a_server_that_stops_leaves_what_was_answered(ask, engine, pictures):
     engine.failing[2] = ServerError("The server is gone.")
     with pytest.raises(ServerError, match=r"The server is gone\. What was answered before that is in .*out\.csv"):
-        run_predict(ask(rows=2))
+        predict(ask(rows=2))
     assert pd.read_csv(ask().out)["error"].isna().tolist() == [True, True, False]
 
 
 def test_nothing_readable_is_an_error_and_writes_nothing(ask, engine, tmp_path):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures/a.png").write_bytes(b"text")
-    with pytest.raises(DataError, match=r"None of the 1 pictures (?s:.*)a\.png: not a picture"):
-        run_predict(ask())
+    with pytest.raises(DataError, match=r"None of the 1 images (?s:.*)a\.png: not a picture"):
+        predict(ask())
     assert not ask().out.exists()
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         ({"out": Path("/tmp/table.xls")}, "ends in .csv or .parquet"),
         ({"out": Path("/no/such/folder/t.csv")}, "the folder /no/such/folder does not exist"),
         ({"rows": 65}, "rows=65: expected 1 to 64"),
-        ({"threshold": 2.0}, "threshold=2.0: expected a number from 0 to 1"),
     ],
 )
-def test_impossible_requests_are_refused(ask, engine, pictures, changes, words):
-    with pytest.raises(SettingsError, match=words):
-        run_predict(ask(**changes))
+def test_impossible_options_are_refused(ask, engine, pictures, changes, message):
+    with pytest.raises(SettingsError, match=message):
+        predict(ask(**changes))
 
 
 @pytest.mark.slow
@@ -154,9 +160,9 @@ def test_under_mlflow_run_its_run_holds_the_table(ask, engine, pictures, store_u
     from muralab.tracking import open_store, read_run, start_run
 
     store = open_store(store_uri)
-    run = start_run(store, experiment="lab", kind="tune", name="from mlflow run")
-    run_predict(ask(run_id=run, tracking_uri=store_uri))
-    record = read_run(store, run)
+    run_id = start_run(store, experiment="lab", kind="tune", name="from mlflow run")
+    predict(ask(), tracking_uri=store_uri, run_id=run_id)
+    record = read_run(store, run_id)
     assert (record.kind, record.status, record.metrics["pictures"]) == ("predict", "FINISHED", 3)
     assert record.tags["muralab.model_version"] == "tiny/1"
 

@@ -1,4 +1,4 @@
-"""`train` from the command line: what is logged, what an interruption leaves, what is said when it goes wrong."""
+"""`train` from the command line: what is logged, what an interruption leaves, which errors are shown."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 import torch
 
-from muralab.commands import train as single
+from muralab.commands import train as train_command
 from muralab.evaluation.metrics import METRICS
 from muralab.experiment import run_trial
 from muralab.tracking import RunRecord, Store, download_artifact, read_run, start_run
-from muralab.training.phase_trainer import Stepper
+from muralab.training.phase_trainer import PhaseTrainer
 from tests.cli.conftest import SMALL, Muralab, all_runs, spoil
 
 QUICK = {"recipe": SMALL, "epochs": "1+2", "cpus_per_trial": 1}
@@ -38,14 +38,14 @@ def interrupt_after(n_epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
             if result.global_epoch == n_epochs:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(single, "run_trial", run)
+    monkeypatch.setattr(train_command, "run_trial", run)
 
 
 def break_steps(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     def step(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(Stepper, "_step", step)
+    monkeypatch.setattr(PhaseTrainer, "_step", step)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_a_training_is_one_run_with_everything(trained: RunRecord, store: Store,
         assert download_artifact(store, trained.run_id, name, tmp_path).stat().st_size
 
 
-def test_the_threshold_is_fitted_by_the_rule_that_was_asked_for(
+def test_the_threshold_is_fitted_by_the_given_rule(
     muralab: Muralab, store: Store, easy_tree: Path, tmp_path: Path
 ) -> None:
     assert muralab("train", data=easy_tree, threshold="sensitivity>=0.8", **QUICK).code == 0
@@ -89,7 +89,7 @@ def test_figures_are_printed_with_their_intervals(muralab: Muralab, easy_tree: P
     assert re.search(r"auroc \d\.\d+ \[\d\.\d+, \d\.\d+\], kappa", outcome.out), outcome.out
 
 
-def test_nothing_is_left_on_disk_but_what_others_share(trained: RunRecord, tmp_path: Path) -> None:
+def test_only_shared_files_are_left_on_disk(trained: RunRecord, tmp_path: Path) -> None:
     assert list((tmp_path / "cache" / "muralab" / "sweeps").iterdir()) == []
 
 
@@ -97,7 +97,7 @@ def test_nothing_is_left_on_disk_but_what_others_share(trained: RunRecord, tmp_p
 
 
 @pytest.mark.slow
-def test_an_interrupted_training_goes_on_where_it_was(
+def test_an_interrupted_training_resumes_where_it_was(
     muralab: Muralab, store: Store, tiny_tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -124,14 +124,14 @@ def plan_of(run: RunRecord, tmp_path: Path) -> Path:
     return tmp_path / "cache" / "muralab" / "sweeps" / run.run_id / "plan.json"
 
 
-def test_a_sweep_does_not_take_up_a_training(interrupted: RunRecord, muralab: Muralab, tmp_path: Path) -> None:
+def test_tune_does_not_resume_a_training(interrupted: RunRecord, muralab: Muralab, tmp_path: Path) -> None:
     outcome = muralab("tune", resume=interrupted.run_id)
     assert outcome.code == 2
-    assert f"resume={interrupted.run_id}: `train` began this run, not `tune`." in outcome.complaint
+    assert f"resume={interrupted.run_id}: `train` started this run, not `tune`." in outcome.complaint
     assert plan_of(interrupted, tmp_path).is_file()
 
 
-def test_a_run_that_still_goes_on_is_not_taken_up(interrupted: RunRecord, muralab: Muralab, store: Store) -> None:
+def test_a_run_that_is_still_running_is_not_resumed(interrupted: RunRecord, muralab: Muralab, store: Store) -> None:
     from muralab.tracking.process import process_tags
 
     for key, value in process_tags().items():
@@ -139,10 +139,10 @@ def test_a_run_that_still_goes_on_is_not_taken_up(interrupted: RunRecord, murala
     store.client.update_run(interrupted.run_id, status="RUNNING")
     outcome = muralab("train", resume=interrupted.run_id)
     assert outcome.code == 2
-    assert f"this run still goes on, in process {os.getpid()} of this machine" in outcome.complaint
+    assert f"this run is still running, in process {os.getpid()} of this machine" in outcome.complaint
 
 
-def test_data_that_changed_are_not_gone_on_with(
+def test_changed_data_are_not_resumed(
     muralab: Muralab, store: Store, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -151,10 +151,10 @@ def test_data_that_changed_are_not_gone_on_with(
     next(path for path in tree.glob("train/*/*/*/image1.png")).unlink()
     outcome = muralab("train", resume=only_run(store).run_id)
     assert outcome.code == 2
-    assert f"the data at {tree} have changed since that sweep began" in outcome.complaint
+    assert f"the data at {tree} have changed since that sweep started" in outcome.complaint
 
 
-def test_weights_that_have_gone_are_told_before_anything_goes_on(
+def test_missing_weights_are_reported_before_anything_resumes(
     interrupted: RunRecord, muralab: Muralab, store: Store, tmp_path: Path
 ) -> None:
     plan = plan_of(interrupted, tmp_path)
@@ -167,7 +167,7 @@ def test_weights_that_have_gone_are_told_before_anything_goes_on(
     assert only_run(store).status == "KILLED"
 
 
-@pytest.mark.parametrize("text", ["", '{"request": {', '{"request": {"colour": 1}, "specs": []}', "{}"])
+@pytest.mark.parametrize("text", ["", '{"options": {', '{"options": {"colour": 1}, "specs": []}', "{}"])
 def test_a_damaged_plan_is_named(interrupted: RunRecord, muralab: Muralab, tmp_path: Path, text: str) -> None:
     plan_of(interrupted, tmp_path).write_text(text)
     outcome = muralab("train", resume=interrupted.run_id)
@@ -175,7 +175,7 @@ def test_a_damaged_plan_is_named(interrupted: RunRecord, muralab: Muralab, tmp_p
     assert f"the plan {plan_of(interrupted, tmp_path)} is damaged, or another version wrote it" in outcome.complaint
 
 
-# What goes wrong on the way
+# What goes wrong while it runs
 
 
 def test_exceeded_memory_is_a_paragraph_and_a_failed_run(
@@ -194,7 +194,7 @@ def test_a_full_disk_is_a_paragraph_and_a_failed_run(
     break_steps(OSError(errno.ENOSPC, "No space left on device", "/cache/last.tmp"), monkeypatch)
     outcome = muralab("train", data=tiny_tree, **QUICK)
     assert (outcome.code, only_run(store).status) == (2, "FAILED")
-    assert outcome.complaint == "muralab: The disk is full at /cache/last.tmp. Free some space, and go on."
+    assert outcome.complaint == "muralab: The disk is full at /cache/last.tmp. Free some space and try again."
 
 
 def test_a_bug_keeps_its_traceback_and_leaves_no_run_open(
@@ -206,7 +206,7 @@ def test_a_bug_keeps_its_traceback_and_leaves_no_run_open(
     assert only_run(store).status == "FAILED"
 
 
-def test_the_run_of_mlflow_run_is_taken_and_no_other_made(
+def test_the_run_of_mlflow_run_is_adopted_and_no_other_is_created(
     muralab: Muralab, store: Store, tiny_tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = start_run(store, experiment="own", kind="", name="project")
@@ -234,7 +234,7 @@ def test_an_unreadable_image_is_left_out_and_named_in_warning_and_report(
         assert name in report
 
 
-def test_an_unreadable_image_is_replaced_by_no_other(muralab: Muralab, store: Store, tree: Path) -> None:
+def test_an_unreadable_image_is_not_replaced(muralab: Muralab, store: Store, tree: Path) -> None:
     (bad,) = spoil(tree, "valid/*/patient00014/*/image1.png")
     assert muralab("train", data=tree, **QUICK).code == 0
     images = only_test_predictions(store)["image"]

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from muralab.commands import predict as run_module
-from muralab.commands.predict import PredictRequest
+from muralab.config.commands import PredictConfig
 from muralab.errors import DataError
 from tests.serving.conftest import onnx_file  # noqa: F401
 
@@ -48,17 +48,17 @@ class FakeEngine:
 @pytest.fixture
 def engine(monkeypatch) -> FakeEngine:
     fake = FakeEngine()
-    monkeypatch.setattr(run_module, "_build_engine", lambda request: fake)
+    monkeypatch.setattr(run_module, "_build_engine", lambda *_: fake)
     return fake
 
 
 @pytest.fixture
 def ask(tmp_path):
-    """A function that builds a request for the folder `pictures`."""
+    """A function that builds the options for the folder `pictures`."""
 
-    def build(**changes: object) -> PredictRequest:
-        fields = {"images": tmp_path / "pictures", "out": tmp_path / "out.csv", "tracking_uri": "sqlite:////none/m.db"}
-        return PredictRequest(**fields | changes)
+    def build(**changes: object) -> PredictConfig:
+        fields = {"images": tmp_path / "pictures", "out": tmp_path / "out.csv"}
+        return PredictConfig(**fields | changes)
 
     return build
 

@@ -1,4 +1,4 @@
-"""A sweep in which trials fail in every way that they can: the others go on, and the report says what happened."""
+"""A sweep in which trials fail in every possible way: the others continue, and the report says what happened."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def swept(bench: Bench, bad_tree: Path) -> Swept:
     return sweep(bench, bench.tune(recipes=recipes, trials=1, epochs="0+2", data=bad_tree))
 
 
-def test_the_trial_that_can_end_is_judged_and_registered(swept: Swept) -> None:
+def test_the_trial_that_finishes_is_tested_and_registered(swept: Swept) -> None:
     assert swept.code == 0, swept.output
     assert "mura-wrist version 1" in swept.output
     assert swept.parent.tags["muralab.winner"] == f"{RECIPE}-00"

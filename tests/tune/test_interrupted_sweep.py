@@ -1,4 +1,4 @@
-"""A sweep that is interrupted, resumed, killed and resumed again: no run is left open, no epoch lost or doubled."""
+"""A sweep that is interrupted, resumed, killed and resumed again: no run stays open, no epoch is lost or doubled."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def test_an_interrupt_leaves_nothing_running(interrupted: Stage) -> None:
     assert interrupted.code != 0
 
 
-def test_an_interrupt_tells_how_to_go_on_and_shows_no_traceback(interrupted: Stage, run_id: str) -> None:
+def test_an_interrupt_shows_how_to_resume_and_no_traceback(interrupted: Stage, run_id: str) -> None:
     assert run_id == next(run.run_id for run in interrupted.runs if run.kind == "tune")
-    assert "Interrupted. Go on with it by:" in interrupted.output
+    assert "Interrupted. Resume with:" in interrupted.output
     assert "Traceback" not in interrupted.output
 
 
@@ -88,7 +88,7 @@ def test_the_new_run_only_links_to_the_old_one(resumed: Swept, run_id: str) -> N
     assert link.metrics == {}
 
 
-def test_every_epoch_is_there_once(resumed: Swept) -> None:
+def test_every_epoch_is_logged_once(resumed: Swept) -> None:
     (trial,) = resumed.trials
     for name in ("train_loss", "val_study_auroc", "phase"):
         points = resumed.bench.store.client.get_metric_history(trial.run_id, name)

@@ -1,4 +1,4 @@
-"""A whole sweep through `mlflow run`, and the same one with a tracking server: what is there when it has ended."""
+"""A whole sweep through `mlflow run`, and the same with a tracking server: what it leaves behind."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def swept(request: pytest.FixtureRequest) -> Swept:
     return request.getfixturevalue(request.param)
 
 
-def test_it_ends_well_and_says_what_to_type_next(swept: Swept) -> None:
+def test_it_ends_well_with_the_next_commands(swept: Swept) -> None:
     assert swept.code == 0, swept.output
-    for words in (
+    for part in (
         "Plan",
         "AUROC",
         "mura-wrist version 1",
         "mlflow models serve -m models:/mura-wrist@champion",
         "curl",
     ):
-        assert words in swept.output
+        assert part in swept.output
     assert "Traceback" not in swept.output
     assert "View run" not in swept.output
 
@@ -60,7 +60,7 @@ def test_the_run_of_mlflow_run_is_the_sweep(local: Swept) -> None:
     assert "mlflow.project.entryPoint" in local.parent.tags
 
 
-def test_every_epoch_is_there(swept: Swept) -> None:
+def test_every_epoch_is_logged(swept: Swept) -> None:
     first = next(run for run in swept.trials if run.tags["muralab.trial"] == f"{RECIPE}-00")
     epochs = first.history.dropna(subset=["train_loss"])
     assert list(epochs.index) == [1, 2, 3, 4, 5]
@@ -68,7 +68,7 @@ def test_every_epoch_is_there(swept: Swept) -> None:
     assert epochs[list(EPOCH_METRICS)].notna().all(axis=None)
 
 
-def test_a_phase_is_summed_up_by_its_best_epoch(swept: Swept) -> None:
+def test_a_phase_is_summarised_by_its_best_epoch(swept: Swept) -> None:
     for run in swept.trials:
         epochs = run.history.dropna(subset=["train_loss"])
         for number, phase in enumerate(("upper", "full"), start=1):
@@ -107,7 +107,7 @@ def test_predictions_are_kept(swept: Swept) -> None:
     for run in swept.trials:
         assert set(run.predictions["validation"]["label"]) == {0, 1}
     tested = [run for run in swept.trials if "test_study_auroc" in run.metrics]
-    assert len(tested) == 1, "the test set is met by the best trial alone"
+    assert len(tested) == 1, "only the best trial is tested"
     assert tested[0].predictions["test"]["study"].nunique() == 24
     assert tested[0].metrics["test_study_auroc"] > 0.9
 
