@@ -63,7 +63,7 @@ def run_promote(
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if dry_run:
         look = " The look at the test set that judging again took is counted above, and recorded nowhere."
-        console.print(f"dry_run: nothing was changed.{look if done.rejudged is not None else ''}", soft_wrap=True)
+        console.print(f"dry_run: nothing was changed.{look if done.reevaluated is not None else ''}", soft_wrap=True)
     else:
         _log(store, job, done)
         console.print(f"It is served as {done.uri}.", highlight=False)
@@ -139,8 +139,8 @@ def _log(store: Store, job: Job, done: Promotion) -> None:
     tags = {
         Tag.PART: done.name.removeprefix("mura-"),
         Tag.REGISTERED: f"{done.name}/{done.version}",
-        Tag.GATE: "accepted" if done.verdict.accepted else "refused",
-        Tag.GATE_REASONS: " ".join(done.verdict.reasons),
+        Tag.GATE: "accepted" if done.decision.accepted else "refused",
+        Tag.GATE_REASONS: " ".join(done.decision.reasons),
     }
     with RunWriter(store) as writer:
         if job.run_id:
@@ -149,6 +149,6 @@ def _log(store: Store, job: Job, done: Promotion) -> None:
             run = writer.start_run(
                 experiment=job.experiment or done.name, kind="promote", name=f"promote-{done.version}", tags=tags
             )
-        if done.rejudged is not None:
-            writer.log_predictions(run, "test", done.rejudged)
+        if done.reevaluated is not None:
+            writer.log_predictions(run, "test", done.reevaluated)
         writer.finish(run)

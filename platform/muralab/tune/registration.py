@@ -70,8 +70,8 @@ def register_best(
     else:
         model = _register(sweep, chosen, entries[list(judged).index(chosen)], context, name)
     promotion = promote_version(sweep.store, model.name, model.version, cache=sweep.folders.cache)
-    if promotion.rejudged is not None:
-        book.writer.log_table(book.parent, promotion.rejudged, "judged_again.csv")
+    if promotion.reevaluated is not None:
+        book.writer.log_table(book.parent, promotion.reevaluated, "judged_again.csv")
         book.writer.set_tags(book.parent, {Tag.TEST_FINGERPRINT: promotion.fingerprint})
     return Registration(judged=chosen, model=replace(model, uri=promotion.uri), promotion=promotion)
 
