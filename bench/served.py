@@ -146,7 +146,7 @@ def measure_alone() -> Row:
     from bench.serving_models import png
     from muralab.registry.bundle import write_bundle
     from muralab.registry.export import export_onnx
-    from muralab.registry.silence import quiet
+    from muralab.registry.silence import silenced
     from muralab.serving.config import ServingConfig
 
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
@@ -154,7 +154,7 @@ def measure_alone() -> Row:
     with tempfile.TemporaryDirectory() as folder:
         onnx, request = Path(folder) / "m.onnx", Path(folder) / "r.csv"
         export_onnx(build_network(), 96, onnx, verify_images=pictures(2, 96))
-        with quiet():
+        with silenced():
             write_bundle(Path(folder) / "model", onnx, ServingConfig(image_size=96))
         pd.DataFrame({"image": [base64.b64encode(png(pictures(1)[0])).decode()]}).to_csv(request, index=False)
         command = [sys.executable, "-c", _ALONE, str(Path(folder) / "model"), str(request)]

@@ -111,7 +111,7 @@ def write_models(folder: Path) -> dict[str, Path]:
 
     from muralab.registry.bundle import build_signature, write_bundle
     from muralab.registry.export import export_onnx
-    from muralab.registry.silence import quiet
+    from muralab.registry.silence import silenced
     from muralab.serving.config import ServingConfig, write_config
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,7 +123,7 @@ def write_models(folder: Path) -> dict[str, Path]:
     (folder / "trivial.py").write_text(_TRIVIAL, encoding="utf-8")
     artifacts = {"onnx": onnx, "config": folder / "config.json", "weights": folder / "w.safetensors"}
     models = {name: folder / name for name in ("served", "eager", "trivial")}
-    with quiet():
+    with silenced():
         write_bundle(models["served"], onnx, config)
         mlflow.pyfunc.save_model(
             models["eager"],

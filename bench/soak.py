@@ -180,10 +180,10 @@ def write_model(folder: Path) -> Path:
     """The shipped recipe with random weights, as it would be registered."""
     from muralab.registry.bundle import write_bundle
     from muralab.registry.export import export_onnx
-    from muralab.registry.silence import quiet
+    from muralab.registry.silence import silenced
     from muralab.serving.config import ServingConfig
 
-    with quiet():
+    with silenced():
         export_onnx(build_network(), SIZE, folder / "m.onnx", verify_images=pictures(2, SIZE))
         write_bundle(folder / "model", folder / "m.onnx", ServingConfig(image_size=SIZE))
     return folder / "model"

@@ -1,272 +1,270 @@
-"""`promote` from the command line: what is refused, what is accepted, and what the version says afterwards."""
+"""`promote_version`: which alias a version gets, what its tags store, and which evaluation is compared."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
-from typer.testing import CliRunner
 
-from muralab.cli import app
-from muralab.commands.evaluate import load_model
-from muralab.errors import SettingsError, StoreError
-from muralab.evaluation.calibration import Calibration
-from muralab.registry import champion_comparison as contest
-from muralab.registry.promote import find_alias, promote_version
-from muralab.tracking import count_evaluations, read_run, start_run
+from muralab.errors import DataError, StoreError
+from muralab.evaluation import evaluated_model
+from muralab.registry import champion_comparison
+from muralab.registry.champion_comparison import read_evaluated
+from muralab.registry.gate import Margins
+from muralab.registry.promote import Promotion, find_alias, promote_version, version_of_run
+from muralab.tracking import Store, count_looks, read_run
+from tests.registry.conftest import build_model, build_test
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registry:
+    """A registered model of one test's own."""
+
+    store: Store
+    name: str
+    cache: object
+
+    def add(self, run_id: str, **tags: str) -> str:
+        """Add a version without files."""
+        client = self.store.client
+        if not client.search_registered_models(f"name='{self.name}'"):
+            client.create_registered_model(self.name)
+        return str(client.create_model_version(self.name, source="nowhere", run_id=run_id, tags=tags).version)
+
+    def crown(self, run_id: str, **tags: str) -> str:
+        """Add a version and make it champion."""
+        version = self.add(run_id, **tags)
+        self.store.client.set_registered_model_alias(self.name, "champion", version)
+        return version
+
+    def promote(self, version: str, **options) -> Promotion:
+        return promote_version(self.store, self.name, version, cache=self.cache, **options)
+
+    def holder(self, alias: str) -> str | None:
+        found = find_alias(self.store, self.name, alias)
+        return None if found is None else str(found.version)
+
+    def tags(self, version: str) -> dict[str, str]:
+        return self.store.client.get_model_version(self.name, version).tags
 
 
 @pytest.fixture
-def promote(store, monkeypatch, tmp_path):
-    """The command, given as words; returns what it printed, or raises what it raised."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-
-    def call(*words: str) -> str:
-        result = CliRunner().invoke(app, ["promote", *words])
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result.output
-
-    return call
-
-
-def add_version(store, part: str, run_id: str, **tags: str) -> str:
-    """A version of mura-<part> whose files are never asked for."""
-    client = store.client
-    if not client.search_registered_models(f"name='mura-{part}'"):
-        client.create_registered_model(f"mura-{part}")
-    return str(client.create_model_version(f"mura-{part}", source="nowhere", run_id=run_id, tags=tags).version)
-
-
-def holder(store, part: str, alias: str) -> str | None:
-    """The version that an alias names."""
-    found = find_alias(store, f"mura-{part}", alias)
-    return None if found is None else str(found.version)
+def registry(store, request, tmp_path) -> Registry:
+    return Registry(store=store, name=f"mura-{request.node.name}"[:60], cache=tmp_path)
 
 
 @pytest.fixture
-def lab(store, train_run, request):
-    """A registered model of the test's own with a champion of middling skill; returns (part, champion's version)."""
-    part = request.node.name.replace("_", "-")[:60]
-    version = add_version(store, part, train_run(0.6))
-    store.client.set_registered_model_alias(f"mura-{part}", "champion", version)
-    return part, version
+def champion(registry, train_run) -> str:
+    """A champion of medium skill; its version."""
+    return registry.crown(train_run(0.6))
 
 
-def test_a_worse_model_stays_challenger(store, train_run, promote, lab):
-    part, champion = lab
-    version = add_version(store, part, train_run(0.0))
-    said = promote("--part", part, "--version", version)
-    assert "refused, stays challenger" in said
-    assert f"against version {champion}: paired difference -0." in said
-    assert holder(store, part, "champion") == champion
-    assert holder(store, part, "challenger") == version
+# Aliases and tags
 
 
-def test_a_better_model_becomes_champion(store, train_run, promote, lab):
-    part, _ = lab
-    version = add_version(store, part, train_run(1.5))
-    store.client.set_registered_model_alias(f"mura-{part}", "challenger", version)
-    assert "accepted as champion" in promote("--part", part, "--version", version)
-    assert holder(store, part, "champion") == version
-    assert holder(store, part, "challenger") is None
+def test_a_worse_model_stays_challenger(registry, champion, train_run):
+    version = registry.add(train_run(0.0))
+    done = registry.promote(version)
+    assert done.lines()[0] == f"{registry.name} version {version}: refused, stays challenger."
+    assert f"against version {champion}: paired difference -0." in done.decision.reasons[0]
+    assert (registry.holder("champion"), registry.holder("challenger")) == (champion, version)
 
 
-def test_the_version_says_why_and_counts_the_looks(store, train_run, promote, lab):
-    part, champion = lab
-    version = add_version(store, part, train_run(0.0))
-    promote("--part", part, "--version", version)
-    tags = store.client.get_model_version(f"mura-{part}", version).tags
+def test_a_better_model_becomes_champion_and_is_no_longer_challenger(registry, champion, train_run):
+    version = registry.add(train_run(1.5))
+    registry.store.client.set_registered_model_alias(registry.name, "challenger", version)
+    assert registry.promote(version).uri == f"models:/{registry.name}@champion"
+    assert (registry.holder("champion"), registry.holder("challenger")) == (version, None)
+
+
+def test_the_tags_store_the_decision(registry, champion, train_run):
+    version = registry.add(train_run(0.0))
+    registry.promote(version, margins=Margins(objective=0.2))
+    tags = registry.tags(version)
     assert tags["muralab.gate"] == "refused"
     assert tags["muralab.gate_against"] == f"version {champion}"
-    assert "reaches below the margin" in tags["muralab.gate_reasons"]
+    assert tags["muralab.gate_margin"] == "0.2"
+    assert tags["muralab.gate_difference"].startswith("-0.")
+    assert "does not lie above the margin" in tags["muralab.gate_reasons"]
     assert int(tags["muralab.test_looks"]) >= 2
 
 
-def test_every_model_that_met_the_test_set_counts_as_a_look(store, train_run, tmp_path):
-    versions = [add_version(store, "looks", train_run(1.0, n_test=31)) for _ in range(3)]
-    done = promote_version(store, "mura-looks", versions[0], cache=tmp_path, dry_run=True)
-    assert done.looks == 3
+def test_a_first_champion_is_compared_with_chance(registry, train_run):
+    version = registry.add(train_run(1.5))
+    registry.promote(version)
+    assert registry.holder("champion") == version
+    assert registry.tags(version)["muralab.gate_against"] == "chance"
 
 
-def test_a_wider_margin_is_taken_from_the_command_line(store, train_run, promote, lab):
-    part, _ = lab
-    version = add_version(store, part, train_run(0.6))
-    promote("--part", part, "--version", version, "--margin", "0.2")
-    assert store.client.get_model_version(f"mura-{part}", version).tags["muralab.gate_margin"] == "0.2"
+def test_a_dry_run_changes_nothing(registry, champion, train_run):
+    version = registry.add(train_run(1.5))
+    assert registry.promote(version, dry_run=True).decision.accepted
+    assert registry.tags(version) == {}
+    assert registry.holder("champion") == champion
 
 
-def test_dry_run_changes_nothing(store, train_run, promote, lab):
-    part, champion = lab
-    version = add_version(store, part, train_run(1.5))
-    assert "nothing was changed" in promote("--part", part, "--version", version, "--dry-run", "true")
-    assert store.client.get_model_version(f"mura-{part}", version).tags == {}
-    assert holder(store, part, "champion") == champion
+def test_the_champion_is_not_compared_with_itself(registry, champion):
+    assert registry.promote(champion).decision.reasons == ["It is already the champion; nothing was compared."]
+    assert "muralab.gate" not in registry.tags(champion)
 
 
-def test_the_champion_stays_what_it_is(promote, lab):
-    part, champion = lab
-    assert "It is the champion already" in promote("--part", part, "--version", champion)
+def test_every_run_on_the_test_set_counts_as_an_evaluation(registry, train_run):
+    versions = [registry.add(train_run(1.0, n_test=31)) for _ in range(3)]
+    done = registry.promote(versions[0], dry_run=True)
+    assert done.evaluations == 3
+    assert done.lines()[-1] == "  Models have been evaluated on this test set 3 times so far."
 
 
-def test_a_synthetic_model_never_replaces_a_real_one(store, train_run, promote, lab):
-    part, _ = lab
-    version = add_version(store, part, train_run(2.0), **{"muralab.synthetic": "true"})
-    assert "It was trained on synthetic pictures" in promote("--part", part, "--version", version)
+def test_a_synthetic_model_never_replaces_a_real_one(registry, champion, train_run):
+    version = registry.add(train_run(2.0), **{"muralab.synthetic": "true"})
+    assert "It was trained on synthetic images" in registry.promote(version).decision.reasons[0]
 
 
 @pytest.mark.parametrize("synthetic", ["true", "false"])
-def test_anything_may_replace_a_synthetic_model(store, train_run, tmp_path, synthetic):
-    name = f"replaced-{synthetic}"
-    champion = add_version(store, name, train_run(0.6), **{"muralab.synthetic": "true"})
-    store.client.set_registered_model_alias(f"mura-{name}", "champion", champion)
-    version = add_version(store, name, train_run(2.0), **{"muralab.synthetic": synthetic})
-    done = promote_version(store, f"mura-{name}", version, cache=tmp_path, dry_run=True)
-    assert done.verdict.accepted
-    assert f"against version {champion}" in done.verdict.reasons[0]
+def test_any_model_may_replace_a_synthetic_one(registry, train_run, synthetic):
+    registry.crown(train_run(0.6), **{"muralab.synthetic": "true"})
+    assert registry.promote(registry.add(train_run(2.0), **{"muralab.synthetic": synthetic})).decision.accepted
 
 
-def test_a_version_is_judged_by_the_objective_that_chose_it(store, train_run, tmp_path, lab):
-    part, _ = lab
-    versions = [
-        add_version(store, part, train_run(2.0), **tags) for tags in ({"muralab.objective": "val_accuracy"}, {})
-    ]
-    reasons = [
-        promote_version(store, f"mura-{part}", version, cache=tmp_path, dry_run=True).verdict.reasons[0]
-        for version in versions
-    ]
-    assert [reason.split(" against")[0] for reason in reasons] == ["Image-level Accuracy", "Study-level AUROC"]
+@pytest.mark.parametrize(
+    ("tags", "title"), [({"muralab.objective": "val_accuracy"}, "Image-level Accuracy"), ({}, "Study-level AUROC")]
+)
+def test_the_gate_takes_the_objective_that_selected_the_version(registry, champion, train_run, tags, title):
+    reasons = registry.promote(registry.add(train_run(2.0), **tags)).decision.reasons
+    assert reasons[0].startswith(f"{title} against")
 
 
-def test_other_test_sets_are_refused_where_the_champion_cannot_be_judged_again(store, train_run, promote, lab):
-    part, champion = lab
-    version = add_version(store, part, train_run(2.0, n_test=30))
-    said = promote("--part", part, "--version", version)
-    assert f"The champion, version {champion}, met an older test set and could not be judged on that of" in said
-    assert "refused" in said
+# The candidate's evaluation
 
 
-def test_other_pictures_under_the_same_names_are_another_test_set(store, train_run, promote, lab):
-    part, _ = lab
-    version = add_version(store, part, train_run(2.0, digest="other"))
-    assert "met an older test set" in promote("--part", part, "--version", version)
+def test_a_given_evaluation_is_not_read_from_the_run(registry, champion, train_run):
+    run = train_run(2.0)
+    evaluated = read_evaluated(registry.store, run, "the add-gate model")
+    version = registry.add(train_run(2.0, tested=False))
+    assert registry.promote(version, candidate=evaluated).decision.accepted
+
+
+def test_known_intervals_are_not_computed_again(registry, train_run, monkeypatch):
+    model = build_model(build_test(1.5))
+    assert model.beats_chance
+    monkeypatch.setattr(evaluated_model, "bootstrap", None)
+    done = registry.promote(registry.add(train_run(1.5)), candidate=model)
+    assert done.decision.interval is model.intervals()["auroc"]
+
+
+def test_a_stored_evaluation_keeps_predictions_and_calibration(store, train_run):
+    run = train_run(1.0)
+    model = read_evaluated(store, run, "version 3")
+    assert (model.recipe, model.title, model.run_id) == ("cnn", "version 3", run)
+    assert model.calibration.study_temperature != 1
+    assert model.predictions().equals(read_run(store, run).predictions["test"])
+
+
+def test_a_run_without_test_predictions_raises_an_error(registry, train_run):
+    run = train_run(1.0, tested=False)
+    with pytest.raises(StoreError, match=rf"{run} .* no predictions of 'test'"):
+        registry.promote(registry.add(run))
+
+
+def test_invalid_predictions_raise_an_error(registry, train_run):
+    model = build_model(build_test(1.0).assign(image="a.png"))
+    version = registry.add(train_run(1.0))
+    with pytest.raises(DataError, match="are named more than once"):
+        registry.promote(version, candidate=model)
+
+
+def test_an_unknown_version_lists_the_known_ones(registry, champion):
+    with pytest.raises(StoreError, match=rf"no version 99 of mura-.*Versions: {champion}\."):
+        registry.promote("99")
+
+
+def test_the_newest_version_of_a_run_is_found(registry, train_run):
+    run = train_run(1.0)
+    registry.add(run)
+    newest = registry.add(run)
+    assert str(version_of_run(registry.store, registry.name, run).version) == newest
+    assert version_of_run(registry.store, registry.name, "f" * 32) is None
+
+
+# Different test sets
 
 
 @pytest.fixture
-def judged_again(monkeypatch, make_test):
-    """What is judged again, instead of what its ONNX would answer: (version, number of pictures); `skill` decides."""
-    calls, skill = [], [1.0]
+def reevaluate(monkeypatch) -> Callable[..., list[tuple[str, int]]]:
+    """A function that replaces the ONNX file's answers by a skill; returns the calls: (version, number of images)."""
+    calls = []
 
-    def judge(_store, _name, version, test, *_):
-        calls.append((version, len(test)))
-        return test.assign(logit=skill[0] * (2 * test["label"] - 1) + 0.5 * make_test(0)["logit"][: len(test)].array), (
-            Calibration()
-        )
+    def install(skill: float) -> list[tuple[str, int]]:
+        def evaluate(_store, _name, version, test, *_):
+            calls.append((version, len(test)))
+            noise = build_test(0)["logit"][: len(test)].array
+            return test.assign(logit=skill * (2 * test["label"] - 1) + 0.5 * noise), build_model(test).calibration
 
-    monkeypatch.setattr(contest, "judge_registered", judge)
-    return calls, skill
+        monkeypatch.setattr(champion_comparison, "evaluate_registered", evaluate)
+        return calls
 
-
-def test_an_older_model_is_judged_on_the_champions_newer_test_set(store, train_run, promote, judged_again):
-    older, newer = train_run(2.0, n_test=30), train_run(0.6)
-    candidate, champion = (add_version(store, "newer", run) for run in (older, newer))
-    store.client.set_registered_model_alias("mura-newer", "champion", champion)
-    said = promote("--part", "newer", "--version", candidate)
-    n_newer = len(read_run(store, newer).predictions["test"])
-    assert judged_again[0] == [(candidate, n_newer)]
-    assert "accepted as champion" in said
-    assert "has been looked at" in said
-    tags = store.client.get_model_version("mura-newer", candidate).tags
-    assert tags["muralab.test_fingerprint"] == read_run(store, newer).tags["muralab.test_fingerprint"]
+    return install
 
 
-def test_judging_again_is_one_look_more(store, train_run, lab, judged_again, tmp_path):
-    part, champion = lab
-    version = add_version(store, part, train_run(2.0, n_test=29))
-    done = promote_version(store, f"mura-{part}", version, cache=tmp_path, dry_run=True)
-    assert [judged for judged, _ in judged_again[0]] == [champion]
-    assert count_evaluations(store, done.fingerprint) == 1, "the run of the candidate alone"
-    assert done.looks == 2
+def test_an_older_champion_is_reevaluated_on_the_new_test_set(registry, champion, train_run, reevaluate):
+    calls = reevaluate(0.2)
+    version = registry.add(train_run(2.0, n_test=30))
+    done = registry.promote(version)
+    assert [evaluated for evaluated, _ in calls] == [champion]
+    assert done.decision.accepted
+    assert f"against version {champion} (re-evaluated)" in done.decision.reasons[0]
 
 
-def test_an_older_model_that_cannot_be_judged_on_the_newer_test_set_is_refused(store, train_run, promote):
-    candidate, champion = (add_version(store, "older", train_run(2.0, n_test=n)) for n in (30, None))
-    store.client.set_registered_model_alias("mura-older", "champion", champion)
-    said = promote("--part", "older", "--version", candidate)
-    assert (
-        f"It, version {candidate}, met an older test set and could not be judged on that of version {champion}" in said
-    )
+def test_an_older_candidate_is_reevaluated_on_the_champions_test_set(registry, train_run, reevaluate):
+    calls = reevaluate(1.0)
+    candidate = registry.add(train_run(2.0, n_test=30))
+    newer = train_run(0.6)
+    registry.crown(newer)
+    assert registry.promote(candidate).decision.accepted
+    assert calls == [(candidate, len(read_run(registry.store, newer).predictions["test"]))]
+    fingerprint = read_run(registry.store, newer).tags["muralab.test_fingerprint"]
+    assert registry.tags(candidate)["muralab.test_fingerprint"] == fingerprint
 
 
-def test_a_champion_that_answers_nan_refuses_and_does_not_end_the_sweep(store, train_run, promote, lab, judged_again):
-    part, _ = lab
-    judged_again[1][0] = float("nan")
-    version = add_version(store, part, train_run(2.0, n_test=30))
-    said = promote("--part", part, "--version", version)
-    assert "refused, stays challenger" in said
-    assert "have no finite logit" in said
+def test_a_reevaluation_counts_as_one_more_evaluation(registry, champion, train_run, reevaluate):
+    reevaluate(1.0)
+    done = registry.promote(registry.add(train_run(2.0, n_test=29)), dry_run=True)
+    assert count_looks(registry.store, done.fingerprint) == 1, "the candidate's run only"
+    assert done.evaluations == 2
+    assert len(done.reevaluated) == len(done.reevaluated.dropna())
 
 
-def test_a_dry_run_says_that_its_look_is_recorded_nowhere(store, train_run, promote, lab, judged_again):
-    part, _ = lab
-    version = add_version(store, part, train_run(2.0, n_test=30))
-    said = promote("--part", part, "--version", version, "--dry-run", "true")
-    assert "The look at the test set that judging again took is counted above, and recorded nowhere." in said
+def test_other_files_under_the_same_names_are_a_different_test_set(registry, champion, train_run, reevaluate):
+    calls = reevaluate(1.0)
+    registry.promote(registry.add(train_run(2.0, digest="other")))
+    assert [evaluated for evaluated, _ in calls] == [champion]
 
 
-def test_an_evaluation_stands_for_its_trained_run(store, train_run, promote, lab):
-    part, _ = lab
-    run = train_run(1.5, **{"muralab.part": part})
-    version = add_version(store, part, run)
-    again = train_run(0.0, **{"muralab.part": part, "muralab.evaluates": run})
-    said = promote("--part", part, "--run", again)
-    assert f"The run {again} judged the model of {run} again: that one is taken" in said
-    assert f"version {version}: accepted as champion" in said
+def test_a_champion_that_cannot_be_reevaluated_refuses_the_candidate(registry, champion, train_run):
+    done = registry.promote(registry.add(train_run(2.0, n_test=30)))
+    assert not done.decision.accepted
+    assert done.reevaluated is None
+    assert f"The champion, version {champion}, was evaluated on an older test set" in done.decision.reasons[0]
 
 
-def test_a_run_without_test_predictions_is_named(train_run, promote):
-    run = train_run(1.0, tested=False)
-    with pytest.raises(StoreError, match=f"The run {run} .* holds no test predictions"):
-        promote("--run", run)
+def test_a_candidate_that_cannot_be_reevaluated_is_refused(registry, train_run):
+    candidate = registry.add(train_run(2.0, n_test=30))
+    champion = registry.crown(train_run(2.0))
+    (reason,) = registry.promote(candidate).decision.reasons
+    expected = f"It, version {candidate}, was evaluated on an older test set and not on that of version {champion}: "
+    assert reason.startswith(expected)
 
 
-def test_an_unknown_version_lists_the_known_ones(promote, lab):
-    part, champion = lab
-    with pytest.raises(StoreError, match=f"no version 99 of mura-{part}. Versions: {champion}."):
-        promote("--part", part, "--version", "99")
+def test_a_champion_whose_run_is_gone_is_reevaluated(registry, train_run, reevaluate):
+    calls = reevaluate(0.2)
+    champion = registry.crown("f" * 32)
+    assert registry.promote(registry.add(train_run(2.0))).decision.accepted
+    assert [evaluated for evaluated, _ in calls] == [champion]
 
 
-@pytest.mark.parametrize("words", [(), ("--run", "a", "--version", "1")])
-def test_one_of_run_and_version_is_needed(promote, words):
-    with pytest.raises(SettingsError, match="promote needs one of run="):
-        promote(*words)
-
-
-def test_a_part_that_no_folder_can_have_is_refused(promote):
-    with pytest.raises(SettingsError, match="part=wri'st: expected a body part"):
-        promote("--part", "wri'st", "--version", "1")
-
-
-def test_a_run_without_weights_is_said_to_keep_none(store):
-    run = start_run(store, kind="trial", name="cnn-01")
-    record = replace(read_run(store, run), params={"resolved.recipe": "cnn"}, recipe="cnn")
-    with pytest.raises(StoreError, match=r"keeps no weights: of a sweep the best trial .*, of a comparison none"):
-        load_model(store, record)
-
-
-def test_a_run_of_another_part_is_refused(train_run, promote):
-    with pytest.raises(SettingsError, match="is of part=wrist, not of part=hand"):
-        promote("--part", "hand", "--run", train_run(1.0))
-
-
-@pytest.mark.slow
-def test_a_run_is_registered_then_judged_again_on_another_test_set(store, train_run, promote):
-    first, second = train_run(2.0), train_run(2.0, n_test=30)
-    assert "mura-wrist version 1: accepted as champion" in promote("--part", "wrist", "--run", first)
-    version = store.client.get_model_version_by_alias("mura-wrist", "champion")
-    assert version.run_id == first
-    assert version.description.startswith("# custom CNN, wrist")
-    assert store.client.get_registered_model("mura-wrist").description == version.description
-    said = promote("--part", "wrist", "--version", add_version(store, "wrist", second))
-    assert "against version 1 (judged again): paired difference" in said
+def test_a_reevaluation_with_nan_logits_refuses_the_candidate(registry, champion, train_run, reevaluate):
+    reevaluate(float("nan"))
+    done = registry.promote(registry.add(train_run(2.0, n_test=30)))
+    assert not done.decision.accepted
+    assert "have no finite logit" in done.decision.reasons[0]

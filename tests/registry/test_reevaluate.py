@@ -1,4 +1,4 @@
-"""A registered model judged again: each picture its own logit, the stored calibration, words where it cannot be."""
+"""A registered model on another test set: one logit per image, the model's own calibration, clear errors."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from muralab.data.files import read_square
 from muralab.data.mura import read_index
 from muralab.errors import DataError, StoreError
 from muralab.evaluation.calibration import Calibration
-from muralab.registry import reevaluate as rejudge
-from muralab.registry.reevaluate import _predict, judge_registered
+from muralab.registry import reevaluate
+from muralab.registry.reevaluate import evaluate_registered
 from muralab.serving.config import ServingConfig
 from tests.serving.conftest import SIZE, write_onnx
 
@@ -25,54 +25,61 @@ FITTED = {
     "uncertain_low": 0.2,
     "uncertain_high": 0.4,
 }
-ANY: Any = None  # a store that is not asked
+STORE: Any = None  # not used: the bundle is local
 
 
 @pytest.fixture
 def bundle(tmp_path, monkeypatch):
-    """A function of a stored config's fields: the files that a registered version is read from."""
+    """A function of the stored configuration's fields that replaces the download of a registered version."""
 
-    def lay(**fields: Any) -> None:
+    def install(**fields: Any) -> Path:
         write_onnx(tmp_path / "model.onnx")
         config = ServingConfig(image_size=SIZE, **fields)
-        monkeypatch.setattr(rejudge, "_download", lambda *_: (tmp_path / "model.onnx", config))
+        monkeypatch.setattr(reevaluate, "_download", lambda *_: (tmp_path / "model.onnx", config))
+        return tmp_path / "model.onnx"
 
-    return lay
+    return install
 
 
-def test_each_picture_gets_its_own_logit_whatever_the_order_of_rows(bundle, tree, tmp_path):
+def test_each_image_gets_its_own_logit_in_any_order_of_rows(bundle, tree, tmp_path):
     bundle()
     table = read_index(tree, "wrist").sample(frac=1, random_state=0, ignore_index=True)
-    assert len(table) > 2 * rejudge.BATCH_SIZE
-    judged, _ = judge_registered(ANY, "mura-wrist", "1", table, tree, tmp_path)
-    assert judged["image"].tolist() == table["image"].tolist()
+    assert len(table) > 2 * reevaluate.BATCH_SIZE
+    predictions, _ = evaluate_registered(STORE, "mura-wrist", "1", table, tree, tmp_path)
+    assert predictions["image"].tolist() == table["image"].tolist()
     grey = np.array([read_square(Path(path), SIZE).mean() for path in table["path"]])
-    np.testing.assert_allclose(judged["logit"], 8 * (grey / 255 - 0.5), atol=1e-4)
+    np.testing.assert_allclose(predictions["logit"], 8 * (grey / 255 - 0.5), atol=1e-4)
     assert not table["image"].is_monotonic_increasing
 
 
 @pytest.mark.parametrize("fields", [FITTED, {"threshold": 0.62, "rule": "sensitivity>=0.9"}])
 def test_the_calibration_is_the_models_own(bundle, tree, tmp_path, fields):
     bundle(**fields)
-    _, calibration = judge_registered(ANY, "mura-wrist", "1", read_index(tree, "wrist")[:3], tree, tmp_path)
+    _, calibration = evaluate_registered(STORE, "mura-wrist", "1", read_index(tree, "wrist")[:3], tree, tmp_path)
     assert calibration == Calibration(**fields)
 
 
-def test_a_model_that_stored_no_rule_has_the_usual_one(bundle, tree, tmp_path):
+def test_a_model_without_a_stored_rule_gets_the_default_rule(bundle, tree, tmp_path):
     bundle(rule="")
-    _, calibration = judge_registered(ANY, "mura-wrist", "1", read_index(tree, "wrist")[:3], tree, tmp_path)
+    _, calibration = evaluate_registered(STORE, "mura-wrist", "1", read_index(tree, "wrist")[:3], tree, tmp_path)
     assert calibration.rule == "max-kappa"
 
 
-def test_pictures_that_are_not_here_are_named(bundle, tree, tmp_path):
+def test_missing_images_raise_an_error(bundle, tree, tmp_path):
     bundle()
     table = read_index(tree, "wrist")[:3]
-    with pytest.raises(DataError, match=r"3 of its 3 test pictures are not on this machine, such as .*elsewhere"):
-        judge_registered(ANY, "mura-wrist", "1", table, tmp_path / "elsewhere", tmp_path)
+    with pytest.raises(DataError, match=r"3 of the 3 test images are missing on this machine, such as .*elsewhere"):
+        evaluate_registered(STORE, "mura-wrist", "1", table, tmp_path / "elsewhere", tmp_path)
 
 
-def test_a_file_that_is_no_model_is_named(tree, tmp_path):
-    (tmp_path / "model.onnx").write_bytes(b"no model")
-    config = ServingConfig(image_size=32)
-    with pytest.raises(StoreError, match=r"its model\.onnx cannot be run"):
-        _predict(tmp_path / "model.onnx", config, read_index(tree, "wrist"), tmp_path)
+def test_a_corrupt_onnx_file_raises_an_error(bundle, tree, tmp_path):
+    bundle().write_bytes(b"not a model")
+    with pytest.raises(StoreError, match=r"model\.onnx cannot be run"):
+        evaluate_registered(STORE, "mura-wrist", "1", read_index(tree, "wrist")[:3], tree, tmp_path)
+
+
+def test_a_version_without_files_raises_an_error(store, tree, tmp_path):
+    store.client.create_registered_model("mura-wrist")
+    store.client.create_model_version("mura-wrist", source=f"{tmp_path}/nowhere")
+    with pytest.raises(StoreError, match="The files of mura-wrist version 1 cannot be read"):
+        evaluate_registered(store, "mura-wrist", "1", read_index(tree, "wrist")[:3], tree, tmp_path)

@@ -1,15 +1,9 @@
-"""From a network to a version that serves: export, bundle, registration."""
+"""From a network to a version that can be served: export, bundle, registration."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -51,9 +45,17 @@ def onnx(tmp_path_factory):
     return path
 
 
-def test_a_network_without_finite_answers_is_not_registered():
-    with pytest.raises(RuntimeError, match="differs from torch by nan in probability"):
-        export_module._check_equal("probability", np.zeros(2), np.array([0.0, np.nan]), 1e-4)
+@pytest.mark.parametrize(
+    ("served", "expected", "message"),
+    [
+        ([0.0, np.nan], [0.0, 0.0], "returns a probability that is not finite"),
+        ([0.0, 0.0], [0.0, np.nan], "differs from torch by nan in probability"),
+        ([0.0, 0.0], [0.0, 2e-4], "differs from torch by 0.0002 in probability"),
+    ],
+)
+def test_an_export_that_differs_from_torch_is_refused(served, expected, message):
+    with pytest.raises(RuntimeError, match=message):
+        export_module._check_equal("probability", np.array(served), np.array(expected), 1e-4)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
@@ -69,27 +71,27 @@ def test_exported_logits_and_heat_map_equal_torch(onnx, batch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pool", [nn.AdaptiveAvgPool2d(1), nn.AdaptiveMaxPool2d(1), nn.MaxPool2d(3)])
-def test_any_pool_can_be_exported(tmp_path, pool):
+def test_a_network_with_any_pooling_can_be_exported(tmp_path, pool):
     export_onnx(tiny(nn.Sequential(pool, nn.Flatten())), SIZE, tmp_path / "m.onnx", verify_images=IMAGES)
     assert (tmp_path / "m.onnx").stat().st_size > 1000
 
 
 @pytest.mark.slow
-def test_export_leaves_the_network_as_it_was(tmp_path):
+def test_exporting_does_not_modify_the_network(tmp_path):
     network = tiny().train()
     export_onnx(network, SIZE, tmp_path / "m.onnx", verify_images=IMAGES)
     assert network.training
     assert all(parameter.requires_grad for parameter in network.parameters())
 
 
-def test_a_file_that_differs_from_torch_is_refused(onnx):
+def test_a_file_of_another_network_is_refused(onnx):
     other = tiny()
     nn.init.constant_(other.head[-1].bias, 3.0)
     with pytest.raises(RuntimeError, match=r"differs from torch by \S+ in probability"):
         export_module.verify_onnx(other, onnx, IMAGES)
 
 
-def test_gradcam_is_the_weighted_sum_of_the_maps():
+def test_gradcam_is_the_weighted_sum_of_the_feature_maps():
     network, images = tiny(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())), torch.from_numpy(IMAGES[:2])
     network.head = nn.Linear(8, 1)
     maps = network.maps(images)
@@ -97,7 +99,7 @@ def test_gradcam_is_the_weighted_sum_of_the_maps():
     torch.testing.assert_close(gradcam(network, images), torch.relu((weights * maps).sum(1)))
 
 
-def test_config_survives_its_file(tmp_path):
+def test_the_configuration_is_read_back_as_written(tmp_path):
     config = build_config(SIZE, CALIBRATION, TAGS, np.repeat(IMAGES, 5, axis=0))
     write_config(config, tmp_path / "config.json")
     assert read_config(tmp_path / "config.json") == config
@@ -111,20 +113,20 @@ def test_serving_needs_neither_torch_nor_ray():
 
 
 @pytest.mark.slow
-def test_a_bundle_with_another_network_is_refused(onnx, tmp_path):
+def test_a_bundle_of_another_network_is_refused(onnx, tmp_path):
     write_bundle(tmp_path / "bundle", onnx, ServingConfig(image_size=SIZE))
     with pytest.raises(RuntimeError, match=r"The served model differs from torch by 0\.\d+"):
         check_bundle(tmp_path / "bundle", IMAGES, np.ones(len(IMAGES)))
 
 
-def register(uri: str, experiment: str = "lab"):
+def register(uri: str, experiment: str = "lab", name: str = "mura-wrist"):
     client = MlflowClient(uri, registry_uri=uri)
     run = client.create_run(client.create_experiment(experiment))
     registered = register_model(
         network=tiny(),
         image_size=SIZE,
         calibration=CALIBRATION,
-        name="mura-wrist",
+        name=name,
         run_id=run.info.run_id,
         card="# A card",
         tags=TAGS,
@@ -135,8 +137,9 @@ def register(uri: str, experiment: str = "lab"):
 
 
 @pytest.fixture(scope="module")
-def local(tmp_path_factory):
+def local(tmp_path_factory, empty_database):
     folder = tmp_path_factory.mktemp("store")
+    shutil.copy(empty_database, folder / "mlflow.db")
     with contextlib.chdir(folder):
         yield register(f"sqlite:///{folder}/mlflow.db")
 
@@ -153,7 +156,7 @@ def test_registration_sets_version_alias_card_and_tags(local):
 
 
 @pytest.mark.slow
-def test_the_model_lies_in_its_runs_experiment(local):
+def test_the_model_is_logged_in_its_runs_experiment(local):
     client, run, _ = local
     (output,) = client.get_run(run.info.run_id).outputs.model_outputs
     logged = client.get_logged_model(output.model_id)
@@ -162,7 +165,7 @@ def test_the_model_lies_in_its_runs_experiment(local):
 
 
 @pytest.mark.slow
-def test_registering_opens_no_run_of_its_own(local):
+def test_registering_starts_no_run(local):
     client, run, _ = local
     assert mlflow.active_run() is None
     assert len(client.search_runs([run.info.experiment_id])) == 1
@@ -173,46 +176,26 @@ def test_a_failed_check_registers_nothing(local, monkeypatch):
     client, _, _ = local
     monkeypatch.setattr(export_module, "PROBABILITY_TOLERANCE", -1.0)
     with pytest.raises(RuntimeError, match="Nothing was registered"):
-        register(client.tracking_uri, "another lab")
+        register(client.tracking_uri, "another experiment")
     assert len(client.search_model_versions("name='mura-wrist'")) == 1
 
 
-@pytest.fixture
-def remote(tmp_path):
-    """A tracking server with proxied artifacts on loopback; yields its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    stores = ["--backend-store-uri", f"sqlite:///{tmp_path}/m.db", "--artifacts-destination", str(tmp_path / "files")]
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    with (tmp_path / "log.txt").open("w") as log:
-        process = subprocess.Popen(
-            [*command, *stores], cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        wait_until_ready(f"http://127.0.0.1:{port}", process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
-
-
-def wait_until_ready(address: str, process: subprocess.Popen) -> None:
-    for _ in range(900):
-        assert process.poll() is None
-        try:
-            urllib.request.urlopen(f"{address}/health", timeout=2)
-            return
-        except OSError:
-            time.sleep(0.1)
-    pytest.fail("the tracking server did not start")
+@pytest.mark.slow
+def test_a_model_is_stored_on_and_read_from_a_tracking_server(tracking_server, tmp_path):
+    client, _, registered = register(tracking_server, "registry", "mura-remote")
+    source = client.get_model_version_download_uri("mura-remote", registered.version)
+    folder = mlflow.artifacts.download_artifacts(source, dst_path=tmp_path, tracking_uri=tracking_server)
+    assert (Path(folder) / "artifacts" / "model.onnx").stat().st_size > 1000
 
 
 @pytest.mark.slow
-def test_a_remote_store_takes_and_gives_the_model(remote, tmp_path):
-    client, _, registered = register(remote)
-    source = client.get_model_version_download_uri("mura-wrist", registered.version)
-    folder = mlflow.artifacts.download_artifacts(source, dst_path=tmp_path / "got", tracking_uri=remote)
-    assert (Path(folder) / "artifacts" / "model.onnx").stat().st_size > 1000
+def test_a_bundle_ships_the_serving_code_only(onnx, tmp_path):
+    write_bundle(tmp_path / "bundle", onnx, ServingConfig(image_size=SIZE))
+    code = tmp_path / "bundle" / "code" / "muralab"
+    assert {path.relative_to(code).as_posix() for path in code.iterdir()} == {
+        "__init__.py",
+        "data",
+        "errors.py",
+        "serving",
+    }
+    assert {path.name for path in (code / "data").iterdir()} == {"__init__.py", "images"}

@@ -1,6 +1,6 @@
-"""The folder that MLflow serves: ONNX, configuration, the serving code alone, and proof that these suffice.
+"""The folder that MLflow serves: ONNX file, configuration and serving code, and a check that it is self-contained.
 
-Shape legend: N verification images, S side of the network's input in px.
+Shapes: N verification images, S side of the network's input in px.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ def write_bundle(
     """Write the model's folder in MLflow's pyfunc form.
 
     Args:
-        folder: a folder that does not exist yet.
+        folder: must not exist yet.
         onnx: the exported network.
         config: preprocessing and calibration.
         model: MLflow's `Model` that the folder belongs to; None for one that is not logged.
-        example: pictures of one study, as files, for the input example.
+        example: encoded images of one study, for the input example.
     """
     import mlflow.pyfunc
 
@@ -79,7 +79,7 @@ def write_bundle(
 
 
 def build_signature() -> Any:
-    """What the served model takes and gives, in MLflow's words."""
+    """Inputs, outputs and parameters of the served model, as MLflow's signature."""
     from mlflow.models import ModelSignature
     from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
@@ -102,27 +102,37 @@ def build_signature() -> Any:
 
 
 def read_requirements() -> list[str]:
-    """What serving needs, pinned to what is installed here: no torch, no ray."""
+    """The packages that serving needs, pinned to the installed versions: no torch, no ray."""
     return [f"{names[0]}=={_installed(names)}" for names in _REQUIREMENTS]
 
 
 def check_bundle(folder: Path, images: np.ndarray, probabilities: np.ndarray) -> None:
-    """Serve a few images from the folder in a process of its own, and compare with torch's answers.
+    """Serve a few images from the folder in a separate process, and compare the answers with torch's.
 
-    The process sees the bundle's code in place of the checkout's, and no pickle may be read.
+    The process imports the bundle's code instead of the checkout's, and may not read any pickle.
 
     Args:
-        folder: what `write_bundle` wrote.
+        folder: as written by `write_bundle`.
         images: uint8 [N, S, S].
-        probabilities: float [N], calibrated, of the images.
+        probabilities: float [N], calibrated, computed in torch on the same images.
 
     Raises:
-        RuntimeError: the bundle does not load by itself, loads torch, or answers otherwise than torch.
+        RuntimeError: the bundle does not load on its own, loads torch, or its answers differ from torch's.
     """
-    texts = [_base64(_png(image)) for image in images[:_CHECK_IMAGES]]
+    served, source, heavy = _serve_in_subprocess(folder, images[:_CHECK_IMAGES])
+    if heavy or not Path(source).resolve().is_relative_to(folder.resolve()):
+        raise RuntimeError(f"The served model is not self-contained: it imported {', '.join(heavy) or source}.")
+    worst = float(np.abs(np.asarray(served) - probabilities[: len(served)]).max())
+    if not worst <= PROBABILITY_TOLERANCE:
+        raise RuntimeError(f"The served model differs from torch by {worst:.2g} in probability.")
+
+
+def _serve_in_subprocess(folder: Path, images: np.ndarray) -> tuple[list[float], str, list[str]]:
+    """Probabilities [N] from the bundle, the file of its serving code, and the forbidden packages that it imported."""
     with tempfile.TemporaryDirectory() as temporary:
         request = Path(temporary) / "request.json"
-        request.write_text(json.dumps([{"image": text} for text in texts]), encoding="utf-8")
+        rows = [{"image": _base64(_png(image))} for image in images]
+        request.write_text(json.dumps(rows), encoding="utf-8")
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         environment["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
         done = subprocess.run(
@@ -136,17 +146,13 @@ def check_bundle(folder: Path, images: np.ndarray, probabilities: np.ndarray) ->
         )
     found = done.stdout.partition("ANSWER")[2]
     if done.returncode or not found:
-        raise RuntimeError(f"The served model does not load by itself:\n{done.stderr[-2000:]}")
-    served, source, heavy = json.loads(found.splitlines()[0])
-    if heavy or not Path(source).resolve().is_relative_to(folder.resolve()):
-        raise RuntimeError(f"The served model is not self-contained: it took {', '.join(heavy) or source}.")
-    worst = float(np.abs(np.asarray(served) - probabilities[: len(served)]).max())
-    if not worst <= PROBABILITY_TOLERANCE:
-        raise RuntimeError(f"The served model differs from torch by {worst:.2g} in probability.")
+        raise RuntimeError(f"The served model does not load on its own:\n{done.stderr[-2000:]}")
+    probabilities, source, heavy = json.loads(found.splitlines()[0])
+    return probabilities, source, heavy
 
 
 def _copy_code(target: Path) -> Path:
-    """The package's serving part alone, so that a bundle ships nothing that needs torch."""
+    """Copy the serving part of the package only, so that a bundle ships nothing that needs torch."""
     source = Path(muralab.__file__).parent
     for name in _CODE:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -157,8 +163,8 @@ def _copy_code(target: Path) -> Path:
     return target
 
 
-def _example_table(pictures: list[bytes]) -> pd.DataFrame:
-    return pd.DataFrame({"image": [_base64(picture) for picture in pictures], "study": "study1"})
+def _example_table(images: list[bytes]) -> pd.DataFrame:
+    return pd.DataFrame({"image": [_base64(image) for image in images], "study": "study1"})
 
 
 def _installed(names: tuple[str, ...]) -> str:
@@ -167,7 +173,7 @@ def _installed(names: tuple[str, ...]) -> str:
             return version(name).partition("+")[0]
         except PackageNotFoundError:
             continue
-    raise RuntimeError(f"{names[0]} is not installed, so its version cannot be pinned.")
+    raise RuntimeError(f"The package {names[0]} is not installed, so its version cannot be pinned.")
 
 
 def _png(image: np.ndarray) -> bytes:

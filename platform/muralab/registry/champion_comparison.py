@@ -1,8 +1,8 @@
-"""A version against the champion on one test set: the newer of the two that they have met.
+"""A registered version against the champion on one test set: the newer of the two sets they were evaluated on.
 
-The champion's stored test predictions are compared with the candidate's. Where the two met different test sets, the
-model whose run is the older one is judged again on the newer one's, through its own registered ONNX; where that cannot
-be done, the gate refuses and says why.
+The stored test predictions of both are compared where the test sets are the same. Where they differ, the model with
+the older run is re-evaluated on the newer test set through its own registered ONNX file; where that is not possible,
+the gate refuses the candidate and reports why.
 """
 
 from __future__ import annotations
@@ -17,71 +17,73 @@ import pandas as pd
 
 from muralab.errors import MuraLabError, StoreError
 from muralab.evaluation.calibration import Calibration
-from muralab.evaluation.predictions import check_predictions
-from muralab.registry.gate import Contender, Margins, Verdict, decide, refusal
-from muralab.registry.reevaluate import judge_registered
+from muralab.evaluation.evaluated_model import EvaluatedModel
+from muralab.registry.gate import DEFAULT_OBJECTIVE, Decision, Margins, decide, refusal
+from muralab.registry.reevaluate import evaluate_registered
 from muralab.tracking import Store, download_artifact, fingerprint_test_set, read_datasets, read_run
 from muralab.tracking.tags import Tag
 
-DEFAULT_OBJECTIVE = "val_study_auroc"
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VersionDecision:
+    """The gate's decision on a version, with the test set that it is based on."""
 
-@dataclass(frozen=True, eq=False)
-class Ruling:
-    """A verdict, the test set that it is about, and the predictions that were made for it."""
-
-    verdict: Verdict
+    decision: Decision
     test: pd.DataFrame
-    rejudged: pd.DataFrame | None = None
+    """The rows of that test set, one row per image."""
+    reevaluated: pd.DataFrame | None = None
+    """Predictions on it that were computed for this decision, of the model with the older test set."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EvaluatedVersion:
+    """A version of a registered model, as MLflow returns it, with its evaluation."""
+
+    version: Any
+    model: EvaluatedModel
+
+    @property
+    def title(self) -> str:
+        """Such as `version 3`."""
+        return f"version {self.version.version}"
 
 
 def decide_version(
-    store: Store, name: str, candidate: Any, contender: Contender, champion: Any, cache: Path, margins: Margins
-) -> Ruling:
-    """Let the gate decide about a version and its model, judged on one test set with the champion's (or chance).
+    store: Store, candidate: EvaluatedVersion, champion: Any | None, *, cache: Path, margins: Margins
+) -> VersionDecision:
+    """Let the gate decide on a version, compared with the champion on one test set (or with chance).
 
     Args:
-        store: that holds runs and models.
-        name: of the registered model.
-        candidate: its version.
-        contender: the same as its run judged it.
+        store: holds the runs and the models.
+        candidate: the version to promote.
         champion: the version that holds the alias, or None.
-        cache: folder of decoded images, for a model that is judged again.
+        cache: folder of decoded images, for a model that is re-evaluated.
         margins: of the gate.
 
     Raises:
-        DataError: the candidate's predictions cannot be judged.
+        DataError: the candidate's predictions are missing or invalid.
     """
-    objective = candidate.tags.get(Tag.OBJECTIVE, DEFAULT_OBJECTIVE)
+    test = candidate.model.predictions()
+    objective = candidate.version.tags.get(Tag.OBJECTIVE, DEFAULT_OBJECTIVE)
     if champion is None:
-        return Ruling(decide(contender, None, objective=objective, margins=margins), contender.test)
-    title = f"version {champion.version}"
-    if candidate.tags.get(Tag.SYNTHETIC) == "true" and champion.tags.get(Tag.SYNTHETIC) != "true":
-        words = f"It was trained on synthetic pictures; the champion, {title}, on radiographs."
-        return Ruling(refusal(words), contender.test)
-    held = _read_held(store, champion, title)
-    if held is not None and _same_test(store, candidate, contender, champion, held):
-        return Ruling(decide(contender, held, objective=objective, margins=margins), contender.test)
-    if held is not None and _started_s(store, champion) > _started_s(store, candidate):
-        who, older, newer, on = f"It, {contender.title},", candidate, champion, held
-    else:  # a champion whose run is gone has no test set that could be the newer one
-        who, older, newer, on = f"The champion, {title},", champion, candidate, contender
-    try:
-        source = read_datasets(store, newer.run_id).get("test")
-        if source is None:
-            raise StoreError("the newer run names no data set")
-        test, calibration = judge_registered(store, name, str(older.version), on.test, Path(source.source), cache)
-        check_predictions(test)
-    except MuraLabError as error:
-        words = f"{who} met an older test set and could not be judged on that of version {newer.version}: {error}"
-        return Ruling(refusal(words), on.test)
-    again = Contender(title=f"version {older.version} (judged again)", test=test, calibration=calibration)
-    pair = (contender, again) if older is champion else (again, on)
-    return Ruling(decide(*pair, objective=objective, margins=margins), on.test, rejudged=test)
+        return VersionDecision(decision=decide(candidate.model, None, objective=objective, margins=margins), test=test)
+    if _is_synthetic(candidate.version) and not _is_synthetic(champion):
+        reason = f"It was trained on synthetic images; the champion, version {champion.version}, on radiographs."
+        return VersionDecision(decision=refusal(reason), test=test)
+    stored = _read_champion(store, champion)
+    if stored is not None and _have_same_test_set(store, candidate, stored):
+        decision = decide(candidate.model, stored.model, objective=objective, margins=margins)
+        return VersionDecision(decision=decision, test=test)
+    return _decide_on_newer(store, candidate, champion, stored, objective=objective, cache=cache, margins=margins)
 
 
-def read_contender(store: Store, run_id: str, title: str) -> Contender:
-    """A model as its run judged it.
+def read_evaluated(store: Store, run_id: str, title: str) -> EvaluatedModel:
+    """A model with the test predictions and the calibration that its run stored.
+
+    Args:
+        store: holds the run.
+        run_id: the run that trained the model.
+        title: of the model in the gate's messages, such as `version 3`.
 
     Raises:
         StoreError: the run holds no test predictions or no calibration.
@@ -90,30 +92,78 @@ def read_contender(store: Store, run_id: str, title: str) -> Contender:
     test = record.predictions["test"]
     with tempfile.TemporaryDirectory() as folder:
         text = download_artifact(store, run_id, "calibration.json", Path(folder)).read_text(encoding="utf-8")
-    return Contender(title=title, test=test, calibration=Calibration.from_dict(json.loads(text)))
+    calibration = Calibration.from_dict(json.loads(text))
+    return EvaluatedModel(recipe=record.recipe, title=title, run_id=run_id, test=test, calibration=calibration)
 
 
-def _read_held(store: Store, champion: Any, title: str) -> Contender | None:
-    """The champion as its run judged it; None where the run is gone or holds nothing that can be judged."""
+def _decide_on_newer(
+    store: Store,
+    candidate: EvaluatedVersion,
+    champion: Any,
+    stored: EvaluatedVersion | None,
+    *,
+    objective: str,
+    cache: Path,
+    margins: Margins,
+) -> VersionDecision:
+    """Re-evaluate the model with the older run on the newer test set, then compare.
+
+    A champion without a stored evaluation has no test set, so the candidate's is the newer one.
+    """
+    if stored is not None and _started_s(store, champion) > _started_s(store, candidate.version):
+        older, newer, subject = candidate.version, stored, f"It, {candidate.title},"
+    else:
+        older, newer, subject = champion, candidate, f"The champion, version {champion.version},"
+    test = newer.model.predictions()
     try:
-        held = read_contender(store, champion.run_id, title)
-        check_predictions(held.test)
+        model = _reevaluate(store, older, newer, cache)
+        table = model.predictions()
+    except MuraLabError as error:
+        reason = f"{subject} was evaluated on an older test set and not on that of {newer.title}: {error}"
+        return VersionDecision(decision=refusal(reason), test=test)
+    pair = (model, newer.model) if older is candidate.version else (newer.model, model)
+    return VersionDecision(decision=decide(*pair, objective=objective, margins=margins), test=test, reevaluated=table)
+
+
+def _reevaluate(store: Store, older: Any, newer: EvaluatedVersion, cache: Path) -> EvaluatedModel:
+    """A version on the test set of a newer one, through its registered ONNX file, with its own calibration."""
+    source = read_datasets(store, newer.version.run_id).get("test")
+    if source is None:
+        raise StoreError(f"The run of {newer.title} has no record of its test data set.")
+    test, calibration = evaluate_registered(
+        store, older.name, str(older.version), newer.model.predictions(), Path(source.source), cache
+    )
+    return EvaluatedModel(
+        recipe=older.tags.get(Tag.RECIPE, ""),
+        title=f"version {older.version} (re-evaluated)",
+        run_id=older.run_id,
+        test=test,
+        calibration=calibration,
+    )
+
+
+def _read_champion(store: Store, champion: Any) -> EvaluatedVersion | None:
+    """The champion with its stored evaluation; None where the run is gone or its predictions are invalid."""
+    try:
+        model = read_evaluated(store, champion.run_id, f"version {champion.version}")
+        model.predictions()
     except MuraLabError:
         return None
-    return held
+    return EvaluatedVersion(version=champion, model=model)
 
 
-def _same_test(store: Store, candidate: Any, contender: Contender, champion: Any, held: Contender) -> bool:
-    same_rows = fingerprint_test_set(held.test) == fingerprint_test_set(contender.test)
-    return same_rows and _same_bytes(store, candidate.run_id, champion.run_id)
+def _have_same_test_set(store: Store, a: EvaluatedVersion, b: EvaluatedVersion) -> bool:
+    """Whether two versions were evaluated on the same rows, with the same files as far as their digests are known."""
+    if fingerprint_test_set(a.model.predictions()) != fingerprint_test_set(b.model.predictions()):
+        return False
+    found = [read_datasets(store, one.version.run_id).get("test") for one in (a, b)]
+    return len({data.digest for data in found if data is not None}) <= 1
 
 
 def _started_s(store: Store, version: Any) -> float:
-    """When the run of a version began: of two test sets, the one that was drawn later is the newer."""
+    """When a version's run began: of two test sets, the one that was drawn later is the newer."""
     return read_run(store, version.run_id, predictions=False).started_s
 
 
-def _same_bytes(store: Store, *run_ids: str) -> bool:
-    """Whether two runs met the same files under the same names, as far as their digests are known."""
-    found = [read_datasets(store, run_id).get("test") for run_id in run_ids]
-    return len({one.digest for one in found if one is not None}) <= 1
+def _is_synthetic(version: Any) -> bool:
+    return bool(version.tags.get(Tag.SYNTHETIC) == "true")

@@ -1,6 +1,6 @@
-"""A network -> one ONNX file that answers and explains, proven equal to torch before anyone relies on it.
+"""Export a network as one ONNX file with logits and heat map, verified against torch before it is used.
 
-Shape legend: B batch, N verification images, S side of the input in px, h w side of the last feature map.
+Shapes: B batch, N verification images, S side of the input in px, h w sides of the last feature map.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from muralab.registry.silence import quiet
+from muralab.registry.silence import silenced
 
 if TYPE_CHECKING:
     import torch
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from muralab.training.network import Network
 
 PROBABILITY_TOLERANCE = 1e-4
-"""Largest difference in probability between torch and onnxruntime that is let through."""
+"""Largest accepted difference in probability between torch and onnxruntime."""
 
 HEAT_TOLERANCE = 1e-3
-"""Largest difference of a heat map, as a share of its peak."""
+"""Largest accepted difference of a heat map, as a fraction of its peak."""
 
 _TRACED_BATCH = 3
 
@@ -30,24 +30,24 @@ _TRACED_BATCH = 3
 def export_onnx(network: Network, image_size: int, path: str | Path, *, verify_images: np.ndarray) -> None:
     """Write the network as ONNX and compare it with torch.
 
-    The graph takes `images`, uint8 [B, S, S], and gives `logits`, float32 [B], and `heatmap`, float32 [B, h, w] (the
-    Grad-CAM of `muralab.evaluation.gradcam`), for any batch size. The network itself is left as it was.
+    The graph takes `images`, uint8 [B, S, S], and returns `logits`, float32 [B], and `heatmap`, float32 [B, h, w] (the
+    Grad-CAM of `muralab.evaluation.gradcam`), for any batch size. The network is not modified.
 
     Args:
-        network: any mode, any device.
+        network: in any mode, on any device.
         image_size: S in px.
         path: the file to write.
         verify_images: uint8 [N, S, S], compared at batch sizes 1 and N.
 
     Raises:
-        RuntimeError: onnxruntime and torch disagree, or give no finite answer.
+        RuntimeError: onnxruntime and torch differ, or an output is not finite.
     """
     import torch
 
     frozen = copy.deepcopy(network).to("cpu").float().to(memory_format=torch.contiguous_format).eval()
     frozen.requires_grad_(False)
     images = torch.zeros((_TRACED_BATCH, image_size, image_size), dtype=torch.uint8)
-    with quiet():
+    with silenced():
         module = _build_module(frozen, images)
         torch.onnx.export(
             module,
@@ -64,7 +64,7 @@ def export_onnx(network: Network, image_size: int, path: str | Path, *, verify_i
 
 
 def verify_onnx(network: Network, path: str | Path, images: np.ndarray) -> None:
-    """Compare an exported file with the network that it came from, one image at a time and all at once.
+    """Compare an exported file with its network, on the first image alone and on all images at once.
 
     Args:
         network: on the CPU, in eval mode.
@@ -72,7 +72,7 @@ def verify_onnx(network: Network, path: str | Path, images: np.ndarray) -> None:
         images: uint8 [N, S, S].
 
     Raises:
-        RuntimeError: they disagree, or give no finite answer.
+        RuntimeError: they differ, or an output is not finite.
     """
     import onnxruntime
     import torch
@@ -92,31 +92,13 @@ def verify_onnx(network: Network, path: str | Path, images: np.ndarray) -> None:
 
 
 def _build_module(network: Network, images: torch.Tensor) -> torch.nn.Module:
-    """The network with its Grad-CAM.
-
-    torch.export does not follow autograd, so the head and its gradient by the feature maps are traced to plain
-    operations first.
-    """
+    """The network with its Grad-CAM as a second output, without autograd."""
     import torch
-    from torch._decomp import core_aten_decompositions
-    from torch.fx.experimental.proxy_tensor import make_fx
 
     from muralab.evaluation.gradcam import weigh
 
-    def head_and_gradient(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        leaf = maps.detach().requires_grad_()
-        logits = network.classify(leaf)
-        return logits.detach(), torch.autograd.grad(logits.sum(), leaf)[0]
-
     with torch.no_grad():
-        maps = network.maps(images)
-    with torch.enable_grad():
-        traced = make_fx(
-            head_and_gradient,
-            decomposition_table={**core_aten_decompositions(), **_pool_gradients()},
-            tracing_mode="symbolic",
-            _allow_non_fake_inputs=True,
-        )(maps)
+        traced = _trace_head_and_gradient(network, network.maps(images))
 
     class Served(torch.nn.Module):
         def __init__(self) -> None:
@@ -131,8 +113,28 @@ def _build_module(network: Network, images: torch.Tensor) -> torch.nn.Module:
     return Served().eval()
 
 
+def _trace_head_and_gradient(network: Network, maps: torch.Tensor) -> torch.nn.Module:
+    """Feature maps -> logits and their gradient, as plain operations, since torch.export cannot follow autograd."""
+    import torch
+    from torch._decomp import core_aten_decompositions
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    def head_and_gradient(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        leaf = maps.detach().requires_grad_()
+        logits = network.classify(leaf)
+        return logits.detach(), torch.autograd.grad(logits.sum(), leaf)[0]
+
+    with torch.enable_grad():
+        return make_fx(
+            head_and_gradient,
+            decomposition_table={**core_aten_decompositions(), **_pool_gradients()},
+            tracing_mode="symbolic",
+            _allow_non_fake_inputs=True,
+        )(maps)
+
+
 def _pool_gradients() -> dict[Any, Any]:
-    """Gradients of max pooling, which ONNX lacks, as a scatter to the places of the maxima."""
+    """Gradients of max pooling, which ONNX lacks, as a scatter to the positions of the maxima."""
     import torch
 
     def scatter(gradient: torch.Tensor, maps: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
@@ -151,12 +153,12 @@ def _pool_gradients() -> dict[Any, Any]:
 
 def _check_equal(what: str, served: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
     if not np.isfinite(served).all():
-        raise RuntimeError(f"The exported network gives a {what} that is not finite.")
+        raise RuntimeError(f"The exported network returns a {what} that is not finite. Nothing was registered.")
     worst = float(np.abs(served - expected).max())
-    if not worst <= tolerance:  # NaN is neither
+    if not worst <= tolerance:  # true for NaN as well
         raise RuntimeError(
             f"The exported network differs from torch by {worst:.2g} in {what} (batch of {len(served)}); "
-            f"at most {tolerance:g} is let through. Nothing was registered."
+            f"at most {tolerance:g} is accepted. Nothing was registered."
         )
 
 

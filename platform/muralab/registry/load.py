@@ -1,4 +1,4 @@
-"""A registered model, loaded with the code that it was registered with."""
+"""Load a registered model with the code that it was registered with."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any
 from muralab.errors import StoreError
 from muralab.tracking import open_store
 
-_OWN = ("muralab.serving", "muralab.data", "muralab.errors")
-"""Packages that a model carries its own copy of."""
+_BUNDLED = ("muralab.serving", "muralab.data", "muralab.errors")
+"""Packages and modules that a model ships its own copy of."""
 
 
 def load_registered(model: str, tracking_uri: str) -> tuple[Any, Path]:
-    """Load a model as `mlflow models serve` does: its own preprocessing and answers, whatever this checkout's are.
+    """Load a model as `mlflow models serve` does, with its own preprocessing whatever this checkout's is.
 
-    From here on, imports of the packages that the model carries give the model's copies, in the whole process; what
-    was imported before keeps what it has. So a command calls this last, once.
+    From then on the whole process imports the model's copies of the packages that it ships; modules that were imported
+    before keep the objects they hold. So call this once, after all other imports of a command.
 
     Args:
         model: a URI such as models:/mura-wrist@champion, or a folder.
-        tracking_uri: of the store that knows it.
+        tracking_uri: of the store that holds it.
 
     Returns:
-        MLflow's `PyFuncModel`, and the folder that it lies in.
+        MLflow's `PyFuncModel`, and the model's folder.
 
     Raises:
         StoreError: there is no such model, or it does not load.
@@ -38,24 +38,27 @@ def load_registered(model: str, tracking_uri: str) -> tuple[Any, Path]:
     mlflow.set_registry_uri(tracking_uri)
     try:
         folder = mlflow.artifacts.download_artifacts(model) if ":/" in model else model
-        _prefer(Path(folder) / "code" / "muralab")
+        _prefer_code(Path(folder) / "code" / "muralab")
         return mlflow.pyfunc.load_model(folder), Path(folder)
-    except Exception as error:  # whatever a store, a file or an old model may raise
-        raise _no_model(model, tracking_uri, error) from error
+    except Exception as error:  # of any type: a store, a file or an old model's code may fail
+        raise _load_error(model, tracking_uri, error) from error
 
 
-def _prefer(code: Path) -> None:
-    """Let the imports to come find a model's copies."""
+def _prefer_code(code: Path) -> None:
+    """Make later imports find a model's copies first.
+
+    The copies may have another layout than this checkout: a model of an older commit has `muralab.data.pixels`.
+    """
     import muralab
 
     if code.is_dir():
         muralab.__path__.insert(0, str(code))
-        for name in [name for name in sys.modules if name.startswith(_OWN)]:
+        for name in [name for name in sys.modules if name.startswith(_BUNDLED)]:
             del sys.modules[name]
         importlib.invalidate_caches()
 
 
-def _no_model(model: str, uri: str, error: Exception) -> StoreError:
+def _load_error(model: str, uri: str, error: Exception) -> StoreError:
     reason = " ".join(str(error).split())[:300].rstrip(".")
     return StoreError(
         f"The model {model} cannot be loaded ({reason or type(error).__name__}). The store is {uri}: `make tune` "

@@ -1,4 +1,4 @@
-"""Which version of a registered model is its champion: the gate's decision, carried out and written down."""
+"""Promote a version of a registered model: let the gate decide, move the aliases, and store the reasons as tags."""
 
 from __future__ import annotations
 
@@ -9,31 +9,34 @@ from typing import Any
 import pandas as pd
 
 from muralab.errors import StoreError
-from muralab.registry.champion_comparison import Ruling, decide_version, read_contender
-from muralab.registry.gate import Check, Margins, Verdict, signed
-from muralab.tracking import Store, count_evaluations, fingerprint_test_set
+from muralab.evaluation.evaluated_model import EvaluatedModel
+from muralab.registry.champion_comparison import EvaluatedVersion, VersionDecision, decide_version, read_evaluated
+from muralab.registry.gate import Check, Decision, Margins, signed
+from muralab.tracking import Store, count_evaluations, fingerprint_test_set, shown
 from muralab.tracking.tags import Tag
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+MAX_TAG_CHARACTERS = 8000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Promotion:
-    """What the gate made of one version."""
+    """The gate's decision on one version, and the alias that follows from it."""
 
     name: str
+    """Of the registered model, such as mura-wrist."""
     version: str
     alias: str
     """champion or challenger."""
-    verdict: Verdict
-    looks: int
-    """How often a model has met this test set, this time included."""
+    decision: Decision
+    evaluations: int
+    """How many evaluations the test set has seen, this one included."""
     fingerprint: str
-    """Of the test set that decided."""
+    """Of the test set that the decision is based on."""
     champion_before: str | None = None
-    """The version that held the alias."""
-    rejudged: pd.DataFrame | None = None
-    """Predictions on this test set that were made for this decision, of the model that had met an older one."""
+    """The version that held the alias before."""
+    reevaluated: pd.DataFrame | None = None
+    """Predictions on this test set that were computed for this decision, of the model with an older one."""
 
     @property
     def uri(self) -> str:
@@ -41,10 +44,14 @@ class Promotion:
         return f"models:/{self.name}@{self.alias}"
 
     def lines(self) -> list[str]:
-        """The decision in words."""
-        what = "accepted as champion" if self.verdict.accepted else "refused, stays challenger"
-        looks = f"This test set has been looked at {self.looks} time{'s' * (self.looks != 1)} so far."
-        return [f"{self.name} version {self.version}: {what}.", *(f"  {r}" for r in self.verdict.reasons), f"  {looks}"]
+        """The decision and its reasons, for the terminal."""
+        outcome = "accepted as champion" if self.decision.accepted else "refused, stays challenger"
+        times = f"{self.evaluations} time{'s' * (self.evaluations != 1)}"
+        return [
+            f"{self.name} version {self.version}: {outcome}.",
+            *(f"  {reason}" for reason in self.decision.reasons),
+            f"  Models have been evaluated on this test set {times} so far.",
+        ]
 
 
 def promote_version(
@@ -52,47 +59,41 @@ def promote_version(
     name: str,
     version: str,
     *,
+    candidate: EvaluatedModel | None = None,
     cache: Path,
     margins: Margins | None = None,
     dry_run: bool = False,
 ) -> Promotion:
-    """Let a version through the gate: it becomes champion or challenger, and its tags say why.
+    """Make a version champion or challenger, as the gate decides; its tags store the reasons.
 
     Args:
-        store: that holds runs and models.
+        store: holds the runs and the models.
         name: of the registered model.
-        version: the candidate.
-        cache: folder of decoded images, for whichever of the two is judged again.
+        version: the candidate's.
+        candidate: the candidate's evaluation where it is at hand; None: read from its run.
+        cache: folder of decoded images, for a model that is re-evaluated.
         margins: of the gate.
         dry_run: decide, and change nothing.
 
     Raises:
-        StoreError: no such version, or its run holds no test predictions.
-        DataError: its predictions cannot be judged.
+        StoreError: there is no such version, or its run holds no test predictions.
+        DataError: its predictions are invalid.
     """
-    client = store.client
-    candidate = read_version(store, name, version)
-    contender = read_contender(store, candidate.run_id, f"version {version}")
+    margins = margins or Margins()
+    found = read_version(store, name, version)
+    model = candidate or read_evaluated(store, found.run_id, f"version {version}")
     champion = find_alias(store, name, CHAMPION)
     before = None if champion is None else str(champion.version)
-    if before == str(candidate.version):
-        held = Check(passed=True, text="It is the champion already: nothing was compared.")
-        ruling = Ruling(Verdict(accepted=True, checks=(held,)), contender.test)
+    if before == str(found.version):
+        check = Check(passed=True, text="It is already the champion; nothing was compared.")
+        made = VersionDecision(decision=Decision(accepted=True, checks=(check,)), test=model.predictions())
     else:
-        ruling = decide_version(store, name, candidate, contender, champion, cache, margins or Margins())
-    fingerprint = fingerprint_test_set(ruling.test)
-    promotion = Promotion(
-        name=name,
-        version=str(candidate.version),
-        alias=CHAMPION if ruling.verdict.accepted else CHALLENGER,
-        verdict=ruling.verdict,
-        looks=max(1, count_evaluations(store, fingerprint)) + (ruling.rejudged is not None),
-        fingerprint=fingerprint,
-        champion_before=before,
-        rejudged=ruling.rejudged,
-    )
+        evaluated = EvaluatedVersion(version=found, model=model)
+        made = decide_version(store, evaluated, champion, cache=cache, margins=margins)
+    promotion = _build_promotion(store, found, made, before)
     if not dry_run:
-        _write(client, promotion, margins or Margins())
+        _set_tags(store.client, promotion, margins)
+        _set_alias(store.client, promotion)
     return promotion
 
 
@@ -100,28 +101,26 @@ def read_version(store: Store, name: str, version: str) -> Any:
     """A version of a registered model.
 
     Raises:
-        StoreError: there is none; lists those that are there.
+        StoreError: there is no such version; the message lists the existing ones.
     """
     try:
         return store.client.get_model_version(name, version)
     except Exception as error:
-        held = sorted(int(one.version) for one in _versions(store, f"name='{name}'"))
-        words = ", ".join(str(number) for number in held) or "none"
-        raise StoreError(f"The store {store.uri} has no version {version} of {name}. Versions: {words}.") from error
+        numbers = sorted(int(one.version) for one in store.client.search_model_versions(f"name='{name}'"))
+        known = ", ".join(str(number) for number in numbers) or "none"
+        raise StoreError(
+            f"The store {shown(store.uri)} has no version {version} of {name}. Versions: {known}."
+        ) from error
 
 
 def version_of_run(store: Store, name: str, run_id: str) -> Any | None:
     """The newest version of a registered model that came from a run, or None."""
-    own = [one for one in _versions(store, f"run_id='{run_id}'") if one.name == name]
+    own = [one for one in store.client.search_model_versions(f"run_id='{run_id}'") if one.name == name]
     return max(own, key=lambda one: int(one.version), default=None)
 
 
-def _versions(store: Store, where: str) -> list[Any]:
-    return list(store.client.search_model_versions(where))
-
-
 def find_alias(store: Store, name: str, alias: str) -> Any | None:
-    """The version that an alias names, or None."""
+    """The version that holds an alias, or None."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -132,30 +131,44 @@ def find_alias(store: Store, name: str, alias: str) -> Any | None:
         raise
 
 
-def _write(client: Any, promotion: Promotion, margins: Margins) -> None:
-    name, version, verdict = promotion.name, promotion.version, promotion.verdict
-    tags = {Tag.TEST_EVALUATIONS: str(promotion.looks), Tag.TEST_FINGERPRINT: promotion.fingerprint}
-    if promotion.champion_before != version:
+def _build_promotion(store: Store, version: Any, made: VersionDecision, champion_before: str | None) -> Promotion:
+    fingerprint = fingerprint_test_set(made.test)
+    return Promotion(
+        name=str(version.name),
+        version=str(version.version),
+        alias=CHAMPION if made.decision.accepted else CHALLENGER,
+        decision=made.decision,
+        evaluations=max(1, count_evaluations(store, fingerprint)) + (made.reevaluated is not None),
+        fingerprint=fingerprint,
+        champion_before=champion_before,
+        reevaluated=made.reevaluated,
+    )
+
+
+def _set_tags(client: Any, promotion: Promotion, margins: Margins) -> None:
+    """Store the decision on the version; that of a version which already is the champion stays as it was."""
+    decision = promotion.decision
+    tags = {Tag.TEST_EVALUATIONS: str(promotion.evaluations), Tag.TEST_FINGERPRINT: promotion.fingerprint}
+    if promotion.champion_before != promotion.version:
         against = "chance" if promotion.champion_before is None else f"version {promotion.champion_before}"
         tags |= {
-            Tag.GATE: "accepted" if verdict.accepted else "refused",
-            Tag.GATE_REASONS: " ".join(verdict.reasons)[:8000],
+            Tag.GATE: "accepted" if decision.accepted else "refused",
+            Tag.GATE_REASONS: " ".join(decision.reasons)[:MAX_TAG_CHARACTERS],
             Tag.GATE_AGAINST: against,
             Tag.GATE_MARGIN: f"{margins.objective:g}",
         }
-        if verdict.interval is not None and promotion.champion_before is not None:
-            tags[Tag.GATE_DIFFERENCE] = signed(verdict.interval)
+        if decision.interval is not None and promotion.champion_before is not None:
+            tags[Tag.GATE_DIFFERENCE] = signed(decision.interval)
     for key, value in tags.items():
-        client.set_model_version_tag(name, version, key, value)
+        client.set_model_version_tag(promotion.name, promotion.version, key, value)
+
+
+def _set_alias(client: Any, promotion: Promotion) -> None:
+    """Move the alias; a new champion gives its card to the registered model and is no longer challenger."""
+    name, version = promotion.name, promotion.version
     client.set_registered_model_alias(name, promotion.alias, version)
-    if verdict.accepted:
+    if promotion.decision.accepted:
         card = client.get_model_version(name, version).description or ""
         client.update_registered_model(name, description=card)
-        _drop_challenger(client, name, version)
-
-
-def _drop_challenger(client: Any, name: str, version: str) -> None:
-    """A version that has become champion challenges no more."""
-    aliases = client.get_registered_model(name).aliases
-    if str(aliases.get(CHALLENGER)) == version:
-        client.delete_registered_model_alias(name, CHALLENGER)
+        if str(client.get_registered_model(name).aliases.get(CHALLENGER)) == version:
+            client.delete_registered_model_alias(name, CHALLENGER)

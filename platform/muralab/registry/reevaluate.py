@@ -1,6 +1,6 @@
-"""A registered model judged on a test set that it has not met, through its own ONNX, so that its recipe may be gone.
+"""A registered model on another test set, through its own ONNX file, so that its recipe need not exist any more.
 
-Shape legend: N test images, S side of the model's own input in px.
+Shapes: N test images, S side of the model's own input in px.
 """
 
 from __future__ import annotations
@@ -14,38 +14,39 @@ import pandas as pd
 from muralab.data.cache import open_cache
 from muralab.errors import DataError, StoreError
 from muralab.evaluation.calibration import Calibration
-from muralab.registry.silence import quiet
+from muralab.registry.silence import silenced
 from muralab.serving.config import ServingConfig, read_config
 from muralab.tracking import Store
 
 BATCH_SIZE = 32
 
 
-def judge_registered(
+def evaluate_registered(
     store: Store, name: str, version: str, test: pd.DataFrame, root: Path, cache: Path
 ) -> tuple[pd.DataFrame, Calibration]:
-    """Predictions of a registered version on the images of a table, and its own calibration.
+    """Predictions of a registered version on the images of a table, and the version's own calibration.
 
     Args:
-        store: that holds the model.
+        store: holds the model.
         name: of the registered model.
         version: of it.
-        test: rows with image, study, patient, part and label.
+        test: one row per image, with image, study, patient, part and label.
         root: the tree that holds the images.
         cache: folder of decoded images.
 
     Returns:
-        The table with the model's `logit`, and what was fitted on the model's own validation studies.
+        The table with the model's `logit`, and the calibration that was fitted on the model's validation studies.
 
     Raises:
-        DataError: pictures are missing or cannot be decoded.
-        StoreError: the model's files cannot be read, or its ONNX cannot be run.
+        DataError: images are missing or unreadable.
+        StoreError: the model's files cannot be read, or its ONNX file cannot be run.
     """
     table = test.assign(path=[str(root / image) for image in test["image"]])
     missing = [path for path in table["path"] if not Path(path).is_file()]
     if missing:
         raise DataError(
-            f"{len(missing)} of its {len(table)} test pictures are not on this machine, such as {missing[0]}."
+            f"{len(missing)} of the {len(table)} test images are missing on this machine, such as {missing[0]}. "
+            "Promote the model where the data set is."
         )
     with tempfile.TemporaryDirectory() as folder:
         onnx, config = _download(store, name, version, Path(folder))
@@ -57,7 +58,7 @@ def _download(store: Store, name: str, version: str, folder: Path) -> tuple[Path
     from mlflow.artifacts import download_artifacts
 
     try:
-        with quiet():
+        with silenced():
             source = store.client.get_model_version_download_uri(name, version)
             bundle = Path(download_artifacts(source, dst_path=str(folder), tracking_uri=store.uri)) / "artifacts"
         return bundle / "model.onnx", read_config(bundle / "config.json")
@@ -72,7 +73,7 @@ def _predict(onnx: Path, config: ServingConfig, table: pd.DataFrame, folder: Pat
     cache = open_cache(table, size=config.image_size, folder=folder / "pixels")
     if cache.unreadable:
         image, reason = next(iter(cache.unreadable.items()))
-        raise DataError(f"{len(cache.unreadable)} of its test pictures cannot be decoded, such as {image}: {reason}.")
+        raise DataError(f"{len(cache.unreadable)} of the test images are unreadable, such as {image}: {reason}.")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     rows = cache.rows(table)
@@ -82,8 +83,8 @@ def _predict(onnx: Path, config: ServingConfig, table: pd.DataFrame, folder: Pat
             session.run(["logits"], {"images": np.ascontiguousarray(cache.images[rows[first : first + BATCH_SIZE]])})[0]
             for first in range(0, len(rows), BATCH_SIZE)
         ]
-    except Exception as error:  # whatever the runtime raises for a file that is no model, or not one of ours
-        raise StoreError(f"its model.onnx cannot be run ({error}).") from error
+    except Exception as error:  # onnxruntime's own types, for a corrupt file or one with other inputs or outputs
+        raise StoreError(f"The registered model.onnx cannot be run ({error}).") from error
     return np.concatenate(parts)
 
 

@@ -1,6 +1,6 @@
-"""One trained network -> one version of a registered model, with everything that a client and a reader need.
+"""Register a trained network as a new version of a model: exported, verified, with its card, tags and example.
 
-Shape legend: N verification images, S side of the network's input in px.
+Shapes: N verification images, S side of the network's input in px.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from muralab.registry.bundle import check_bundle, write_bundle
 from muralab.registry.export import export_onnx
-from muralab.registry.silence import quiet
+from muralab.registry.silence import silenced
 from muralab.serving.config import DISCLAIMER, ServingConfig
 from muralab.tracking.tags import Tag
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _CALIBRATION = ("image_temperature", "study_temperature", "threshold", "rule", "uncertain_low", "uncertain_high")
 _MIN_TYPICAL = 20
-"""Fewer training pictures than this say nothing about what is typical."""
+"""Fewer training images than this give no usable range of typical brightness and contrast."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +35,10 @@ class RegisteredModel:
     """Such as mura-wrist."""
 
     version: str
-    """Number of the version, as text."""
+    """The version number, as text."""
 
     uri: str
-    """What `mlflow models serve -m` takes: by alias where there is one, else by version."""
+    """What `mlflow models serve -m` takes: with the alias where there is one, else with the version."""
 
 
 def register_model(
@@ -54,9 +54,9 @@ def register_model(
     alias: str | None = "champion",
     tracking_uri: str | None = None,
 ) -> RegisteredModel:
-    """Export, check, log and register a network.
+    """Export, verify, log and register a network.
 
-    Everything is checked before anything is registered; what fails leaves no version behind.
+    Every check runs before the version is created, so a failure leaves no version behind.
 
     Args:
         network: the trained network.
@@ -65,10 +65,10 @@ def register_model(
         name: of the registered model.
         run_id: the run that trained it.
         card: description of the version, Markdown.
-        tags: of the version; muralab.recipe, muralab.part and muralab.synthetic also go into the model's answer.
-        verify_images: training or validation pictures, uint8 [N, S, S], on which torch and the served model are
-            compared; with 20 or more, what is far from them gets a warning when served.
-        alias: name that moves to this version; None leaves aliases alone.
+        tags: of the version; recipe, part and synthetic are also stored in the served model's configuration.
+        verify_images: training or validation images, uint8 [N, S, S], on which torch and the served model are
+            compared. If there are 20 or more, the served model warns about images that are far from them.
+        alias: moves to this version; None leaves the aliases unchanged.
         tracking_uri: of the store; None: MLflow's current one.
 
     Returns:
@@ -81,7 +81,7 @@ def register_model(
 
     config = build_config(image_size, calibration, tags, verify_images)
     client = MlflowClient(tracking_uri, registry_uri=tracking_uri)
-    with tempfile.TemporaryDirectory() as temporary, quiet():
+    with tempfile.TemporaryDirectory() as temporary, silenced():
         onnx, folder = Path(temporary) / "model.onnx", Path(temporary) / "bundle"
         export_onnx(network, image_size, onnx, verify_images=verify_images)
         logged = _create_logged_model(client, run_id)
@@ -101,17 +101,17 @@ def register_model(
 
 
 def build_config(
-    image_size: int, calibration: Mapping[str, Any], tags: Mapping[str, str], pictures: np.ndarray
+    image_size: int, calibration: Mapping[str, Any], tags: Mapping[str, str], images: np.ndarray
 ) -> ServingConfig:
-    """What the served model has to know.
+    """The served model's configuration.
 
     Args:
         image_size: S in px.
         calibration: the fitted temperatures, threshold and band.
-        tags: muralab.recipe, muralab.part and muralab.synthetic are read.
-        pictures: uint8 [N, S, S], from the training's own distribution.
+        tags: of the version; recipe, part and synthetic are read.
+        images: uint8 [N, S, S], from the training distribution.
     """
-    means, contrasts = pictures.mean(axis=(1, 2)), pictures.std(axis=(1, 2))
+    means, contrasts = images.mean(axis=(1, 2)), images.std(axis=(1, 2))
     return ServingConfig(
         image_size=image_size,
         recipe=tags.get(Tag.RECIPE, ""),
@@ -124,7 +124,7 @@ def build_config(
 
 
 def _widened(values: Sequence[float] | np.ndarray) -> tuple[float, float] | None:
-    """The range of some values with half its width more on either side; None where they are too few."""
+    """The range of the values, extended by half its width on either side; None for too few values."""
     if len(values) < _MIN_TYPICAL:
         return None
     low, high = float(np.min(values)), float(np.max(values))
@@ -132,7 +132,7 @@ def _widened(values: Sequence[float] | np.ndarray) -> tuple[float, float] | None
 
 
 def _create_logged_model(client: Any, run_id: str) -> Any:
-    """A model of the run, in the run's own experiment."""
+    """MLflow's entry for a model of the run, in the run's own experiment."""
     from mlflow.entities import LoggedModelOutput
 
     experiment_id = client.get_run(run_id).info.experiment_id

@@ -1,4 +1,4 @@
-"""Other libraries' chatter kept off the terminal, so that a sweep's table stays readable."""
+"""Keep other libraries' output off the terminal, so that a sweep's table stays readable."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _PROGRESS_BAR = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Swallow what torch's exporter and MLflow print, warn and log below an error; exceptions pass."""
+def silenced() -> Iterator[None]:
+    """Drop what torch's exporter and MLflow print, warn and log below ERROR; exceptions propagate."""
     levels = {name: logging.getLogger(name).level for name in _LOGGERS}
     progress_bar = os.environ.get(_PROGRESS_BAR)
     os.environ[_PROGRESS_BAR] = "false"

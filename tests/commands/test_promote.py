@@ -1,0 +1,104 @@
+"""`promote` from the command line: which model it means, what it prints, what it logs, what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from muralab.commands.evaluate import load_model
+from muralab.errors import StoreError
+from muralab.tracking import find_runs, read_run, start_run
+from tests.registry.conftest import log_run
+
+
+@pytest.fixture
+def images(tmp_path: Path, write_tree: Callable[..., Path]) -> Path:
+    """A tree with 40 test patients."""
+    return write_tree(tmp_path / "images", parts=("wrist",), n_train=20, n_valid=40)
+
+
+@pytest.fixture
+def add_version(store, images):
+    """A function that logs a run of a given skill and makes it a version of mura-wrist: (run id, version)."""
+    store.client.create_registered_model("mura-wrist")
+
+    def add(skill: float, **options) -> tuple[str, str]:
+        run = log_run(store, images, skill, **options)
+        return run, str(store.client.create_model_version("mura-wrist", source="nowhere", run_id=run).version)
+
+    return add
+
+
+def test_the_decision_is_printed_and_logged(muralab, store, add_version):
+    _, version = add_version(1.5)
+    out = muralab("promote", part="wrist", version=version).out
+    assert f"mura-wrist version {version}: accepted as champion" in out
+    assert "models:/mura-wrist@champion" in out
+    (run,) = find_runs(store, where="tags.`muralab.kind` = 'promote'")
+    assert run.tags["muralab.gate"] == "accepted"
+    assert run.tags["muralab.registered"] == f"mura-wrist/{version}"
+
+
+def test_the_margin_is_taken_from_the_command_line(muralab, store, add_version):
+    _, version = add_version(1.5)
+    muralab("promote", part="wrist", version=version, margin="0.2")
+    assert store.client.get_model_version("mura-wrist", version).tags["muralab.gate_margin"] == "0.2"
+
+
+def test_a_dry_run_changes_nothing(muralab, store, add_version):
+    _, version = add_version(1.5)
+    assert "nothing was changed" in muralab("promote", part="wrist", version=version, dry_run="true").out
+    assert store.client.get_model_version("mura-wrist", version).tags == {}
+    assert find_runs(store, where="tags.`muralab.kind` = 'promote'") == []
+
+
+def test_an_evaluation_stands_for_its_trained_run(muralab, store, images, add_version):
+    run, version = add_version(1.5)
+    evaluation = log_run(store, images, 0.0, **{"muralab.evaluates": run})
+    out = muralab("promote", part="wrist", run=evaluation).out
+    assert run in out
+    assert f"version {version}: accepted as champion" in out
+
+
+def test_a_run_without_test_predictions_is_refused(muralab, store, images):
+    run = log_run(store, images, 1.0, tested=False)
+    assert f"The run {run} (trial, cnn-00) holds no test predictions" in muralab("promote", run=run).complaint
+
+
+@pytest.mark.parametrize("values", [{}, {"run": "a", "version": "1"}])
+def test_exactly_one_of_run_and_version_is_needed(muralab, values):
+    outcome = muralab("promote", **values)
+    assert outcome.code == 2
+    assert "promote needs one of run=" in outcome.complaint
+
+
+def test_an_impossible_part_is_refused(muralab):
+    assert "part=wri'st: expected a body part" in muralab("promote", part="wri'st", version="1").complaint
+
+
+def test_a_run_of_another_part_is_refused(muralab, store, images):
+    run = log_run(store, images, 1.0)
+    assert "is of part=wrist, not of part=hand" in muralab("promote", part="hand", run=run).complaint
+
+
+def test_a_run_without_weights_is_refused(store):
+    run = start_run(store, kind="trial", name="cnn-01")
+    record = replace(read_run(store, run), params={"resolved.recipe": "cnn"}, recipe="cnn")
+    with pytest.raises(StoreError, match=r"keeps no weights: of a sweep the best trial .*, of a comparison none"):
+        load_model(store, record)
+
+
+@pytest.mark.slow
+def test_a_run_is_registered_and_later_reevaluated_on_a_new_test_set(muralab, store, images, add_version):
+    run = log_run(store, images, 2.0)
+    assert "mura-wrist version 1: accepted as champion" in muralab("promote", part="wrist", run=run).out
+    version = store.client.get_model_version_by_alias("mura-wrist", "champion")
+    assert version.run_id == run
+    assert version.description.startswith("# custom CNN, wrist")
+    assert store.client.get_registered_model("mura-wrist").description == version.description
+    _, newer = add_version(2.0, n_test=30)
+    out = muralab("promote", part="wrist", version=newer).out
+    assert "against version 1 (re-evaluated): paired difference" in out
