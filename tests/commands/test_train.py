@@ -18,7 +18,7 @@ from muralab.commands import train as single
 from muralab.evaluation.metrics import METRICS
 from muralab.experiment import run_trial
 from muralab.tracking import RunRecord, Store, download_artifact, read_run, start_run
-from muralab.training.phase_trainer import Stepper
+from muralab.training.phase_trainer import PhaseTrainer
 from tests.cli.conftest import SMALL, Muralab, all_runs, spoil
 
 QUICK = {"recipe": SMALL, "epochs": "1+2", "cpus_per_trial": 1}
@@ -45,7 +45,7 @@ def break_steps(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     def step(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(Stepper, "_step", step)
+    monkeypatch.setattr(PhaseTrainer, "_step", step)
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Judged, dic
     """A trial that has met the test set, and the figures that were logged of it."""
     notes: Any = Notes()
     spec: Any = SimpleNamespace(recipe="cnn", folder=str(tmp_path))
-    monkeypatch.setattr(verdict, "judge_on_test", lambda _: (None, VALIDATION, TEST))
+    monkeypatch.setattr(verdict, "predict_validation_and_test", lambda _: (None, VALIDATION, TEST))
     found = judge_trial(spec, "r1", notes, rule=RULE, keep_weights=False)
     ((_, _, figures),) = notes.all("log_epoch")
     return found, figures

@@ -22,7 +22,7 @@ from muralab.results.final_test import Judged, build_context, build_entry, build
 from muralab.results.gallery import build_gallery, may_show
 from muralab.tracking import RunWriter, close_dead_runs, open_store, process_tags, read_predictions, read_run
 from muralab.tracking.tags import Tag
-from muralab.training.trainer import PHASES
+from muralab.training.phases import PHASES
 from muralab.trial import TrialSpec, recipes_of, write_table
 from muralab.tune.finish import DISCLAIMER, ui_command
 from muralab.tune.plan import Folders, write_plan

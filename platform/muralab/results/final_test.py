@@ -22,7 +22,7 @@ from muralab.errors import RecipeError
 from muralab.evaluation.bootstrap import Interval, bootstrap
 from muralab.evaluation.calibration import Calibration, fit_calibration
 from muralab.evaluation.metrics import METRICS, evaluate_predictions
-from muralab.experiment import judge_on_test
+from muralab.experiment import predict_validation_and_test
 from muralab.recipe_loader import load_recipe
 from muralab.report import Context, Entry, Trial
 from muralab.tracking import RunRecord, RunWriter
@@ -67,7 +67,7 @@ def judge_trial(spec: TrialSpec, run_id: str, writer: RunWriter, *, rule: str, k
         rule: how the threshold is fitted on validation studies.
         keep_weights: whether the run keeps them, for `promote`, `evaluate` and galleries.
     """
-    network, validation, test = judge_on_test(spec)
+    network, validation, test = predict_validation_and_test(spec)
     calibration = fit_calibration(validation, rule=rule)
     intervals = bootstrap(
         test,

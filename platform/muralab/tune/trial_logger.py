@@ -17,7 +17,8 @@ from muralab.recipe import resolved_values
 from muralab.recipe_loader import read_source
 from muralab.tracking import RunWriter, read_predictions
 from muralab.tracking.tags import Tag
-from muralab.training.trainer import LAST, PHASES, best_name
+from muralab.training.phases import PHASES
+from muralab.training.trainer import LAST, best_name
 from muralab.trial import TrialSpec, recipes_of
 
 SUMMARISED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auroc", "val_study_auroc")
