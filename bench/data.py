@@ -55,7 +55,7 @@ def write_tree(root: Path, n_images: int, *, side: int = 64) -> pd.DataFrame:
 
 
 class CachedImages:
-    """Training data of the stepper: augmented batches out of the pixel cache, as in a trial; no frozen features."""
+    """Training data of the trainer: augmented batches out of the pixel cache, as in a trial; no frozen features."""
 
     def __init__(self, cache: PixelCache, table: pd.DataFrame, batch_size: int, *, workers: int = 0) -> None:
         self.cache, self.table, self.batch_size, self.workers = cache, table, batch_size, workers

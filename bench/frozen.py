@@ -28,9 +28,9 @@ from muralab.demo.plan import PARTS, PartPlan
 from muralab.errors import WeightsError
 from muralab.evaluation.metrics import evaluate_predictions
 from muralab.evaluation.predictions import predict_images
-from muralab.experiment import Judge, build_network, set_threads
+from muralab.experiment import ValidationEvaluator, build_network, set_threads
 from muralab.recipe_loader import load_recipe
-from muralab.training.phase_trainer import Settings, Stepper
+from muralab.training.phase_trainer import PhaseTrainer, TrainerSettings
 from muralab.training.phases import freeze
 from muralab.training.weights import resolve_weights
 from muralab.trial import ImageData, TrialData, TrialSpec, read_data, recipes_of, write_table
@@ -94,21 +94,21 @@ def build_spec(data: str, folder: Path, seed: int, weights: str) -> TrialSpec:
 def train_upper(spec: TrialSpec, further: TrialData, *, cached: bool) -> tuple[float, float, float]:
     """Processor seconds of the phase; image-level AUROC of its last epoch on further images, and on validation."""
     data, recipe = read_data(spec.table, spec.cache_folder, recipes_of(spec)[1].image_size), recipes_of(spec)[1]
-    network, judge, images = build_network(spec, data), Judge(spec, data), ImageData(spec, data, "cpu")
+    network, validate, images = build_network(spec, data), ValidationEvaluator(spec, data), ImageData(spec, data, "cpu")
     freeze(network, recipe.upper)
-    settings = Settings(seed=spec.seed, ema_decay=recipe.ema_decay, clip_norm=recipe.clip_norm)
-    steppers = []
+    settings = TrainerSettings(seed=spec.seed, ema_decay=recipe.ema_decay, clip_norm=recipe.clip_norm)
+    trainers = []
 
     def work() -> None:
-        stepper = Stepper(network, "upper", recipe.upper, images, settings, features=cached)
+        trainer = PhaseTrainer(network, "upper", recipe.upper, images, settings, features=cached)
         for epoch in range(1, EPOCHS + 1):
-            stepper.train_epoch(epoch)
-            judge(stepper.judged, stepper.validation_features)
-        steppers.append(stepper)
+            trainer.train_epoch(epoch)
+            validate(trainer.evaluated, trainer.validation_features)
+        trainers.append(trainer)
 
     time_s = cpu_seconds(work)
     on_further, on_validation = (
-        evaluate_predictions(predict_images(steppers[0].judged, source.cache, table), level="image")["auroc"]
+        evaluate_predictions(predict_images(trainers[0].evaluated, source.cache, table), level="image")["auroc"]
         for source, table in ((further, further.tables["test"]), (data, data.tables["validation"]))
     )
     return time_s, on_further, on_validation

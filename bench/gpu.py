@@ -2,7 +2,7 @@
 
     python -m bench.gpu              (minutes on a GPU; without one the rows say "not measured")
 
-InceptionV3 at the recipe's own size. Ours: an epoch of the Stepper with real input: cache, augmentation in threads,
+InceptionV3 at the recipe's own size. Ours: an epoch of PhaseTrainer with real input: cache, augmentation in threads,
 pinned copies, bfloat16, channels_last, fused AdamW, clipping, average of the weights. Its own step rate: the same step
 over a batch that lies on the device. Plain: the same network in float32 without any of these. The share of the peak
 is the model's arithmetic a second over that of a large bfloat16 matrix product on this device.
@@ -28,7 +28,7 @@ from bench.data import CachedImages, open_images
 from muralab.data.loader import Batch
 from muralab.recipe_loader import load_recipe
 from muralab.training.network import Network
-from muralab.training.phase_trainer import Settings, Stepper
+from muralab.training.phase_trainer import PhaseTrainer, TrainerSettings
 from muralab.training.phases import freeze
 
 RECIPE = "inception_add_gate"
@@ -56,8 +56,8 @@ def wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def train(stepper: Stepper, device: str) -> None:
-    stepper.train_epoch(1)
+def train(trainer: PhaseTrainer, device: str) -> None:
+    trainer.train_epoch(1)
     wait(device)
 
 
@@ -102,14 +102,14 @@ def measure_on(device: str, size: int, batch_size: int, n_batches: int, rounds: 
     network = recipe.build(image_size=size, **recipe.model).to(device)
     freeze(network, recipe.full)
     network = network.to(memory_format=torch.channels_last)
-    settings = Settings(device=device, amp=True, ema_decay=recipe.ema_decay, clip_norm=recipe.clip_norm)
+    settings = TrainerSettings(device=device, amp=True, ema_decay=recipe.ema_decay, clip_norm=recipe.clip_norm)
     with tempfile.TemporaryDirectory() as folder:
         workers = max(1, len(os.sched_getaffinity(0)) - 1)
         images = open_images(Path(folder), n_batches * batch_size, size, batch_size, workers=workers)
         resident = ResidentImages(images, device)
         flops = step_flops(network, resident.batch.images)
         ours, own = (
-            Stepper(copy.deepcopy(network), "full", recipe.full, data, settings, features=False)
+            PhaseTrainer(copy.deepcopy(network), "full", recipe.full, data, settings, features=False)
             for data in (images, resident)
         )
         sides: dict[str, Callable[[], None]] = {

@@ -2,7 +2,7 @@
 
     python -m bench.steps            (about a minute on one core)
 
-Ours: an epoch of the full phase in our Stepper, with batches decoded from the pixel cache, augmented, normalised,
+Ours: an epoch of the full phase in our PhaseTrainer, with batches decoded from the pixel cache, augmented, normalised,
 counted. Theirs: a bare PyTorch loop over float tensors that are already augmented, normalised and in memory, with the
 same network, loss, AdamW, clipping and average of the weights, and nothing else. One thread, as a trial has; timed in
 processor time, which other work on the machine disturbs least.
@@ -25,7 +25,7 @@ from bench.common import Options, Row, cpu_seconds, interleave, ratios, run
 from bench.data import CachedImages, open_images
 from muralab.recipe_loader import load_recipe
 from muralab.training.network import Network
-from muralab.training.phase_trainer import Settings, Stepper
+from muralab.training.phase_trainer import PhaseTrainer, TrainerSettings
 from muralab.training.phases import freeze, parameter_groups
 
 RECIPE = "inception_add_gate"
@@ -66,11 +66,11 @@ def measure_at(size: int, batch_size: int, n_batches: int, rounds: int) -> Row:
     freeze(network, recipe.full)
     with tempfile.TemporaryDirectory() as folder:
         data = open_images(Path(folder), n_batches * batch_size, size, batch_size)
-        settings = Settings(ema_decay=DECAY, clip_norm=CLIP_NORM)
-        stepper = Stepper(copy.deepcopy(network), "full", recipe.full, data, settings, features=False)
+        settings = TrainerSettings(ema_decay=DECAY, clip_norm=CLIP_NORM)
+        trainer = PhaseTrainer(copy.deepcopy(network), "full", recipe.full, data, settings, features=False)
         bare = bare_epoch(network, data)
         times = interleave(
-            {"ours": lambda: cpu_seconds(lambda: stepper.train_epoch(1)), "bare": lambda: cpu_seconds(bare)}, rounds
+            {"ours": lambda: cpu_seconds(lambda: trainer.train_epoch(1)), "bare": lambda: cpu_seconds(bare)}, rounds
         )
     ratio, spread = ratios(times["ours"], times["bare"])
     per_image = {name: 1000 * statistics.median(values) / (n_batches * batch_size) for name, values in times.items()}

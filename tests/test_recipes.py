@@ -16,11 +16,11 @@ from muralab.config.settings import Request
 from torch import nn
 
 from muralab.data.loader import Batch
-from muralab.experiment import Judge, build_network
+from muralab.experiment import ValidationEvaluator, build_network
 from muralab.recipe import HEAD_ONLY, LogUniform, Network, Phase, Uniform, override, resolved_values
 from muralab.recipe_loader import load_recipe, read_source, recipe_names
 from muralab.training.features import Features, extractor_digest
-from muralab.training.phase_trainer import Settings
+from muralab.training.phase_trainer import TrainerSettings
 from muralab.training.trainer import train
 from muralab.trial import ImageData, read_data, recipes_of
 from muralab.tune.plan import draw_values
@@ -52,8 +52,10 @@ def test_a_recipe_trains_in_both_phases(name: str, build_spec: Any) -> None:
     data, recipe = read_data(spec.table, spec.cache_folder, 96), recipes_of(spec)[1]
     network = build_network(spec, data)
     whole, frozen = snapshot(network), changed(snapshot(network), network)
-    images, judge = ImageData(spec, data, "cpu"), Judge(spec, data)
-    for result in train(network, recipe.phases, images, settings=Settings(), validate=judge, folder=Path(spec.folder)):
+    images, validate = ImageData(spec, data, "cpu"), ValidationEvaluator(spec, data)
+    for result in train(
+        network, recipe.phases, images, settings=TrainerSettings(), validate=validate, folder=Path(spec.folder)
+    ):
         assert math.isfinite(result.train_loss), result
         assert math.isfinite(result.validation["val_loss"])
         if result.phase == "upper":
@@ -254,7 +256,12 @@ class Pictures:
 def losses(network: Network, phases: dict[str, Phase], folder: Path) -> list[float]:
     torch.set_num_threads(1)
     epochs = train(
-        network, phases, Pictures(), settings=Settings(), validate=lambda *_: {"val_study_auroc": 0.5}, folder=folder
+        network,
+        phases,
+        Pictures(),
+        settings=TrainerSettings(),
+        validate=lambda *_: {"val_study_auroc": 0.5},
+        folder=folder,
     )
     return [result.train_loss for result in epochs]
 

@@ -1,4 +1,4 @@
-"""One trial in order, from its specification to its test predictions; frozen features are computed once for many."""
+"""One trial, from its specification to its test predictions, and the cached features that trials share."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from muralab.data.loader import evaluation_batches
 from muralab.experiment import (
     OBJECTIVES,
     build_network,
-    judge_on_test,
     load_trained,
+    predict_validation_and_test,
     predictions_path,
     run_trial,
     warm_up,
@@ -39,23 +39,23 @@ def plain(results: list[EpochResult]) -> list[EpochResult]:
     return [replace(result, seconds=0.0) for result in results]
 
 
-def test_a_specification_survives_json(build_spec: Any) -> None:
+def test_a_specification_can_be_stored_as_json(build_spec: Any) -> None:
     spec = build_spec(overrides={"full.lr": "3e-5", "full.epochs": 2}, drawn={"augment.zoom": 0.1}, seed=3)
     assert TrialSpec(**json.loads(json.dumps(spec.to_dict()))) == spec
 
 
-def test_drawn_strengths_act_in_the_full_phase_alone(build_spec: Any) -> None:
+def test_searched_strengths_apply_to_the_full_phase_only(build_spec: Any) -> None:
     base, resolved = recipes_of(build_spec(drawn={"augment.shift": 0.09, "full.lr": 0.011}))
     assert (base.augment.shift, resolved.augment.shift) == (0.05, 0.09)
     assert base.full.lr == resolved.full.lr == 0.011
 
 
-def test_the_users_override_acts_in_both(build_spec: Any) -> None:
+def test_overridden_strengths_apply_to_both_phases(build_spec: Any) -> None:
     base, resolved = recipes_of(build_spec(overrides={"augment.shift": "0.2"}))
     assert base.augment.shift == resolved.augment.shift == 0.2
 
 
-def test_the_split_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_the_table_keeps_names_and_sets_as_text(tmp_path: Path) -> None:
     index = pd.DataFrame(
         {"image": ["a", "b", "c"], "patient": ["007", "7", "NA"], "label": [0, 1, 0], "split": "train"}
     )
@@ -65,7 +65,7 @@ def test_the_split_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert list(table["patient"]) == ["007", "7", "NA"]
 
 
-def test_names_that_look_like_numbers_stay_apart(build_spec: Any, tmp_path: Path) -> None:
+def test_patients_named_by_numbers_stay_distinct(build_spec: Any, tmp_path: Path) -> None:
     spec = build_spec()
     table = pd.read_csv(spec.table)
     table["patient"] = ["01", "1"] * (len(table) // 2) + ["01"] * (len(table) % 2)
@@ -88,13 +88,13 @@ def test_a_trial_yields_every_epoch_with_every_metric(build_spec: Any) -> None:
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
-def test_a_stopped_trial_goes_on_as_if_it_had_not(build_spec: Any, tmp_path: Path, stop: int) -> None:
+def test_a_resumed_trial_gives_the_same_results(build_spec: Any, tmp_path: Path, stop: int) -> None:
     whole = run(build_spec(folder=str(tmp_path / "whole")))
     run(build_spec(), stop)
     assert plain(run(build_spec())) == plain(whole)
 
 
-def test_predictions_of_the_best_epoch_lie_beside_the_weights(build_spec: Any) -> None:
+def test_predictions_of_the_best_epoch_are_written(build_spec: Any) -> None:
     spec = build_spec()
     results = run(spec)
     for phase in ("upper", "full"):
@@ -105,24 +105,24 @@ def test_predictions_of_the_best_epoch_lie_beside_the_weights(build_spec: Any) -
         assert loss == pytest.approx(best.validation["val_loss"], abs=1e-5)
 
 
-def test_the_test_set_meets_the_best_weights_of_the_last_phase(build_spec: Any) -> None:
+def test_the_test_set_is_predicted_with_the_best_weights_of_the_last_phase(build_spec: Any) -> None:
     spec = build_spec()
     run(spec)
-    network, validation, test = judge_on_test(spec)
+    network, validation, test = predict_validation_and_test(spec)
     kept = pd.read_csv(predictions_path(spec.folder, "full"))
     np.testing.assert_allclose(validation["logit"], kept["logit"], atol=1e-5)
     assert set(test["study"]).isdisjoint(validation["study"])
     assert not network.training
 
 
-def test_lost_validation_predictions_are_made_again(build_spec: Any) -> None:
+def test_missing_validation_predictions_are_recomputed(build_spec: Any) -> None:
     spec = build_spec()
     run(spec)
     predictions_path(spec.folder, "full").unlink()
-    assert len(judge_on_test(spec)[1])
+    assert len(predict_validation_and_test(spec)[1])
 
 
-def test_a_head_trained_last_keeps_the_backbone_that_was_trained_first(build_spec: Any) -> None:
+def test_a_backbone_trained_before_the_head_is_kept(build_spec: Any) -> None:
     spec = build_spec(overrides={"upper.trains": "*", "full.trains": "head.*"})
     start = build_network(spec, read_data(spec.table, spec.cache_folder, 36)).backbone.state_dict()
     run(spec)
@@ -130,7 +130,7 @@ def test_a_head_trained_last_keeps_the_backbone_that_was_trained_first(build_spe
     assert not torch.equal(start["0.weight"], trained["0.weight"])
 
 
-def test_one_seed_one_start(build_spec: Any) -> None:
+def test_initial_weights_depend_on_the_seed_only(build_spec: Any) -> None:
     spec = build_spec(seed=5)
     data = read_data(spec.table, spec.cache_folder, 36)
     one, two, other = (build_network(s, data).state_dict() for s in (spec, spec, replace(spec, seed=6)))
@@ -143,7 +143,7 @@ def test_one_seed_one_start(build_spec: Any) -> None:
 
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many images each computation of features was for."""
+    """Number of images of each computation of features."""
     from muralab import trial
 
     calls: list[int] = []
@@ -167,13 +167,13 @@ def test_two_trials_share_one_computation(build_spec: Any, tmp_path: Path, compu
 @pytest.mark.parametrize(
     "fields", [{"seed": 1}, {"overrides": {"augment.shift": 0.2}}, {"overrides": {"image_size": 40}}]
 )
-def test_what_changes_the_features_is_computed_anew(build_spec: Any, computed: list[int], fields: Any) -> None:
+def test_other_settings_need_other_features(build_spec: Any, computed: list[int], fields: Any) -> None:
     run(build_spec(), 1)
     run(build_spec(folder=build_spec().folder + "-other", **fields), 1)
     assert len(computed) == 6
 
 
-def test_other_pictures_under_the_same_names_are_computed_anew(
+def test_other_images_with_the_same_names_need_other_features(
     build_spec: Any, computed: list[int], tiny_tree: Path, tmp_path: Path
 ) -> None:
     run(build_spec(), 1)
@@ -185,12 +185,12 @@ def test_other_pictures_under_the_same_names_are_computed_anew(
     assert len(computed) == 6
 
 
-def test_no_more_views_than_epochs(build_spec: Any, computed: list[int]) -> None:
+def test_there_are_at_most_as_many_views_as_epochs(build_spec: Any, computed: list[int]) -> None:
     run(build_spec(overrides={"upper.epochs": 1}), 1)
     assert len(computed) == 2
 
 
-def test_cached_features_are_the_backbones_own(build_spec: Any) -> None:
+def test_cached_features_equal_those_of_the_backbone(build_spec: Any) -> None:
     spec = build_spec()
     data = read_data(spec.table, spec.cache_folder, 36)
     network, images = build_network(spec, data).eval(), ImageData(spec, data, "cpu")
@@ -206,7 +206,7 @@ def test_cached_features_are_the_backbones_own(build_spec: Any) -> None:
     np.testing.assert_allclose(features.train[1], view, atol=1e-5)
 
 
-def test_a_half_written_feature_file_is_not_taken(build_spec: Any, computed: list[int]) -> None:
+def test_an_incomplete_pair_of_feature_files_is_recomputed(build_spec: Any, computed: list[int]) -> None:
     run(build_spec(), 1)
     folder = Path(build_spec().cache_folder) / "features"
     next(folder.glob("*-validation.npy")).unlink()
@@ -214,9 +214,7 @@ def test_a_half_written_feature_file_is_not_taken(build_spec: Any, computed: lis
     assert len(computed) == 6
 
 
-def test_warming_up_leaves_nothing_to_compute_but_only_for_pretrained_backbones(
-    build_spec: Any, computed: list[int]
-) -> None:
+def test_warming_up_computes_no_features_for_a_network_from_scratch(build_spec: Any, computed: list[int]) -> None:
     warm_up(build_spec())
     assert computed == []
     assert (Path(build_spec().cache_folder) / "pixels").is_dir()

@@ -1,6 +1,6 @@
-"""One run in order: data -> network -> two phases -> judgement. Read this first.
+"""One run in order: data -> network -> two training phases -> validation and test predictions. Read this first.
 
-Nothing here knows MLflow or Ray; the callers log and schedule.
+Nothing here depends on MLflow or Ray; the callers log and schedule.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from muralab.data.loader import evaluation_batches
 from muralab.evaluation.metrics import evaluate_predictions
 from muralab.evaluation.predictions import predict_images
 from muralab.training.device import memory_errors, release_memory, uses_bfloat16
-from muralab.training.phase_trainer import Settings
+from muralab.training.phase_trainer import TrainerSettings
 from muralab.training.phases import freeze, head_alone
 from muralab.training.trainer import EpochResult, train, trained_state
-from muralab.training.weights import load_backbone, settle_batchnorm
+from muralab.training.weights import estimate_batchnorm, load_backbone
 from muralab.trial import EVALUATION_BATCH, ImageData, TrialData, TrialSpec, device_of, read_data, recipes_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from muralab.training.network import Network
 
-SETTLING_IMAGES = 256
+BATCHNORM_IMAGES = 256
+"""Training images that BatchNorm statistics are estimated from where a backbone has random weights."""
 VALIDATION_METRICS = {
     "val_loss": ("image", "log_loss"),
     "val_accuracy": ("image", "accuracy"),
@@ -41,7 +42,7 @@ OBJECTIVES = tuple(name for name in VALIDATION_METRICS if name != "val_loss")
 
 
 def set_threads(threads: int) -> None:
-    """Give this process so many CPU threads for tensors, and none of OpenCV's own."""
+    """Set the number of CPU threads for tensors, and turn OpenCV's own threads off."""
     import cv2
     import torch
 
@@ -51,10 +52,10 @@ def set_threads(threads: int) -> None:
 
 
 def build_network(spec: TrialSpec, data: TrialData) -> Network:
-    """The recipe's network with its starting weights, on its device.
+    """Build the recipe's network with its initial weights, on its device.
 
     Raises:
-        WeightsError: the file does not fit.
+        WeightsError: the weights file does not match the backbone.
     """
     import torch
 
@@ -66,21 +67,21 @@ def build_network(spec: TrialSpec, data: TrialData) -> Network:
     network = network.to(device_of(spec)).to(memory_format=torch.channels_last)
     if recipe.pretrained and not spec.weights:
         table = data.tables["train"]
-        some = table.iloc[np.random.default_rng(spec.seed).permutation(len(table))[:SETTLING_IMAGES]]
-        batches = evaluation_batches(data.cache, some.reset_index(drop=True), batch_size=EVALUATION_BATCH)
-        settle_batchnorm(network, (b.images.to(device_of(spec)) for b in batches if len(b.images) > 1))
+        sample = table.iloc[np.random.default_rng(spec.seed).permutation(len(table))[:BATCHNORM_IMAGES]]
+        batches = evaluation_batches(data.cache, sample.reset_index(drop=True), batch_size=EVALUATION_BATCH)
+        estimate_batchnorm(network, (b.images.to(device_of(spec)) for b in batches if len(b.images) > 1))
     return network
 
 
-class Judge:
-    """Validation metrics of an epoch; keeps that epoch's predictions."""
+class ValidationEvaluator:
+    """Computes an epoch's validation metrics and keeps that epoch's predictions."""
 
     def __init__(self, spec: TrialSpec, data: TrialData) -> None:
         self.spec, self.data, self.amp = spec, data, uses_bfloat16(device_of(spec))
         self.predictions = pd.DataFrame()
 
     def __call__(self, network: Network, pooled: torch.Tensor | None) -> dict[str, float]:
-        """Judge a network on the validation images, or on their pooled features [M, D] where it is frozen."""
+        """Evaluate on the validation images, or on their pooled features [M, D] where the backbone is frozen."""
         import torch
 
         table = self.data.tables["validation"]
@@ -98,24 +99,24 @@ class Judge:
 
 
 def predictions_path(folder: str | Path, phase: str) -> Path:
-    """Where the validation predictions of a phase's best epoch lie."""
+    """Path of the validation predictions of a phase's best epoch."""
     return Path(folder) / f"validation_{phase}.csv"
 
 
 def run_trial(spec: TrialSpec) -> Generator[EpochResult]:
-    """Train as specified, from the start or from the folder's checkpoint; closing the generator leaves all clean.
+    """Train a trial, from the start or from the checkpoint in its folder; close the generator to stop early.
 
     Yields:
-        One result an epoch; by then the checkpoint and the best epoch's predictions are written.
+        One result per epoch, after the checkpoint and the best epoch's predictions have been written.
     """
     set_threads(spec.threads)
     _, recipe = recipes_of(spec)
     data = read_data(spec.table, spec.cache_folder, recipe.image_size)
-    judge = Judge(spec, data)
-    settings = Settings(
+    evaluator = ValidationEvaluator(spec, data)
+    settings = TrainerSettings(
         seed=spec.seed,
         device=device_of(spec),
-        amp=judge.amp,
+        amp=evaluator.amp,
         ema_decay=recipe.ema_decay,
         clip_norm=recipe.clip_norm,
         class_weighting=recipe.class_weighting,
@@ -129,17 +130,17 @@ def run_trial(spec: TrialSpec) -> Generator[EpochResult]:
         recipe.phases,
         ImageData(spec, data, settings.device),
         settings=settings,
-        validate=judge,
+        validate=evaluator,
         folder=Path(spec.folder),
     )
     for result in epochs:
-        if result.best and len(judge.predictions):  # empty while a resumed run repeats what it already yielded
-            judge.predictions.to_csv(predictions_path(spec.folder, result.phase), index=False)
+        if result.best and len(evaluator.predictions):  # empty while a resumed run repeats earlier results
+            evaluator.predictions.to_csv(predictions_path(spec.folder, result.phase), index=False)
         yield result
 
 
 def warm_up(spec: TrialSpec) -> None:
-    """Decode the images and compute the frozen features that this trial shares with others, if it does."""
+    """Decode the images, and compute the frozen backbone's features if the trial's first phase uses them."""
     base, _ = recipes_of(spec)
     data = read_data(spec.table, spec.cache_folder, base.image_size)
     if base.upper.epochs and base.pretrained:
@@ -148,11 +149,11 @@ def warm_up(spec: TrialSpec) -> None:
             if head_alone(freeze(network, base.upper)):
                 ImageData(spec, data, device_of(spec)).features(network)
         del network
-        release_memory(device_of(spec))  # the trials' processes want it
+        release_memory(device_of(spec))  # for the processes of the trials
 
 
 def load_trained(spec: TrialSpec) -> tuple[Network, TrialData, str]:
-    """The best weights of a trial that has ended: network on its device, its data, the phase they come from."""
+    """Load a finished trial: the network with its best weights, its data, and the phase that the weights come from."""
     _, recipe = recipes_of(spec)
     data = read_data(spec.table, spec.cache_folder, recipe.image_size)
     network = build_network(spec, data)
@@ -161,12 +162,12 @@ def load_trained(spec: TrialSpec) -> tuple[Network, TrialData, str]:
     return network.eval(), data, phase
 
 
-def judge_on_test(spec: TrialSpec) -> tuple[Network, pd.DataFrame, pd.DataFrame]:
-    """The trained network with its validation and test predictions; this is the look at the test set."""
+def predict_validation_and_test(spec: TrialSpec) -> tuple[Network, pd.DataFrame, pd.DataFrame]:
+    """Load the trained network and predict validation and test: the only place that evaluates on the test set."""
     with memory_errors():
         network, data, _ = load_trained(spec)
-        # Predicted again, not read: a process that died between two files may have left an earlier epoch's predictions.
-        # In float32, on a GPU too: calibration and ranking want more digits than bfloat16 has, as the served model has.
+        # Validation is predicted again: a process killed between two writes leaves an earlier epoch's predictions.
+        # In float32 on a GPU too, like the served model: bfloat16 has too few digits for calibration and ranking.
         validation, test = (
             predict_images(network, data.cache, data.tables[name], device=device_of(spec))
             for name in ("validation", "test")

@@ -1,6 +1,6 @@
-"""A trial by its names, and what it trains on: the specification, the split's tables with their pixels, the batches.
+"""Specification of a trial and its data: the tables of the split with their pixels, training batches, cached features.
 
-Nothing here knows MLflow or Ray. A worker process on any machine that sees the same folders can carry a trial out from
+Nothing here depends on MLflow or Ray. A worker process on any machine that sees the same folders can run a trial from
 its specification alone.
 """
 
@@ -33,50 +33,50 @@ EVALUATION_BATCH = 32
 
 @dataclass(frozen=True, kw_only=True)
 class TrialSpec:
-    """Everything that decides one trial's result; JSON holds it whole."""
+    """Everything that determines a trial's result; serializable as JSON."""
 
     name: str
-    """Unique within its sweep, `inception_add_gate-00`."""
+    """Unique within its sweep, such as `inception_add_gate-00`."""
     recipe: str
     overrides: Mapping[str, Value] = field(default_factory=dict)
-    """Values that hold in every trial of the sweep: the demo's, then the user's."""
+    """Values that apply to every trial of the sweep: the demo's, then the user's."""
     drawn: Mapping[str, Value] = field(default_factory=dict)
-    """Searched values of this trial; drawn strengths of augmentation act in the full phase alone."""
+    """Searched values of this trial; searched strengths of augmentation apply to the full phase only."""
     seed: int = 0
     weights: str = ""
-    """A file of pretrained weights for recipes that take them; empty for random ones."""
+    """File of pretrained weights for recipes with a pretrained backbone; empty for random weights."""
     table: str
-    """CSV with the index's columns and `set`, see `write_table`."""
+    """CSV with the columns of the index and `set`, see `write_table`."""
     cache_folder: str
-    """Decoded images and features, shared by all trials."""
+    """Folder of decoded images and features, shared by all trials."""
     folder: str
-    """Checkpoints and validation predictions of this trial."""
+    """Folder of the trial's checkpoints and validation predictions."""
     objective: str = "val_study_auroc"
     threads: int = 1
     gpu: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Convert to plain values."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class TrialData:
-    """The three tables of a split and their pixels."""
+    """The tables of a split (train, validation, test) and their pixels."""
 
     cache: PixelCache
     tables: Mapping[str, pd.DataFrame]
 
 
 def write_table(path: Path, index: pd.DataFrame, sets: Mapping[str, pd.DataFrame]) -> None:
-    """Write an index with the set of each image; what is in no set (an unreadable file) gets an empty one."""
-    where = {image: name for name, table in sets.items() for image in table["image"]}
+    """Write an index with the set of each image, empty for images in no set (unreadable files)."""
+    set_of = {image: name for name, table in sets.items() for image in table["image"]}
     path.parent.mkdir(parents=True, exist_ok=True)
-    index.assign(set=index["image"].map(where).fillna("")).to_csv(path, index=False)
+    index.assign(set=index["image"].map(set_of).fillna("")).to_csv(path, index=False)
 
 
 def read_data(table_path: str, cache_folder: str, size: int) -> TrialData:
-    """The split that `write_table` wrote, with its images decoded at a size (at once, where the cache is warm)."""
+    """Read the split that `write_table` wrote, with its images at a size in px, decoded unless they are cached."""
     index = pd.read_csv(table_path, dtype=str, keep_default_na=False).astype({"label": "int64"})
     cache = open_cache(index, size=size, folder=Path(cache_folder) / "pixels")
     tables = {name: index[index["set"] == name].reset_index(drop=True) for name in SETS}
@@ -84,24 +84,24 @@ def read_data(table_path: str, cache_folder: str, size: int) -> TrialData:
 
 
 def recipes_of(spec: TrialSpec) -> tuple[Recipe, Recipe]:
-    """The recipe as the upper phase sees it (no drawn strengths) and as it is resolved."""
+    """Return the recipe of the upper phase (augmentation without searched strengths) and the fully resolved recipe."""
     base = override(load_recipe(spec.recipe), spec.overrides)
     resolved = override(base, spec.drawn)
     return replace(resolved, augment=base.augment), resolved
 
 
 def views_of(recipe: Recipe) -> int:
-    """Augmented views of each training image that features are computed of: no more than epochs see them."""
+    """Augmented views per training image that features are computed for, at most one per epoch of the upper phase."""
     return min(recipe.feature_views, max(1, recipe.upper.epochs))
 
 
 def device_of(spec: TrialSpec) -> str:
-    """`cuda` or `cpu`."""
+    """Return `cuda` or `cpu`."""
     return "cuda" if spec.gpu else "cpu"
 
 
 class ImageData:
-    """Training batches of a trial, and the frozen backbone's features; the trainer's `TrainingData`."""
+    """Training batches of a trial and features of its frozen backbone; implements the trainer's `TrainingData`."""
 
     def __init__(self, spec: TrialSpec, data: TrialData, device: str) -> None:
         self.spec, self.data, self.device = spec, data, device
@@ -111,12 +111,12 @@ class ImageData:
         self.batch_size = self.resolved.batch_size
 
     def batches(self, phase: str, epoch: int) -> Generator[Batch]:
-        """One epoch, augmented as the phase asks."""
+        """Iterate over one epoch, with the augmentation of the phase."""
         recipe = self.base if phase == "upper" else self.resolved
-        # Each phase draws its own pictures: epoch 1 of full is not epoch 1 of upper again.
-        return self._draw(recipe.augment, epoch if phase == "upper" else 100_000 + epoch, self.batch_size)
+        # Different draws for each phase: epoch 1 of full must not repeat epoch 1 of upper.
+        return self._augmented_batches(recipe.augment, epoch if phase == "upper" else 100_000 + epoch, self.batch_size)
 
-    def _draw(self, augment: Augment, epoch: int, batch_size: int) -> Generator[Batch]:
+    def _augmented_batches(self, augment: Augment, epoch: int, batch_size: int) -> Generator[Batch]:
         return training_batches(
             self.data.cache,
             self.train,
@@ -129,14 +129,14 @@ class ImageData:
         )
 
     def features(self, network: Network) -> Features:
-        """Features of the backbone that is frozen now, computed once for all trials that share it."""
+        """Features of the frozen backbone, computed once for all trials that share it."""
         recipe, validation = self.base, self.data.tables["validation"]
         n_views = views_of(recipe)
         key = features_key(
             network,
             train=sorted(self.train["image"]),
             validation=sorted(validation["image"]),
-            pixels=self.data.cache.path.name,  # names the files by content: one tree is not taken for another
+            pixels=self.data.cache.path.name,  # identifies the image files, so that two data sets never share features
             device=self.device,
             augment=asdict(recipe.augment),
             views=n_views,
@@ -147,9 +147,9 @@ class ImageData:
             return compute_features(network, _pairs(batches), n_images, self.device, uses_bfloat16(self.device))
 
         def compute() -> Features:
-            drawn = [self._draw(recipe.augment, 1 + view, EVALUATION_BATCH) for view in range(n_views)]
+            augmented = [self._augmented_batches(recipe.augment, 1 + view, EVALUATION_BATCH) for view in range(n_views)]
             plain = evaluation_batches(self.data.cache, validation, batch_size=EVALUATION_BATCH)
-            views = [pooled(batches, len(self.train)) for batches in drawn]
+            views = [pooled(batches, len(self.train)) for batches in augmented]
             return Features(np.stack(views), pooled(plain, len(validation)))
 
         return open_features(Path(self.spec.cache_folder) / "features", key, compute)

@@ -1,4 +1,4 @@
-"""A network of a few numbers and 20 pictures of 16 px, so that an epoch takes milliseconds."""
+"""A tiny network and 20 images of 16 px, so that an epoch takes milliseconds."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def build_network(seed: int = 0) -> Network:
 
 @dataclass
 class Pictures:
-    """Pictures that are brighter where abnormal; a quarter is."""
+    """Random images, brighter where abnormal; a quarter is abnormal."""
 
     batch_size: int = 6
     n_images: int = 20
     calls: list[str] = field(default_factory=list)
-    """What was asked for, in order."""
+    """Requests, in order."""
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""A checkpoint is written whole or not at all."""
+"""Checkpoints: round trips, atomic writes, damaged files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from muralab.training.checkpoint import read_tensors, with_prefix, without_prefi
 PLATFORM = Path(__file__).parents[2] / "platform"
 
 
-def test_tensors_and_state_come_back(tmp_path: Path) -> None:
+def test_tensors_and_state_are_read_back(tmp_path: Path) -> None:
     tensors = {"a": torch.randn(2, 3), "n": torch.tensor(7), "half": torch.randn(2).bfloat16()}
     write_tensors(tmp_path / "deep" / "x.safetensors", tensors, {"history": [{"loss": 0.1}], "text": "\u00e9"})
     read, state = read_tensors(tmp_path / "deep" / "x.safetensors")
@@ -25,7 +25,7 @@ def test_tensors_and_state_come_back(tmp_path: Path) -> None:
     assert state == {"history": [{"loss": 0.1}], "text": "\u00e9"}
 
 
-def test_tensors_that_share_memory_are_written(tmp_path: Path) -> None:
+def test_tensors_that_share_memory_can_be_written(tmp_path: Path) -> None:
     whole = torch.arange(6.0).reshape(2, 3)
     write_tensors(tmp_path / "x", {"whole": whole, "column": whole[:, 1], "turned": whole.T})
     read, _ = read_tensors(tmp_path / "x")
@@ -33,14 +33,14 @@ def test_tensors_that_share_memory_are_written(tmp_path: Path) -> None:
     assert torch.equal(read["column"], torch.tensor([1.0, 4.0]))
 
 
-def test_not_a_number_survives_in_the_state(tmp_path: Path) -> None:
+def test_nan_and_infinity_are_kept_in_the_state(tmp_path: Path) -> None:
     write_tensors(tmp_path / "x", {"a": torch.zeros(1)}, {"score": float("nan"), "low": float("-inf")})
     state = read_tensors(tmp_path / "x")[1]
     assert state["score"] != state["score"]
     assert state["low"] == float("-inf")
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tensors(tmp_path / "x", {"a": torch.ones(1)})
 
     def full_disk(tensors: object, path: Path, **_: object) -> None:
@@ -55,7 +55,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeyp
 
 
 @pytest.mark.slow
-def test_a_kill_during_the_write_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_process_killed_while_writing_keeps_the_old_file(tmp_path: Path) -> None:
     write_tensors(tmp_path / "x", {"a": torch.ones(1)}, {"epoch": 1})
     code = (
         "import os, signal, safetensors.torch as s, torch\n"
@@ -68,16 +68,16 @@ def test_a_kill_during_the_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert done.returncode == -signal.SIGKILL
     assert read_tensors(tmp_path / "x")[1] == {"epoch": 1}
     write_tensors(tmp_path / "x", {"a": torch.ones(1)}, {"epoch": 2})
-    assert [path.name for path in tmp_path.iterdir()] == ["x"]  # what the killed process left is gone
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]  # the partial file is gone
 
 
 @pytest.mark.parametrize("content", [b"", b"half", b"\x08\x00\x00\x00\x00\x00\x00\x00notjson!"])
-def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_file_is_reported_with_its_path(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(WeightsError, match=r"checkpoint .*x cannot be read .*Delete it to start over"):
         read_tensors(tmp_path / "x")
 
 
-def test_prefixes_do_not_swallow_each_other() -> None:
+def test_a_prefix_does_not_match_longer_names() -> None:
     tensors = with_prefix("ema", {"a": torch.ones(1)}) | with_prefix("emails", {"b": torch.zeros(1)})
     assert set(without_prefix("ema", tensors)) == {"a"}

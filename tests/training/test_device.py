@@ -1,4 +1,4 @@
-"""Number formats and memory of a device; what a GPU says is handed in."""
+"""bfloat16, memory errors and memory release; errors of a GPU are simulated."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from muralab.training.device import memory_errors, release_memory, uses_bfloat16
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     ],
 )
-def test_every_way_to_exceed_memory_is_told_alike(error: RuntimeError) -> None:
-    words = r"smaller batch_size or image_size, or a larger gpus_per_trial"
-    with pytest.raises(MemoryExceededError, match=words), memory_errors():
+def test_every_out_of_memory_error_gets_the_same_advice(error: RuntimeError) -> None:
+    message = r"smaller batch_size or image_size, or a larger gpus_per_trial"
+    with pytest.raises(MemoryExceededError, match=message), memory_errors():
         raise error
 
 
 @pytest.mark.parametrize("text", ["mat1 and mat2 shapes cannot be multiplied", "a worker ran out of memory"])
-def test_other_errors_stay_themselves(text: str) -> None:
+def test_other_errors_are_not_converted(text: str) -> None:
     with pytest.raises(RuntimeError, match=text), memory_errors():
         raise RuntimeError(text)
 
@@ -33,7 +33,7 @@ def test_other_errors_stay_themselves(text: str) -> None:
 @pytest.mark.parametrize(
     ("device", "native", "used"), [("cuda", True, True), ("cuda", False, False), ("cpu", True, False)]
 )
-def test_bfloat16_is_used_where_the_hardware_has_it(monkeypatch, device: str, native: bool, used: bool) -> None:
+def test_bfloat16_is_used_only_with_hardware_support(monkeypatch, device: str, native: bool, used: bool) -> None:
     def supported(*, including_emulation: bool = True) -> bool:
         return native or including_emulation
 
@@ -41,7 +41,7 @@ def test_bfloat16_is_used_where_the_hardware_has_it(monkeypatch, device: str, na
     assert uses_bfloat16(device) is used
 
 
-def test_only_a_gpus_memory_is_given_back(monkeypatch) -> None:
+def test_memory_is_released_on_a_gpu_only(monkeypatch) -> None:
     calls = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append(1))
     release_memory("cpu")

@@ -1,4 +1,4 @@
-"""Features of a frozen backbone: what they depend on, and that they are computed once."""
+"""Cached features of a frozen backbone: their key, their files, their computation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SOME = Features(np.arange(24, dtype=np.float32).reshape(2, 3, 4), np.ones((2, 4)
 
 
 class Counter:
-    """Computes SOME and counts how often."""
+    """Returns SOME and counts the calls."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -38,7 +38,7 @@ def same(one: Features, other: Features) -> bool:
     return np.array_equal(one.train, other.train) and np.array_equal(one.validation, other.validation)
 
 
-def test_features_that_nobody_used_for_a_month_make_room(tmp_path: Path) -> None:
+def test_features_unused_for_a_month_are_removed(tmp_path: Path) -> None:
     for key, days in (("old", 31), ("recent", 29)):
         open_features(tmp_path, key, Counter())
         for file in tmp_path.glob(f"{key}-*.npy"):
@@ -47,7 +47,7 @@ def test_features_that_nobody_used_for_a_month_make_room(tmp_path: Path) -> None
     assert {file.name.partition("-")[0] for file in tmp_path.glob("*.npy")} == {"recent", "new"}
 
 
-def test_features_in_use_stay_however_old_they_are(tmp_path: Path) -> None:
+def test_features_in_use_are_kept_whatever_their_age(tmp_path: Path) -> None:
     open_features(tmp_path, "daily", Counter())
     for file in tmp_path.glob("daily-*.npy"):
         os.utime(file, (time.time() - 31 * 86_400,) * 2)
@@ -56,7 +56,7 @@ def test_features_in_use_stay_however_old_they_are(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("daily-*.npy"))) == 2
 
 
-def test_a_key_depends_on_every_fact() -> None:
+def test_the_key_depends_on_every_fact() -> None:
     network = build_network()
     facts = {"train": ["a", "b"], "seed": 0, "augment": {"shift": 0.1}}
     changed = [{"train": ["a"]}, {"seed": 1}, {"augment": {"shift": 0.2}}]
@@ -65,7 +65,7 @@ def test_a_key_depends_on_every_fact() -> None:
     assert features_key(build_network(), **facts) in keys
 
 
-def test_a_digest_is_of_the_extractor_not_of_the_head() -> None:
+def test_the_digest_covers_the_extractor_but_not_the_head() -> None:
     network, digest = build_network(), extractor_digest(build_network())
     network.head[0].weight.data.zero_()
     assert extractor_digest(network) == digest
@@ -83,22 +83,22 @@ class Largest(nn.Module):
         return maps.amax((2, 3))
 
 
-def test_networks_that_pool_or_scale_differently_share_no_features() -> None:
+def test_different_pooling_or_normalisation_changes_the_digest() -> None:
     networks = [build_network() for _ in range(6)]
     networks[1].pool, networks[2].pool, networks[3].mean, networks[4].std = Average(), Largest(), 0.485, 0.229
-    assert len({extractor_digest(network) for network in networks}) == 5  # 0 and 5 are alike
+    assert len({extractor_digest(network) for network in networks}) == 5  # 0 and 5 are equal
 
 
-def test_an_edited_forward_is_another_extractor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_edited_forward_changes_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     network = build_network()
     network.pool = Average()
     before = extractor_digest(network)
-    # As after an edit of the file: the class has its name still, and another body.
+    # As after an edit of the file: same class name, different body.
     monkeypatch.setattr("inspect.getsource", lambda kind: "edited" if kind is Average else kind.__qualname__)
     assert extractor_digest(network) != before
 
 
-def test_they_are_computed_once_and_mapped_from_disk(tmp_path: Path) -> None:
+def test_features_are_computed_once_and_memory_mapped(tmp_path: Path) -> None:
     compute = Counter()
     first, second = (open_features(tmp_path, "key", compute) for _ in range(2))
     assert compute.calls == 1
@@ -109,7 +109,7 @@ def test_they_are_computed_once_and_mapped_from_disk(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.tmp*"))
 
 
-def test_keys_live_side_by_side(tmp_path: Path) -> None:
+def test_features_of_several_keys_coexist(tmp_path: Path) -> None:
     compute = Counter()
     for key in ("one", "two", "one"):
         open_features(tmp_path, key, compute)
@@ -118,7 +118,7 @@ def test_keys_live_side_by_side(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kept", [0, 40, 140])
 @pytest.mark.parametrize("name", ["key-train.npy", "key-validation.npy"])
-def test_a_file_that_was_cut_short_is_computed_again(tmp_path: Path, name: str, kept: int) -> None:
+def test_a_truncated_file_is_recomputed(tmp_path: Path, name: str, kept: int) -> None:
     compute = Counter()
     open_features(tmp_path, "key", compute)
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:kept])
@@ -126,7 +126,7 @@ def test_a_file_that_was_cut_short_is_computed_again(tmp_path: Path, name: str, 
     assert compute.calls == 2
 
 
-def test_a_computation_that_fails_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_computation_leaves_no_features(tmp_path: Path) -> None:
     def fail() -> Features:
         raise MemoryError
 
@@ -135,7 +135,7 @@ def test_a_computation_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert same(open_features(tmp_path, "key", Counter()), SOME)
 
 
-def test_features_are_put_where_the_positions_say_and_the_mode_is_restored(pictures: Pictures) -> None:
+def test_features_are_stored_by_row_and_the_mode_is_restored(pictures: Pictures) -> None:
     network = build_network().train()
     order = torch.randperm(len(pictures.images), generator=torch.Generator().manual_seed(0))
     found = compute_features(network, ((pictures.images[rows], rows) for rows in order.split(6)), 20, "cpu", False)
@@ -144,7 +144,7 @@ def test_features_are_put_where_the_positions_say_and_the_mode_is_restored(pictu
         np.testing.assert_allclose(found, network.eval().pooled(pictures.images), atol=1e-6)
 
 
-def test_bfloat16_features_are_kept_as_float32_and_nearly_equal(pictures: Pictures) -> None:
+def test_bfloat16_features_are_stored_as_float32_and_nearly_equal(pictures: Pictures) -> None:
     network, rows = build_network(), torch.arange(20)
     full, half = (compute_features(network, [(pictures.images, rows)], 20, "cpu", amp) for amp in (False, True))
     assert half.dtype == np.float32
@@ -152,13 +152,11 @@ def test_bfloat16_features_are_kept_as_float32_and_nearly_equal(pictures: Pictur
     np.testing.assert_allclose(half, full, atol=0.02)
 
 
-def test_no_images_have_no_features() -> None:
+def test_no_images_give_empty_features() -> None:
     assert compute_features(build_network(), [], 0, "cpu", False).shape == (0, 0)
 
 
-def test_making_room_survives_another_process_that_does_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_removed_by_another_process_is_tolerated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stale = tmp_path / "old-train.npy"
-    monkeypatch.setattr(Path, "glob", lambda *_: iter([stale]))  # seen, and gone before it is looked at
+    monkeypatch.setattr(Path, "glob", lambda *_: iter([stale]))  # listed, but gone when it is opened
     assert same(open_features(tmp_path, "key", Counter()), SOME)

@@ -1,4 +1,4 @@
-"""What trains in a phase, at which rate, and in which mode the rest is."""
+"""Phases: learning rates, frozen parameters, BatchNorm modes, and invalid settings."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def test_the_rate_rises_to_its_peak_and_falls_to_a_hundredth() -> None:
     assert LOWEST_RATE < rates[-1] < LOWEST_RATE + 0.001
 
 
-def test_the_cosine_is_half_way_down_in_the_middle() -> None:
+def test_the_cosine_is_halfway_in_the_middle() -> None:
     assert rate_factor(50, n_steps=100, n_warmup=0, schedule="cosine") == pytest.approx((1 + LOWEST_RATE) / 2)
 
 
-def test_a_constant_rate_stays() -> None:
+def test_a_constant_rate_does_not_fall() -> None:
     assert factors(5, 2, "constant")[2:] == [1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize(("n_steps", "n_warmup"), [(1, 0), (1, 1), (3, 3), (3, 10)])
-def test_short_phases_have_a_rate(n_steps: int, n_warmup: int) -> None:
+def test_short_phases_have_positive_rates(n_steps: int, n_warmup: int) -> None:
     assert all(0 < rate <= 1 for rate in factors(n_steps, n_warmup))
 
 
@@ -46,7 +46,7 @@ def test_steps_beyond_the_end_keep_the_lowest_rate() -> None:
     assert rate_factor(200, n_steps=100, n_warmup=0, schedule="cosine") == pytest.approx(LOWEST_RATE)
 
 
-def test_a_frozen_parameter_is_one_without_a_rate() -> None:
+def test_only_the_head_gets_a_rate_if_the_backbone_is_frozen() -> None:
     network = build_network()
     names = freeze(network, UPPER)
     assert names == ["head.0.weight", "head.0.bias", "head.3.weight", "head.3.bias"]
@@ -56,7 +56,7 @@ def test_a_frozen_parameter_is_one_without_a_rate() -> None:
     }
 
 
-def test_a_later_phase_thaws() -> None:
+def test_a_later_phase_unfreezes() -> None:
     network = build_network()
     freeze(network, UPPER)
     names = freeze(network, Phase(epochs=1, lr=0.1))
@@ -64,18 +64,18 @@ def test_a_later_phase_thaws() -> None:
     assert not head_alone(names)
 
 
-def test_patterns_name_single_layers() -> None:
+def test_patterns_can_select_single_parameters() -> None:
     assert freeze(build_network(), Phase(epochs=1, lr=0.1, trains=("backbone.0.*", "*.3.bias"))) == [
         "backbone.0.weight", "backbone.0.bias", "head.3.bias"
     ]  # fmt: skip
 
 
-def test_patterns_that_name_nothing_are_refused() -> None:
-    with pytest.raises(RecipeError, match=r"trains nothing: no parameter is named like haed\.\*"):
+def test_patterns_without_a_match_are_refused() -> None:
+    with pytest.raises(RecipeError, match=r"trains nothing: no parameter matches haed\.\*"):
         freeze(build_network(), dataclasses.replace(UPPER, trains=("haed.*",)))
 
 
-def test_the_backbone_has_its_own_rate_and_biases_no_decay() -> None:
+def test_the_backbone_has_its_own_rate_and_biases_have_no_decay() -> None:
     network, phase = build_network(), Phase(epochs=1, lr=0.1, backbone_lr_factor=0.5, weight_decay=0.3)
     freeze(network, phase)
     groups = {id(p): group for group in parameter_groups(network, phase) for p in group["params"]}
@@ -87,7 +87,7 @@ def test_the_backbone_has_its_own_rate_and_biases_no_decay() -> None:
 
 
 @pytest.mark.parametrize(("mode", "training"), [("eval", False), ("train", True)])
-def test_frozen_statistics_are_kept_or_follow(mode: str, training: bool) -> None:
+def test_frozen_batchnorm_keeps_or_updates_its_statistics(mode: str, training: bool) -> None:
     network, phase = build_network(), dataclasses.replace(UPPER, frozen_batchnorm=mode)
     freeze(network, phase)
     set_modes(network, phase)
@@ -95,7 +95,7 @@ def test_frozen_statistics_are_kept_or_follow(mode: str, training: bool) -> None
     assert network.head.training
 
 
-def test_a_batchnorm_that_trains_is_in_training_mode() -> None:
+def test_a_trained_batchnorm_is_in_training_mode() -> None:
     network, phase = build_network(), Phase(epochs=1, lr=0.1, trains=("backbone.1.*",))
     freeze(network, phase)
     set_modes(network.eval(), phase)
@@ -104,7 +104,7 @@ def test_a_batchnorm_that_trains_is_in_training_mode() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "words"),
+    ("field", "value", "message"),
     [
         ("epochs", -1, "epochs=-1: expected 0 to 99,999"),
         ("lr", 0.0, "lr=0.0: expected above 0"),
@@ -117,11 +117,11 @@ def test_a_batchnorm_that_trains_is_in_training_mode() -> None:
         ("patience", -1, "patience=-1: expected 0 or more"),
     ],
 )
-def test_an_impossible_phase_is_refused(field: str, value: object, words: str) -> None:
-    with pytest.raises(RecipeError, match=words):
+def test_an_invalid_phase_is_refused(field: str, value: object, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         dataclasses.replace(UPPER, **{field: value})
 
 
-def test_everything_that_is_wrong_with_a_phase_is_said_at_once() -> None:
+def test_all_problems_of_a_phase_are_reported_at_once() -> None:
     with pytest.raises(RecipeError, match=r"epochs=-1.*; lr=-2.*; patience=-3"):
         Phase(epochs=-1, lr=-2, patience=-3)

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from muralab.console import TrialRow, TrialTable
 from muralab.experiment import predictions_path
-from muralab.training.trainer import LAST, PHASES, best_name
+from muralab.training.phases import PHASES
+from muralab.training.trainer import LAST, best_name
 from muralab.trial import TrialSpec
 from muralab.tune import trial_logger
 from muralab.tune.trial_logger import TrialLogger, phase_summary

@@ -11,7 +11,6 @@ import pandas as pd
 
 from muralab.evaluation.calibration import Calibration
 
-PHASES = ("upper", "full")
 # The judged metrics, all that there are, in the order of the tables; the first two, at study level, make the headline.
 STUDY_METRICS = (
     "auroc",

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from muralab.report.entries import PHASES, Entry
+from muralab.report.entries import Entry
 from muralab.report.judge import Judged, judge
+from muralab.training.phases import PHASES
 
 JUDGED = ("auroc", "kappa")
 SUMMARISED = (("train", "train"), ("validation", "val"))

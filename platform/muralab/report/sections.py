@@ -11,12 +11,13 @@ from muralab.errors import DataError
 from muralab.evaluation.bootstrap import Interval
 from muralab.evaluation.gallery import hardest_studies
 from muralab.evaluation.metrics import METRICS, evaluate
-from muralab.report.entries import PHASES, STUDY_METRICS, Context, Entry, Trial
+from muralab.report.entries import STUDY_METRICS, Context, Entry, Trial
 from muralab.report.judge import Judged, study_intervals
 from muralab.report.references import STUDY_PROTOCOL, STUDY_ROWS, StudyRow, references_for
 from muralab.report.results import phases_of
 from muralab.report.sentences import number
 from muralab.report.tables import Cell, Group, Row, Table, frame_table
+from muralab.training.phases import PHASES
 
 AFTER_FULL = "test is looked at after the full phase only"
 NOT_GIVEN = "the study gives no test figure after the upper phase"

@@ -1,1 +1,1 @@
-"""Optimisation; knows no MLflow, Ray or folder layout, and runs without either installed."""
+"""Training in two phases; independent of MLflow and Ray, and runs where neither is installed."""

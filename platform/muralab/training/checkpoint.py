@@ -1,4 +1,4 @@
-"""One file a checkpoint: tensors as safetensors, the rest as JSON in its header; written whole or not at all."""
+"""Checkpoints: one file each, tensors as safetensors and the rest as JSON in its header, written atomically."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ STATE_KEY = "muralab"
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], state: dict[str, Any] | None = None) -> None:
-    """Write tensors and a JSON-able state so that a crash leaves either the old file or the new one.
+    """Write tensors and a JSON-serializable state; a crash leaves either the old file or the new one.
 
     Args:
-        path: the file, which one process writes; its folder is made.
+        path: the file, written by one process only; its folder is created.
         tensors: name -> tensor, on any device.
-        state: anything that JSON can hold.
+        state: anything that JSON can represent.
     """
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")  # always the same: what a killed process left is written over
+    temporary = path.with_name(f".{path.name}.part")  # a fixed name: the remains of a killed process are overwritten
     try:
-        # Tensors that share memory are refused by the format, so each is written as its own copy.
-        own = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
-        save_file(own, temporary, metadata={STATE_KEY: json.dumps(state or {})})
+        # The format refuses tensors that share memory, so each one is copied.
+        copies = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
+        save_file(copies, temporary, metadata={STATE_KEY: json.dumps(state or {})})
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The tensors and the state that `write_tensors` wrote.
+    """Read the tensors and the state that `write_tensors` wrote.
 
     Raises:
         WeightsError: the file is missing or damaged.
@@ -52,34 +52,34 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 def with_prefix(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same tensors, each name behind `prefix/`."""
+    """Prepend `prefix/` to the names."""
     return {f"{prefix}/{key}": value for key, value in tensors.items()}
 
 
 def without_prefix(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors whose names lie behind `prefix/`, without it."""
+    """Select the tensors whose names start with `prefix/`, and strip it."""
     start = f"{prefix}/"
     return {key[len(start) :]: value for key, value in tensors.items() if key.startswith(start)}
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """AdamW's moments and step counts, named by parameter position."""
+    """AdamW's moments and step counts, named by parameter index."""
     state = optimiser.state_dict()["state"]
     return {f"{i}.{key}": value for i, slots in state.items() for key, value in slots.items()}
 
 
-def fill_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    """Put back what `optimiser_tensors` took, keeping the groups' own rates."""
+def load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """Load the tensors of `optimiser_tensors`; the groups keep their learning rates."""
     import torch
 
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in tensors.items():
-        position, key = name.split(".", 1)
-        state.setdefault(int(position), {})[key] = value
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     for parameter, slots in optimiser.state.items():
         for key, value in slots.items():
             if value.shape == parameter.shape:
-                # A file keeps tensors contiguous. The fused kernel pairs memory, not indices: a moment must lie as its
-                # parameter does (channels_last), or each weight would go on with another's.
+                # Files store tensors contiguously, but the fused kernel pairs elements by memory position: a moment
+                # needs the memory format of its parameter (channels_last), or weights get each other's moments.
                 slots[key] = torch.empty_like(parameter).copy_(value)

@@ -1,4 +1,4 @@
-"""What depends on the device: its number format, its memory, and what to say where that is exceeded."""
+"""What depends on the device: bfloat16, memory, and errors of memory and compilation."""
 
 from __future__ import annotations
 
@@ -10,50 +10,50 @@ import torch
 
 from muralab.errors import MemoryExceededError, SettingsError
 
-_EXCEEDED = ("out of memory", "alloc_failed")
-"""What CUDA, cuBLAS and cuDNN say; only the first raises `OutOfMemoryError`."""
+OUT_OF_MEMORY = ("out of memory", "alloc_failed")
+"""Substrings of the errors of CUDA, cuBLAS and cuDNN; only CUDA's own is an `OutOfMemoryError`."""
 
 
 def uses_bfloat16(device: str) -> bool:
-    """Whether networks compute in bfloat16 there: on a GPU that does so in hardware; emulated, it is slow."""
+    """Whether to compute in bfloat16: only on a GPU with hardware support, since emulation is slow."""
     return device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def release_memory(device: str) -> None:
-    """Give a GPU's memory that nothing holds any more back to the processes beside this one."""
+    """Return unused GPU memory to other processes."""
     if device == "cuda":
-        gc.collect()  # a network and its gradients refer to each other
+        gc.collect()  # a network and its gradients form reference cycles
         torch.cuda.empty_cache()
 
 
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """Say what to change where the GPU's memory is exceeded: MemoryExceededError."""
+    """Convert out-of-memory errors of the GPU to MemoryExceededError, with advice."""
     try:
         yield
     except RuntimeError as error:
         first = str(error).partition("\n")[0]
-        if not isinstance(error, torch.cuda.OutOfMemoryError) and not _is_of_memory(first):
+        if not isinstance(error, torch.cuda.OutOfMemoryError) and not _is_out_of_memory(first):
             raise
         raise MemoryExceededError(
-            f"The GPU's memory does not hold this trial ({first}). Give a smaller batch_size or image_size, or a "
-            "larger gpus_per_trial where trials share the GPU."
+            f"This trial needs more memory than the GPU has ({first}). Use a smaller batch_size or image_size, or a "
+            "larger gpus_per_trial if trials share the GPU."
         ) from error
 
 
 @contextmanager
 def compile_errors() -> Iterator[None]:
-    """Say what to change where a network cannot be compiled: SettingsError."""
+    """Convert errors of torch.compile to SettingsError, with advice."""
     try:
         yield
     except torch._dynamo.exc.TorchDynamoException as error:
         first = str(error).strip().partition("\n")[0]
         raise SettingsError(
             f"compile=true: this network cannot be compiled on this machine ({first}). "
-            "It needs a C++ compiler (g++) and, on a GPU, Triton. Leave compile=false."
+            "Compiling needs a C++ compiler (g++) and, on a GPU, Triton. Use compile=false."
         ) from error
 
 
-def _is_of_memory(text: str) -> bool:
+def _is_out_of_memory(text: str) -> bool:
     lower = text.lower()
-    return any(word in lower for word in _EXCEEDED) and any(word in lower for word in ("cuda", "cublas", "cudnn"))
+    return any(part in lower for part in OUT_OF_MEMORY) and any(part in lower for part in ("cuda", "cublas", "cudnn"))

@@ -1,7 +1,7 @@
 """Pooled features of a frozen backbone, computed once for a few augmented views and shared between trials.
 
-While the backbone is frozen its output for a given picture never changes, so the 30 epochs of the upper phase need it
-for `views` draws of the augmentation, not for 30. N images, D features, V views.
+The output of a frozen backbone for a given image never changes, so the upper phase computes it for V augmented views of
+each image instead of once per epoch. N training images, M validation images, D features, V views.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ if TYPE_CHECKING:
     from muralab.training.network import Network
 
 FEATURES_VERSION = 1
-"""Raise it when features are computed, or their pictures augmented, in another way: those on disk are then not used."""
-KEPT_UNUSED_S = 30 * 86_400.0
-"""Features that no trial has asked for in so long are removed when others are written."""
+"""Increase it when the computation or the augmentation changes, so that features on disk are not reused."""
+MAX_UNUSED_S = 30 * 86_400.0
+"""Features unused for this long are removed when others are written."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """What the head trains and is validated on."""
+    """Inputs that the head is trained and validated on."""
 
     train: np.ndarray
-    """float32 [V, N, D]: features of each augmented view of each training image."""
+    """float32 [V, N, D], of each augmented view of each training image"""
     validation: np.ndarray
-    """float32 [M, D]: features of the validation images as they are."""
+    """float32 [M, D], of the validation images without augmentation"""
 
 
 def extractor_text(network: Network) -> str:
-    """What turns a picture into pooled features, but for the tensors: modules, scaling, and the source of every class.
+    """Describe what computes pooled features, except the tensors: modules, normalisation, source code of every class.
 
-    Two networks of one backbone may pool or normalise differently, and who edits a module's `forward` keeps its name.
+    Networks with the same backbone may pool or normalise differently, and an edited `forward` keeps its class name.
     """
     parts = [f"{network.backbone} {network.pool} {network.channels} {network.mean} {network.std}"]
     modules = (network, *network.backbone.modules(), *network.pool.modules())
     for kind in sorted({type(module) for module in modules}, key=lambda kind: kind.__qualname__):
-        with contextlib.suppress(OSError, TypeError):  # a class that was typed in has no file
+        with contextlib.suppress(OSError, TypeError):  # a class defined interactively has no source file
             parts.append(inspect.getsource(kind))
     return "\n".join(parts)
 
 
 def extractor_digest(network: Network) -> str:
-    """SHA-256, 16 hexadecimal digits, of all that makes pooled features of a picture, random weights or pretrained."""
+    """SHA-256 (16 hexadecimal digits) of the code and the tensors that compute pooled features."""
     digest = hashlib.sha256(extractor_text(network).encode())
     for part in (network.backbone, network.pool):
         for name, value in part.state_dict().items():
@@ -63,7 +63,7 @@ def extractor_digest(network: Network) -> str:
 
 
 def features_key(network: Network, **facts: object) -> str:
-    """A name for the features: the extractor's own and everything else that they depend on."""
+    """Key of cached features: a digest of the extractor and of everything else that they depend on."""
     text = json.dumps(
         {"version": FEATURES_VERSION, "extractor": extractor_digest(network), **facts}, sort_keys=True, default=str
     )
@@ -75,13 +75,13 @@ def open_features(
     key: str,
     compute: Callable[[], Features],
 ) -> Features:
-    """The features of that key, from disk (memory-mapped) or computed by whoever comes first.
+    """Load the features of a key from disk (memory-mapped), or compute and store them.
 
     Args:
-        folder: where features are kept.
+        folder: of the cached features; created if missing.
         key: from `features_key`.
-        compute: called in one process only; the others wait for it, however long it takes (hours at 299 px without a
-            GPU); the lock of a process that dies is free.
+        compute: called in one process only. The others wait without a time limit (it takes hours at 299 px without a
+            GPU); the lock of a process that dies is released.
     """
     from filelock import FileLock
 
@@ -90,7 +90,7 @@ def open_features(
     with FileLock(folder / f"{key}.lock"):
         try:
             return _read(files)
-        except (OSError, ValueError, EOFError):  # missing, or cut short by a full disk
+        except (OSError, ValueError, EOFError):  # missing, or truncated by a full disk
             features = compute()
         _remove_unused(folder)
         for file, values in zip(files, (features.train, features.validation), strict=True):
@@ -103,32 +103,32 @@ def open_features(
 def _read(files: Sequence[Path]) -> Features:
     features = Features(*(np.load(file, mmap_mode="r") for file in files))
     for file in files:
-        file.touch()  # used today, see `_remove_unused`
+        file.touch()  # marks it as used, see `_remove_unused`
     return features
 
 
 def _remove_unused(folder: Path) -> None:
-    """Make room: of a large data set each file takes hundreds of megabytes, and another seed or strength is another."""
+    """Free disk space: on a large data set each file takes hundreds of megabytes, and every seed has its own."""
     for file in folder.glob("*.npy"):
-        with contextlib.suppress(FileNotFoundError):  # another process makes room too
-            if time.time() - file.stat().st_mtime > KEPT_UNUSED_S:
+        with contextlib.suppress(FileNotFoundError):  # another process may remove it first
+            if time.time() - file.stat().st_mtime > MAX_UNUSED_S:
                 file.unlink()
 
 
 def compute_features(
     network: Network, batches: Iterable[tuple[torch.Tensor, torch.Tensor]], n_images: int, device: str, amp: bool
 ) -> np.ndarray:
-    """Pooled features float32 [N, D] of batches (images uint8 [B, S, S], positions int64 [B])."""
+    """Compute pooled features, float32 [N, D], of batches (images uint8 [B, S, S], row indices int64 [B])."""
     import torch
 
     values: np.ndarray | None = None
     training = network.training
     network.eval()
     with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16, enabled=amp):
-        for images, positions in batches:
+        for images, rows in batches:
             pooled = network.pooled(images.to(device, non_blocking=True)).float().cpu().numpy()
             if values is None:
                 values = np.zeros((n_images, pooled.shape[1]), dtype=np.float32)
-            values[positions.numpy()] = pooled
+            values[rows.numpy()] = pooled
     network.train(training)
     return values if values is not None else np.zeros((0, 0), dtype=np.float32)

@@ -1,8 +1,8 @@
-"""The shape that every recipe's model has: a backbone that draws maps, a pool, and a head that decides.
+"""The structure of every recipe's model: a backbone that computes feature maps, a pooling layer, and a head.
 
-Shapes: B images of a batch, S their side in px, C channels of the backbone's input, F feature maps of h x w, D pooled
-features. The three parts are what makes the frozen phase cheap (pooled features are computed once) and what Grad-CAM
-needs (the last feature maps), for any recipe alike.
+The three parts allow the features of a frozen backbone to be computed once, and Grad-CAM to work on any recipe.
+
+Shapes: B batch, S side of the image in px, C channels of the backbone's input, F feature maps of h x w, D features.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from torch import nn
 
 
 class Network(nn.Module):
-    """Grey images to one logit each; normalisation and the expansion to C channels happen inside.
+    """Maps grey images to one logit each; normalises and expands them to C channels itself.
 
     Args:
         backbone: float [B, C, S, S] -> maps [B, F, h, w].
         pool: maps [B, F, h, w] -> features [B, D].
         head: features [B, D] -> logits [B, 1].
-        channels: C, what the backbone takes; grey is repeated.
-        mean: of a pixel scaled to [0, 1], subtracted.
-        std: of a pixel scaled to [0, 1], divided by.
+        channels: C of the backbone's input; the grey channel is repeated.
+        mean: subtracted from pixels scaled to [0, 1].
+        std: divisor of the centred pixels.
     """
 
     def __init__(
@@ -57,9 +57,9 @@ class Network(nn.Module):
         return cast(torch.Tensor, self.head(self.pool(maps))).squeeze(1)
 
     def pooled(self, images: torch.Tensor) -> torch.Tensor:
-        """Grey uint8 [B, S, S] -> pooled features [B, D], what the head sees."""
+        """Grey uint8 [B, S, S] -> pooled features [B, D], the input of the head."""
         return cast(torch.Tensor, self.pool(self.maps(images)))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Grey uint8 [B, S, S] -> logits [B]; the probability of *abnormal* is their sigmoid."""
+        """Grey uint8 [B, S, S] -> logits [B]; the sigmoid is the probability of *abnormal*."""
         return self.classify(self.maps(images))

@@ -1,6 +1,6 @@
-"""The steps of one phase: what is optimised, on which inputs, and the averaged weights that are judged.
+"""Training steps of one phase, and the averaged weights that are evaluated.
 
-B images of a batch, S their side in px, D pooled features, M validation images.
+Shapes: B batch, S side of the image in px, D pooled features, M validation images.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from muralab.training.checkpoint import fill_optimiser, optimiser_tensors, with_prefix, without_prefix
+from muralab.training.checkpoint import load_optimiser, optimiser_tensors, with_prefix, without_prefix
 from muralab.training.device import compile_errors
 from muralab.training.features import Features
 from muralab.training.network import Network
@@ -27,49 +27,50 @@ if TYPE_CHECKING:
     from muralab.data.loader import Batch
 
 LOWEST_RATE = 0.01
+"""Learning rate at the start of warm-up and the end of the cosine, as a fraction of the peak."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What holds in both phases."""
+class TrainerSettings:
+    """Settings of both phases."""
 
     seed: int = 0
     device: str = "cpu"
     amp: bool = False
     """bfloat16 autocast."""
     ema_decay: float = 0.99
-    """Of the averaged weights that are judged and kept; 0 judges the raw weights."""
+    """Decay of the averaged weights, which are evaluated and kept; 0 evaluates the raw weights."""
     clip_norm: float = 1.0
-    """Largest norm of the gradient; 0 leaves it alone."""
+    """Maximum norm of the gradient; 0 turns clipping off."""
     class_weighting: bool = True
-    """Weigh the loss by the inverse class frequency."""
+    """Weight the loss by inverse class frequency."""
     compile: bool = False
-    """Compile the whole network's steps."""
+    """Compile the training steps of the whole network."""
     objective: str = "val_study_auroc"
-    """The validation metric, up is good, that chooses the best epoch and stops a phase early."""
+    """Validation metric (higher is better) that selects the best epoch and stops a phase early."""
 
 
 class TrainingData(Protocol):
-    """What a phase asks of the data."""
+    """The data that a phase trains on."""
 
     labels: np.ndarray
-    """0 or 1 of each training image, [N]."""
+    """0 or 1 of each training image, int [N]"""
     batch_size: int
 
     def batches(self, phase: str, epoch: int) -> Generator[Batch]:
-        """Augmented training batches of one epoch, a generator."""
+        """Iterate over the augmented training batches of one epoch."""
 
     def features(self, network: Network) -> Features:
-        """Pooled features of the frozen backbone."""
+        """Compute pooled features of the frozen backbone."""
 
 
 def rate_factor(step: int, *, n_steps: int, n_warmup: int, schedule: str) -> float:
-    """The learning rate at a step, as a fraction of the phase's peak.
+    """Learning rate at a step, as a fraction of the phase's peak.
 
     Args:
         step: from 0.
-        n_steps: of the whole phase.
-        n_warmup: of them rise linearly.
+        n_steps: number of steps of the phase.
+        n_warmup: how many of them belong to the linear warm-up.
         schedule: `cosine` or `constant`.
     """
     if step < n_warmup:
@@ -80,23 +81,30 @@ def rate_factor(step: int, *, n_steps: int, n_warmup: int, schedule: str) -> flo
     return LOWEST_RATE + (1 - LOWEST_RATE) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
 
 
-class Stepper:
+class PhaseTrainer:
     """Optimiser, schedule and averaged weights of one phase.
 
-    Where only the head trains, the optimised module is the head and its inputs are cached features; otherwise it is the
-    whole network and its inputs are pictures. Nothing else differs between the two.
+    If only the head trains, the optimised module is the head and its inputs are cached features; otherwise it is the
+    whole network and its inputs are images. Nothing else differs between the two cases.
     """
 
     def __init__(
-        self, network: Network, name: str, phase: Phase, data: TrainingData, settings: Settings, *, features: bool
+        self,
+        network: Network,
+        name: str,
+        phase: Phase,
+        data: TrainingData,
+        settings: TrainerSettings,
+        *,
+        features: bool,
     ) -> None:
         from timm.utils import ModelEmaV3
 
         self.network, self.name, self.phase, self.data, self.settings = network, name, phase, data, settings
-        # The statistics of a frozen BatchNorm that follow the batches change the features: no cache then.
+        # Features cannot be cached while the statistics of a frozen BatchNorm are updated.
         self.features = data.features(network) if features and phase.frozen_batchnorm == "eval" else None
         self.module: nn.Module = network if self.features is None else network.head
-        # The same module behind another way to call it: weights, averages and checkpoints know nothing of it.
+        # Compiling wraps the call only: weights, averages and checkpoints belong to the plain module.
         self.forward = torch.compile(network) if settings.compile and self.features is None else self.module
         self.optimiser = torch.optim.AdamW(parameter_groups(network, phase), lr=phase.lr, fused=True)
         self.peaks = [group["lr"] for group in self.optimiser.param_groups]
@@ -108,9 +116,9 @@ class Stepper:
         frequency = float(np.mean(data.labels))
         weights = (2 * frequency, 2 * (1 - frequency)) if settings.class_weighting else (1.0, 1.0)
         self.class_weights = torch.tensor(weights, device=settings.device)
-        self.judged = self._judged()
+        self.evaluated = self._evaluated()  # the network with averaged weights, or itself without averaging
 
-    def _judged(self) -> Network:
+    def _evaluated(self) -> Network:
         if self.ema is None:
             return self.network
         if self.features is None:
@@ -127,25 +135,25 @@ class Stepper:
 
     @property
     def lr(self) -> float:
-        """The head's present learning rate."""
+        """Current learning rate of the head."""
         return float(self.optimiser.param_groups[-1]["lr"])  # the backbone's groups come first
 
     def train_epoch(self, epoch: int) -> tuple[float, float]:
-        """One pass over the training images; returns the unweighted loss and the accuracy at 0.5."""
+        """Train on every image once; returns the unweighted loss and the accuracy at 0.5."""
         settings = self.settings
         torch.manual_seed(
             int(np.random.SeedSequence([settings.seed, zlib.crc32(self.name.encode()), epoch]).generate_state(1)[0])
         )
         set_modes(self.network, self.phase)
-        sums = torch.zeros(3, device=settings.device)  # loss, right answers, images: fetched once an epoch
+        sums = torch.zeros(3, device=settings.device)  # loss, correct, images; copied from the device once per epoch
         batches = self._inputs(epoch)
         per_epoch = max(1, -(-len(self.data.labels) // self.data.batch_size))
         with closing(batches):
             for i, (inputs, labels) in enumerate(batches):
                 self._set_rate((epoch - 1) * per_epoch + min(i, per_epoch - 1), per_epoch)
                 sums += self._step(inputs, labels)
-        loss, right, n_images = sums.tolist()
-        return loss / n_images, right / n_images
+        loss, correct, n_images = sums.tolist()
+        return loss / n_images, correct / n_images
 
     def _inputs(self, epoch: int) -> Generator[tuple[torch.Tensor, torch.Tensor]]:
         device = self.settings.device
@@ -188,28 +196,28 @@ class Stepper:
         if self.ema is not None:
             self.ema.update(self.module, step=self.n_steps)
         with torch.no_grad():
-            right = ((logits > 0) == (labels > 0.5)).sum()
-            return torch.stack([losses.sum(), right, torch.full_like(right, len(labels))])
+            correct = ((logits > 0) == (labels > 0.5)).sum()
+            return torch.stack([losses.sum(), correct, torch.full_like(correct, len(labels))])
 
     def _logits(self, inputs: torch.Tensor) -> torch.Tensor:
-        # An epoch's last batch is of another size: to compile for it as well would cost more than it gives.
+        # The last batch of an epoch has another size: compiling for it costs more than it saves.
         forward = self.forward if len(inputs) == self.data.batch_size else self.module
         with compile_errors():
             return cast(torch.Tensor, forward(inputs)).float().flatten()
 
     @property
     def is_finite(self) -> bool:
-        """Whether all weights are numbers: the last step of an epoch may ruin them after its loss was still one."""
+        """Whether all weights are finite: the last step of an epoch can break them although its loss was finite."""
         trained = [p.detach() for group in self.optimiser.param_groups for p in group["params"]]
         return bool(torch.isfinite(nn.utils.get_total_norm(trained, foreach=True)))
 
-    def judged_state(self) -> dict[str, torch.Tensor]:
-        """The averaged weights: the head's alone (names from `head.`) where the backbone is frozen."""
-        state = self.judged.state_dict()
+    def evaluated_state(self) -> dict[str, torch.Tensor]:
+        """The evaluated weights; only those of the head (names start with `head.`) if the backbone is frozen."""
+        state = self.evaluated.state_dict()
         return state if self.features is None else {k: v for k, v in state.items() if k.startswith("head.")}
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Everything that a resumed phase needs: live and averaged weights, the optimiser's moments, steps taken."""
+        """State to resume from: trained and averaged weights, the optimiser's moments, the number of steps."""
         averaged = {} if self.ema is None else with_prefix("ema", self.ema.module.state_dict())
         return {
             **with_prefix("module", self.module.state_dict()),
@@ -219,15 +227,15 @@ class Stepper:
         }
 
     def load_state(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Go on where `state` was taken."""
+        """Restore what `state` returned."""
         self.module.load_state_dict(without_prefix("module", tensors))
         if self.ema is not None:
             self.ema.module.load_state_dict(without_prefix("ema", tensors))
-        fill_optimiser(self.optimiser, without_prefix("optimiser", tensors))
+        load_optimiser(self.optimiser, without_prefix("optimiser", tensors))
         self.n_steps = int(tensors["n_steps"])
 
     def finish(self) -> None:
-        """Hand the averaged weights to the network, for the next phase to start from."""
+        """Copy the averaged weights into the network, as the start of the next phase."""
         if self.ema is not None:
             self.module.load_state_dict(self.ema.module.state_dict())
 

@@ -1,4 +1,4 @@
-"""A phase of training: for how long, at what rate, and which parameters move."""
+"""A phase of training: its length, its learning rates, and which parameters are trained."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from muralab.errors import RecipeError
 if TYPE_CHECKING:
     from torch import nn
 
+PHASES = ("upper", "full")
+"""Names of the two phases, in training order."""
 HEAD_ONLY = ("head.*",)
 EVERYTHING = ("*",)
 SCHEDULES = ("cosine", "constant")
@@ -19,26 +21,26 @@ BATCHNORM_MODES = ("eval", "train")
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """One of a recipe's two phases, *upper* or *full*."""
+    """Settings of one of the two phases, *upper* or *full*."""
 
     epochs: int
-    """Passes over the training images; 0 leaves the phase out."""
+    """Passes over the training images; 0 skips the phase."""
     lr: float
     """Peak learning rate of AdamW."""
     trains: tuple[str, ...] = EVERYTHING
-    """Name patterns of the parameters that train; what no pattern names has no rate, and is frozen."""
+    """Name patterns of the trained parameters; those that match no pattern are frozen."""
     backbone_lr_factor: float = 1.0
-    """The backbone's rate as a fraction of `lr`."""
+    """Learning rate of the backbone as a multiple of `lr`."""
     weight_decay: float = 1e-4
-    """AdamW's decay of weights with two dimensions or more; biases and BatchNorm have none."""
+    """AdamW's weight decay for tensors of two or more dimensions; biases and BatchNorm have none."""
     warmup_epochs: float = 0.0
-    """Epochs, or a part of one, over which the rate rises from a hundredth of `lr`."""
+    """Epochs (fractions allowed) over which the rate rises linearly from `lr` / 100."""
     schedule: str = "cosine"
-    """How the rate falls after warm-up: `cosine` to a hundredth of `lr`, or `constant`."""
+    """Rate after warm-up: `cosine` decay to `lr` / 100, or `constant`."""
     frozen_batchnorm: str = "eval"
-    """Statistics of frozen BatchNorm layers: `eval` keeps them, `train` lets them follow the batches."""
+    """Mode of frozen BatchNorm layers: `eval` keeps their statistics, `train` updates them."""
     patience: int = 0
-    """Epochs without a better objective after which the phase ends; 0 never ends it early."""
+    """Early stopping after this many epochs without improvement of the objective; 0 turns it off."""
 
     def __post_init__(self) -> None:
         checks = [
@@ -54,20 +56,20 @@ class Phase:
             ),
             (self.patience >= 0, f"patience={self.patience}: expected 0 or more"),
         ]
-        wrong = [text for right, text in checks if not right]
-        if wrong:
-            raise RecipeError("A phase cannot be trained: " + "; ".join(wrong) + ".")
+        problems = [message for valid, message in checks if not valid]
+        if problems:
+            raise RecipeError("Invalid phase: " + "; ".join(problems) + ".")
 
     def trains_parameter(self, name: str) -> bool:
-        """Whether the parameter of that name has a rate in this phase."""
+        """Whether this phase trains the parameter with the given name."""
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.trains)
 
 
 def freeze(network: nn.Module, phase: Phase) -> list[str]:
-    """Give `requires_grad` to the phase's parameters alone; returns their names.
+    """Set `requires_grad` on the phase's parameters only, and return their names.
 
     Raises:
-        RecipeError: the phase's patterns name no parameter.
+        RecipeError: the phase's patterns match no parameter.
     """
     names = []
     for name, parameter in network.named_parameters():
@@ -75,12 +77,12 @@ def freeze(network: nn.Module, phase: Phase) -> list[str]:
         if parameter.requires_grad:
             names.append(name)
     if not names:
-        raise RecipeError(f"A phase trains nothing: no parameter is named like {', '.join(phase.trains)}.")
+        raise RecipeError(f"A phase trains nothing: no parameter matches {', '.join(phase.trains)}.")
     return names
 
 
 def set_modes(network: nn.Module, phase: Phase) -> None:
-    """Training mode for all, but evaluation mode for frozen BatchNorm layers where the phase says so."""
+    """Set training mode, except for frozen BatchNorm layers that keep their statistics."""
     from torch import nn
 
     network.train()
@@ -94,12 +96,12 @@ def set_modes(network: nn.Module, phase: Phase) -> None:
 
 
 def head_alone(names: list[str]) -> bool:
-    """Whether all of these parameters lie in the head, so that the backbone's features can be computed once."""
+    """Whether all of these parameters belong to the head, so that the backbone's features can be cached."""
     return all(name.startswith("head.") for name in names)
 
 
 def parameter_groups(network: nn.Module, phase: Phase) -> list[dict[str, Any]]:
-    """AdamW's groups of what trains: backbone or not, decayed (two dimensions or more) or not."""
+    """AdamW's groups of trained parameters: backbone or head, with or without weight decay."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:

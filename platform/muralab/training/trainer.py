@@ -1,8 +1,8 @@
-"""Two-phase training as a generator: it yields one `EpochResult` an epoch and its caller does everything else.
+"""Two-phase training as a generator: it yields one `EpochResult` per epoch, and its caller logs, reports and stops.
 
-The fixed order of an epoch: train every batch, judge the averaged weights, keep the best, write the checkpoint, yield.
-The checkpoint is complete before each yield, so a caller may stop anywhere (`contextlib.closing`) and a later call with
-the same folder goes on behind the last epoch that it yielded.
+The order of an epoch: train every batch, evaluate the averaged weights, keep the best, write the checkpoint, yield.
+The checkpoint is complete before each yield, so a caller may stop after any epoch (`contextlib.closing`), and a later
+call with the same folder resumes after the last epoch that was yielded.
 """
 
 from __future__ import annotations
@@ -21,21 +21,20 @@ from muralab.errors import DivergedError, SettingsError
 from muralab.training.checkpoint import read_tensors, write_tensors
 from muralab.training.device import memory_errors
 from muralab.training.network import Network
-from muralab.training.phase_trainer import Settings, Stepper, TrainingData
-from muralab.training.phases import Phase, freeze, head_alone
+from muralab.training.phase_trainer import PhaseTrainer, TrainerSettings, TrainingData
+from muralab.training.phases import PHASES, Phase, freeze, head_alone
 
-PHASES = ("upper", "full")
 LAST = "last.safetensors"
 
 
 def best_name(phase: str) -> str:
-    """The file that holds a phase's best weights."""
+    """File name of a phase's best weights."""
     return f"best_{phase}.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochResult:
-    """One epoch, trained and judged."""
+    """Result of one epoch."""
 
     phase: str
     epoch: int
@@ -43,21 +42,22 @@ class EpochResult:
     global_epoch: int
     """Over both phases, from 1."""
     lr: float
-    """Of the head, at the epoch's last step."""
+    """Learning rate of the head at the last step."""
     train_loss: float
-    """Unweighted binary cross-entropy of the augmented training images, averaged over the epoch as it trained."""
+    """Unweighted binary cross-entropy on the augmented training images, averaged over the steps of the epoch."""
     train_accuracy: float
-    """At 0.5, image level, likewise."""
+    """Accuracy at 0.5, image level, averaged likewise."""
     validation: dict[str, float]
-    """What `validate` returned."""
+    """Metrics that `validate` returned."""
     seconds: float
-    """Of training and judging."""
+    """Duration of training and validation."""
     best: bool
     """Whether this is the phase's best epoch so far."""
     ends_phase: bool
+    """Whether this is the phase's last epoch."""
 
     def metrics(self) -> dict[str, float]:
-        """Everything that is logged for this epoch, flat."""
+        """Metrics to log for this epoch."""
         return {
             "train_loss": self.train_loss,
             "train_accuracy": self.train_accuracy,
@@ -69,7 +69,7 @@ class EpochResult:
 
 
 Validate = Callable[[Network, torch.Tensor | None], Mapping[str, float]]
-"""(network to judge, pooled validation features [M, D] where the backbone is frozen) -> metrics."""
+"""(network to evaluate, pooled validation features [M, D] if the backbone is frozen) -> metrics"""
 
 
 def train(
@@ -77,27 +77,27 @@ def train(
     phases: Mapping[str, Phase],
     data: TrainingData,
     *,
-    settings: Settings,
+    settings: TrainerSettings,
     validate: Validate,
     folder: Path,
 ) -> Generator[EpochResult]:
-    """Train a network through its phases, from the start or from the folder's checkpoint.
+    """Train a network in its phases, from the start or from the folder's checkpoint.
 
     Args:
-        network: on its device, with its starting weights; afterwards it holds the last epoch's averaged weights.
+        network: on its device, with its initial weights; at the end it holds the last epoch's averaged weights.
         phases: name -> phase, in order.
-        data: batches of an epoch, and features where the backbone is frozen.
-        settings: what holds in both phases.
-        validate: judges the averaged weights.
+        data: batches of an epoch, and features if the backbone is frozen.
+        settings: of both phases.
+        validate: evaluates the averaged weights.
         folder: for `last.safetensors` and each phase's best weights.
 
     Yields:
-        One result an epoch. Those of a resumed run come from its checkpoint first, as they were.
+        One result per epoch. A resumed run first yields the earlier results again, from its checkpoint.
 
     Raises:
-        DivergedError: the training loss is no finite number.
-        MemoryExceededError: the device's memory does not hold a step.
-        SettingsError: the objective is none of the metrics that `validate` returns.
+        DivergedError: the training loss or a weight is not finite.
+        MemoryExceededError: a step needs more memory than the device has.
+        SettingsError: the objective is not among the metrics that `validate` returns.
     """
     tensors, state = read_tensors(folder / LAST) if (folder / LAST).exists() else ({}, {})
     history = [EpochResult(**row) for row in state.get("history", [])]
@@ -108,7 +108,7 @@ def train(
         done = [row for row in history if row.phase == name]
         resumed = tensors if done and history[-1].phase == name else {}
         if done and not resumed:
-            continue  # a later phase's checkpoint holds the whole network
+            continue  # the checkpoint of a later phase contains the whole network
         yield from _run_phase(network, name, phase, data, settings, validate, folder, history, resumed)
 
 
@@ -117,7 +117,7 @@ def _run_phase(
     name: str,
     phase: Phase,
     data: TrainingData,
-    settings: Settings,
+    settings: TrainerSettings,
     validate: Validate,
     folder: Path,
     history: list[EpochResult],
@@ -125,20 +125,20 @@ def _run_phase(
 ) -> Iterator[EpochResult]:
     with memory_errors():
         names = freeze(network, phase)
-        # In the first phase alone: a later one would keep, and resume, a head without the backbone before it.
+        # In the first phase only: the files of a later one must contain the backbone that an earlier one trained.
         cached = head_alone(names) and name == PHASES[0]
-        stepper = Stepper(network, name, phase, data, settings, features=cached)
+        trainer = PhaseTrainer(network, name, phase, data, settings, features=cached)
         if resumed:
-            stepper.load_state(resumed)
+            trainer.load_state(resumed)
     scores = [row.validation[settings.objective] for row in history if row.phase == name]
     for epoch in range(len(scores) + 1, phase.epochs + 1):
         if _out_of_patience(scores, phase.patience):
             break
         started = time.perf_counter()
         with memory_errors():
-            loss, accuracy = stepper.train_epoch(epoch)
-            _check_finite(loss if stepper.is_finite else math.nan, name, epoch, phase)
-            metrics = dict(validate(stepper.judged, stepper.validation_features))
+            loss, accuracy = trainer.train_epoch(epoch)
+            _check_finite(loss if trainer.is_finite else math.nan, name, epoch, phase)
+            metrics = dict(validate(trainer.evaluated, trainer.validation_features))
         score = _score(metrics, settings.objective)
         best = not any(score <= other for other in scores)
         scores.append(score)
@@ -146,7 +146,7 @@ def _run_phase(
             phase=name,
             epoch=epoch,
             global_epoch=len(history) + 1,
-            lr=stepper.lr,
+            lr=trainer.lr,
             train_loss=loss,
             train_accuracy=accuracy,
             validation=metrics,
@@ -156,10 +156,10 @@ def _run_phase(
         )
         history.append(result)
         if best:
-            write_tensors(folder / best_name(name), stepper.judged_state(), {"epoch": epoch, "score": score})
-        write_tensors(folder / LAST, stepper.state(), {"history": [asdict(row) for row in history]})
+            write_tensors(folder / best_name(name), trainer.evaluated_state(), {"epoch": epoch, "score": score})
+        write_tensors(folder / LAST, trainer.state(), {"history": [asdict(row) for row in history]})
         yield result
-    stepper.finish()
+    trainer.finish()
 
 
 def _check_finite(loss: float, name: str, epoch: int, phase: Phase) -> None:
@@ -184,8 +184,8 @@ def _out_of_patience(scores: list[float], patience: int) -> bool:
 
 
 def trained_state(folder: Path) -> tuple[str, dict[str, torch.Tensor], dict[str, Any]]:
-    """The best weights of the last phase that ran: phase, tensors (the head's alone after a frozen phase), state."""
+    """Read the best weights of the last phase that ran: its name, tensors (of the head if it was frozen), state."""
     for phase in reversed(PHASES):
         if (folder / best_name(phase)).exists():
             return (phase, *read_tensors(folder / best_name(phase)))
-    raise SettingsError(f"{folder} holds no trained weights: no epoch ended there.")
+    raise SettingsError(f"{folder} contains no trained weights: no epoch has finished there.")

@@ -1,4 +1,4 @@
-"""Pretrained weights: found once as a local file, quickly, or refused with the offline way out."""
+"""Pretrained weights: resolved to a local file once, and failing fast with advice for machines without a network."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ CLASSIFIER_PREFIXES = ("fc.", "classifier.", "head.", "AuxLogits.", "last_linear
 
 
 def resolve_weights(weights: str, timm_name: str, *, probe_timeout_s: float = PROBE_TIMEOUT_S) -> Path | None:
-    """What the user asked for, as a local file.
+    """Resolve the option `weights` to a local file.
 
     Args:
         weights: `auto` (timm's ImageNet weights, from its cache or its hub), `none`, or a file's path.
-        timm_name: the network with its weights' tag, `inception_v3.tf_in1k`.
-        probe_timeout_s: seconds after which an unreachable hub is given up.
+        timm_name: network and tag of its weights, such as `inception_v3.tf_in1k`.
+        probe_timeout_s: how long to wait for the hub.
 
     Returns:
         The file, or None for random weights.
 
     Raises:
-        WeightsError: the file is missing, or the hub cannot be reached and its cache is empty.
+        WeightsError: the file is missing, or it is not cached and the hub cannot be reached.
     """
     if weights == "none":
         return None
@@ -37,10 +37,10 @@ def resolve_weights(weights: str, timm_name: str, *, probe_timeout_s: float = PR
         return _from_hub(timm_name, probe_timeout_s)
     path = Path(weights).expanduser()
     if not path.is_file():
-        wrong = "this is a folder" if path.is_dir() else "there is no such file"
+        problem = "this is a folder" if path.is_dir() else "there is no such file"
         raise WeightsError(
-            f"weights={weights}: {wrong}. Expected a state dict of timm's '{timm_name.split('.')[0]}' "
-            "as safetensors or .pth; or give weights=auto (download) or weights=none (random)."
+            f"weights={weights}: {problem}. Expected a state dict of timm's '{timm_name.split('.')[0]}' "
+            "as safetensors or .pth; or use weights=auto (download) or weights=none (random)."
         )
     return path.resolve()
 
@@ -53,31 +53,31 @@ def _from_hub(timm_name: str, probe_timeout_s: float) -> Path:
     config = timm.get_pretrained_cfg(timm_name)
     repository = getattr(config, "hf_hub_id", None)
     if not repository:
-        raise WeightsError(f"timm names no weights for '{timm_name}'. Give weights=<path of a state dict>.")
+        raise WeightsError(f"timm has no weights for '{timm_name}'. Use weights=<path of a state dict>.")
     cached = huggingface_hub.try_to_load_from_cache(repository, "model.safetensors")
     if isinstance(cached, str):
         return Path(cached)
     try:
-        # The hub's own client retries for the best part of a minute; one short question tells whether it is worth it.
+        # The hub's client retries for most of a minute; one short request first shows whether the hub is reachable.
         requests.head(huggingface_hub.constants.ENDPOINT, timeout=probe_timeout_s, allow_redirects=False)
         return Path(huggingface_hub.hf_hub_download(repository, "model.safetensors", etag_timeout=probe_timeout_s))
     except Exception as error:
         raise WeightsError(
             f"The ImageNet weights '{repository}' are not on this machine and their hub cannot be reached "
-            f'({type(error).__name__}). Where there is a network, run `python -c "import timm; '
-            f"timm.create_model('{timm_name}', pretrained=True)\"` and copy the file `model.safetensors` from its "
-            "cache here, then give weights=<its path>; or train from random weights with weights=none."
+            f'({type(error).__name__}). On a machine with a network, run `python -c "import timm; '
+            f"timm.create_model('{timm_name}', pretrained=True)\"`, copy the file `model.safetensors` from its "
+            "cache to this machine and use weights=<its path>; or train from random weights with weights=none."
         ) from error
 
 
 def file_digest(path: Path) -> str:
-    """The file's SHA-256, its first 16 hexadecimal digits."""
+    """First 16 hexadecimal digits of the file's SHA-256."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()[:16]
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """A state dict from safetensors or a tensors-only .pth, floating point as float32.
+    """Read a state dict from safetensors or a .pth of tensors only; floating-point tensors become float32.
 
     Raises:
         WeightsError: the file is neither.
@@ -94,18 +94,18 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
             state = state.get("state_dict", state)
         return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     except Exception as error:
-        # torch's own text advises to load such a file with code in it, which nobody should.
+        # torch's own message suggests loading with weights_only=False, which would run code from the file.
         raise WeightsError(
-            f"{path} is not a state dict of tensors in safetensors or .pth form ({type(error).__name__}). Give another "
-            "file, weights=auto or weights=none."
+            f"{path} is not a state dict of tensors in safetensors or .pth format ({type(error).__name__}). Use "
+            "another file, weights=auto or weights=none."
         ) from error
 
 
 def load_backbone(backbone: nn.Module, path: Path) -> None:
-    """Fill a backbone from a file of ImageNet weights; the classifier in the file, if any, is left out.
+    """Load ImageNet weights from a file into a backbone, ignoring the file's classifier.
 
     Raises:
-        WeightsError: a tensor is missing, unknown or of another shape.
+        WeightsError: a tensor is missing, unexpected or has another shape.
     """
     wanted = backbone.state_dict()
     state = {k: v for k, v in read_state(path).items() if k in wanted or not k.startswith(CLASSIFIER_PREFIXES)}
@@ -113,26 +113,26 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
         if key.endswith("num_batches_tracked"):
             state.setdefault(key, value)
     missing = sorted(set(wanted) - set(state))
-    unknown = sorted(set(state) - set(wanted))
-    misfit = sorted(k for k in set(state) & set(wanted) if state[k].shape != wanted[k].shape)
-    if missing or unknown or misfit:
+    unexpected = sorted(set(state) - set(wanted))
+    mismatched = sorted(k for k in set(state) & set(wanted) if state[k].shape != wanted[k].shape)
+    if missing or unexpected or mismatched:
         parts = [
-            f"{len(names)} {word} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-            for word, names in (("missing", missing), ("unknown", unknown), ("of another shape", misfit))
+            f"{len(names)} {problem} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            for problem, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", mismatched))
             if names
         ]
         raise WeightsError(
             f"The weights in {path} do not fit the recipe's backbone: tensors {'; '.join(parts)}. "
-            "Give the state dict of the same timm network, weights=auto or weights=none."
+            "Use the state dict of the same timm network, weights=auto or weights=none."
         )
     backbone.load_state_dict(state, strict=True)
 
 
-def settle_batchnorm(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
-    """Set BatchNorm's statistics by a pass over images uint8 [B, S, S].
+def estimate_batchnorm(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
+    """Estimate BatchNorm statistics by a pass over batches of images uint8 [B, S, S].
 
-    A deep network with random weights and untrained statistics has activations beyond 1e10 in evaluation mode, so a
-    frozen random backbone needs this before its features mean anything.
+    A deep network with random weights and initial statistics has activations above 1e10 in evaluation mode, so a frozen
+    random backbone needs this before its features are usable.
     """
     import torch
     from torch import nn
@@ -141,7 +141,7 @@ def settle_batchnorm(network: nn.Module, batches: Iterable[torch.Tensor]) -> Non
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # a plain average over the batches
+        layer.momentum = None  # cumulative average over the batches
     training = network.training
     network.train()
     with torch.no_grad():

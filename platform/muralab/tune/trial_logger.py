@@ -17,7 +17,8 @@ from muralab.recipe_loader import read_source
 from muralab.results.inputs import log_sets
 from muralab.tracking import RunRecord, RunWriter, read_predictions
 from muralab.tracking.tags import Tag
-from muralab.training.trainer import LAST, PHASES, best_name
+from muralab.training.phases import PHASES
+from muralab.training.trainer import LAST, best_name
 from muralab.trial import TrialSpec, recipes_of
 from muralab.tune.resume import has_weights
 from muralab.tune.scheduler import Past
