@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from muralab.commands.evaluate import load_model
 from muralab.errors import StoreError
+from muralab.results.trained_model import load_trained_model
 from muralab.tracking import find_runs, read_run, start_run
 from tests.registry.conftest import log_run
 
@@ -88,7 +88,7 @@ def test_a_run_without_weights_is_refused(store):
     run = start_run(store, kind="trial", name="cnn-01")
     record = replace(read_run(store, run), params={"resolved.recipe": "cnn"}, recipe="cnn")
     with pytest.raises(StoreError, match=r"keeps no weights: of a sweep the best trial .*, of a comparison none"):
-        load_model(store, record)
+        load_trained_model(store, record)
 
 
 @pytest.mark.slow

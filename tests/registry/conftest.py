@@ -16,7 +16,8 @@ import pytest
 from muralab.data.mura import read_index
 from muralab.evaluation.calibration import Calibration, fit_calibration
 from muralab.evaluation.evaluated_model import EvaluatedModel
-from muralab.recipe import load_recipe, override, resolved_values
+from muralab.recipe import override, resolved_values
+from muralab.recipe_loader import load_recipe
 from muralab.tracking import RunWriter, Store, open_store
 from muralab.training.checkpoint import write_tensors
 

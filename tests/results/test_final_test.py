@@ -42,16 +42,9 @@ def tested(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[EvaluatedMo
     """A trial that was evaluated on the test set, and what was logged of it."""
     recorder: Any = Recorder()
     spec: Any = SimpleNamespace(recipe="cnn", folder=str(tmp_path))
-<<<<<<< HEAD
     monkeypatch.setattr(final_test, "predict_validation_and_test", lambda _: (None, VALIDATION, TEST))
     found = run_final_test(spec, RECORD, recorder, rule=RULE, keep_weights=False)
     return found.model, recorder
-=======
-    monkeypatch.setattr(verdict, "predict_validation_and_test", lambda _: (None, VALIDATION, TEST))
-    found = judge_trial(spec, "r1", notes, rule=RULE, keep_weights=False)
-    ((_, _, figures),) = notes.all("log_epoch")
-    return found, figures
->>>>>>> main
 
 
 def logged(tested: tuple[EvaluatedModel, Recorder]) -> dict[str, float]:

@@ -25,21 +25,12 @@ from muralab.results.inputs import log_audit, log_sets
 from muralab.results.previews import build_previews
 from muralab.tracking import read_predictions, read_run
 from muralab.tracking.tags import Tag
-<<<<<<< HEAD
-from muralab.training.trainer import PHASES
+from muralab.training.phases import PHASES
 from muralab.trial import TrialSpec
 from muralab.tune.finish import SweepResult, draw_gallery
 from muralab.tune.plan import Sweep, prepare_sweep
 from muralab.tune.resume import load_sweep, write_plan
 from muralab.tune.trial_logger import log_description, phase_summary, trial_tags
-=======
-from muralab.training.phases import PHASES
-from muralab.trial import TrialSpec, recipes_of, write_table
-from muralab.tune.finish import DISCLAIMER, ui_command
-from muralab.tune.plan import Folders, write_plan
-from muralab.tune.prepare import Job, Sweep, prepare, take_up_sweep
-from muralab.tune.trial_logger import log_audit, log_data, log_description, phase_summary, trial_tags
->>>>>>> main
 
 
 def run(config: TrainConfig, environment: Environment) -> None:

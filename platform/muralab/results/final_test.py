@@ -55,18 +55,7 @@ def run_final_test(
         keep_weights: whether the run keeps the weights, for `promote`, `evaluate` and galleries.
     """
     network, validation, test = predict_validation_and_test(spec)
-<<<<<<< HEAD
     model = build_model(spec.recipe, record, validation, test, rule=rule)
-=======
-    calibration = fit_calibration(validation, rule=rule)
-    intervals = bootstrap(
-        test,
-        level="study",
-        metrics=WITH_INTERVALS,
-        threshold=calibration.threshold,
-        temperature=calibration.study_temperature,
-    )
->>>>>>> main
     if keep_weights:
         weights = Path(spec.folder) / "weights.safetensors"
         write_tensors(weights, network.state_dict(), {"recipe": spec.recipe, "run_id": record.run_id})
