@@ -13,7 +13,7 @@ from muralab.registry import champion_comparison
 from muralab.registry.champion_comparison import read_evaluated
 from muralab.registry.gate import Margins
 from muralab.registry.promote import Promotion, find_alias, promote_version, version_of_run
-from muralab.tracking import Store, count_looks, read_run
+from muralab.tracking import Store, count_evaluations, read_run
 from tests.registry.conftest import build_model, build_test
 
 
@@ -230,7 +230,7 @@ def test_an_older_candidate_is_reevaluated_on_the_champions_test_set(registry, t
 def test_a_reevaluation_counts_as_one_more_evaluation(registry, champion, train_run, reevaluate):
     reevaluate(1.0)
     done = registry.promote(registry.add(train_run(2.0, n_test=29)), dry_run=True)
-    assert count_looks(registry.store, done.fingerprint) == 1, "the candidate's run only"
+    assert count_evaluations(registry.store, done.fingerprint) == 1, "the candidate's run only"
     assert done.evaluations == 2
     assert len(done.reevaluated) == len(done.reevaluated.dropna())
 

@@ -1,0 +1,118 @@
+"""What every command does around its own work."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from muralab.commands.session import Session, open_session, ui_command
+from muralab.config.environment import Environment
+from muralab.errors import StoreError
+from muralab.tracking import Store, read_run, start_run
+from tests.tune.recorder import Recorder
+
+COMMAND = "make tune ARGS='-P resume=abc'"
+
+
+def session(**fields: Any) -> Session:
+    """A session whose writer only remembers and whose console writes into a text."""
+    environment = Environment(tracking_uri="sqlite:////none/m.db", cache=Path("/none"), **fields)
+    console, store = Console(file=io.StringIO(), width=200), Store(uri=environment.tracking_uri)
+    writer: Any = Recorder()
+    return Session(kind="tune", environment=environment, store=store, writer=writer, console=console)
+
+
+def printed(one: Session) -> str:
+    return str(one.console.file.getvalue())
+
+
+@pytest.mark.parametrize("error", [StoreError("The store went away."), OSError(28, "No space left"), SystemExit(1)])
+def test_whatever_stops_the_work_shows_how_to_resume(error: BaseException) -> None:
+    one = session()
+    with pytest.raises(type(error)), one.resumable(COMMAND):
+        raise error
+    assert f"Once it is fixed, resume with:\n  {COMMAND}\n" in printed(one)
+
+
+def test_an_interrupt_ends_the_open_runs_and_shows_how_to_resume_once() -> None:
+    one = session()
+    with pytest.raises(KeyboardInterrupt), one.resumable(COMMAND):
+        one.interrupted(COMMAND)  # as the executor does before Ray is taken down
+        raise KeyboardInterrupt
+    assert printed(one) == f"\nInterrupted. Resume with:\n  {COMMAND}\n"
+    assert one.writer.all("end_open_runs") == [("KILLED",)] * 2  # type: ignore[attr-defined]
+
+
+def test_a_lost_terminal_does_not_stop_the_clean_up() -> None:
+    one = session()
+    with Path("/dev/full").open("w", buffering=1) as full:
+        one.console.file = full
+        one.interrupted(COMMAND)
+    assert one.writer.all("end_open_runs") == [("KILLED",)]  # type: ignore[attr-defined]
+
+
+def test_work_that_ends_well_shows_nothing() -> None:
+    one = session()
+    with one.resumable(COMMAND):
+        pass
+    assert printed(one) == ""
+
+
+def test_lines_are_printed_as_they_are() -> None:
+    one = session()
+    one.print("[bold]", "x" * 300)
+    assert printed(one) == "[bold]\n" + "x" * 300 + "\n"
+
+
+def test_the_run_of_mlflow_run_is_adopted() -> None:
+    one = session(run_id="r1")
+    one.start_run(name="tune-wrist", part="wrist", tags={"a": "b"})
+    assert one.writer.all("adopt_run") == [("r1", {"a": "b", "mlflow.runName": "tune-wrist"})]  # type: ignore[attr-defined]
+
+
+def test_without_it_a_run_is_started_in_the_parts_experiment(store: Store) -> None:
+    environment = Environment(tracking_uri=store.uri, cache=Path("/none"))
+    with open_session("report", environment) as one:
+        run = one.start_run(name="report-wrist", part="wrist", tags={})
+        one.writer.finish(run)
+    record = read_run(store, run)
+    assert (record.kind, record.name, record.status) == ("report", "report-wrist", "FINISHED")
+    assert store.client.get_experiment(record.experiment_id).name == "mura-wrist"
+
+
+def test_the_run_that_resumes_another_ends_as_a_link(store: Store) -> None:
+    old, own = (start_run(store, experiment="lab", kind="tune", name=name) for name in ("old", "own"))
+    environment = Environment(tracking_uri=store.uri, cache=Path("/none"), run_id=own)
+    with open_session("tune", environment) as one:
+        one.resume_run(old, {"muralab.part": "wrist"})
+        one.writer.finish(old)
+    link = read_run(store, own)
+    assert (link.kind, link.status, link.tags["muralab.resumes"]) == ("resume", "FINISHED", old)
+    assert read_run(store, old).kind == "tune"
+
+
+def test_a_run_that_nobody_finished_is_ended_as_failed(store: Store) -> None:
+    with (
+        pytest.raises(ZeroDivisionError),
+        open_session("explore", Environment(tracking_uri=store.uri, cache=Path())) as one,
+    ):
+        run = one.start_run(name="x", part="wrist", tags={})
+        raise ZeroDivisionError
+    assert read_run(store, run).status == "FAILED"
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("http://me:secret@host:5000", "open http://me:***@host:5000"),
+        ("postgresql://me:secret@host/runs", '--backend-store-uri "$MLFLOW_TRACKING_URI" --host'),
+        ("sqlite:////data/mlflow.db", "--backend-store-uri sqlite:////data/mlflow.db --host"),
+    ],
+)
+def test_a_password_is_not_part_of_the_ui_command(uri: str, expected: str) -> None:
+    assert expected in ui_command(uri)
+    assert "secret" not in ui_command(uri)
