@@ -26,6 +26,13 @@ def session(**fields: Any) -> Session:
     return Session(kind="tune", environment=environment, store=store, writer=writer, console=console)
 
 
+class Closed(io.StringIO):
+    """A stream that can no longer be written."""
+
+    def write(self, _: str) -> int:
+        raise OSError(5, "Input/output error")
+
+
 def printed(one: Session) -> str:
     return str(one.console.file.getvalue())
 
@@ -49,9 +56,8 @@ def test_an_interrupt_ends_the_open_runs_and_shows_how_to_resume_once() -> None:
 
 def test_a_lost_terminal_does_not_stop_the_clean_up() -> None:
     one = session()
-    with Path("/dev/full").open("w", buffering=1) as full:
-        one.console.file = full
-        one.interrupted(COMMAND)
+    one.console.file = Closed()
+    one.interrupted(COMMAND)
     assert one.writer.all("end_open_runs") == [("KILLED",)]  # type: ignore[attr-defined]
 
 
