@@ -196,11 +196,11 @@ def remote(tmp_path):
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
+        process.wait(timeout=150)
 
 
 def wait_until_ready(address: str, process: subprocess.Popen) -> None:
-    for _ in range(900):
+    for _ in range(4500):
         assert process.poll() is None
         try:
             urllib.request.urlopen(f"{address}/health", timeout=2)
