@@ -15,10 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 if TYPE_CHECKING:
     from muralab.trial import TrialSpec
+
+settings.register_profile("tests", deadline=None)  # tests must not fail because the machine is busy
+settings.load_profile("tests")
 
 WriteTree = Callable[..., Path]
 BuildSpec = Callable[..., "TrialSpec"]
@@ -193,7 +197,7 @@ def tracking_server(empty_database: Path, tmp_path_factory: pytest.TempPathFacto
             process.wait(30)
 
 
-def _answering(uri: str, process: subprocess.Popen[bytes], wait_s: float = 90.0) -> str:
+def _answering(uri: str, process: subprocess.Popen[bytes], wait_s: float = 450.0) -> str:
     from muralab.errors import StoreError
     from muralab.tracking import open_store
 

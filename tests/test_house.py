@@ -44,7 +44,7 @@ def texts() -> dict[str, str]:
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'platform'}{os.pathsep}{ROOT}"}
     return subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, check=False, env=environment, timeout=60
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, env=environment, timeout=300
     )
 
 

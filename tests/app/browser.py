@@ -36,7 +36,7 @@ class Browser:
             self._address + path, data, {"Content-Type": "application/json"}, method=method
         )
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:
+            with urllib.request.urlopen(request, timeout=300) as response:
                 return json.load(response)["value"]
         except urllib.error.HTTPError as error:
             raise AssertionError(error.read().decode()[:500]) from None
@@ -67,7 +67,7 @@ class Browser:
     def text(self, selector: str) -> str:
         return str(self.run(f"return document.querySelector({json.dumps(selector)}).innerText"))
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 20) -> None:
+    def wait(self, condition: Callable[[], Any], seconds: float = 100) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, self.text("body")
@@ -95,7 +95,7 @@ def browsing(folder: Path) -> Iterator[Browser]:
     driver = subprocess.Popen([str(NEEDED["chromedriver"]), f"--port={port}"], stdout=subprocess.DEVNULL)
     try:
         browser = None
-        for _ in range(100):
+        for _ in range(500):
             with contextlib.suppress(urllib.error.URLError, ConnectionError):
                 browser = Browser(f"http://127.0.0.1:{port}", folder)
                 break

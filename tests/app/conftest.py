@@ -78,7 +78,7 @@ def address(model, model_folder) -> Iterator[str]:
     from muralab.app.build import Limits, build_app
     from muralab.commands.app import read_about
 
-    with serving(build_app(model, read_about(model_folder), limits=Limits(max_bytes=10**6, body_s=0.5))) as url:
+    with serving(build_app(model, read_about(model_folder), limits=Limits(max_bytes=10**6, body_s=2.0))) as url:
         yield url
 
 
@@ -91,12 +91,12 @@ def post(
     if kind is None:
         import http.client
 
-        connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=30)
+        connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=150)
         connection.request("POST", "/invocations", body)
         response = connection.getresponse()
         return response.status, json.loads(response.read()), dict(response.headers)
     try:
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=150) as response:
             return response.status, json.load(response), dict(response.headers)
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read()), dict(error.headers)

@@ -96,7 +96,7 @@ def test_real_data_without_a_network_are_told_the_offline_way_in_time(
     own = {"tune": {"recipes": "all"}, "train": {}}[command]
     start_s = time.monotonic()
     outcome = refused(muralab, store, command, data=tiny_tree, **own)
-    assert time.monotonic() - start_s < 10
+    assert time.monotonic() - start_s < 40  # timm itself retries for 54 s
     assert "cannot be reached" in outcome.complaint
     assert "then give weights=<its path>; or train from random weights with weights=none" in outcome.complaint
 

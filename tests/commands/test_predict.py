@@ -179,7 +179,7 @@ def test_a_models_own_code_answers_in_the_command(pictures, onnx_file, tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "muralab", "predict", *where],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(SOURCES)}, cwd=tmp_path, capture_output=True, text=True,
-        check=False, timeout=120,
+        check=False, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert pd.read_csv(tmp_path / "o.csv")["warnings"].tolist()[2] == "lonely view"

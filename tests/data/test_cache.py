@@ -43,7 +43,7 @@ def _open_and_count(table: pd.DataFrame, folder: Path, queue) -> None:
 
 
 def _build_and_hang(table: pd.DataFrame, folder: Path) -> None:
-    open_cache(table, size=SIZE, folder=folder, workers=1, progress=lambda done, total: time.sleep(60))
+    open_cache(table, size=SIZE, folder=folder, workers=1, progress=lambda done, total: time.sleep(600))
 
 
 def test_rows_are_the_squares_of_the_one_preprocessing(table, folder):
@@ -131,7 +131,7 @@ def test_two_processes_build_at_once_and_one_does_the_work(table, folder):
     processes = [SPAWN.Process(target=_open_and_count, args=(table, folder, queue)) for _ in range(2)]
     for process in processes:
         process.start()
-    built, sums = zip(*(queue.get(timeout=60) for _ in processes))
+    built, sums = zip(*(queue.get(timeout=300) for _ in processes))
     assert sorted(built) == [False, True]
     assert len(set(sums)) == 1
 
@@ -140,7 +140,7 @@ def test_two_processes_build_at_once_and_one_does_the_work(table, folder):
 def test_killed_builder_is_taken_over_and_leaves_nothing(table, folder):
     process = SPAWN.Process(target=_build_and_hang, args=(table, folder))
     process.start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not list(folder.glob("*.npy.tmp-*")) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)

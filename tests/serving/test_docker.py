@@ -22,7 +22,7 @@ def folder(tmp_path_factory, onnx_file) -> Path:
     root = tmp_path_factory.mktemp("docker")
     write_bundle(root / "model", onnx_file, ServingConfig(image_size=32))
     command = [sys.executable, "-m", "mlflow", "models", "generate-dockerfile", "-m", "model", "-d", "out"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     return root / "out"
 

@@ -60,11 +60,11 @@ def server(tmp_path_factory, onnx_file):
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
+        process.wait(timeout=150)
 
 
 def wait_until_ready(port: int, process: subprocess.Popen, log: Path) -> None:
-    for _ in range(600):
+    for _ in range(3000):
         assert process.poll() is None, log.read_text()
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=2)
@@ -79,7 +79,7 @@ def post(port: int, payload: object, kind: str) -> tuple[int, dict]:
     body = body if isinstance(body, bytes) else json.dumps(body).encode()
     request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": kind})
     try:
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=150) as response:
             return response.status, json.load(response)
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read())

@@ -82,7 +82,7 @@ class Bench:
         return int(row[0] or 0)
 
 
-def finish(process: subprocess.Popen[str], wait_s: float = 150) -> str:
+def finish(process: subprocess.Popen[str], wait_s: float = 900) -> str:
     """What a process writes until it ends; the whole group is ended where it takes too long."""
     try:
         return process.communicate(timeout=wait_s)[0]
@@ -91,7 +91,7 @@ def finish(process: subprocess.Popen[str], wait_s: float = 150) -> str:
         raise
 
 
-def wait_until(reached: Callable[[], bool], process: subprocess.Popen[str], wait_s: float = 120) -> None:
+def wait_until(reached: Callable[[], bool], process: subprocess.Popen[str], wait_s: float = 600) -> None:
     deadline_s = time.monotonic() + wait_s
     while not reached():
         assert process.poll() is None, process.communicate()[0]

@@ -31,7 +31,7 @@ def _stop(bench: Bench, command: list[str], at_epoch: int, number: int) -> Stage
     process = bench.start(*command)
     wait_until(lambda: bench.n_epochs() >= at_epoch, process)
     (os.kill if number == signal.SIGKILL else os.killpg)(process.pid, number)
-    output = finish(process, 60)
+    output = finish(process, 300)
     return Stage(process.returncode, output, find_runs(bench.store, bench.experiment))
 
 
