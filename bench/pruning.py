@@ -12,17 +12,15 @@ from __future__ import annotations
 import statistics
 import tempfile
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
-from muralab.config.settings import Request, check_request
-
-import muralab.tune.executor
 from bench.common import Options, Row, run
 from bench.search import Diary, search
-from muralab.data.dataset import DEMO, open_dataset
+from muralab.config.commands import TuneConfig
+from muralab.config.search import Machine, resolve_search
+from muralab.data.dataset import DEMO, find_dataset, open_dataset
 from muralab.trial import write_table
-from muralab.tune.plan import Folders, draw_specs
+from muralab.tune.folders import Folders
+from muralab.tune.sampler import draw_specs
 
 RECIPE, N_TRIALS, UPPER, FULL = "cnn", 16, 3, 12
 SIZE = 96
@@ -30,34 +28,18 @@ LEAST_SAVED = 0.30
 MOST_LOST = 0.02
 
 
-def _no_scheduler(*_: Any) -> Any:
-    from ray.tune.schedulers import FIFOScheduler
-
-    return FIFOScheduler()
-
-
 def search_once(folder: Path, seed: int, *, prune: bool) -> Diary:
     """One search of the 16 trials."""
-    request = Request(
-        recipes=RECIPE, trials=str(N_TRIALS), epochs=f"{UPPER}+{FULL}", image_size=str(SIZE), seed=seed, weights="none"
+    options = TuneConfig(
+        recipes=(RECIPE,), epochs=(UPPER, FULL), image_size=SIZE, seed=seed, weights="none", trials=N_TRIALS
     )
-    settings = check_request(request, cpus=2, gpus=0)
-    dataset = open_dataset(
-        DEMO,
-        "wrist",
-        protocol=request.protocol,
-        seed=seed,
-        image_size=SIZE,
-        cache_folder=folder / "cache",
-        progress=lambda _title: lambda _done, _total: None,
-    )
+    config = resolve_search(options, options.recipes, trials=options.trials, machine=Machine(cpus=2, gpus=0))
+    source = find_dataset(DEMO, "wrist", protocol=options.protocol, seed=seed)
+    silent = lambda _title: lambda _done, _total: None  # noqa: E731
+    dataset = open_dataset(source, image_sizes=[SIZE], cache_folder=folder / "cache", progress=silent)
     folders = Folders(cache=folder / "cache", sweep=folder / f"sweep-{seed}-{prune}")
     write_table(folders.table, dataset.index, dataset.tables)
-    specs = draw_specs(settings, folders, {RECIPE: ""})
-    if prune:
-        return search(specs, folders.sweep)
-    with patch.object(muralab.tune.executor, "build_scheduler", _no_scheduler):
-        return search(specs, folders.sweep)
+    return search(draw_specs(config, folders, {RECIPE: ""}), folders.sweep, prune=prune)
 
 
 def measure(options: Options) -> list[Row]:

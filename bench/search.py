@@ -13,7 +13,7 @@ from muralab.config.resources import Resources
 from muralab.data.splits import split_index
 from muralab.recipe import Value
 from muralab.trial import TrialSpec, write_table
-from muralab.tune.executor import run_search
+from muralab.tune.executor import run_trials
 
 CONCURRENT = 2
 
@@ -103,9 +103,9 @@ def build_specs(
     ]
 
 
-def search(specs: Sequence[TrialSpec], folder: Path) -> Diary:
+def search(specs: Sequence[TrialSpec], folder: Path, *, prune: bool = True) -> Diary:
     """Run them two at a time on two cores."""
     diary = Diary()
     resources = Resources(cpus=CONCURRENT, gpus=0, cpus_per_trial=1, gpus_per_trial=0, max_concurrent=CONCURRENT)
-    run_search(specs, resources=resources, listener=diary, folder=folder / "ray")
+    run_trials(specs, resources=resources, listener=diary, folder=folder / "ray", prune=prune)
     return diary
