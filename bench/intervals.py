@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from bench.common import Options, Row, interleave, ratios, run, seconds
-from muralab.evaluation.bootstrap import bootstrap, paired_difference
+from muralab.evaluation.bootstrap import ClusteredSample, bootstrap, difference_interval, resample
 from muralab.evaluation.metrics import METRICS, evaluate_predictions
-from muralab.evaluation.predictions import Level
+from muralab.evaluation.predictions import Level, level_rows
 
 N_IMAGES_MURA = 3197  # in the official valid set
 THRESHOLD = 0.45
@@ -121,8 +121,9 @@ def paired_row(level: Level, n_sets: int, n_patients: int, n_resamples: int) -> 
     big_a, big_b = (evaluate_predictions(table, level=level) for table in pair(60_000, 10**6))
     truth, held = big_a["auroc"] - big_b["auroc"], 0
     for seed in range(n_sets):
-        a, b = pair(n_patients, seed)
-        found = paired_difference(a, b, level=level, metric="auroc", n_resamples=n_resamples, seed=10**7 + seed)
+        samples = [ClusteredSample(level_rows(table, level=level)) for table in pair(n_patients, seed)]
+        a, b = (resample(sample, ["auroc"], n_resamples=n_resamples, seed=10**7 + seed) for sample in samples)
+        found = difference_interval(a, b, "auroc")
         held += found.low <= truth <= found.high
     return Row(
         what=f"coverage: paired AUROC difference, {level} level, {n_sets:,} sets",

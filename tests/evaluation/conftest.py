@@ -1,4 +1,4 @@
-"""A predictions table with several studies a patient and several views a study."""
+"""A predictions table with several studies per patient and several views per study."""
 
 from __future__ import annotations
 

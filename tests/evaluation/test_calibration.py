@@ -27,15 +27,25 @@ def test_a_known_temperature_is_recovered(temperature):
     assert fit_temperature(labels, temperature * true_logits) == pytest.approx(temperature, rel=0.05)
 
 
-def test_separated_studies_do_not_become_certain():
+def test_separable_studies_get_a_finite_temperature():
     labels = np.repeat([0, 1], 15)
     temperature = fit_temperature(labels, np.where(labels == 1, 1.0, -1.0))
     assert sigmoid(np.array([1 / temperature]))[0] == pytest.approx(16 / 17)
 
 
-def test_logits_that_mislead_are_cooled_to_the_bound():
+def test_misleading_logits_get_the_highest_temperature():
     labels = np.repeat([0, 1], 50)
     assert fit_temperature(labels, np.where(labels == 1, -3.0, 3.0)) == pytest.approx(20)
+
+
+def test_the_temperature_minimises_the_log_loss():
+    rng = np.random.default_rng(3)
+    logits = rng.normal(0, 3, 400)
+    labels = (rng.random(400) < sigmoid(logits / 2)).astype(int)
+    n_abnormal = labels.sum()
+    targets = np.where(labels == 1, (n_abnormal + 1) / (n_abnormal + 2), 1 / (400 - n_abnormal + 2))
+    derivative = np.mean((sigmoid(logits / fit_temperature(labels, logits)) - targets) * logits)
+    assert derivative == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize("digits", [1, 6])
@@ -56,7 +66,7 @@ def test_youden_is_the_best_of_the_roc_curve():
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 1.0])
-def test_sensitivity_is_reached_and_not_overdone(share):
+def test_the_highest_threshold_with_the_sensitivity_is_taken(share):
     labels, probabilities = draw(4)
     threshold = operating_threshold(labels, probabilities, f"sensitivity>={share}")
     assert recall_score(labels, probabilities >= threshold) >= share
@@ -68,28 +78,28 @@ def test_a_threshold_lies_between_two_probabilities():
     assert operating_threshold([0, 0, 1, 1], [0.1, 0.2, 0.6, 0.9]) == pytest.approx(0.4)
 
 
-def test_neighbours_in_the_last_bit_stay_apart():
+def test_probabilities_that_differ_in_the_last_bit_are_separated():
     low, high = 0.3, np.nextafter(0.3, 1)
     threshold = operating_threshold([0, 0, 1], [low, low, high])
     assert low < threshold <= high
 
 
-def test_of_equal_thresholds_the_one_nearest_to_a_half_is_taken():
+def test_of_equally_good_thresholds_the_nearest_to_one_half_is_taken():
     # Both 0.15 and 0.75 give the same kappa.
     assert operating_threshold([0, 1, 0, 1], [0.1, 0.2, 0.6, 0.9]) == pytest.approx(0.75)
 
 
 @pytest.mark.parametrize(
-    ("rule", "words"),
+    ("rule", "message"),
     [
-        ("max-kapa", "no threshold rule 'max-kapa'. Did you mean 'max-kappa'"),
+        ("max-kapa", "Unknown threshold rule 'max-kapa'. Did you mean 'max-kappa'"),
         ("sensitivity>=2", "'sensitivity>=2' needs a share above 0 and up to 1"),
         ("sensitivity>=high", "such as sensitivity>=0.9"),
-        ("precision>=0.9", "bounds 'precision'; only 'sensitivity>=x' is known"),
+        ("precision>=0.9", "uses 'precision'; only 'sensitivity>=x' is supported"),
     ],
 )
-def test_wrong_rules_are_refused(rule, words, predictions):
-    with pytest.raises(SettingsError, match=words):
+def test_wrong_rules_are_refused(rule, message, predictions):
+    with pytest.raises(SettingsError, match=message):
         fit_calibration(predictions, rule=rule)
 
 
@@ -116,12 +126,12 @@ def test_each_temperature_is_fitted_at_its_level(predictions):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"), [({"label": 0}, "validation studies are normal"), ({"logit": 1.5}, "the same probability")]
+    ("change", "reason"), [({"label": 0}, "validation studies are normal"), ({"logit": 1.5}, "the same probability")]
 )
-def test_nothing_is_fitted_to_degenerate_studies(predictions, change, words):
+def test_nothing_is_fitted_to_degenerate_studies(predictions, change, reason):
     fitted = fit_calibration(predictions.assign(**change), rule="youden")
     assert (fitted.image_temperature, fitted.study_temperature, fitted.threshold) == (1, 1, 0.5)
-    assert words in fitted.reason
+    assert reason in fitted.reason
 
 
 def test_missing_logits_are_refused(predictions):
@@ -148,10 +158,10 @@ def test_the_band_lowers_the_risk_to_its_target():
     assert answered.mean() >= 0.7
 
 
-def test_no_band_where_nothing_is_gained():
+def test_no_band_where_it_would_not_help():
     labels, probabilities = draw(6, n=400)
     assert uncertain_band(labels, np.where(labels == 1, 0.8, 0.2), 0.5) is None  # no error
-    assert uncertain_band(labels, np.where(probabilities > 0.5, 0.9, 0.1), 0.5) is None  # all equally sure
+    assert uncertain_band(labels, np.where(probabilities > 0.5, 0.9, 0.1), 0.5) is None  # all at the same distance
 
 
 def test_fifty_studies_are_enough_for_a_band():
@@ -173,9 +183,9 @@ def test_a_band_leaves_out_three_of_ten_studies_at_most(n_near, given):
     assert (uncertain_band(labels, probabilities, 0.5) is not None) == given
 
 
-def test_the_band_is_one_of_calibrated_studies():
+def test_the_band_is_fitted_on_calibrated_studies():
     labels, probabilities = draw(5, n=400, digits=6, effect=0.4)
-    logits = 3 * np.log(probabilities / (1 - probabilities))  # far too sure
+    logits = 3 * np.log(probabilities / (1 - probabilities))  # far too confident
     names = [f"s{number:03d}" for number in range(400)]
     columns = {"image": names, "study": names, "patient": names, "part": "wrist", "label": labels, "logit": logits}
     fitted = fit_calibration(pd.DataFrame(columns))
@@ -184,23 +194,23 @@ def test_the_band_is_one_of_calibrated_studies():
     assert (fitted.uncertain_low, fitted.uncertain_high) == pytest.approx(expected)
 
 
-def test_a_calibration_survives_storage():
+def test_a_calibration_can_be_stored():
     stored = Calibration(study_temperature=1.7, threshold=0.31, uncertain_low=0.2, uncertain_high=0.4)
     assert Calibration.from_dict(stored.to_dict()) == stored
 
 
-def test_the_fitted_threshold_is_for_studies_alone():
+def test_the_fitted_threshold_is_only_for_studies():
     fitted = Calibration(threshold=0.31)
     assert (fitted.threshold_of("study"), fitted.threshold_of("image")) == (0.31, 0.5)
 
 
-def test_a_stored_calibration_with_odd_keys_is_refused():
-    with pytest.raises(DataError, match=r"must have exactly .*; look at temperature"):
+def test_a_stored_calibration_with_unknown_keys_is_refused():
+    with pytest.raises(DataError, match=r"must have exactly the keys .*; missing or unknown: temperature"):
         Calibration.from_dict({**Calibration().to_dict(), "temperature": 1.0})
 
 
-def test_impossible_values_are_refused():
-    with pytest.raises(SettingsError, match="study_temperature must be a number above 0"):
+def test_values_out_of_range_are_refused():
+    with pytest.raises(SettingsError, match="study_temperature must be a finite number above 0"):
         Calibration(study_temperature=0)
-    with pytest.raises(SettingsError, match=r"two rising probabilities or none; got 0\.6 and 0\.4"):
+    with pytest.raises(SettingsError, match=r"must be 0 <= low <= high <= 1, or None; got 0\.6 and 0\.4"):
         Calibration(uncertain_low=0.6, uncertain_high=0.4)

@@ -23,7 +23,7 @@ from muralab.training.network import Network
 
 
 class Cache:
-    """Decoded images that lie in memory, in the order of their names."""
+    """Decoded images in memory, sorted by name."""
 
     def __init__(self, names: list[str], side: int = 32) -> None:
         self.names = sorted(names)
@@ -54,13 +54,13 @@ def test_the_most_confident_errors_come_first(studies):
     assert abs(hard[UNCERTAIN]["calibrated"].iloc[0] - 0.5) == (studies["calibrated"] - 0.5).abs().min()
 
 
-def test_a_model_without_errors_has_uncertain_studies_only(studies):
+def test_a_model_without_errors_has_only_uncertain_studies(studies):
     hard = hardest_studies(studies.assign(called=studies["label"] == 1), 0.5)
     assert [len(hard[kind]) for kind in (FALSE_POSITIVES, FALSE_NEGATIVES)] == [0, 0]
     assert len(hard[UNCERTAIN]) == len(studies)
 
 
-def test_the_gallery_shows_so_many_studies_of_each_kind(predictions, studies):
+def test_the_gallery_shows_n_studies_of_each_kind(predictions, studies):
     pictures = draw_gallery(tiny(), Cache([*predictions["image"]]), predictions, studies, 0.5, n_worst=2)
     assert [sum(kind in caption for caption in pictures) for kind in (FALSE_POSITIVES, FALSE_NEGATIVES)] == [2, 2]
     assert {picture.shape for picture in pictures.values()} == {(320, 640, 3)}
@@ -80,7 +80,7 @@ def test_no_study_gives_no_picture(predictions, studies):
     assert draw_gallery(tiny(), Cache([]), predictions, studies.head(0), 0.5) == {}
 
 
-def test_heat_colours_its_place_and_leaves_the_rest():
+def test_the_heat_map_colours_only_where_the_evidence_is():
     heat = np.zeros((4, 4), dtype=np.float32)
     heat[0, 0] = 3
     picture = beside(np.full((64, 64), 100, dtype=np.uint8), heat, side=64)
@@ -89,7 +89,7 @@ def test_heat_colours_its_place_and_leaves_the_rest():
     assert len(set(picture[4, 68])) > 1
 
 
-def test_no_heat_leaves_the_picture_as_it_is():
+def test_an_empty_heat_map_leaves_the_image_unchanged():
     picture = beside(np.full((8, 8), 50, dtype=np.uint8), np.zeros((2, 2), dtype=np.float32), side=8)
     assert set(picture.ravel()) == {50}
 
@@ -103,8 +103,8 @@ def test_any_recipe_has_a_gallery(name, predictions, studies):
     assert len(pictures) == 3
 
 
-def test_a_study_without_evidence_says_so(predictions, studies):
+def test_a_study_without_evidence_is_captioned_so(predictions, studies):
     network = tiny()
     nn.init.zeros_(network.head.weight)
     pictures = draw_gallery(network, Cache([*predictions["image"]]), predictions, studies, 0.5, n_worst=1)
-    assert all(caption.endswith("no place speaks for abnormal") for caption in pictures)
+    assert all(caption.endswith("no evidence for abnormal in any cell") for caption in pictures)

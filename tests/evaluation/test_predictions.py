@@ -14,7 +14,7 @@ from muralab.evaluation.predictions import PREDICTION_COLUMNS, check_predictions
 
 
 class Brightness(torch.nn.Module):
-    """Logit = mean grey value; with a part that is frozen in evaluation mode."""
+    """Logit = mean grey value; one submodule is frozen in evaluation mode."""
 
     def __init__(self):
         super().__init__()
@@ -28,7 +28,7 @@ class Brightness(torch.nn.Module):
 
 @pytest.fixture
 def cache(monkeypatch):
-    """Pictures whose grey value is their row; the loader answers in falling order of rows, two at a time."""
+    """Images whose grey value is their row; the loader yields them in reverse order, two at a time."""
 
     def evaluation_batches(cache, table, *, batch_size):
         rows = torch.arange(len(table)).flip(0)
@@ -59,7 +59,7 @@ def test_unreadable_images_are_left_out(cache):
     assert predict_images(Brightness(), cache, table)["image"].tolist() == ["i0", "i2"]
 
 
-def test_each_part_of_the_network_gets_its_mode_back(cache):
+def test_each_module_keeps_its_mode(cache):
     network = Brightness().train()
     network.frozen.eval()
     predict_images(network, cache, index(1))
@@ -67,7 +67,7 @@ def test_each_part_of_the_network_gets_its_mode_back(cache):
     assert (network.training, network.frozen.training) == (True, False)
 
 
-def test_the_mode_comes_back_after_an_error(cache):
+def test_the_mode_is_restored_after_an_error(cache):
     network = Brightness().train()
     network.forward = lambda images: 1 / 0
     with pytest.raises(ZeroDivisionError):
@@ -99,12 +99,12 @@ def test_a_study_is_the_mean_of_its_images():
     assert studies["logit"].tolist() == pytest.approx([-1.0, np.log(mean / (1 - mean))], abs=1e-12)
 
 
-def test_certain_images_keep_a_finite_logit():
+def test_extreme_logits_stay_finite():
     studies = to_studies(table([800.0, 700.0, -800.0], ["a", "a", "b"]))
     assert studies["logit"].tolist() == pytest.approx([700 + np.log(2), -800])
 
 
-def test_a_temperature_acts_on_the_level_it_is_for():
+def test_a_temperature_applies_to_its_own_level():
     rows = table([2.0, -1.0], ["a", "a"])
     assert level_rows(rows, level="image", temperature=2)["probability"][0] == pytest.approx(1 / (1 + np.exp(-1)))
     study = level_rows(rows, level="study", temperature=2)
@@ -112,19 +112,19 @@ def test_a_temperature_acts_on_the_level_it_is_for():
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("break_table", "message"),
     [
         (lambda t: t.iloc[:0], "The predictions are empty"),
         (lambda t: t.drop(columns=["logit", "part"]), "lack the columns part, logit"),
         (lambda t: t.assign(logit=[0.1, np.nan, np.inf]), "2 of 3 predicted images have no finite logit(.|\n)*1. i1"),
         (lambda t: t.assign(logit=["0.1", "x", "0"]), "1 of 3 predicted images have no finite logit"),
-        (lambda t: t.assign(label=[0, 1, 2]), "1 of 3 predicted images have a label other than 0 and 1"),
-        (lambda t: t.assign(image="same"), "2 of 3 predicted images are named more than once"),
-        (lambda t: t.assign(patient=["p", None, "p"]), "name no study or no patient(.|\n)*i1"),
+        (lambda t: t.assign(label=[0, 1, 2]), "1 of 3 predicted images have a label other than 0 or 1"),
+        (lambda t: t.assign(image="same"), "2 of 3 predicted images occur more than once"),
+        (lambda t: t.assign(patient=["p", None, "p"]), "have no study or no patient(.|\n)*i1"),
         (lambda t: t.assign(label=[0, 1, 0]), "1 of 2 studies have more than one label(.|\n)*1. a"),
         (lambda t: t.assign(patient=["p", "q", "p"]), "1 of 2 studies have more than one patient"),
     ],
 )
-def test_a_spoilt_table_is_refused(spoil, words):
-    with pytest.raises(DataError, match=words):
-        check_predictions(spoil(table([0.1, 0.2, 0.3], ["a", "a", "b"])))
+def test_a_broken_table_is_refused(break_table, message):
+    with pytest.raises(DataError, match=message):
+        check_predictions(break_table(table([0.1, 0.2, 0.3], ["a", "a", "b"])))

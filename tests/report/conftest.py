@@ -1,4 +1,4 @@
-"""Made-up models for a report: two views of one study a patient, with as much skill as a test needs."""
+"""Simulated models for a report: two views of one study per patient, with as much skill as a test needs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 
 from muralab.evaluation.calibration import Calibration
-from muralab.report import Context, Entry, Trial
+from muralab.evaluation.evaluated_model import EvaluatedModel, TrainingRecord
+from muralab.report import Context, SearchTrial
 
-MakeEntry = Callable[..., Entry]
-MakePredictions = Callable[..., pd.DataFrame]
+BuildModel = Callable[..., EvaluatedModel]
+BuildPredictions = Callable[..., pd.DataFrame]
 
 
-def build_predictions(skill: float, *, seed: int = 0, n_patients: int = 40, one_class: bool = False) -> pd.DataFrame:
-    """Two views of one study a patient; every second patient abnormal."""
+def _build_predictions(skill: float, *, seed: int = 0, n_patients: int = 40, one_class: bool = False) -> pd.DataFrame:
     noise = np.random.default_rng(seed).normal(size=(n_patients, 2))
     labels = [0 if one_class else patient % 2 for patient in range(n_patients)]
     studies = [f"valid/XR_WRIST/patient{p:05d}/study1" for p in range(n_patients)]
@@ -29,38 +29,49 @@ def build_predictions(skill: float, *, seed: int = 0, n_patients: int = 40, one_
     return pd.DataFrame(rows, columns=["image", "study", "patient", "part", "label", "logit"])
 
 
-def build_history() -> pd.DataFrame:
+def _build_training(**changes: object) -> TrainingRecord:
     names = ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auroc", "val_study_auroc", "lr"]
-    frame = pd.DataFrame({name: np.linspace(0.5, 0.7, 4) for name in names}, index=range(1, 5))
-    return frame.assign(phase=[1, 1, 2, 2])
-
-
-def build_entry(name: str = "good", *, skill: float = 2.0, **changes: object) -> Entry:
+    history = pd.DataFrame({name: np.linspace(0.5, 0.7, 4) for name in names}, index=range(1, 5))
     summary = {f"{p}_{s}_{m}": 0.5 for p in ("upper", "full") for s in ("train", "val") for m in ("loss", "accuracy")}
+    values = {
+        "history": history.assign(phase=[1, 1, 2, 2]),
+        "summary": {**summary, "test_loss": 0.61, "test_accuracy": 0.72},
+    }
+    return TrainingRecord(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def _build_model(
+    name: str = "good", *, skill: float = 2.0, training: dict[str, object] | None = None, **changes: object
+) -> EvaluatedModel:
     values: dict[str, object] = {
-        "name": name,
+        "recipe": name,
         "title": name.title(),
         "run_id": f"run-{name}",
-        "history": build_history(),
-        "summary": {**summary, "test_loss": 0.61, "test_accuracy": 0.72},
-        "validation": build_predictions(skill, seed=1),
-        "test": build_predictions(skill, seed=2),
+        "validation": _build_predictions(skill, seed=1),
+        "test": _build_predictions(skill, seed=2),
         "calibration": Calibration(threshold=0.45, study_temperature=1.5),
         "objective": skill / 10,
+        "training": _build_training(**(training or {})),
     }
-    return Entry(**{**values, **changes})  # type: ignore[arg-type]
+    return EvaluatedModel(**{**values, **changes})  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session")
-def predictions() -> MakePredictions:
-    """A function that makes a table of predictions."""
-    return build_predictions
+def build_predictions() -> BuildPredictions:
+    """A function that simulates a table of predictions; every second patient is abnormal."""
+    return _build_predictions
 
 
 @pytest.fixture(scope="session")
-def entry() -> MakeEntry:
-    """A function that makes an evaluated model."""
-    return build_entry
+def build_model() -> BuildModel:
+    """A function that builds an evaluated model; `training` changes fields of its training record."""
+    return _build_model
+
+
+@pytest.fixture(scope="session")
+def unscored() -> dict[str, object]:
+    """Changes that leave a model without a validation score."""
+    return {"objective": float("nan"), "training": {"history": pd.DataFrame(), "summary": {}}}
 
 
 @pytest.fixture(scope="session")
@@ -85,17 +96,10 @@ def context() -> Context:
 
 
 @pytest.fixture(scope="session")
-def trials() -> list[Trial]:
+def trials() -> list[SearchTrial]:
     """Two trials of one recipe that differ in their learning rate."""
+    shared = {"recipe": "good", "run_id": "r", "status": "TERMINATED", "objective": 0.5}
     return [
-        Trial(
-            recipe="good",
-            name=f"good-{i}",
-            run_id="r",
-            status="TERMINATED",
-            epochs=i + 1,
-            objective=0.5,
-            values={"full.lr": lr},
-        )
+        SearchTrial(name=f"good-{i}", epochs=i + 1, values={"full.lr": lr}, **shared)  # type: ignore[arg-type]
         for i, lr in enumerate((1e-4, 1e-3))
     ]

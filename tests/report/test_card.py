@@ -3,42 +3,40 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 
 import pandas as pd
 
-from muralab.report import (
-    Context,
-    Entry,
-    model_card,
-)
-
-MakeEntry = Callable[..., Entry]
-N_RESAMPLES = 100
+from muralab.evaluation.metrics import METRICS
+from muralab.report import model_card
 
 
-def test_card_states_use_limits_and_figures(entry: MakeEntry, context: Context) -> None:
-    card = model_card(entry(skill=0.5), context, n_resamples=N_RESAMPLES)
+def test_card_states_use_limitations_and_metrics(build_model, context) -> None:
+    card = model_card(build_model(skill=0.5), context)
     assert "Not a medical device" in card
     assert "Synthetic data" in card
     assert re.search(r"\| AUROC \| 0\.\d{3} \[0\.\d{3}, [01]\.\d{3}\] \|", card)
     assert "Threshold 0.450" in card
 
 
-def test_card_of_an_untested_model_says_so(entry: MakeEntry, context: Context) -> None:
-    card = model_card(entry(test=None, calibration=None), context)
-    assert "No test figures: this model has not met the test set." in card
+def test_card_has_every_metric(build_model, context) -> None:
+    card = model_card(build_model(skill=0.5), context)
+    assert [metric.title for metric in METRICS.values() if f"| {metric.title} |" not in card] == []
+
+
+def test_card_of_an_untested_model_has_the_reason(build_model, context) -> None:
+    card = model_card(build_model(test=None, calibration=None), context)
+    assert "No test results: this model was not evaluated on the test set." in card
     assert "Uncalibrated, at 0.5" in card
 
 
-def test_card_states_the_errors_of_the_audit(entry: MakeEntry, context: Context) -> None:
+def test_card_states_the_errors_of_the_audit(build_model, context) -> None:
     found = pd.DataFrame({"kind": ["leaking picture"], "severity": ["error"], "findings": [5]})
-    card = model_card(entry(), replace(context, audit=("All were read.", found)), n_resamples=N_RESAMPLES)
+    card = model_card(build_model(), replace(context, audit=("All were read.", found)))
     assert "Audit: All were read." in card
-    assert "can make the figures below wrong: leaking picture (5)" in card
+    assert "can make the metrics below wrong: leaking picture (5)" in card
 
 
-def test_card_states_the_models_own_image_size(entry: MakeEntry, context: Context) -> None:
-    one, several = replace(entry(), resolved={"image_size": "112"}), replace(context, image_size="112 / 128")
-    assert "image size 112 px" in model_card(one, several, n_resamples=N_RESAMPLES)
+def test_card_states_the_models_own_image_size(build_model, context) -> None:
+    model = build_model(training={"values": {"image_size": "112"}})
+    assert "image size 112 px" in model_card(model, replace(context, image_size="112 / 128"))

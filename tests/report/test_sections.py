@@ -1,8 +1,7 @@
-"""The tables of the page: every figure under its level, set and source."""
+"""The tables of the page: every value with its level, set and source."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,123 +9,138 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score, log_loss
 
-from muralab.report import (
-    Context,
-    Entry,
-    Trial,
-)
-from muralab.report.entries import STUDY_METRICS
-from muralab.report.judge import judge
 from muralab.report.references import references_for, study_accuracies
 from muralab.report.sections import (
     agreement_table,
+    error_sentence,
     error_table,
-    image_table,
+    image_metrics_table,
+    study_metrics_table,
     study_table,
     subgroup_table,
     trials_table,
 )
 from muralab.report.tables import Table, frame_table
 
-MakeEntry = Callable[..., Entry]
-MakePredictions = Callable[..., pd.DataFrame]
-N_RESAMPLES = 100
 
-
-def test_study_table_labels_both_protocols(entry: MakeEntry, context: Context) -> None:
-    ours, theirs = study_table([entry()], context).groups
+def test_study_table_names_both_protocols(build_model, context) -> None:
+    ours, theirs = study_table([build_model()], context).groups
     assert "valid-as-test" in ours.remark
-    assert "image by image" in theirs.remark
+    assert "split by image" in theirs.remark
     assert "image level" in ours.remark
     assert "image level" in theirs.remark
 
 
-def test_study_rows_hold_the_published_figures(context: Context) -> None:
+def test_study_rows_are_the_published_values(context) -> None:
     last = study_table([], context).groups[1].rows[-1]
     assert [cell.text for cell in last] == [
         "InceptionV3 + add gate", "full", "0.332", "0.404", "0.375", "0.863", "0.845", "0.849",
     ]  # fmt: skip
 
 
-def test_dash_carries_its_reason() -> None:
-    table = Table(columns=["a"])
-    cells = [table.value(float("nan"), "too few"), table.value(float("nan"), "too few"), table.value(1.0, "unused")]
-    assert [(cell.text, cell.note) for cell in cells] == [("–", 1), ("–", 1), ("1.000", 0)]
-    assert table.notes == ["too few"]
-
-
-def test_a_run_that_trained_nothing_says_so(entry: MakeEntry, context: Context) -> None:
-    judged_again = entry(summary={"test_loss": 0.6, "test_accuracy": 0.7}, history=pd.DataFrame())
-    notes = study_table([judged_again], context).notes
-    assert "this run trained nothing: it judged a model that another run trained" in notes
+def test_a_run_that_trained_nothing_has_the_reason(build_model, context) -> None:
+    training = {"summary": {"test_loss": 0.6, "test_accuracy": 0.7}, "history": pd.DataFrame()}
+    notes = study_table([build_model(training=training)], context).notes
+    assert "this run trained nothing: it evaluated a model that another run trained" in notes
     assert not any("did not reach" in note for note in notes)
 
 
-def test_image_figures_are_sklearns_at_half_without_a_temperature(entry: MakeEntry) -> None:
-    one = judge(entry(skill=0.5), image_metrics=STUDY_METRICS, n_resamples=N_RESAMPLES)
-    assert one.predictions is not None
-    labels, p = one.predictions["label"], 1 / (1 + np.exp(-one.predictions["logit"]))
-    shown = {row[0].text: row[1].text for row in image_table([one]).groups[0].rows}
+def test_study_metrics_are_at_the_fitted_threshold(build_model) -> None:
+    table = study_metrics_table([build_model(skill=0.5)])
+    first, second, *_ = table.groups[0].rows
+    assert (first[1].text, first[1].small) == ("0.450", "max-kappa")
+    assert second[0].text == "AUROC"
+    assert second[1].small.startswith("[0.")
+
+
+def test_image_metrics_are_uncalibrated_at_one_half(build_model) -> None:
+    model = build_model(skill=0.5)
+    labels, p = model.test["label"], 1 / (1 + np.exp(-model.test["logit"]))
+    shown = {row[0].text: row[1].text for row in image_metrics_table([model]).groups[0].rows}
     assert shown["F1"] == f"{f1_score(labels, p >= 0.5):.3f}"
     assert shown["Log loss"] == f"{log_loss(labels, p):.3f}"
 
 
-def official(context: Context, protocol: str, **changes: object) -> Context:
-    """A real wrist tree with the study's official valid set."""
-    counts = pd.DataFrame({"set": ["train", "validation", "test"], "images": [8000, 659, 659]})
-    values = {"synthetic": False, "protocol": protocol, "split_counts": counts, **changes}
-    return replace(context, **values)  # type: ignore[arg-type]
+def test_subgroups_are_parts_and_numbers_of_views(build_model) -> None:
+    table = subgroup_table(build_model())
+    assert [[row[0].text for row in group.rows] for group in table.groups] == [["wrist"], ["2 views"]]
+    assert [cell.text for cell in table.groups[0].rows[0][1:4]] == ["40", "40", "20"]
 
 
-def test_the_studys_accuracies_stand_beside_ours_of_the_same_kind(context: Context) -> None:
-    found, words = study_accuracies(official(context, "valid-as-test"))
-    assert found["inception_add_gate"] == 0.84522
-    assert "on which the study also chose" in words
-    assert study_accuracies(official(context, "valid-as-validation"))[0]["inception_add_gate"] == 0.84939
+def test_a_small_subgroup_has_a_reason_instead_of_an_interval(build_model, build_predictions) -> None:
+    table = subgroup_table(build_model(test=build_predictions(1.0, n_patients=6)))
+    assert any("6 patients are too few" in note for note in table.notes)
 
 
-@pytest.mark.parametrize("changes", [{"synthetic": True}, {"part": "hand"}, {"protocol": "valid-as-test / other"}])
-def test_the_studys_accuracies_stand_nowhere_else(context: Context, changes: dict[str, object]) -> None:
-    assert study_accuracies(replace(official(context, "valid-as-test"), **changes)) == ({}, "")  # type: ignore[arg-type]
-    fewer = context.split_counts.assign(images=100)
-    assert study_accuracies(official(context, "valid-as-test", split_counts=fewer)) == ({}, "")
-
-
-def test_small_subgroup_has_a_reason_instead_of_an_interval(entry: MakeEntry, predictions: MakePredictions) -> None:
-    table = subgroup_table(judge(entry(test=predictions(1.0, n_patients=6))), n_resamples=N_RESAMPLES)
-    assert any("too few" in note for note in table.notes)
-
-
-def test_errors_are_the_most_confident_first(entry: MakeEntry) -> None:
-    table = error_table(judge(entry(skill=0.1), n_resamples=N_RESAMPLES))
-    assert table is not None
-    wrong = [float(row[2].text) for row in table.groups[0].rows]
+def test_errors_are_sorted_by_confidence(build_model) -> None:
+    rows = error_table(build_model(skill=0.1)).groups[0].rows
+    wrong = [float(row[2].text) for row in rows]
     assert wrong == sorted(wrong, reverse=True)
-    assert all(row[1].text == "normal" for row in table.groups[0].rows)
+    assert all(row[1].text == "normal" for row in rows)
 
 
-def test_model_agrees_with_its_copy(entry: MakeEntry) -> None:
-    twins = [judge(entry(name), n_resamples=N_RESAMPLES) for name in ("a", "b")]
+def test_a_model_agrees_with_its_copy(build_model) -> None:
+    twins = [build_model("a"), build_model("b")]
     table = agreement_table(twins)
     assert table is not None
     assert table.groups[0].rows[0][2].text == "1.000"
     assert agreement_table(twins[:1]) is None
 
 
-def test_trial_without_objective_comes_last(trials: list[Trial]) -> None:
+def test_common_errors_are_counted(build_model) -> None:
+    model = build_model(skill=0.1)
+    n_wrong = int((model.studies()["called"] != (model.studies()["label"] == 1)).sum())
+    expected = f"Of 40 test studies, all 2 models are wrong on {n_wrong}; at least one is wrong on {n_wrong}."
+    assert error_sentence([model, replace(model, name="copy")]) == expected
+
+
+def official(context, protocol, **changes):
+    """A real wrist data set with the study's official valid set."""
+    counts = pd.DataFrame({"set": ["train", "validation", "test"], "images": [8000, 659, 659]})
+    return replace(context, **{"synthetic": False, "protocol": protocol, "split_counts": counts, **changes})
+
+
+def test_the_studys_accuracies_of_a_comparable_set_are_found(context) -> None:
+    found, caption = study_accuracies(official(context, "valid-as-test"))
+    assert found["inception_add_gate"] == 0.84522
+    assert "on which the study also selected" in caption
+    assert study_accuracies(official(context, "valid-as-validation"))[0]["inception_add_gate"] == 0.84939
+
+
+@pytest.mark.parametrize("changes", [{"synthetic": True}, {"part": "hand"}, {"protocol": "valid-as-test / other"}])
+def test_other_sets_are_not_comparable(context, changes) -> None:
+    assert study_accuracies(replace(official(context, "valid-as-test"), **changes)) == ({}, "")
+
+
+def test_a_valid_set_of_another_size_is_not_comparable(context) -> None:
+    fewer = context.split_counts.assign(images=100)
+    assert study_accuracies(official(context, "valid-as-test", split_counts=fewer)) == ({}, "")
+
+
+def test_a_trial_without_an_objective_comes_last(trials) -> None:
     failed = replace(trials[0], name="failed", objective=float("nan"))
     table = trials_table([failed, trials[1]])
     assert [row[1].text for row in table.groups[0].rows] == ["good-1", "failed"]
-    assert table.notes == ["the trial ended before its first epoch was judged"]
+    assert table.notes == ["the trial ended before its first epoch was evaluated"]
 
 
-def test_every_reference_has_level_set_and_source() -> None:
-    for part in ("wrist", "hand", "all", "knee"):
-        assert all(r.level and r.set_name and r.source and r.value for r in references_for(part))
+@pytest.mark.parametrize("part", ["wrist", "hand", "all", "knee"])
+def test_every_reference_has_level_set_and_source(part) -> None:
+    assert all(r.level and r.set_name and r.source and r.value for r in references_for(part))
+
+
+def test_references_of_a_part_include_its_own() -> None:
     assert any(r.what.startswith("Kappa, hand") for r in references_for("hand"))
 
 
-def test_long_frame_counts_what_it_hides() -> None:
+def test_a_dash_has_its_reason() -> None:
+    table = Table(columns=["a"])
+    cells = [table.value(float("nan"), "too few"), table.value(float("nan"), "too few"), table.value(1.0, "unused")]
+    assert [(cell.text, cell.note) for cell in cells] == [("–", 1), ("–", 1), ("1.000", 0)]
+    assert table.notes == ["too few"]
+
+
+def test_the_hidden_rows_of_a_long_frame_are_counted() -> None:
     table = frame_table(pd.DataFrame({"n": range(12)}), limit=10)
     assert len(table.groups[0].rows) == 10
     assert table.notes == ["2 more rows are not shown"]

@@ -27,12 +27,12 @@ from muralab.results.context import build_context
 from muralab.results.final_test import run_final_test
 from muralab.results.inputs import log_audit, log_sets
 from muralab.results.seed_comparison import (
-    SeedComparison,
+    Comparison,
+    budget,
     compare_models,
     comparison_sentence,
-    describe_budget,
     difference_table,
-    uncompared_sentences,
+    unpaired,
 )
 from muralab.tracking import read_children
 from muralab.tracking.tags import Tag
@@ -91,7 +91,7 @@ def plan_line(sweep: Sweep, config: CompareConfig, estimated: Estimate) -> str:
     recipes = sweep.config.recipes
     return (
         f"{len(recipes)} recipes x {config.seeds} seed{'s' * (config.seeds > 1)} on one split, "
-        f"{describe_budget(recipes)}, no pruning: {len(sweep.specs)} trials, about {format_duration(estimated.wall_s)}."
+        f"{budget(recipes)}, no pruning: {len(sweep.specs)} trials, about {format_duration(estimated.wall_s)}."
     )
 
 
@@ -135,7 +135,7 @@ def finish(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
     models = evaluate_models(complete, sweep, logger, session)
     recipes = list(sweep.config.recipes)
     comparisons = compare_models(models, complete, recipes)
-    missing = uncompared_sentences(comparisons, recipes, logger.failures)
+    missing = unpaired(comparisons, recipes, logger.failures)
     if not models:
         raise SettingsError(" ".join(missing))
     sentences = [*(comparison_sentence(one, sweep.config.recipes, sweep.dataset) for one in comparisons), *missing]
@@ -166,7 +166,7 @@ def save_report(
     logger: TrialLogger,
     session: Session,
     models: Sequence[EvaluatedModel],
-    comparisons: Sequence[SeedComparison],
+    comparisons: Sequence[Comparison],
     sentences: Sequence[str],
 ) -> None:
     """Log the sentences, the differences, the results and the report in the comparison's run."""

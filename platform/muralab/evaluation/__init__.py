@@ -1,1 +1,1 @@
-"""Judging: predictions in, figures with intervals out. A sibling of training; neither imports the other."""
+"""Evaluation: from predictions to metrics with intervals. Independent of training; neither imports the other."""

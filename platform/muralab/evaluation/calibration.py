@@ -1,7 +1,7 @@
-"""Temperatures, operating point and uncertain band: fitted once on validation predictions, used by all that follows.
+"""Temperatures, operating point and uncertain band: fitted once on validation predictions, then used everywhere.
 
-Two temperatures, because a mean over views is not as sure of itself as a view: each is used only at the level it was
-fitted on. Threshold and band come from calibrated probabilities of studies, never of images.
+Two temperatures, because the mean over views is less confident than a single view: each is used only at the level it
+was fitted on. Threshold and band come from calibrated probabilities of studies, never of images.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TEMPERATURE_BOUNDS = (0.05, 20.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What turns a network's logits into an answer."""
+    """Everything that turns a network's logits into an answer."""
 
     image_temperature: float = 1.0
     """Divides an image's logit."""
@@ -34,23 +34,23 @@ class Calibration:
     rule: str = "max-kappa"
     """How the threshold was chosen: "max-kappa", "youden" or "sensitivity>=x"."""
     uncertain_low: float | None = None
-    """Lower end of the calibrated study probabilities that are answered with "uncertain"; None for no such band."""
+    """Lower end of the band of calibrated study probabilities that are answered "uncertain"; None: no band."""
     uncertain_high: float | None = None
-    """Upper end of that band."""
+    """Upper end of the band."""
     reason: str | None = None
-    """Why nothing could be fitted and the values above are the neutral ones; None where they were fitted."""
+    """Why nothing could be fitted, so that the values above are the defaults; None where they were fitted."""
 
     def __post_init__(self) -> None:
         check_rule(self.rule)
         for name in ("image_temperature", "study_temperature"):
             value = getattr(self, name)
             if not (np.isfinite(value) and value > 0):
-                raise SettingsError(f"{name} must be a number above 0; got {value}.")
+                raise SettingsError(f"{name} must be a finite number above 0; got {value}.")
         if not 0 <= self.threshold <= 1:
             raise SettingsError(f"threshold must lie in [0, 1]; got {self.threshold}.")
         low, high = self.uncertain_low, self.uncertain_high
         if (low is None) != (high is None) or (low is not None and high is not None and not 0 <= low <= high <= 1):
-            raise SettingsError(f"The uncertain band must be two rising probabilities or none; got {low} and {high}.")
+            raise SettingsError(f"The uncertain band must be 0 <= low <= high <= 1, or None; got {low} and {high}.")
 
     def temperature(self, level: Level) -> float:
         """The temperature of "image" or "study"."""
@@ -61,37 +61,38 @@ class Calibration:
         return self.threshold if level == "study" else 0.5
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, to be stored with a model."""
+        """Plain values that can be stored with a model."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
-        """What `to_dict` gave.
+        """Read the values that `to_dict` returned.
 
         Raises:
-            DataError: a value is missing or one is unknown.
+            DataError: a value is missing or unknown.
         """
         known = {field.name for field in fields(cls)}
         odd = sorted(known.symmetric_difference(values))
         if odd:
             raise DataError(
-                f"A stored calibration must have exactly {', '.join(sorted(known))}; look at {', '.join(odd)}."
+                f"A stored calibration must have exactly the keys {', '.join(sorted(known))}; missing or unknown: "
+                f"{', '.join(odd)}."
             )
         return cls(**values)
 
 
 def fit_calibration(validation_predictions: pd.DataFrame, *, rule: str = "max-kappa") -> Calibration:
-    """Temperatures, threshold and uncertain band from a validation set's predictions.
+    """Fit temperatures, threshold and uncertain band on a validation set's predictions.
 
     Args:
         validation_predictions: the columns of `PREDICTION_COLUMNS`.
         rule: how the threshold is chosen, one of `RULES`.
 
     Returns:
-        The fitted values; temperatures of 1, a threshold of 0.5 and a `reason` where the studies allow no fit.
+        The fitted values; temperatures of 1, a threshold of 0.5 and a `reason` where nothing can be fitted.
 
     Raises:
-        DataError: the table cannot be judged (see `check_predictions`).
+        DataError: the table cannot be evaluated (see `check_predictions`).
         SettingsError: an unknown rule.
     """
     check_rule(rule)
@@ -115,26 +116,29 @@ def fit_calibration(validation_predictions: pd.DataFrame, *, rule: str = "max-ka
 
 
 def fit_temperature(labels: ArrayLike, logits: ArrayLike) -> float:
-    """The temperature under which N logits have the least log loss, within `TEMPERATURE_BOUNDS`.
+    """The temperature that minimises the log loss of N logits, within `TEMPERATURE_BOUNDS`.
 
-    The targets are Platt's: a class of n rows aims at (n + 1) / (n + 2) instead of 1, so that a small set which the
-    model happens to separate does not make it infinitely sure.
+    The targets are Platt's (1999): (n + 1) / (n + 2) instead of 1 for a class of n rows, so that the probabilities of a
+    small set which the model happens to separate do not become 0 and 1.
 
     Args:
         labels: 0 or 1, shape [N].
         logits: shape [N].
     """
+    from scipy.optimize import brentq
+
     y = np.asarray(labels, dtype=np.float64)
     x = np.asarray(logits, dtype=np.float64)
     n_abnormal, n_normal = y.sum(), len(y) - y.sum()
     targets = np.where(y == 1, (n_abnormal + 1) / (n_abnormal + 2), 1 / (n_normal + 2))
 
-    def slope(temperature: float) -> float:
-        """Sign of the log loss's derivative by 1 / temperature; it rises with 1 / temperature (the loss is convex)."""
-        return float(np.mean((sigmoid(x / temperature) - targets) * x))
+    def slope(log_temperature: float) -> float:
+        """Derivative of the log loss by 1 / temperature; it falls as the temperature rises (the loss is convex)."""
+        return float(np.mean((sigmoid(x / np.exp(log_temperature)) - targets) * x))
 
     low, high = TEMPERATURE_BOUNDS
-    for _ in range(60):  # bisection on the logarithm: far beyond float precision
-        middle = float(np.sqrt(low * high))
-        low, high = (middle, high) if slope(middle) > 0 else (low, middle)
-    return float(np.sqrt(low * high))
+    if slope(np.log(low)) <= 0:
+        return low
+    if slope(np.log(high)) > 0:
+        return high
+    return float(np.exp(brentq(slope, np.log(low), np.log(high), xtol=1e-14)))

@@ -1,7 +1,7 @@
-"""A model with its predictions on validation and test, and every figure that follows from them, computed once.
+"""A trained model with its predictions on validation and test; every value that follows from them is computed once.
 
 It knows neither trials nor MLflow: `muralab.results` builds it from a trial that was just tested, or from an MLflow
-run. Report, model card, gate, comparison, gallery and tables all take it. Shapes: S studies.
+run. Report, model card, gate, comparison, gallery and tables all take it. Shapes: S studies, T thresholds.
 """
 
 from __future__ import annotations
@@ -9,16 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 import pandas as pd
 
 from muralab.errors import DataError
-from muralab.evaluation.bootstrap import Interval, bootstrap
-from muralab.evaluation.bootstrap import paired_difference as paired_difference_of_tables
+from muralab.evaluation.bootstrap import (
+    ClusteredSample,
+    Interval,
+    Resampled,
+    check_same_images,
+    difference_interval,
+    metric_interval,
+    resample,
+)
 from muralab.evaluation.calibration import Calibration
 from muralab.evaluation.metrics import METRICS
 from muralab.evaluation.predictions import Level, check_predictions, level_rows, to_studies
+from muralab.evaluation.weighted_sums import Floats
 
 SetName = Literal["validation", "test"]
 T = TypeVar("T")
@@ -32,7 +40,7 @@ class TrainingRecord:
     """How a model was trained: what learning curves and the study's table show."""
 
     values: Mapping[str, str] = field(default_factory=dict)
-    """Every resolved value that the run was carried out with, such as `full.lr`."""
+    """Every resolved value that the run was trained with, such as `full.lr`."""
     history: pd.DataFrame = field(default_factory=pd.DataFrame)
     """Index: global epoch from 1. Columns train_loss, train_accuracy, val_loss, val_accuracy, val_auroc,
     val_study_auroc, phase (1 or 2), lr."""
@@ -43,8 +51,22 @@ class TrainingRecord:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Curves:
+    """Receiver operating and precision-recall curve of a set of studies, from the strictest threshold on."""
+
+    false_positive_rate: Floats
+    """At each distinct threshold, starting at 0, [T + 1]."""
+    sensitivity: Floats
+    """At each distinct threshold, starting at 0, [T + 1]."""
+    precision: Floats
+    """At each distinct threshold, [T]."""
+    recall: Floats
+    """At each distinct threshold, [T]."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class EvaluatedModel:
-    """One trained model with its predictions. Figures are computed when first asked for, and kept."""
+    """One trained model with its predictions. Values are computed when first asked for, and kept."""
 
     recipe: str
     """Name of its recipe, such as `inception_add_gate`."""
@@ -84,7 +106,7 @@ class EvaluatedModel:
 
     @property
     def selection_score(self) -> float:
-        """What selects the best model: the objective, or else the validation AUROC of studies. Never a test figure."""
+        """What selects the best model: the objective, or else the validation AUROC of studies. Never a test value."""
         if not math.isnan(self.objective):
             return self.objective
         value = self.training.summary.get("full_val_study_auroc", math.nan)
@@ -94,12 +116,12 @@ class EvaluatedModel:
 
     @property
     def beats_chance(self) -> bool:
-        """Whether the lower end of the test AUROC's interval (studies) lies above 0.5."""
+        """Whether the lower bound of the test AUROC (studies) lies above 0.5."""
         interval = self.intervals().get("auroc")
         return interval is not None and interval.low > CHANCE_AUROC
 
     def problem(self, set_name: SetName = "test") -> str | None:
-        """Why there are no figures of a set; None where there are."""
+        """Why a set cannot be evaluated; None where it can."""
         return self._once(("problem", set_name), lambda: self._find_problem(set_name))
 
     def predictions(self, set_name: SetName = "test") -> pd.DataFrame:
@@ -108,8 +130,7 @@ class EvaluatedModel:
         Raises:
             DataError: there are none, or they cannot be evaluated.
         """
-        problem = self.problem(set_name)
-        table = self.test if set_name == "test" else self.validation
+        problem, table = self.problem(set_name), self._table(set_name)
         if problem is not None or table is None:
             raise DataError(f"{self.title}: {problem}")
         return table
@@ -127,20 +148,52 @@ class EvaluatedModel:
 
         Studies are evaluated calibrated, at the fitted threshold; images at 0.5, uncalibrated, as in the study's table.
         """
-        return self._once(("intervals", set_name, level), lambda: self._bootstrap(set_name, level))
+        if self.problem(set_name) is not None:
+            return {}
+        temperature = self.temperature_of(level) if level == "study" else 1.0
+        return self._once(
+            ("intervals", set_name, level),
+            lambda: {name: metric_interval(self._resampled(set_name, level, temperature), name) for name in METRICS},
+        )
+
+    def resampled(self, level: Level = "study") -> Resampled:
+        """Every registered metric of the test set under each draw of patients, calibrated: for paired differences.
+
+        Raises:
+            DataError: as `predictions`.
+        """
+        return self._resampled("test", level, self.temperature_of(level))
+
+    def curves(self) -> Curves | None:
+        """Receiver operating and precision-recall curve of the test studies; None where they are of one class.
+
+        Raises:
+            DataError: as `predictions`.
+        """
+        return self._once("curves", self._build_curves)
 
     def on(self, studies: Sequence[str], set_name: SetName = "test") -> EvaluatedModel:
-        """The same model on some of a set's studies, for subgroups."""
-        table = self.predictions(set_name)
-        return replace(self, **{set_name: table[table["study"].isin(set(studies))]})
+        """The same model on some of a set's studies, for subgroups; the model itself for all of them.
+
+        Raises:
+            DataError: as `predictions`.
+        """
+        chosen, table = frozenset(studies), self.predictions(set_name)
+        kept = table["study"].isin(chosen)
+        if kept.all():
+            return self
+        return self._once(("on", set_name, chosen), lambda: replace(self, **{set_name: table[kept]}))
 
     def _once(self, key: object, compute: Callable[[], T]) -> T:
         if key not in self._cache:
             self._cache[key] = compute()
-        return self._cache[key]  # type: ignore[return-value]
+        return cast(T, self._cache[key])
+
+    def _table(self, set_name: SetName) -> pd.DataFrame | None:
+        return self.test if set_name == "test" else self.validation
 
     def _find_problem(self, set_name: SetName) -> str | None:
-        table = self.test if set_name == "test" else self.validation
+        table = self._table(set_name)
         if table is None:
             return NOT_TESTED if set_name == "test" else NO_VALIDATION
         try:
@@ -155,16 +208,28 @@ class EvaluatedModel:
         calibrated = rows["probability"]
         return to_studies(table).assign(calibrated=calibrated, called=calibrated >= self.threshold)
 
-    def _bootstrap(self, set_name: SetName, level: Level) -> Mapping[str, Interval]:
-        if self.problem(set_name) is not None:
-            return {}
-        calibrated = level == "study"
-        return bootstrap(
-            self.predictions(set_name),
-            level=level,
-            metrics=list(METRICS),
-            threshold=self.threshold_of(level),
-            temperature=self.temperature_of(level) if calibrated else 1.0,
+    def _resampled(self, set_name: SetName, level: Level, temperature: float) -> Resampled:
+        def compute() -> Resampled:
+            rows = level_rows(self.predictions(set_name), level=level, temperature=temperature)
+            return resample(ClusteredSample(rows, threshold=self.threshold_of(level)), list(METRICS))
+
+        return self._once(("resampled", set_name, level, temperature), compute)
+
+    def _build_curves(self) -> Curves | None:
+        from sklearn.metrics import precision_recall_curve, roc_curve
+
+        studies = self.studies()
+        labels, probabilities = studies["label"].to_numpy(), studies["calibrated"].to_numpy()
+        if len(set(labels.tolist())) < 2:
+            return None
+        false_positive_rate, sensitivity, _ = roc_curve(labels, probabilities, drop_intermediate=False)
+        precision, recall, _ = precision_recall_curve(labels, probabilities)
+        # scikit-learn goes from the loosest threshold on, and adds a point at recall 0 that no threshold reaches.
+        return Curves(
+            false_positive_rate=false_positive_rate,
+            sensitivity=sensitivity,
+            precision=precision[-2::-1],
+            recall=recall[-2::-1],
         )
 
 
@@ -178,19 +243,12 @@ def paired_difference(
     Raises:
         DataError: a model has no test predictions, or the two were evaluated on different images.
     """
-    return a._once(
-        ("difference", b, metric, level),
-        lambda: paired_difference_of_tables(
-            a.predictions(),
-            b.predictions(),
-            level=level,
-            metric=metric,
-            threshold_a=a.threshold_of(level),
-            threshold_b=b.threshold_of(level),
-            temperature_a=a.temperature_of(level),
-            temperature_b=b.temperature_of(level),
-        ),
-    )
+
+    def compute() -> Interval:
+        check_same_images(a.predictions(), b.predictions())
+        return difference_interval(a.resampled(level), b.resampled(level), metric)
+
+    return a._once(("difference", b, metric, level), compute)
 
 
 def best_of(models: Sequence[EvaluatedModel]) -> EvaluatedModel | None:

@@ -1,4 +1,4 @@
-"""Where a model fails, in pictures: its most confident errors and least certain studies, with heat maps beside them.
+"""The error gallery: a model's most confident errors and its least certain studies, each with a heat map beside it.
 
 Shape legend: S side of the network's input in px, T side of a tile in px, h w side of the heat map.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TILE_PX = 320
 OPACITY = 0.55
-"""Of the hottest place."""
+"""Opacity of the heat map at its peak."""
 FALSE_POSITIVES = "called abnormal, labelled normal"
 FALSE_NEGATIVES = "called normal, labelled abnormal"
 UNCERTAIN = "nearest to the threshold"
@@ -27,14 +27,14 @@ Pictures = dict[str, NDArray[np.uint8]]
 
 
 def hardest_studies(studies: pd.DataFrame, threshold: float) -> Mapping[str, pd.DataFrame]:
-    """Studies in the order of how far wrong, or how undecided, a model was about them.
+    """Studies sorted by how confidently a model got them wrong, or how near to the threshold they are.
 
     Args:
         studies: columns study, label, calibrated (probability) and called (bool).
         threshold: on the calibrated probability.
 
     Returns:
-        FALSE_POSITIVES, FALSE_NEGATIVES and UNCERTAIN, each with its studies, the worst first.
+        FALSE_POSITIVES, FALSE_NEGATIVES and UNCERTAIN, each with its studies, worst first.
     """
     wrong = studies[studies["called"] != (studies["label"] == 1)]
     distance = (studies["calibrated"] - threshold).abs().to_numpy()
@@ -54,18 +54,18 @@ def draw_gallery(
     *,
     n_worst: int = 4,
 ) -> Pictures:
-    """Each hard study's most suspicious view, plain and with its Grad-CAM, under a caption.
+    """The most suspicious view of each of the hardest studies, plain and with its Grad-CAM.
 
     Args:
-        network: in eval mode, on the CPU; of any recipe.
+        network: any recipe's, in eval mode, on the CPU.
         cache: holds the images at the network's size.
-        predictions: of the images, `PREDICTION_COLUMNS`.
-        studies: of these predictions, see `hardest_studies`.
+        predictions: one row per image, `PREDICTION_COLUMNS`.
+        studies: the studies of these images, see `hardest_studies`.
         threshold: on the calibrated probability.
-        n_worst: studies of each kind.
+        n_worst: how many studies of each kind.
 
     Returns:
-        Caption -> uint8 [T, 2 T, 3], in the order of the kinds, the worst first.
+        Caption -> uint8 [T, 2 T, 3], in the order of the kinds, worst first.
     """
     chosen = [
         (kind, study)
@@ -83,20 +83,20 @@ def draw_gallery(
         for (kind, study), heat in zip(chosen, heats)
     ]
     if heats[0].size == 1:
-        heats = np.zeros_like(heats)  # one place says nothing about where
+        heats = np.zeros_like(heats)  # a single cell has no location
     return {caption: beside(square, heat) for caption, square, heat in zip(captions, squares, heats)}
 
 
 def _describe(heat: NDArray[np.float32]) -> str:
-    """What a heat map [h, w] can show, in words."""
+    """Describe what a heat map [h, w] shows."""
     h, w = heat.shape
     if heat.size == 1:
-        return "no heat map: the last feature map has one place"
-    return f"heat map of {h} × {w} places" if heat.max() > 0 else "no place speaks for abnormal"
+        return "no heat map: the last feature map has one cell"
+    return f"heat map of {h} × {w} cells" if heat.max() > 0 else "no evidence for abnormal in any cell"
 
 
 def compute_heat(network: Explainable, squares: NDArray[np.uint8], batch_size: int = 8) -> NDArray[np.float32]:
-    """Grad-CAM of pictures [N, S, S], float [N, h, w], a few at a time."""
+    """Grad-CAM of images [N, S, S] in batches: float [N, h, w]."""
     import torch
 
     from muralab.evaluation.gradcam import gradcam
@@ -107,7 +107,7 @@ def compute_heat(network: Explainable, squares: NDArray[np.uint8], batch_size: i
 
 
 def _most_suspicious(views: pd.DataFrame) -> dict[str, object]:
-    """The view of a study that speaks most for a finding, with its number within the study."""
+    """The view of a study with the highest logit, and its number within the study."""
     ordered = views.sort_values("image")
     place = int(ordered["logit"].to_numpy().argmax())
     return {**ordered.iloc[place].to_dict(), "place": place + 1}
@@ -119,9 +119,9 @@ def _caption(kind: str, study: Mapping[str, object], n_views: int) -> str:
 
 
 def beside(square: NDArray[np.uint8], heat: NDArray[np.float32], side: int = TILE_PX) -> NDArray[np.uint8]:
-    """A picture [S, S], and the same under its heat map [h, w]: uint8 [T, 2 T, 3], RGB.
+    """An image [S, S] and the same image under its heat map [h, w]: uint8 [T, 2 T, 3], RGB.
 
-    The heat is scaled to its own peak: it says where, never how much.
+    The heat map is scaled to its own peak: it shows where the evidence is, not how much there is.
     """
     import cv2
 

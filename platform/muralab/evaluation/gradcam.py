@@ -1,4 +1,4 @@
-"""Where a network looks: Grad-CAM (Selvaraju et al. 2017) on its last feature map.
+"""Grad-CAM (Selvaraju et al. 2017) on a network's last feature map.
 
 Shape legend: B batch, S side of the input in px, F features, h w side of the last feature map.
 """
@@ -11,7 +11,7 @@ import torch
 
 
 class Explainable(Protocol):
-    """A network in two halves, as `muralab.training.network.Network` is."""
+    """A network split at its last feature map, such as `muralab.training.network.Network`."""
 
     def maps(self, images: torch.Tensor) -> torch.Tensor:
         """Images, uint8 [B, S, S] -> feature maps, float [B, F, h, w]."""
@@ -23,14 +23,14 @@ class Explainable(Protocol):
 
 
 def gradcam(network: Explainable, images: torch.Tensor) -> torch.Tensor:
-    """Heat map of the evidence for "abnormal".
+    """Compute a heat map of the evidence for "abnormal".
 
     Args:
         network: in eval mode.
         images: uint8 [B, S, S].
 
     Returns:
-        Not negative, not scaled, float [B, h, w].
+        Non-negative and unscaled, float [B, h, w].
     """
     with torch.no_grad():
         maps = network.maps(images)
@@ -41,11 +41,11 @@ def gradcam(network: Explainable, images: torch.Tensor) -> torch.Tensor:
 
 
 def weigh(maps: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """Sum a feature map's channels, each weighted with its mean gradient, and keep what speaks for the class.
+    """Sum a feature map's channels, each weighted by its mean gradient, and keep the positive evidence.
 
     Args:
         maps: float [B, F, h, w].
-        gradient: of the logits by the maps, float [B, F, h, w].
+        gradient: of the logits with respect to the maps, float [B, F, h, w].
 
     Returns:
         float [B, h, w].

@@ -1,12 +1,14 @@
-"""METRICS: every figure that a model is judged by, at image or study level.
+"""METRICS: every metric that a model is evaluated by, at image or study level.
 
-Each is computed from the sums in `tally.py`, for one set of rows or for thousands of resamples at once, and equals
-scikit-learn's to 1e-12. Where a metric is undefined it is NaN, and `undefined_reason` says why. Shapes: N rows
-(images or studies), R resamples.
+Built-in metrics are computed from weighted sums (`weighted_sums.py`), for one set of rows or thousands of resamples at
+once, and equal scikit-learn's to 1e-12. Any other `f(labels, probabilities) -> float` is added by one
+`register_metric(...)` line. An undefined metric is NaN, and `undefined_reason` says why. Shapes: N rows (images or
+studies), R resamples.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,19 +19,20 @@ from numpy.typing import ArrayLike
 
 from muralab.errors import SettingsError, nearest
 from muralab.evaluation.predictions import Level, level_rows
-from muralab.evaluation.weighted_sums import Floats, Tally, Weighed, checked_arrays
+from muralab.evaluation.weighted_sums import Floats, Ints, SortedScores, WeightedSums, checked_arrays
 
 Needs = Literal["rows", "abnormal", "normal", "both"]
+PlainMetric = Callable[[Ints, Floats], float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """One figure of merit; call it with labels [N] and probabilities [N]."""
+    """One metric; call it with labels [N] and probabilities [N]."""
 
     title: str
-    """What a table's head or a figure's axis says."""
-    of: Callable[[Weighed], Floats]
-    """The figure under R sets of weights, [R]; meaningless where `needs` is not met."""
+    """Its name in tables and on the axes of figures."""
+    of: Callable[[WeightedSums], Floats]
+    """Its value under R sets of weights, [R]; meaningless where `needs` is not met."""
     needs: Needs
     """The rows without which it is undefined."""
     higher_is_better: bool = True
@@ -37,22 +40,28 @@ class Metric:
     uses_threshold: bool = False
     """Whether it depends on the operating point."""
     chance: float | None = None
-    """Its value for a model that knows nothing, where that is one number."""
+    """Its value for a model that guesses, where that is one number."""
     no_interval: str | None = None
-    """Why resampling gives no interval for it, where that is so."""
+    """Why the bootstrap gives no interval for it; None where it gives one."""
+    exact_bounds: bool = True
+    """Whether a value of 1 (or 0) means no error (no success) for any patient, so that an exact bound is known."""
+    main: bool = False
+    """Whether results.csv, comparisons and run metrics include its interval; the report and the card show every one."""
+    by_subgroup: bool = False
+    """Whether the report shows it for each part and number of views."""
 
     def __call__(self, labels: ArrayLike, probabilities: ArrayLike, *, threshold: float = 0.5) -> float:
-        """The figure of N labels and probabilities; NaN where it is undefined."""
-        return float(self.values(Tally(labels, probabilities, threshold=threshold).weigh_equally())[0])
+        """The metric of N labels and probabilities; NaN where it is undefined."""
+        return float(self.values(SortedScores(labels, probabilities, threshold=threshold).unweighted())[0])
 
-    def values(self, weighed: Weighed) -> Floats:
-        """The figure of each resample, [R]; NaN where it is undefined."""
-        defined = _DEFINED[self.needs](weighed)
+    def values(self, sums: WeightedSums) -> Floats:
+        """The metric of each resample, [R]; NaN where it is undefined."""
+        defined = _DEFINED[self.needs](sums)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(defined, self.of(weighed), np.nan)
+            return np.where(defined, self.of(sums), np.nan)
 
 
-_DEFINED: dict[Needs, Callable[[Weighed], np.ndarray]] = {
+_DEFINED: dict[Needs, Callable[[WeightedSums], np.ndarray]] = {
     "rows": lambda s: s.total > 0,
     "abnormal": lambda s: s.positives > 0,
     "normal": lambda s: s.negatives > 0,
@@ -60,67 +69,73 @@ _DEFINED: dict[Needs, Callable[[Weighed], np.ndarray]] = {
 }
 
 
-def _auroc(s: Weighed) -> Floats:
+def _auroc(s: WeightedSums) -> Floats:
     abnormal, normal, found = s.ranking
     # Pairs of a normal row and an abnormal one above it; a tie counts half.
     pairs = np.einsum("rg,rg->r", normal, found) - 0.5 * np.einsum("rg,rg->r", normal, abnormal)
     return np.asarray(pairs / (s.positives * s.negatives))
 
 
-def _average_precision(s: Weighed) -> Floats:
+def _average_precision(s: WeightedSums) -> Floats:
     abnormal, normal, found = s.ranking
-    seen = found + np.cumsum(normal, axis=1)
-    precision = found / np.maximum(seen, 1)  # before the first weight nothing is found and nothing is added
+    called = found + np.cumsum(normal, axis=1)
+    precision = found / np.maximum(called, 1)  # before the first weighted row the precision is 0 / 0
     return np.asarray(np.einsum("rg,rg->r", abnormal, precision) / s.positives)
 
 
-def _accuracy(s: Weighed) -> Floats:
+def _accuracy(s: WeightedSums) -> Floats:
     tn, _, _, tp = s.confusion
     return (tn + tp) / s.total
 
 
-def _sensitivity(s: Weighed) -> Floats:
+def _sensitivity(s: WeightedSums) -> Floats:
     return s.confusion[3] / s.positives
 
 
-def _specificity(s: Weighed) -> Floats:
+def _specificity(s: WeightedSums) -> Floats:
     return s.confusion[0] / s.negatives
 
 
-def _balanced_accuracy(s: Weighed) -> Floats:
+def _balanced_accuracy(s: WeightedSums) -> Floats:
     return (_sensitivity(s) + _specificity(s)) / 2
 
 
-def _f1(s: Weighed) -> Floats:
+def _f1(s: WeightedSums) -> Floats:
     _, fp, fn, tp = s.confusion
     return 2 * tp / (2 * tp + fp + fn)
 
 
-def _kappa(s: Weighed) -> Floats:
+def _kappa(s: WeightedSums) -> Floats:
     tn, fp, fn, tp = s.confusion
     by_chance = (tn + fn) * (tn + fp) + (fp + tp) * (fn + tp)
     total = s.total
     return (total * (tn + tp) - by_chance) / (total**2 - by_chance)
 
 
-def _ece(s: Weighed) -> Floats:
+def _ece(s: WeightedSums) -> Floats:
     return np.asarray(np.abs(s.bin_gaps).sum(axis=1) / s.total)
 
 
+# In the order of the tables.
 METRICS: dict[str, Metric] = {
-    "auroc": Metric(title="AUROC", of=_auroc, needs="both", chance=0.5),
-    "average_precision": Metric(title="Average precision", of=_average_precision, needs="both"),
-    "accuracy": Metric(title="Accuracy", of=_accuracy, needs="rows", uses_threshold=True),
+    "auroc": Metric(title="AUROC", of=_auroc, needs="both", chance=0.5, main=True, by_subgroup=True),
+    "kappa": Metric(
+        title="Cohen's kappa", of=_kappa, needs="both", uses_threshold=True, chance=0.0, main=True, by_subgroup=True
+    ),
+    "sensitivity": Metric(
+        title="Sensitivity", of=_sensitivity, needs="abnormal", uses_threshold=True, by_subgroup=True
+    ),
+    "specificity": Metric(title="Specificity", of=_specificity, needs="normal", uses_threshold=True, by_subgroup=True),
     "balanced_accuracy": Metric(
         title="Balanced accuracy", of=_balanced_accuracy, needs="both", uses_threshold=True, chance=0.5
     ),
+    "accuracy": Metric(title="Accuracy", of=_accuracy, needs="rows", uses_threshold=True),
     "f1": Metric(title="F1", of=_f1, needs="abnormal", uses_threshold=True),
-    "sensitivity": Metric(title="Sensitivity", of=_sensitivity, needs="abnormal", uses_threshold=True),
-    "specificity": Metric(title="Specificity", of=_specificity, needs="normal", uses_threshold=True),
-    "kappa": Metric(title="Cohen's kappa", of=_kappa, needs="both", uses_threshold=True, chance=0.0),
+    "average_precision": Metric(title="Average precision", of=_average_precision, needs="both"),
     "brier": Metric(title="Brier score", of=lambda s: s.squared_error / s.total, needs="rows", higher_is_better=False),
-    # Its bins' noise never cancels, in the sample or again in each resample: in bench/intervals.py's simulation 95 %
-    # percentile intervals held the truth in 4 % of the sets, BCa ones in 57 %, shifted ones in 87 %.
+    "log_loss": Metric(title="Log loss", of=lambda s: s.log_loss / s.total, needs="rows", higher_is_better=False),
+    # The noise of its bins never cancels, neither in the sample nor in a resample: in bench/intervals.py's simulation
+    # 95 % percentile intervals contained the true value in 4 % of the sets, BCa ones in 57 %, shifted ones in 87 %.
     "ece": Metric(
         title="Expected calibration error",
         of=_ece,
@@ -128,41 +143,99 @@ METRICS: dict[str, Metric] = {
         higher_is_better=False,
         no_interval="sampling biases it upward, and resampling does so twice: see the Brier score and log loss",
     ),
-    "log_loss": Metric(title="Log loss", of=lambda s: s.surprise / s.total, needs="rows", higher_is_better=False),
 }
+
+
+def register_metric(
+    name: str,
+    *,
+    title: str,
+    f: PlainMetric,
+    needs: Needs = "both",
+    higher_is_better: bool = True,
+    chance: float | None = None,
+) -> None:
+    """Add a metric that is then computed, bounded, reported and logged like the built-in ones.
+
+    Its interval calls `f` about 2,250 times for each model, set and level; a built-in metric is faster because it is
+    computed from weighted sums. Trials run in processes of their own, so register at import time: at the end of this
+    file.
+
+    Args:
+        name: its key in results.csv and in MLflow (`test_study_<name>`).
+        title: its name in tables.
+        f: maps labels (0 or 1, int64 [N]) and probabilities (float64 [N]) to a number.
+        needs: the rows without which it is undefined; `f` is not called without them.
+        higher_is_better: False for losses.
+        chance: its value for a model that guesses, where that is one number.
+
+    Raises:
+        SettingsError: the name is already used or not of the form `my_metric`.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise SettingsError(f"The metric name '{name}' must match [a-z][a-z0-9_]*, such as my_metric.")
+    if name in METRICS:
+        raise SettingsError(f"The metric '{name}' is already registered; choose another name.")
+
+    METRICS[name] = Metric(
+        title=title,
+        of=lambda sums: _loop(name, f, sums, _DEFINED[needs](sums)),
+        needs=needs,
+        higher_is_better=higher_is_better,
+        chance=chance,
+        exact_bounds=False,
+        main=True,
+        by_subgroup=True,
+    )
+
+
+def _loop(name: str, f: PlainMetric, sums: WeightedSums, defined: np.ndarray) -> Floats:
+    """A plain metric of each resample in which it is defined, [R]."""
+    try:
+        return np.array([float(f(*sums.rows(r))) if ok else np.nan for r, ok in enumerate(defined)])
+    except Exception as error:
+        raise SettingsError(
+            f"The registered metric '{name}' raised {type(error).__name__}: {error}. It must return a number for any "
+            "labels [N] and probabilities [N] that contain the classes named by `needs`; NaN where it is undefined."
+        ) from error
+
+
+def main_metrics() -> list[str]:
+    """Names of the metrics in results.csv, in comparisons and, with their intervals, in run metrics."""
+    return [name for name, metric in METRICS.items() if metric.main]
 
 
 def check_metrics(names: Iterable[str]) -> list[str]:
     """The names as a list.
 
     Raises:
-        SettingsError: a name is no metric; offers the nearest.
+        SettingsError: a name is not a metric; suggests the nearest.
     """
     listed = list(names)
     for name in listed:
         if name not in METRICS:
-            raise SettingsError(f"There is no metric '{name}'. {nearest(name, METRICS)}")
+            raise SettingsError(f"Unknown metric '{name}'. {nearest(name, METRICS)}")
     return listed
 
 
 def evaluate(
     labels: ArrayLike, probabilities: ArrayLike, *, threshold: float = 0.5, names: Sequence[str] | None = None
 ) -> dict[str, float]:
-    """Metrics of N labelled probabilities, by name; NaN where one is undefined.
+    """Metrics of N labels and probabilities, by name; NaN where one is undefined.
 
     Args:
         labels: 0 or 1, shape [N].
         probabilities: in [0, 1], shape [N].
         threshold: a probability at or above it is called abnormal.
-        names: which metrics; all without it.
+        names: which metrics; all by default.
 
     Raises:
         DataError: a label or probability is missing or out of range.
-        SettingsError: a name is no metric.
+        SettingsError: a name is not a metric.
     """
-    weighed = Tally(labels, probabilities, threshold=threshold).weigh_equally()
+    sums = SortedScores(labels, probabilities, threshold=threshold).unweighted()
     chosen = check_metrics(METRICS if names is None else names)
-    return {name: float(METRICS[name].values(weighed)[0]) for name in chosen}
+    return {name: float(METRICS[name].values(sums)[0]) for name in chosen}
 
 
 def undefined_reason(name: str, labels: ArrayLike, probabilities: ArrayLike) -> str | None:
@@ -200,7 +273,7 @@ def evaluate_predictions(
         temperature: divides the logits of that level.
 
     Raises:
-        DataError: the table cannot be judged (see `check_predictions`).
+        DataError: the table cannot be evaluated (see `check_predictions`).
     """
     rows = level_rows(predictions, level=level, temperature=temperature)
     return evaluate(rows["label"], rows["probability"], threshold=threshold)

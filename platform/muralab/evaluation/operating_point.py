@@ -1,6 +1,6 @@
-"""The operating point: where "abnormal" begins, and where the model should say "uncertain" instead.
+"""The operating point: the threshold for "abnormal", and the band in which the answer should be "uncertain".
 
-All of it acts on calibrated probabilities of *studies*. Shapes: S studies, G groups of equal probability.
+Both are fitted on calibrated probabilities of *studies*. Shapes: S studies, G groups of equal probability.
 """
 
 from __future__ import annotations
@@ -9,27 +9,27 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from muralab.errors import DataError, SettingsError, nearest
-from muralab.evaluation.weighted_sums import Floats, Tally, checked_arrays
+from muralab.evaluation.weighted_sums import Floats, SortedScores, checked_arrays
 
 RULES = ("max-kappa", "youden", "sensitivity>=0.9")
-"""The rules, the last with any share above 0 and up to 1."""
+"""The threshold rules; the last one accepts any share above 0 and up to 1."""
 
 RISK_TARGET = 0.75
-"""The band is wide enough when the error rate of what is still answered is at most this share of the whole error rate.
+"""The band is wide enough when the error rate outside it is at most this share of the error rate of all studies.
 
-With two normal score distributions and `MAX_ABSTAINED`, a model of AUROC 0.8 just reaches it.
+With two normal score distributions and `MAX_ABSTAINED`, a model with an AUROC of 0.8 just reaches it.
 """
 MAX_ABSTAINED = 0.3
-"""Largest share of the studies that may be left to a person."""
+"""Largest share of the studies that may be answered "uncertain"."""
 MIN_STUDIES = 50
-"""Fewer studies than this give no risk-coverage curve worth choosing from."""
+"""With fewer studies the risk-coverage curve is too coarse to choose a band from."""
 
 
 def operating_threshold(labels: ArrayLike, probabilities: ArrayLike, rule: str = "max-kappa") -> float:
     """The threshold that a rule chooses from S studies; a probability at or above it is abnormal.
 
-    It lies halfway between two neighbouring probabilities. Where several serve the rule equally, "max-kappa" and
-    "youden" take the one nearest to 0.5 (the lower of two), and "sensitivity>=x" takes the highest.
+    It lies halfway between two neighbouring probabilities. If several are equally good, "max-kappa" and "youden" take
+    the one nearest to 0.5 (the lower of two), and "sensitivity>=x" takes the highest.
 
     Args:
         labels: 0 or 1, shape [S].
@@ -37,17 +37,17 @@ def operating_threshold(labels: ArrayLike, probabilities: ArrayLike, rule: str =
         rule: one of `RULES`.
 
     Raises:
-        DataError: one class only, or all probabilities are equal, or a missing one.
-        SettingsError: an unknown rule or an impossible share.
+        DataError: one class only, all probabilities are equal, or one is missing.
+        SettingsError: an unknown rule, or a share outside (0, 1].
     """
     wanted = check_rule(rule)
     reason = degenerate_reason(labels, probabilities)
     if reason is not None:
         raise DataError(f"No threshold can be fitted: {reason}.")
-    tally = Tally(labels, probabilities)
-    _, normal, found = tally.weigh_equally().ranking
+    scores = SortedScores(labels, probabilities)
+    _, normal, found = scores.unweighted().ranking
     tp, fp = found[0], np.cumsum(normal[0])
-    thresholds = _midpoints(tally.probabilities[tally.starts])
+    thresholds = _midpoints(scores.probabilities[scores.starts])
     sensitivity = tp / tp[-1]
     if wanted is not None:
         return float(thresholds[np.argmax(sensitivity >= wanted)])
@@ -57,31 +57,29 @@ def operating_threshold(labels: ArrayLike, probabilities: ArrayLike, rule: str =
 
 
 def check_rule(rule: str) -> float | None:
-    """The sensitivity that "sensitivity>=x" asks for; None for the other rules.
+    """The required sensitivity of "sensitivity>=x"; None for the other rules.
 
     Raises:
-        SettingsError: an unknown rule or an impossible share.
+        SettingsError: an unknown rule, or a share outside (0, 1].
     """
     name, found, share = rule.partition(">=")
     if not found:
         if rule not in RULES[:2]:
-            raise SettingsError(
-                f"There is no threshold rule '{rule}'. {nearest(rule, RULES)} Rules: {', '.join(RULES)}."
-            )
+            raise SettingsError(f"Unknown threshold rule '{rule}'. {nearest(rule, RULES)} Rules: {', '.join(RULES)}.")
         return None
     if name.strip() != "sensitivity":
-        raise SettingsError(f"The rule '{rule}' bounds '{name.strip()}'; only 'sensitivity>=x' is known.")
+        raise SettingsError(f"The threshold rule '{rule}' uses '{name.strip()}'; only 'sensitivity>=x' is supported.")
     try:
         wanted = float(share)
     except ValueError:
         wanted = np.nan
     if not 0 < wanted <= 1:
-        raise SettingsError(f"The rule '{rule}' needs a share above 0 and up to 1, such as sensitivity>=0.9.")
+        raise SettingsError(f"The threshold rule '{rule}' needs a share above 0 and up to 1, such as sensitivity>=0.9.")
     return wanted
 
 
 def degenerate_reason(labels: ArrayLike, probabilities: ArrayLike) -> str | None:
-    """Why nothing can be fitted to these studies, or None.
+    """Why nothing can be fitted on these studies, or None.
 
     Raises:
         DataError: a label or probability is missing or out of range.
@@ -106,14 +104,14 @@ def _kappas(tp: Floats, fp: Floats) -> Floats:
 
 
 def _midpoints(falling: Floats) -> Floats:
-    """Between each of G falling probabilities and the next lower one (0 below the last): what it keeps is above it."""
+    """Midpoints between each of G falling probabilities and the next lower one (0 below the last)."""
     below = np.append(falling[1:], 0.0)
-    # Two neighbours may differ in the last bit only: then the middle is rounded, and must not fall onto the lower one.
+    # If two neighbours differ in the last bit only, the midpoint is rounded; it must not equal the lower one.
     return np.asarray(np.minimum(np.maximum((falling + below) / 2, np.nextafter(below, 1)), falling))
 
 
 def risk_coverage(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> tuple[Floats, Floats, Floats]:
-    """What is gained by answering only studies far from the threshold, on the scale of logits.
+    """Error rate of the studies that are answered when those nearest to the threshold (in logits) are not.
 
     Args:
         labels: 0 or 1, shape [S].
@@ -121,11 +119,11 @@ def risk_coverage(labels: ArrayLike, probabilities: ArrayLike, threshold: float)
         threshold: the operating point.
 
     Returns:
-        Three arrays of G points from all studies to the farthest alone, where studies of equal distance stay together:
-        coverage (share that is answered), risk (error rate among those), and distance (of the nearest one answered).
+        Three arrays of G points, from all studies answered to the farthest one only, with studies of equal distance
+        kept together: coverage (share answered), risk (error rate among them), distance (of the nearest one answered).
 
     Raises:
-        DataError: no study, or a label or probability is missing or out of range.
+        DataError: no studies, or a label or probability is missing or out of range.
     """
     y, p = checked_arrays(labels, probabilities)
     if not len(y):
@@ -143,11 +141,11 @@ def risk_coverage(labels: ArrayLike, probabilities: ArrayLike, threshold: float)
 def uncertain_band(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> tuple[float, float] | None:
     """The band of probabilities around the threshold in which the model should say "uncertain".
 
-    It is the narrowest, symmetric in logits, in whose absence the error rate falls to `RISK_TARGET` of that of all
-    studies, with at most `MAX_ABSTAINED` of them inside.
+    It is the narrowest band, symmetric in logits, outside of which the error rate falls to `RISK_TARGET` of that of all
+    studies, with at most `MAX_ABSTAINED` of the studies inside.
 
     Returns:
-        The lower and upper end, or None where no such band exists, no study is wrong, or there are under `MIN_STUDIES`.
+        Its lower and upper end; None if there is no such band, no study is wrong, or there are under `MIN_STUDIES`.
 
     Raises:
         DataError: as `risk_coverage`.

@@ -1,4 +1,4 @@
-"""How every figure looks: a palette for colour-blind eyes, quiet axes, and a page-sized default."""
+"""The style of every figure: a colour-blind-safe palette, light axes, and a default size that fits the page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# After Okabe and Ito: told apart with any colour vision; line styles repeat the difference for print.
+# After Okabe and Ito: distinct with any colour vision; line styles and markers differ as well, for print.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#AA3377", "#E69F00", "#56B4E9")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
 DOTS: Any = (0, (1.2, 2.4))
@@ -21,10 +21,10 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 INK, MUTED, FAINT, PAPER = "#1d232b", "#66707c", "#dfe3e8", "#ffffff"
 WIDTH_IN, HEIGHT_IN = 4.7, 3.5
 
-# Any: the names that matplotlib declares for settings change with its version.
+# Any: the type of the names that matplotlib accepts changes with its version.
 STYLE: Any = {
     "font.family": "sans-serif",
-    "text.parse_math": False,  # a "$" in a run's name is a "$"
+    "text.parse_math": False,  # a "$" in a run's name is not mathematics
     "font.size": 9.0,
     "axes.titlesize": 9.5,
     "axes.titleweight": "bold",
@@ -61,7 +61,7 @@ STYLE: Any = {
 
 
 def styled(plot: Callable[P, R]) -> Callable[P, R]:
-    """Draw a figure in this style, whatever the caller's own settings are."""
+    """Decorate a plot function to use this style, whatever the caller's settings are."""
 
     @functools.wraps(plot)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -74,7 +74,7 @@ def styled(plot: Callable[P, R]) -> Callable[P, R]:
 
 
 def new_figure(width_in: float = WIDTH_IN, height_in: float = HEIGHT_IN) -> Figure:
-    """An empty figure without a window or a global list of figures behind it."""
+    """An empty figure without a window, outside pyplot's global list of figures."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -96,7 +96,7 @@ def new_axes(
 
 
 def color(position: int) -> str:
-    """The colour of the n-th model, in every figure the same."""
+    """The colour of the n-th model, the same in every figure."""
     return PALETTE[position % len(PALETTE)]
 
 
@@ -111,7 +111,7 @@ def marker(position: int) -> str:
 
 
 def rate_locator() -> Any:
-    """Few ticks on a logarithmic axis: 1, 2 and 5 times powers of ten, no more than fit side by side."""
+    """Few ticks on a logarithmic axis: 1, 2 and 5 times powers of ten, as many as fit side by side."""
     from matplotlib.ticker import LogLocator
 
     return LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=6)
@@ -124,25 +124,25 @@ def no_locator() -> Any:
     return NullLocator()
 
 
-def say_empty(axes: Axes, reason: str) -> None:
-    """Say in the axes why there is nothing to see."""
+def draw_reason(axes: Axes, reason: str) -> None:
+    """Write into empty axes why there is nothing to plot."""
     axes.grid(visible=False)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.text(0.5, 0.5, reason, ha="center", va="center", color=MUTED, transform=axes.transAxes, wrap=True)
 
 
-def curve(position: int, *, strong: bool = False) -> dict[str, Any]:
-    """How the n-th model's curve is drawn; the strong one is solid, thick and on top."""
-    if strong:
+def curve(position: int, *, highlighted: bool = False) -> dict[str, Any]:
+    """The line style of the n-th model's curve; a highlighted one is solid, thick and on top."""
+    if highlighted:
         return {"color": color(position), "ls": "-", "lw": 2.4, "zorder": 3}
     return {"color": color(position), "ls": line(position + 1), "lw": 1.4}
 
 
 def finish(axes: Axes, drawn: bool, legend: Any, *, square: bool = False, reason: str) -> None:
-    """The legend and the unit square, or why nothing was drawn."""
+    """Add the legend and the limits of the unit square, or the reason why nothing was drawn."""
     if not drawn:
-        say_empty(axes, reason)
+        draw_reason(axes, reason)
         return
     if square:
         axes.set_xlim(-0.02, 1.02)

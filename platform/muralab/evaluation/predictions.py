@@ -1,6 +1,6 @@
-"""Network and images in, one table of predictions out; and from images to studies.
+"""The table of predictions: from a network and images, and from images to studies.
 
-Everything that judges a model takes this table and a level, image or study. Shapes: B batch, S image side in px,
+Everything that evaluates a model takes this table and a level, image or study. Shapes: B batch, S image side in px,
 N images.
 """
 
@@ -38,15 +38,15 @@ def predict_images(
     """The network's logit for each readable image of a table.
 
     Args:
-        network: maps uint8 [B, S, S] to logits [B]; is moved to `device`; each module's mode is left as it was.
+        network: maps uint8 [B, S, S] to logits [B]; it is moved to `device` and keeps its modules' modes.
         cache: the decoded images.
         table: rows of the index, with image, study, patient, part and label.
-        batch_size: images at once.
+        batch_size: images per batch.
         device: where to compute.
-        amp: bfloat16 autocast; on CUDA only. Without it a GPU computes in plain float32, without TF32.
+        amp: bfloat16 autocast, on CUDA only. Without it a GPU computes in plain float32, without TF32.
 
     Returns:
-        One row an image with `PREDICTION_COLUMNS`, in the table's order; logits are float32.
+        One row per image with `PREDICTION_COLUMNS`, in the order of the table; logits are float32.
     """
     import torch
 
@@ -65,7 +65,7 @@ def predict_images(
 
 @contextmanager
 def _evaluating(network: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode, and back: module by module, since a frozen part may be in evaluation mode while training."""
+    """Set evaluation mode, then restore each module's own: frozen parts are in evaluation mode while training."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
@@ -77,7 +77,7 @@ def _evaluating(network: torch.nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _convolutions(*, tf32: bool) -> Iterator[None]:
-    """TF32 keeps ten bits of a number: enough to choose an epoch by, too few to equal the model that is served."""
+    """Allow TF32 or not: its 10-bit mantissa is enough to select an epoch, not to match the served model."""
     import torch
 
     before = torch.backends.cudnn.allow_tf32
@@ -89,23 +89,23 @@ def _convolutions(*, tf32: bool) -> Iterator[None]:
 
 
 def check_predictions(predictions: pd.DataFrame) -> None:
-    """Refuse a table that would give wrong figures.
+    """Refuse a table that would give wrong metrics.
 
     Raises:
-        DataError: it is empty, lacks columns or logits, names an image twice, or a study has two labels or patients.
+        DataError: it is empty, lacks columns or logits, has an image twice, or a study has two labels or patients.
     """
     lacking = [column for column in PREDICTION_COLUMNS if column not in predictions.columns]
     if lacking:
         raise DataError(
-            f"The predictions lack the column{'s' * (len(lacking) > 1)} {', '.join(lacking)}; they need "
+            f"The predictions lack the column{'s' * (len(lacking) > 1)} {', '.join(lacking)}; required: "
             f"{', '.join(PREDICTION_COLUMNS)}."
         )
     if predictions.empty:
-        raise DataError("The predictions are empty: no image was judged. Check the part and the split.")
-    _refuse(predictions, ~_is_number(predictions["logit"]), "have no finite logit; predict them again")
-    _refuse(predictions, ~predictions["label"].isin((0, 1)), "have a label other than 0 and 1")
-    _refuse(predictions, predictions["image"].duplicated(), "are named more than once")
-    _refuse(predictions, predictions[["study", "patient"]].isna().any(axis=1), "name no study or no patient")
+        raise DataError("The predictions are empty: no image was evaluated. Check the part and the split.")
+    _refuse(predictions, ~_is_number(predictions["logit"]), "have no finite logit; re-run the predictions")
+    _refuse(predictions, ~predictions["label"].isin((0, 1)), "have a label other than 0 or 1")
+    _refuse(predictions, predictions["image"].duplicated(), "occur more than once")
+    _refuse(predictions, predictions[["study", "patient"]].isna().any(axis=1), "have no study or no patient")
     for column in ("label", "patient"):
         _check_one_per_study(predictions, column)
 
@@ -128,10 +128,10 @@ def _check_one_per_study(predictions: pd.DataFrame, column: str) -> None:
 
 
 def to_studies(predictions: pd.DataFrame) -> pd.DataFrame:
-    """One row a study, sorted by study.
+    """One row per study, sorted by study.
 
     The study's probability is the mean over its images; its logit is the logit of that mean, computed in log space so
-    that certain images do not become infinite.
+    that extreme logits stay finite.
 
     Returns:
         Columns study, patient, part, label, probability, logit, n_views.
@@ -152,7 +152,7 @@ def to_studies(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def level_rows(predictions: pd.DataFrame, *, level: Level, temperature: float = 1.0) -> pd.DataFrame:
-    """The rows that a level judges, with calibrated probabilities.
+    """The rows of a level, images or studies, with calibrated probabilities.
 
     Args:
         predictions: the columns of `PREDICTION_COLUMNS`.
@@ -167,9 +167,9 @@ def level_rows(predictions: pd.DataFrame, *, level: Level, temperature: float = 
         SettingsError: an unknown level, or a temperature that is not above 0.
     """
     if level not in get_args(Level):
-        raise SettingsError(f"There is no level '{level}': it is 'image' or 'study'.")
+        raise SettingsError(f"Unknown level '{level}': expected 'image' or 'study'.")
     if not (np.isfinite(temperature) and temperature > 0):
-        raise SettingsError(f"A temperature must be a number above 0; got {temperature}.")
+        raise SettingsError(f"A temperature must be a finite number above 0; got {temperature}.")
     if level == "study":
         rows = to_studies(predictions)
     else:
@@ -179,5 +179,5 @@ def level_rows(predictions: pd.DataFrame, *, level: Level, temperature: float = 
 
 
 def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probabilities of logits, without overflow."""
+    """Logits to probabilities, without overflow."""
     return np.asarray(np.exp(-np.logaddexp(0, -logits)))

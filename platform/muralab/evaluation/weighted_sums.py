@@ -1,4 +1,4 @@
-"""Weighted sums of labelled probabilities, for many sets of weights at once: what every metric is made of.
+"""Weighted sums of labelled probabilities, for many sets of weights at once: what every built-in metric is made of.
 
 A metric on resampled rows equals the metric on the original rows with whole-number weights. So the rows are sorted
 once, and each resample is one row of a weight matrix. Shapes: N rows (images or studies), G groups of equal
@@ -24,11 +24,11 @@ ECE_BINS = 15
 _CELLS = 4  # columns of the confusion matrix: tn, fp, fn, tp
 
 
-class Tally:
-    """Labelled probabilities, sorted and binned once, to be weighed many times."""
+class SortedScores:
+    """Labels and probabilities, sorted and binned once, to be weighted many times."""
 
     def __init__(self, labels: ArrayLike, probabilities: ArrayLike, *, threshold: float = 0.5) -> None:
-        """Sort the rows and lay out their contributions.
+        """Sort the rows and precompute what each adds to each sum.
 
         Args:
             labels: 0 or 1, shape [N].
@@ -39,7 +39,7 @@ class Tally:
             DataError: lengths differ, the threshold is missing, or a label or probability is missing or out of range.
         """
         if np.isnan(threshold):
-            raise DataError("The threshold is missing (NaN): nothing can be called normal or abnormal.")
+            raise DataError("The threshold is missing (NaN), so no study can be called normal or abnormal.")
         y, p = checked_arrays(labels, probabilities)
         self.order: Ints = np.argsort(-p, kind="stable")
         self.labels = y[self.order].astype(np.float64)
@@ -49,17 +49,17 @@ class Tally:
         self.starts: Ints = np.flatnonzero(new_group)
         self._columns = _columns(self.labels, self.probabilities, threshold)
 
-    def weigh(self, weights: Floats) -> Weighed:
+    def weighted(self, weights: Floats) -> WeightedSums:
         """The sums under R sets of weights.
 
         Args:
-            weights: shape [R, N], one whole number a row, in the order of `self.order`.
+            weights: shape [R, N], whole numbers, columns in the order of `self.order`.
         """
-        return Weighed(self, weights)
+        return WeightedSums(self, weights)
 
-    def weigh_equally(self) -> Weighed:
-        """The sums of the rows as they are: one resample that takes each row once."""
-        return Weighed(self, np.ones((1, len(self.labels))))
+    def unweighted(self) -> WeightedSums:
+        """The sums of the original rows: one resample that takes each row once."""
+        return WeightedSums(self, np.ones((1, len(self.labels))))
 
     def sums(self, weights: Floats) -> Floats:
         """Each row's contributions summed under the weights, shape [R, columns]."""
@@ -67,23 +67,23 @@ class Tally:
         return summed
 
     def by_group(self, weights: Floats) -> Floats:
-        """Weights of equal probabilities added up, shape [R, G]; in falling order of probability."""
+        """Weights added up over equal probabilities, shape [R, G], in falling order of probability."""
         if len(self.starts) == len(self.labels):
             return weights
         grouped: Floats = np.add.reduceat(weights, self.starts, axis=1)
         return grouped
 
 
-class Weighed:
+class WeightedSums:
     """Sums under R sets of weights; each is computed when a metric first asks for it."""
 
-    def __init__(self, tally: Tally, weights: Floats) -> None:
-        self._tally = tally
+    def __init__(self, scores: SortedScores, weights: Floats) -> None:
+        self._scores = scores
         self._weights = weights
 
     @cached_property
     def _sums(self) -> Floats:
-        return self._tally.sums(self._weights)
+        return self._scores.sums(self._weights)
 
     @cached_property
     def confusion(self) -> tuple[Floats, Floats, Floats, Floats]:
@@ -114,7 +114,7 @@ class Weighed:
         return self._sums[:, _CELLS]
 
     @property
-    def surprise(self) -> Floats:
+    def log_loss(self) -> Floats:
         """Sum of negative log likelihoods, nats, [R]."""
         return self._sums[:, _CELLS + 1]
 
@@ -127,28 +127,37 @@ class Weighed:
     def ranking(self) -> tuple[Floats, Floats, Floats]:
         """By group, in falling order of probability, each [R, G].
 
-        The weight of the abnormal rows, that of the normal rows, and the abnormal weight up to and with each group.
+        The weight of the abnormal rows, that of the normal rows, and the cumulative abnormal weight.
         """
-        abnormal = self._weights * self._tally.labels
-        normal = self._tally.by_group(self._weights - abnormal)
-        abnormal = self._tally.by_group(abnormal)
+        abnormal = self._weights * self._scores.labels
+        normal = self._scores.by_group(self._weights - abnormal)
+        abnormal = self._scores.by_group(abnormal)
         return abnormal, normal, np.cumsum(abnormal, axis=1)
+
+    def rows(self, resample: int) -> tuple[Ints, Floats]:
+        """Labels and probabilities of one resample, each row repeated by its weight."""
+        times = self._weights[resample].astype(np.int64)
+        return np.repeat(self._scores.labels.astype(np.int64), times), np.repeat(self._scores.probabilities, times)
 
 
 def checked_arrays(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Ints, Floats]:
-    """Labels [N] as whole numbers and probabilities [N] as float64, or a DataError that says what is wrong."""
+    """Labels [N] as integers and probabilities [N] as float64.
+
+    Raises:
+        DataError: shapes differ, or a label or probability is missing or out of range.
+    """
     y: NDArray[Any] = np.asarray(labels)
     p = np.asarray(probabilities, dtype=np.float64)
     if y.ndim != 1 or y.shape != p.shape:
         raise DataError(
-            f"Labels and probabilities must be two lists of one length; got shapes {y.shape} and {p.shape}."
+            f"Labels and probabilities must be one-dimensional and of equal length; got shapes {y.shape} and {p.shape}."
         )
     wrong_labels = int((~np.isin(y, (0, 1))).sum())
     if wrong_labels:
         raise DataError(f"Labels must be 0 or 1; {wrong_labels} of {len(y)} are neither.")
     missing = int(np.isnan(p).sum())
     if missing:
-        raise DataError(f"{missing} of {len(p)} probabilities are missing (NaN). Judge this model's predictions again.")
+        raise DataError(f"{missing} of {len(p)} probabilities are missing (NaN). Re-run this model's predictions.")
     outside = int(((p < 0) | (p > 1)).sum())
     if outside:
         raise DataError(f"Probabilities must lie in [0, 1]; {outside} of {len(p)} do not. Were logits passed?")
@@ -156,7 +165,7 @@ def checked_arrays(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Ints, F
 
 
 def _columns(labels: Floats, probabilities: Floats, threshold: float) -> Floats:
-    """What each row adds to each sum, [N, 6 + ECE_BINS]: confusion cells, squared error, surprise, gap in its bin."""
+    """What each row adds to each sum, [N, 6 + ECE_BINS]: confusion cells, squared error, log loss, gap in its bin."""
     called = probabilities >= threshold
     abnormal = labels == 1
     # The clip is scikit-learn's: a certain and wrong probability costs 36 nats, not infinity.

@@ -1,4 +1,4 @@
-"""The page: figures and tables put into one HTML file that asks nothing of the network."""
+"""The report: figures and tables in one HTML file that loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from muralab.evaluation.evaluated_model import EvaluatedModel, best_of
 from muralab.report import sections
 from muralab.report.charts import Chart, model_charts, search_charts
-from muralab.report.entries import STUDY_METRICS, Context, Entry, Trial, winner_of
-from muralab.report.judge import N_RESAMPLES, Judged, judge
-from muralab.report.sentences import bounds, choice, difference_sentences, headline, number, unscored
+from muralab.report.context import Context, SearchTrial
+from muralab.report.sentences import bounds, difference_sentences, headline, number, selection, unscored
 from muralab.report.tables import Table, frame_table
 
 if TYPE_CHECKING:
@@ -34,55 +34,50 @@ class Picture:
     alt: str
     caption: str = ""
     pixels: bool = False
+    """Whether it is a photograph or a grid of images rather than a chart."""
 
 
 def write_report(
     path: str | Path,
     *,
     context: Context,
-    entries: Sequence[Entry],
-    trials: Sequence[Trial] = (),
+    models: Sequence[EvaluatedModel],
+    trials: Sequence[SearchTrial] = (),
     previews: Mapping[str, NDArray[np.uint8]] | None = None,
     champion: str | None = None,
     gallery: Mapping[str, NDArray[np.uint8]] | None = None,
-    n_resamples: int = N_RESAMPLES,
 ) -> Path:
     """Write the report of a sweep, a model or any set of runs as one self-contained HTML file.
 
     Args:
-        path: the file to write; its folder is made.
+        path: the file to write; its folder is created.
         context: data, protocol and machine.
-        entries: one evaluated model a recipe, in the order of the table.
+        models: usually one per recipe, in the order of the tables.
         trials: every trial of the search.
-        previews: recipe -> uint8 [H, W] grid of augmented pictures.
-        champion: the entry that is the registered model, by recipe or run id; None: none was registered; "": not said.
-        gallery: caption -> uint8 [H, W] or [H, W, 3] picture of an error; None keeps pictures out.
-        n_resamples: of the patients, for the intervals.
+        previews: recipe -> uint8 [H, W] grid of augmented images.
+        champion: the registered model, by its name or run id; None: none was registered; "": not mentioned.
+        gallery: caption -> uint8 [H, W] or [H, W, 3] image of an error; None shows none.
     """
-    judged = [judge(entry, image_metrics=STUDY_METRICS, n_resamples=n_resamples) for entry in entries]
-    chosen = None if context.comparison else winner_of(entries)
-    winner = next((one for one in judged if one.entry is chosen), None)
+    best = None if context.comparison else best_of(models)
+    evaluated = best is not None and best.problem() is None
     values = {
         "context": context,
-        "entries": entries,
-        "winner": winner,
-        "hero": _hero(winner),
-        "choice": choice(entries, comparison=context.comparison),
-        "hero_name": winner.entry.title if winner else _none_chosen(entries),
-        "headline": headline(winner) if winner else "",
-        "differences": []
-        if context.comparison
-        else [
-            *difference_sentences(entries, n_resamples=n_resamples),
-            *filter(None, [unscored(entries)]),
-        ],
-        "champion": champion_sentence(entries, champion),
-        "charts": {name: _pictures(charts) for name, charts in model_charts(judged, winner, context).items()},
+        "models": models,
+        "best": best,
+        "n_studies": len(best.studies()) if best and evaluated else 0,
+        "n_patients": best.studies()["patient"].nunique() if best and evaluated else 0,
+        "selection": selection(models, comparison=context.comparison),
+        "hero_name": best.title if best else _no_best(models),
+        "hero_metrics": _hero_metrics(best) if best else [],
+        "headline": headline(best) if best else "",
+        "differences": _differences(models, context),
+        "champion": champion_sentence(models, champion),
+        "charts": {name: _pictures(charts) for name, charts in model_charts(models, best, context).items()},
         "search_charts": _pictures(search_charts(trials, context.objective)),
-        "previews": [preview(name, grid) for name, grid in (previews or {}).items()],
-        "gallery": [preview(caption, picture) for caption, picture in (gallery or {}).items()],
-        "tables": _tables(context, judged, winner, trials, n_resamples),
-        "all_wrong": sections.all_wrong(judged),
+        "previews": [embed_image(name, grid) for name, grid in (previews or {}).items()],
+        "gallery": [embed_image(caption, picture) for caption, picture in (gallery or {}).items()],
+        "tables": _tables(context, models, best if evaluated else None, trials),
+        "error_sentence": sections.error_sentence(models),
         "audit_text": context.audit[0] if context.audit else "",
         "audit_errors": sections.audit_errors(context),
         "unreadable": None if context.unreadable is None else list(context.unreadable.items()),
@@ -93,12 +88,8 @@ def write_report(
     return path
 
 
-def _none_chosen(entries: Sequence[Entry]) -> str:
-    return f"{len(entries)} models, none of them chosen" if entries else "No model was evaluated"
-
-
 def render(values: Mapping[str, Any]) -> str:
-    """The template with these values; every one of them is escaped."""
+    """The template with these values; each is escaped."""
     import jinja2
 
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
@@ -108,26 +99,31 @@ def render(values: Mapping[str, Any]) -> str:
     return environment.get_template("template.html.j2").render(values)
 
 
-def champion_sentence(entries: Sequence[Entry], champion: str | None) -> str:
-    """Which model is registered and, where another did better on validation, that it did."""
+def champion_sentence(models: Sequence[EvaluatedModel], champion: str | None) -> str:
+    """Which model is registered, and whether another one was better on validation.
+
+    Args:
+        models: those of the report.
+        champion: the registered one, by its name or run id; None: none was registered; "": not mentioned.
+    """
     if champion == "":
         return ""
-    registered = next((entry for entry in entries if champion in (entry.name, entry.run_id)), None)
+    registered = next((model for model in models if champion in (model.label, model.run_id)), None)
     if registered is None:
         return f"Registered model: {champion}." if champion else "No model was registered."
-    winner = winner_of(entries)
-    if winner is None or math.isnan(registered.selection_score):
+    best = best_of(models)
+    if best is None or math.isnan(registered.selection_score):
         return f"The registered model is {registered.title}."
-    if registered is winner:
-        return f"The registered model is {registered.title}, which validation chose."
+    if registered is best:
+        return f"The registered model is {registered.title}, which is best on validation."
     return (
-        f"The registered model is {registered.title}, although validation put {winner.title} first: their paired "
-        "difference stands above."
+        f"The registered model is {registered.title}, although {best.title} is best on validation; see their paired "
+        "difference above."
     )
 
 
 def figure_uri(figure: Figure) -> str:
-    """A figure as an SVG data URI, text as outlines, the same bytes each time."""
+    """A figure as an SVG data URI with text as outlines; the same bytes each time."""
     import matplotlib
 
     buffer = io.BytesIO()
@@ -136,49 +132,54 @@ def figure_uri(figure: Figure) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def preview(name: str, grid: NDArray[np.uint8]) -> Picture:
-    """Pictures as a JPEG data URI, scaled down to the page's width."""
+def embed_image(caption: str, pixels: NDArray[np.uint8]) -> Picture:
+    """Pixels as a JPEG data URI, scaled down to the width of the page."""
     from PIL import Image
 
-    image = Image.fromarray(np.ascontiguousarray(grid, dtype=np.uint8))
+    image = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8))
     image.thumbnail((PREVIEW_WIDTH_PX, 4 * PREVIEW_WIDTH_PX))
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=82)
     uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Picture(uri=uri, alt=name, caption=name, pixels=True)
+    return Picture(uri=uri, alt=caption, caption=caption, pixels=True)
 
 
 def _pictures(charts: Sequence[Chart]) -> list[Picture]:
     return [Picture(uri=figure_uri(chart.figure), alt=chart.alt, caption=chart.caption) for chart in charts]
 
 
-def _hero(winner: Judged | None) -> list[dict[str, str]]:
-    if winner is None:
+def _no_best(models: Sequence[EvaluatedModel]) -> str:
+    return f"{len(models)} models, none of them selected" if models else "No model was evaluated"
+
+
+def _differences(models: Sequence[EvaluatedModel], context: Context) -> list[str]:
+    if context.comparison:
         return []
+    return [*difference_sentences(models), *filter(None, [unscored(models)])]
+
+
+def _hero_metrics(best: EvaluatedModel) -> list[dict[str, str]]:
     shown = []
-    for name, words in (("auroc", "AUROC"), ("kappa", "Kappa")):
-        interval = winner.intervals.get(name)
-        reason = winner.reason or (interval.reason if interval else None) or ""
+    for name, title in (("auroc", "AUROC"), ("kappa", "Kappa")):
+        interval = best.intervals().get(name)
+        reason = best.problem() or (interval.reason if interval else None) or ""
         value = number(interval.estimate) if interval else "–"
-        shown.append({"words": words, "value": value, "bounds": bounds(interval) if interval else "", "reason": reason})
+        shown.append({"title": title, "value": value, "bounds": bounds(interval) if interval else "", "reason": reason})
     return shown
 
 
 def _tables(
-    context: Context, judged: Sequence[Judged], winner: Judged | None, trials: Sequence[Trial], n_resamples: int
+    context: Context, models: Sequence[EvaluatedModel], best: EvaluatedModel | None, trials: Sequence[SearchTrial]
 ) -> dict[str, Table | None]:
-    subgroups = None
-    if winner and winner.studies is not None:
-        subgroups = sections.subgroup_table(winner, n_resamples=n_resamples)
     return {
-        "study": sections.study_table([one.entry for one in judged], context) if judged else None,
-        "operating": sections.operating_table(judged) if judged else None,
-        "images": sections.image_table(judged) if judged else None,
-        "subgroups": subgroups,
-        "agreement": sections.agreement_table(judged),
-        "errors": sections.error_table(winner) if winner else None,
+        "study": sections.study_table(models, context) if models else None,
+        "study_metrics": sections.study_metrics_table(models) if models else None,
+        "image_metrics": sections.image_metrics_table(models) if models else None,
+        "subgroups": sections.subgroup_table(best) if best else None,
+        "agreement": sections.agreement_table(models),
+        "errors": sections.error_table(best) if best else None,
         "trials": sections.trials_table(trials) if trials else None,
-        "splits": frame_table(context.counted),
+        "splits": frame_table(context.counts_table),
         "audit": frame_table(context.audit[1]) if context.audit and len(context.audit[1]) else None,
         "references": sections.reference_table(context.part),
     }

@@ -1,4 +1,4 @@
-"""Reference numbers around MURA, each with its source, level and set. Never shown without them."""
+"""Published results on MURA, each with its source, level and set; always shown together with them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from muralab.report.entries import Context
+from muralab.report.context import Context
 
 STUDY_PROTOCOL = (
-    "valid-as-validation, split image by image: validated on the official valid set (659 images), tested on 976 images "
-    "held out of the official train set, so that one patient may sit on both sides"
+    "valid-as-validation, split by image: validated on the official valid set (659 images), tested on 976 images held "
+    "out of the official train set, so that one patient may be in both"
 )
 PAPER = "Rajpurkar et al. 2018, arXiv:1712.06957; five networks at 320 px"
 PEOPLE = "Rajpurkar et al. 2018, arXiv:1712.06957"
@@ -35,7 +35,7 @@ class StudyRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """One published number."""
+    """One published result."""
 
     what: str
     value: str
@@ -77,14 +77,17 @@ STUDY_TITLES = {
 }
 """Recipe -> its row in the study."""
 VALID_IMAGES = 659
-"""Of the wrist in MURA's official valid set: a set of another size is another set."""
+"""Wrist images in MURA's official valid set: a set of another size is not that set."""
 
 
 def study_accuracies(context: Context) -> tuple[dict[str, float], str]:
-    """Recipe -> the study's accuracy on images after its full phase, where a mark beside ours is honest, and its words.
+    """The study's image accuracies after the full phase, by recipe, and the caption that explains them.
 
-    Honest are the wrist of real data whose official valid set has the study's number of images, and of the study's
-    two figures the one whose set plays the same role or is the same as our test set. Else nothing.
+    They are comparable only for the wrist, on real data whose official valid set has the study's number of images. Of
+    the study's two accuracies, the one is taken whose set equals our test set or has the same role.
+
+    Returns:
+        Recipe -> accuracy, and the caption; both empty where nothing is comparable.
     """
     sizes = dict(zip(context.split_counts["set"], context.split_counts["images"]))
     official, measure = {
@@ -96,8 +99,8 @@ def study_accuracies(context: Context) -> tuple[dict[str, float], str]:
     rows = {row.title: row for row in STUDY_ROWS if row.phase == "full"}
     found = {recipe: float(getattr(rows[title], measure)) for recipe, title in STUDY_TITLES.items()}
     sets = {
-        "validation_accuracy": "on the same official valid set, on which the study also chose",
-        "test_accuracy": "on 976 train images held out image by image; ours are held out by patient",
+        "validation_accuracy": "on the same official valid set, on which the study also selected",
+        "test_accuracy": "on 976 train images held out by image; ours are held out by patient",
     }
     return (
         found,
@@ -122,7 +125,7 @@ GENERAL_REFERENCES = (
     _reference("Kappa, InceptionV3, public code", "0.652", "not stated", VALID, "public code"),
 )
 WRIST_REFERENCE = _reference("Kappa, wrist, DenseNet-201, public code", "about 0.72", "study", VALID, "public code")
-# Kappa of the paper's model by part, with how the number was come by.
+# Kappa of the paper's model by part, with the source of the number.
 PART_KAPPAS: Mapping[str, tuple[float, str]] = {
     "wrist": (0.931, ABSTRACT),
     "hand": (0.851, ABSTRACT),
@@ -135,7 +138,7 @@ PART_KAPPAS: Mapping[str, tuple[float, str]] = {
 
 
 def references_for(part: str) -> list[Reference]:
-    """The numbers that matter to one part, or to `all`, every one with its source, level and set."""
+    """The published results that concern one part, or `all`."""
     parts = PART_KAPPAS if part == "all" else {part: PART_KAPPAS[part]} if part in PART_KAPPAS else {}
     by_part = [
         _reference(

@@ -1,4 +1,4 @@
-"""What the figures say, in sentences that can be quoted: the headline, and who is better than whom."""
+"""The results in sentences that can be quoted: the headline, and which model is better than which."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import math
 from collections.abc import Sequence
 
 from muralab.errors import DataError
-from muralab.evaluation.bootstrap import Interval, paired_difference
-from muralab.report.entries import Entry, winner_of
-from muralab.report.judge import NEVER_TESTED, Judged
+from muralab.evaluation.bootstrap import Interval
+from muralab.evaluation.evaluated_model import NOT_TESTED, EvaluatedModel, best_of, paired_difference
 
 MAX_DIGITS = 6
+NOT_SELECTED = "not selected on validation: no validation score is known"
 
 
 def number(value: float, digits: int = 3, *, signed: bool = False) -> str:
-    """A number with a true minus sign, and more digits where it would be rounded to 0; an en dash for NaN."""
+    """A number with a true minus sign, and more digits where it would round to 0; an en dash for NaN."""
     if math.isnan(value):
         return "–"
     if value == 0:
@@ -39,64 +39,67 @@ def with_bounds(interval: Interval, *, signed: bool = False) -> str:
     return f"{number(interval.estimate, signed=signed)} {bounds(interval, signed=signed)}".strip()
 
 
-def headline(judged: Judged) -> str:
-    """One sentence: the model, its test figures with intervals, and on how many studies of how many patients."""
-    if judged.reason is not None or not judged.intervals:
-        return f"{judged.entry.title} has no test figures: {(judged.reason or 'nothing was judged').rstrip('.')}."
-    auroc, kappa = (judged.intervals[name] for name in ("auroc", "kappa"))
+def describe_test_set(model: EvaluatedModel) -> str:
+    """`412 studies of 230 patients`.
+
+    Raises:
+        DataError: the model was not evaluated on the test set.
+    """
+    studies = model.studies()
+    return f"{len(studies)} studies of {studies['patient'].nunique()} patients"
+
+
+def headline(model: EvaluatedModel) -> str:
+    """One sentence: the model, its test AUROC and kappa with intervals, and the size of the test set."""
+    problem = model.problem()
+    if problem is not None:
+        return f"{model.title} has no test results: {problem.rstrip('.')}."
+    auroc, kappa = (model.intervals()[name] for name in ("auroc", "kappa"))
     return (
-        f"{judged.entry.title} reaches a study-level test AUROC of {with_bounds(auroc)} and a kappa of "
-        f"{with_bounds(kappa)} at its threshold of {number(judged.entry.threshold)} "
-        f"({judged.n_studies} studies of {judged.n_patients} patients; 95 % patient-clustered intervals)."
+        f"{model.title} reaches a study-level test AUROC of {with_bounds(auroc)} and a kappa of "
+        f"{with_bounds(kappa)} at its threshold of {number(model.threshold)} "
+        f"({describe_test_set(model)}; 95 % patient-clustered intervals)."
     )
 
 
-UNCHOSEN = "not chosen on validation: no validation score is known"
-
-
-def choice(entries: Sequence[Entry], *, comparison: bool = False) -> str:
-    """How the first of some models came to be it, over its name."""
+def selection(models: Sequence[EvaluatedModel], *, comparison: bool = False) -> str:
+    """How the model at the top of the page was selected."""
     if comparison:
-        return "Compared over seeds, judged on test"
-    winner = winner_of(entries)
-    if entries and (winner is None or math.isnan(winner.selection_score)):
-        return f"Judged on test; {UNCHOSEN}"
-    return "Chosen on validation, judged on test"
+        return "Compared over seeds, evaluated on test"
+    best = best_of(models)
+    if models and (best is None or math.isnan(best.selection_score)):
+        return f"Evaluated on test; {NOT_SELECTED}"
+    return "Selected on validation, evaluated on test"
 
 
-def unscored(entries: Sequence[Entry]) -> str:
-    """Which models validation did not weigh against the one that it chose; empty where it weighed all or none."""
-    names = [entry.title for entry in entries if math.isnan(entry.selection_score)]
-    if not names or len(names) == len(entries):
+def unscored(models: Sequence[EvaluatedModel]) -> str:
+    """Which models have no validation score, so that they took no part in the selection; empty for all or none."""
+    names = [model.title for model in models if math.isnan(model.selection_score)]
+    if not names or len(names) == len(models):
         return ""
-    return f"{', '.join(names)}: {UNCHOSEN}."
+    return f"{', '.join(names)}: {NOT_SELECTED}."
 
 
-def difference_sentences(entries: Sequence[Entry], *, n_resamples: int = 2000) -> list[str]:
-    """One sentence a recipe: how much lower or higher than the winner, paired on the same test patients.
+def difference_sentences(models: Sequence[EvaluatedModel]) -> list[str]:
+    """One sentence per model: how much lower or higher than the best one, paired on the same test patients.
 
-    The winner is the one that validation chose; where it chose none, the first stands for it. A difference whose
-    interval holds 0 is called not resolved.
-
-    Args:
-        entries: one a recipe.
-        n_resamples: of the patients.
+    The best model is the one that validation selected, or the first where it selected none. A difference whose
+    interval contains 0 is called not resolved.
     """
-    if not entries:
+    if not models:
         return []
-    winner = winner_of(entries) or entries[0]
-    others = [entry for entry in entries if entry is not winner]
-    return [difference_sentence(entry, winner, n_resamples=n_resamples) for entry in others]
+    best = best_of(models) or models[0]
+    return [difference_sentence(model, best) for model in models if model is not best]
 
 
-def difference_sentence(entry: Entry, winner: Entry, *, n_resamples: int = 2000) -> str:
-    """The paired difference of two entries in test AUROC on studies, as one sentence."""
-    pair = f"{entry.title} against {winner.title}"
-    if entry.test is None or winner.test is None:
-        missing = entry if entry.test is None else winner
-        return f"{pair}: not compared ({missing.title}: {NEVER_TESTED})."
+def difference_sentence(model: EvaluatedModel, best: EvaluatedModel) -> str:
+    """The paired difference of two models in test AUROC on studies, as one sentence."""
+    pair = f"{model.title} against {best.title}"
+    for one in (model, best):
+        if one.test is None:
+            return f"{pair}: not compared ({one.title}: {NOT_TESTED})."
     try:
-        difference = paired_difference(entry.test, winner.test, level="study", metric="auroc", n_resamples=n_resamples)
+        difference = paired_difference(model, best)
     except DataError as error:
         return f"{pair}: not compared ({error})."
     if not (math.isfinite(difference.low) and math.isfinite(difference.high)):

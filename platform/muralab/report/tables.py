@@ -1,4 +1,4 @@
-"""A table as the page shows it: cells with numbered footnotes, so that no dash stands without its reason."""
+"""A table as the page shows it: cells with numbered footnotes, so that every dash has its reason."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from muralab.report.sentences import bounds, number
 
 DASH = "–"
 LONG = 24
-"""Words of more characters than this may be broken over lines."""
+"""Text of more characters than this may be wrapped."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """Text, perhaps a smaller second line, perhaps the number of a footnote."""
+    """Text, optionally with a smaller second line and the number of a footnote."""
 
     text: str
     small: str = ""
@@ -41,19 +41,19 @@ class Group:
 
 @dataclass(kw_only=True)
 class Table:
-    """What the template draws. Cells are made through the table, which collects their footnotes."""
+    """What the template renders. Cells are created by the table, which collects their footnotes."""
 
     columns: Sequence[str]
     groups: list[Group] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     spans: Sequence[tuple[str, int]] = ()
-    """A first header row: text and how many columns it covers."""
+    """A first header row: text and how many columns it spans."""
     left: Collection[int] = (0,)
-    """Columns that hold words and are set flush left."""
+    """Columns of text, aligned left."""
     caption: str = ""
 
     def text(self, value: object, css: str = "") -> Cell:
-        """A cell of words."""
+        """A cell of text."""
         return Cell(text=str(value), css=css)
 
     def value(self, value: float, reason: str, digits: int = 3) -> Cell:
@@ -70,20 +70,20 @@ class Table:
         return Cell(text=number(interval.estimate), small=bounds(interval), note=note)
 
     def footnote(self, reason: str) -> int:
-        """The number of a footnote, new or known."""
-        reason = reason.strip() or "not known"
+        """The number of a footnote, which is added unless it exists."""
+        reason = reason.strip() or "unknown"
         if reason not in self.notes:
             self.notes.append(reason)
         return self.notes.index(reason) + 1
 
 
 def frame_table(frame: pd.DataFrame, *, caption: str = "", limit: int = 200) -> Table:
-    """Any small frame as a table; columns of numbers flush right.
+    """Any small data frame as a table; numeric columns are aligned right.
 
     Args:
         frame: its index is not shown.
         caption: above the table.
-        limit: rows beyond it are counted, not shown.
+        limit: rows beyond it are counted in a footnote instead.
     """
     table = Table(columns=[str(name).replace("_", " ") for name in frame.columns], caption=caption)
     table.left = [i for i, name in enumerate(frame.columns) if not pd.api.types.is_numeric_dtype(frame[name])]

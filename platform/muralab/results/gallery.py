@@ -1,4 +1,4 @@
-"""The report's gallery: hard studies of the chosen model with heat maps, where pictures may be logged at all."""
+"""The report's error gallery: the hardest studies of a model with heat maps, where pixels may be logged at all."""
 
 from __future__ import annotations
 
@@ -7,39 +7,43 @@ from typing import TYPE_CHECKING
 
 from muralab.data.cache import open_cache
 from muralab.errors import DataError
+from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.evaluation.gallery import Pictures, draw_gallery
-from muralab.report import Entry, calibrated_studies
 
 if TYPE_CHECKING:
     from muralab.evaluation.gradcam import Explainable
 
 
-def may_show(pictures: str, *, synthetic: bool) -> bool:
-    """Whether pictures of the data set may be logged: `auto` shows synthetic ones and never a patient's."""
-    return synthetic if pictures == "auto" else pictures == "true"
+def may_show(pictures: bool | None, *, synthetic: bool) -> bool:
+    """Whether images of the data set may be logged; None (`auto`) shows synthetic ones and never a patient's."""
+    return synthetic if pictures is None else pictures
 
 
-def build_gallery(entry: Entry, network: Explainable, image_size: int, root: Path, cache: Path) -> Pictures:
-    """The hard test studies of one model.
+def build_gallery(model: EvaluatedModel, network: Explainable, image_size: int, root: Path, cache: Path) -> Pictures:
+    """Draw the hardest test studies of one model.
 
     Args:
-        entry: with test predictions.
-        network: in eval mode, on the CPU.
-        image_size: its input's side in px.
-        root: the tree that holds the test images.
+        model: the evaluated model.
+        network: its network, in eval mode, on the CPU.
+        image_size: side of the network's input in px.
+        root: the data set that contains the test images.
         cache: folder of decoded images.
 
     Returns:
-        Caption -> picture; nothing for a model without test predictions.
+        Caption -> picture; empty for a model without test predictions.
 
     Raises:
-        DataError: pictures are missing.
+        DataError: image files are missing, or the test predictions cannot be evaluated.
     """
-    if entry.test is None:
+    if model.test is None:
         return {}
-    table = entry.test.assign(path=[str(root / image) for image in entry.test["image"]])
+    predictions = model.predictions()
+    table = predictions.assign(path=[str(root / image) for image in predictions["image"]])
     missing = [path for path in table["path"] if not Path(path).is_file()]
     if missing:
-        raise DataError(f"{len(missing)} of {len(table)} test pictures are not on this machine, such as {missing[0]}.")
-    squares = open_cache(table, size=image_size, folder=cache / "pixels")
-    return draw_gallery(network, squares, entry.test, calibrated_studies(entry, entry.test), entry.threshold)
+        raise DataError(
+            f"{len(missing)} of {len(table)} test images are missing on this machine, such as {missing[0]}. Make the "
+            "data set available at that path, or set pictures=false."
+        )
+    images = open_cache(table, size=image_size, folder=cache / "pixels")
+    return draw_gallery(network, images, predictions, model.studies(), model.threshold)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from muralab.evaluation import plot_style as style
-from muralab.report.entries import Entry, Trial
+from muralab.evaluation.evaluated_model import EvaluatedModel
+from muralab.report.context import SearchTrial
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Curve column, position in the palette, words.
+# Column of the history, position in the palette, label.
 LOSSES = (("train_loss", 0, "train"), ("val_loss", 1, "validation"))
 ACCURACIES = (
     ("train_accuracy", 0, "train accuracy"),
@@ -26,14 +27,15 @@ ACCURACIES = (
 Limits = tuple[tuple[float, float], tuple[float, float]]
 
 
-def shared_limits(entries: Sequence[Entry]) -> Limits | None:
-    """Limits of loss and of accuracy that hold every entry, so that small multiples compare; None without epochs.
+def shared_limits(models: Sequence[EvaluatedModel]) -> Limits | None:
+    """Limits of loss and of accuracy that fit all models, so that their figures compare; None without epochs.
 
-    The rare loss far above the others is cut off.
+    The top 2 % of the losses are cut off.
     """
     ranges = []
     for columns, top in ((LOSSES, 0.98), (ACCURACIES, 1.0)):
-        kept = [e.history[name] for e in entries for name, _, _ in columns if name in e.history]
+        histories = [model.training.history for model in models]
+        kept = [history[name] for history in histories for name, _, _ in columns if name in history]
         values = pd.concat(kept).dropna() if kept else pd.Series(dtype=float)
         if values.empty:
             return None
@@ -44,20 +46,20 @@ def shared_limits(entries: Sequence[Entry]) -> Limits | None:
 
 
 @style.styled
-def plot_learning_curves(entry: Entry, *, limits: Limits | None = None) -> Figure:
-    """Loss above, accuracy and AUROC below, over global epochs; a line where the full phase begins.
+def plot_learning_curves(model: EvaluatedModel, *, limits: Limits | None = None) -> Figure:
+    """Loss above, accuracy and AUROC below, over global epochs; a dashed line where the full phase begins.
 
     Args:
-        entry: the model.
-        limits: of the two vertical axes, as `shared_limits` gives them; None fits them to the entry.
+        model: with the history of its training.
+        limits: of the two vertical axes, see `shared_limits`; None fits them to the model.
     """
     figure = style.new_figure(style.WIDTH_IN, 5.0)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1, 1.1])
-    above.set_title(entry.title, pad=18)
-    history = entry.history
+    above.set_title(model.title, pad=18)
+    history = model.training.history
     if history.empty:
         for axes in (above, below):
-            style.say_empty(axes, "no epochs were recorded")
+            style.draw_reason(axes, "no epochs were recorded")
         return figure
     _draw_columns(above, history, LOSSES)
     _draw_columns(below, history, ACCURACIES)
@@ -67,7 +69,7 @@ def plot_learning_curves(entry: Entry, *, limits: Limits | None = None) -> Figur
     if limits is not None:
         above.set_ylim(limits[0])
         below.set_ylim(limits[1])
-    _draw_boundary((above, below), history, "warm-up" if entry.from_scratch else "upper")
+    _draw_boundary((above, below), history, "warm-up" if model.training.from_scratch else "upper")
     for axes in (above, below):
         axes.legend(loc="best")
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -75,7 +77,7 @@ def plot_learning_curves(entry: Entry, *, limits: Limits | None = None) -> Figur
 
 
 def phase_boundary(history: pd.DataFrame) -> float | None:
-    """Between which epochs the full phase begins; None where there is one phase."""
+    """The position between the epochs of the two phases; None where there is one phase."""
     if "phase" not in history or history["phase"].nunique() < 2:
         return None
     return float(history.index[history["phase"] >= 2].min()) - 0.5
@@ -96,30 +98,30 @@ def _draw_boundary(panels: Sequence[Axes], history: pd.DataFrame, first: str) ->
 
 def _draw_columns(axes: Axes, history: pd.DataFrame, columns: Sequence[tuple[str, int, str]]) -> None:
     mark = "o" if len(history) <= 30 else ""
-    for name, position, words in columns:
+    for name, position, label in columns:
         if name in history and history[name].notna().any():
             axes.plot(
                 history.index, history[name], marker=mark, ms=3.2,
-                color=style.color(position), ls=style.line(position), label=words,
+                color=style.color(position), ls=style.line(position), label=label,
             )  # fmt: skip
 
 
-def searched_keys(trials: Sequence[Trial]) -> list[str]:
-    """Every searched value that took at least two values, in the order of first use."""
+def searched_keys(trials: Sequence[SearchTrial]) -> list[str]:
+    """Names of the searched values that took at least two values, in the order of first use."""
     keys = dict.fromkeys(key for trial in trials for key in trial.values)
     return [key for key in keys if len({t.values[key] for t in trials if key in t.values}) > 1]
 
 
 @style.styled
-def plot_strength_response(trials: Sequence[Trial], key: str, *, objective: str) -> Figure:
-    """The objective over one searched value, a mark a trial, a colour a recipe; hollow marks were stopped early."""
-    figure, axes = style.new_axes(key, "", objective_words(objective), height_in=3.5)
+def plot_strength_response(trials: Sequence[SearchTrial], key: str, *, objective: str) -> Figure:
+    """The objective over one searched value: one mark per trial, one colour per recipe, hollow if stopped early."""
+    figure, axes = style.new_axes(key, "", objective_title(objective), height_in=3.5)
     chosen = [t for t in trials if key in t.values and not math.isnan(t.objective)]
-    recipes = list(dict.fromkeys(t.recipe for t in trials))
-    for position, recipe in enumerate(recipes):
+    for position, recipe in enumerate(dict.fromkeys(t.recipe for t in trials)):
         own = [t for t in chosen if t.recipe == recipe]
+        longest = max((t.epochs for t in own), default=0)
         for full in (True, False):
-            shown = [t for t in own if (t.epochs >= _longest(own)) is full]
+            shown = [t for t in own if (t.epochs >= longest) is full]
             if shown:
                 color = style.color(position)
                 axes.plot(
@@ -127,7 +129,7 @@ def plot_strength_response(trials: Sequence[Trial], key: str, *, objective: str)
                     color=color, mfc=color if full else "white", ms=6, label=recipe if full else None,
                 )  # fmt: skip
     if not chosen:
-        style.say_empty(axes, "no trial was judged")
+        style.draw_reason(axes, "no trial was evaluated")
         return figure
     numbers = [float(t.values[key]) for t in chosen if isinstance(t.values[key], (int, float))]
     if len(numbers) == len(chosen) and min(numbers) > 0 and _is_rate(key):
@@ -140,16 +142,12 @@ def plot_strength_response(trials: Sequence[Trial], key: str, *, objective: str)
     return figure
 
 
-def _longest(trials: Sequence[Trial]) -> int:
-    return max((t.epochs for t in trials), default=0)
-
-
 def _is_rate(key: str) -> bool:
     """Whether a value is searched over orders of magnitude."""
     return key.rsplit(".", 1)[-1] in ("lr", "rate", "learning_rate", "weight_decay")
 
 
-def objective_words(objective: str) -> str:
+def objective_title(objective: str) -> str:
     """`val_study_auroc` -> `validation AUROC, studies`; other names without their underscores."""
     known = {"val_study_auroc": "validation AUROC, studies", "val_auroc": "validation AUROC, images"}
     return known.get(objective, objective.replace("_", " "))

@@ -1,0 +1,60 @@
+"""What a report needs besides the evaluated models: plain values that the caller reads from runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import pandas as pd
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchTrial:
+    """One trial of the search, evaluated on the test set or not."""
+
+    recipe: str
+    name: str
+    run_id: str
+    status: str
+    epochs: int
+    objective: float
+    values: Mapping[str, float | str] = field(default_factory=dict)
+    """The searched values only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What all models of a report have in common: data, protocol, machine."""
+
+    title: str
+    part: str
+    data: str
+    """`demo`, or the path of the data set."""
+    synthetic: bool
+    protocol: str
+    seed: int
+    image_size: int | str
+    weights: str
+    """As text, such as `random (no ImageNet weights were available)`."""
+    split_counts: pd.DataFrame
+    """Columns set, studies, patients, images, abnormal."""
+    fingerprint: str
+    unreadable: Mapping[str, str] | None
+    """Image -> reason, of the images that were excluded. None where it is not known."""
+    commit: str
+    created: datetime
+    machine: str
+    notes: Sequence[str] = ()
+    objective: str = "val_study_auroc"
+    statements: Sequence[str] = ()
+    """Decisions and findings about these models, in sentences that can be quoted; shown at the top."""
+    comparison: bool = False
+    """Whether recipes are compared over seeds: the statements are the result, and no single model is selected."""
+    audit: tuple[str, pd.DataFrame] | None = None
+    """A paragraph and a table of findings."""
+
+    @property
+    def counts_table(self) -> pd.DataFrame:
+        """`split_counts` with a column name that says what `abnormal` counts."""
+        return self.split_counts.rename(columns={"abnormal": "abnormal images"})

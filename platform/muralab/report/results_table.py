@@ -1,0 +1,69 @@
+"""The results as data: one row per recipe and phase; every column names its level and set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from muralab.evaluation.evaluated_model import EvaluatedModel, SetName
+from muralab.evaluation.metrics import main_metrics
+
+PHASES = ("upper", "full")
+SUMMARY_PREFIXES = {"train": "train", "validation": "val"}
+MEASURES = ("loss", "accuracy")
+SETS: tuple[SetName, SetName] = ("validation", "test")
+FULL_PHASE_ONLY = "the test set is evaluated after the full phase only"
+
+
+def results_table(models: Sequence[EvaluatedModel]) -> pd.DataFrame:
+    """The study's table and the study-level metrics, as written to results.csv.
+
+    Losses (without class weights) and accuracies (at 0.5) are at image level, AUROC, kappa and registered metrics at
+    study level with patient-clustered 95 % intervals; kappa is at the threshold fitted on validation studies. Only the
+    row of the full phase has test values; a missing value is NaN, and `note` gives the reason.
+
+    Args:
+        models: usually one per recipe.
+    """
+    return pd.DataFrame([_row(model, phase) for model in models for phase in phases_of(model)])
+
+
+def phases_of(model: EvaluatedModel) -> tuple[str, ...]:
+    """The rows of a model in the study's table: a network from scratch has only a row of the full phase."""
+    return PHASES[1:] if model.training.from_scratch else PHASES
+
+
+def _row(model: EvaluatedModel, phase: str) -> dict[str, object]:
+    summary, full = model.training.summary, phase == "full"
+    row: dict[str, object] = {"recipe": model.label, "phase": phase, "run_id": model.run_id}
+    for measure in MEASURES:
+        for set_name, prefix in SUMMARY_PREFIXES.items():
+            row[f"{set_name}_image_{measure}"] = summary.get(f"{phase}_{prefix}_{measure}", math.nan)
+        row[f"test_image_{measure}"] = summary.get(f"test_{measure}", math.nan) if full else math.nan
+    for set_name in SETS:
+        for metric in main_metrics():
+            row |= _metric_columns(model, phase, set_name, metric)
+    studies = model.studies() if full and model.problem() is None else None
+    row["threshold"] = model.threshold if full else math.nan
+    row["test_studies"] = 0 if studies is None else len(studies)
+    row["test_patients"] = 0 if studies is None else int(studies["patient"].nunique())
+    row["note"] = _note(model) if full else FULL_PHASE_ONLY
+    return row
+
+
+def _metric_columns(model: EvaluatedModel, phase: str, set_name: SetName, metric: str) -> dict[str, float]:
+    interval = model.intervals(set_name).get(metric) if phase == "full" else None
+    name = f"{set_name}_study_{metric}"
+    if interval is not None:
+        return {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    logged = model.training.summary.get(f"{phase}_val_study_{metric}", math.nan)
+    return {name: logged if set_name == "validation" else math.nan, f"{name}_low": math.nan, f"{name}_high": math.nan}
+
+
+def _note(model: EvaluatedModel) -> str:
+    found = {name: model.intervals().get(name) for name in main_metrics()}
+    reasons = [f"{name}: {interval.reason}" for name, interval in found.items() if interval and interval.reason]
+    problem = model.problem()
+    return "; ".join(reasons if problem is None else [problem, *reasons])

@@ -1,0 +1,66 @@
+"""Sentences that can be quoted: numbers, the headline, differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from muralab.report.page import champion_sentence
+from muralab.report.sentences import difference_sentences, headline, number
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(-0.25, "−0.250"), (0.0, "0.000"), (-0.0003, "−0.0003"), (float("nan"), "–")]
+)
+def test_numbers_are_formatted(value, text) -> None:
+    assert number(value) == text
+
+
+def test_the_headline_states_the_size_of_the_test_set(build_model) -> None:
+    sentence = headline(build_model(skill=0.5))
+    assert sentence.startswith("Good reaches a study-level test AUROC of 0.")
+    assert "(40 studies of 40 patients; 95 % patient-clustered intervals)" in sentence
+
+
+def test_a_headline_without_test_results_has_the_reason(build_model, build_predictions) -> None:
+    broken = build_model(test=build_predictions(1.0).assign(logit=np.nan))
+    assert headline(broken).startswith("Good has no test results: 80 of 80 predicted images have no finite logit")
+
+
+def test_a_clear_difference_excludes_zero(build_model) -> None:
+    (sentence,) = difference_sentences([build_model("poor", skill=0.0), build_model("good", skill=3.0)])
+    assert sentence.startswith("Poor against Good: paired difference −0.")
+    assert sentence.endswith("lower, the interval excludes 0.")
+
+
+def test_a_small_difference_is_not_resolved(build_model, build_predictions) -> None:
+    test = build_predictions(1.0, seed=2)
+    noise = np.random.default_rng(0).normal(size=len(test))
+    other = build_model("same", test=test.assign(logit=test["logit"] + 0.5 * noise), objective=0.0)
+    (sentence,) = difference_sentences([build_model("good", skill=1.0), other])
+    assert "not resolved, the interval contains 0" in sentence
+
+
+def test_models_on_different_test_sets_are_not_compared(build_model, build_predictions) -> None:
+    other = build_model("other", test=build_predictions(1.0, n_patients=30), objective=0.0)
+    (sentence,) = difference_sentences([build_model(), other])
+    assert "not compared (The two models were evaluated on different images" in sentence
+
+
+def test_an_untested_model_is_not_compared(build_model) -> None:
+    (sentence,) = difference_sentences([build_model(), build_model("new", test=None, objective=0.0)])
+    assert "New: this model was not evaluated on the test set" in sentence
+
+
+@pytest.mark.parametrize(
+    ("champion", "sentence"),
+    [
+        ("", ""),
+        (None, "No model was registered."),
+        ("version 3", "Registered model: version 3."),
+        ("good", "The registered model is Good, which is best on validation."),
+        ("run-good", "The registered model is Good, which is best on validation."),
+    ],
+)
+def test_the_registered_model_is_named(build_model, champion, sentence) -> None:
+    assert champion_sentence([build_model("poor", skill=0.3), build_model("good")], champion) == sentence
