@@ -63,7 +63,7 @@ def test_a_late_epoch_leaves_no_negative_time() -> None:
 @pytest.mark.parametrize("state", ["finished", "pruned", "failed", "stopped"])
 def test_nothing_is_left_of_a_trial_that_ended(state: str) -> None:
     row = TrialRow("a", [1.0, 1.0], state=state, epoch=1)
-    assert row.over
+    assert row.has_ended
     assert row.remaining_s(0, 1) == 0
 
 

@@ -90,7 +90,7 @@ def test_a_class_that_is_empty_because_nothing_decodes_names_the_files(
 
 @pytest.mark.parametrize("command", ["tune", "train"])
 @pytest.mark.usefixtures("no_hub")
-def test_real_data_without_a_network_are_told_the_offline_way_in_time(
+def test_real_data_without_a_network_name_the_offline_way_in_time(
     muralab: Muralab, store: Store, tiny_tree: Path, command: str
 ) -> None:
     own = {"tune": {"recipes": "all"}, "train": {}}[command]
@@ -98,7 +98,7 @@ def test_real_data_without_a_network_are_told_the_offline_way_in_time(
     outcome = refused(muralab, store, command, data=tiny_tree, **own)
     assert time.monotonic() - start_s < 40  # timm itself retries for 54 s
     assert "cannot be reached" in outcome.complaint
-    assert "then give weights=<its path>; or train from random weights with weights=none" in outcome.complaint
+    assert "use weights=<its path>; or train from random weights with weights=none" in outcome.complaint
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_a_training_takes_one_recipe(muralab: Muralab, store: Store, tiny_tree: 
         ({"recipes": SMALL}, "compare needs at least two recipes, such as recipes=inception,inception_add_gate."),
         ({"seeds": 0}, "seeds=0: expected a whole number from 1 to 99,999; 5 is a good start."),
         ({"seeds": 10**6}, "seeds=1000000: expected a whole number"),
-        ({"threshold": "half"}, "threshold=half: There is no threshold rule 'half'."),
+        ({"threshold": "half"}, "threshold=half: Unknown threshold rule 'half'."),
     ],
     ids=str,
 )

@@ -87,7 +87,7 @@ def test_a_run_of_another_part_is_refused(muralab, store, images):
 def test_a_run_without_weights_is_refused(store):
     run = start_run(store, kind="trial", name="cnn-01")
     record = replace(read_run(store, run), params={"resolved.recipe": "cnn"}, recipe="cnn")
-    with pytest.raises(StoreError, match=r"keeps no weights: of a sweep the best trial .*, of a comparison none"):
+    with pytest.raises(StoreError, match=r"keeps no weights: in a sweep the best trial .*, in a comparison none"):
         load_trained_model(store, record)
 
 

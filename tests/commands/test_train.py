@@ -75,13 +75,13 @@ def test_the_threshold_is_fitted_by_the_given_rule(
 
 
 @pytest.mark.parametrize("pictures", ["true", "auto"])
-def test_a_training_on_real_data_shows_pictures_only_if_asked(
+def test_a_training_on_real_data_shows_images_only_if_asked(
     muralab: Muralab, store: Store, easy_tree: Path, tmp_path: Path, pictures: str
 ) -> None:
     assert muralab("train", data=easy_tree, pictures=pictures, **QUICK).code == 0
     page = download_artifact(store, only_run(store).run_id, "report.html", tmp_path).read_text("utf-8")
     assert ("Right: the same with its Grad-CAM" in page) == (pictures == "true")
-    assert ("kept out of reports unless pictures=true" in page) == (pictures == "auto")
+    assert ("no patient’s radiographs unless pictures=true" in page) == (pictures == "auto")
 
 
 def test_figures_are_printed_with_their_intervals(muralab: Muralab, easy_tree: Path) -> None:

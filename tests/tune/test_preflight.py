@@ -13,17 +13,21 @@ from muralab.tune.preflight import check_trial, measure_pace
 
 
 @pytest.mark.parametrize(
-    ("recipe", "overrides", "words"),
+    ("recipe", "overrides", "message"),
     [
-        ("cnn", {"model.filters": -3}, r"'cnn' makes no network of image_size=224, filters=-3.*in .*\.py, line \d+"),
+        (
+            "cnn",
+            {"model.filters": -3},
+            r"'cnn' cannot build its network with image_size=224, filters=-3.*in .*\.py, line \d+",
+        ),
         ("cnn", {"model.dropout": 2.0}, "dropout probability has to be between 0 and 1"),
-        ("inception", {"image_size": 40}, "'inception' makes no network of image_size=40"),
+        ("inception", {"image_size": 40}, "'inception' cannot build its network with image_size=40"),
         ("tiny_lab.small_net", {"upper.trains": "haed.*"}, r"no parameter matches haed\.\*"),
         ("tiny_lab.small_net", {"full.trains": "haed.*"}, r"no parameter matches haed\.\*"),
     ],
 )
-def test_values_that_make_no_network_are_refused(build_spec: Any, recipe: str, overrides: Any, words: str) -> None:
-    with pytest.raises(RecipeError, match=words):
+def test_values_that_make_no_network_are_refused(build_spec: Any, recipe: str, overrides: Any, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         check_trial(build_spec(recipe, overrides=overrides))
 
 
@@ -36,7 +40,7 @@ def test_weights_of_another_network_are_refused(build_spec: Any, tmp_path: Path)
 def test_logits_of_another_shape_are_refused(build_spec: Any, lab: Path) -> None:
     text = (lab / "tiny_lab" / "small_net.py").read_text()
     (lab / "tiny_lab" / "wide_net.py").write_text(text.replace("nn.Linear(filters, 1)", "nn.Linear(filters, 2)"))
-    with pytest.raises(RecipeError, match=r"logits of shape \(2, 2\) for 2 pictures: expected \(2,\)"):
+    with pytest.raises(RecipeError, match=r"logits of shape \(2, 2\) for 2 images: expected \(2,\)"):
         check_trial(build_spec("tiny_lab.wide_net"))
 
 
