@@ -27,7 +27,6 @@ from muralab.tracking import (
     close_dead_runs,
     download_artifact,
     experiment_of,
-    find_runs,
     is_alive,
     open_store,
     read_children,
@@ -36,6 +35,7 @@ from muralab.tracking import (
 )
 from muralab.tracking.operations import Call
 from muralab.tracking.process import process_started
+from tests.fixtures.runs import find_runs
 
 PLATFORM = Path(__file__).parents[2] / "platform"
 PREDICTIONS = pd.DataFrame(
@@ -219,18 +219,6 @@ def test_an_unknown_run_is_said_in_words(store: Store) -> None:
         read_run(store, "it's")
     with pytest.raises(StoreError, match="has no run"):
         read_children(store, "0" * 32)
-
-
-def test_runs_are_found_by_experiment_and_filter(store: Store) -> None:
-    name = f"found {time.time_ns()}"
-    ids = [start_run(store, experiment=name, kind="trial", name=str(i), tags={"odd": i % 2}) for i in range(3)]
-    assert [run.run_id for run in find_runs(store, name)] == ids
-    assert [run.run_id for run in find_runs(store, name, "tags.odd = '1'")] == [ids[1]]
-
-
-def test_an_unknown_experiment_is_named(local: Store) -> None:
-    with pytest.raises(StoreError, match="no experiment 'absent'"):
-        find_runs(local, "absent")
 
 
 def test_search_goes_past_a_page(local: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -494,7 +482,7 @@ def test_a_slow_store_does_not_hold_up_the_caller(local: Store) -> None:
         for step in range(1, 21):
             writer.log_epoch(trial, step, {"loss": 1.0})
         logged.set()
-    assert len(find_runs(local, history=True)[0].history) == 20
+    assert len(find_runs(local)[0].history) == 20
 
 
 def _python(code: str) -> subprocess.Popen[bytes]:

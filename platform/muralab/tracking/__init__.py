@@ -18,7 +18,6 @@ from muralab.tracking.process import is_alive, process_tags
 from muralab.tracking.records import (
     RunRecord,
     count_evaluations,
-    find_runs,
     read_children,
     read_run,
 )
@@ -46,7 +45,6 @@ __all__ = [
     "download_artifact",
     "experiment_id_of",
     "experiment_of",
-    "find_runs",
     "fingerprint_test_set",
     "is_alive",
     "open_store",

@@ -83,24 +83,6 @@ def read_children(store: Store, parent_id: str, predictions: bool = False, *, hi
     return _records(store, runs, history=history, predictions=predictions)
 
 
-def find_runs(
-    store: Store, experiment: str | None = None, where: str = "", *, history: bool = False
-) -> list[RunRecord]:
-    """Runs that match, oldest first, each with predictions that are read when asked for.
-
-    Args:
-        store: where.
-        experiment: its name; None: all.
-        where: MLflow's filter, for example ``tags.`muralab.kind` = 'trial'``.
-        history: whether to read each metric's values at all steps.
-
-    Raises:
-        StoreError: no such experiment, a filter that MLflow refuses, or the store failed.
-    """
-    ids = None if experiment is None else [_experiment_by_name(store, experiment)]
-    return _records(store, _search(store, ids, where), history=history, predictions=True)
-
-
 def count_evaluations(store: Store, fingerprint: str) -> int:
     """How many runs have met the test set of a fingerprint (see `fingerprint_test_set`), in all experiments.
 
@@ -115,18 +97,6 @@ def _experiment(store: Store, run_id: str) -> str:
         return experiment_of(store, run_id)
     except StoreError as error:
         raise _unknown_run(store, run_id, error) from error
-
-
-def _experiment_by_name(store: Store, name: str) -> str:
-    try:
-        found = store.client.get_experiment_by_name(name)
-    except Exception as error:
-        raise store_error(store, f"find the experiment '{name}'", error) from error
-    if found is None:
-        raise StoreError(
-            f"The tracking store {shown(store.uri)} has no experiment '{name}'. See `mlflow experiments search`."
-        )
-    return str(found.experiment_id)
 
 
 def _unknown_run(store: Store, run_id: str, error: BaseException) -> StoreError:
