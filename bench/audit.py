@@ -25,9 +25,9 @@ import pandas as pd
 from PIL import Image
 
 from bench.common import Options, Row, run
-from muralab.data.audit.audit import audit_images
+from muralab.data.audit.facts import THUMBNAIL, FileFacts, perceptual_hash
 from muralab.data.audit.findings import find_all
-from muralab.data.audit.near_duplicates import THUMBNAIL, FileFacts, perceptual_hash
+from muralab.data.audit.report import audit_images
 
 N_MURA = 40_000
 WIDTH, HEIGHT = 512, 420  # px; MURA's longer side is 512

@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.common import Options, Row, cpu_seconds, run
-from muralab.data.dataset import DEMO, Dataset, open_dataset
+from muralab.data.dataset import DEMO, Dataset, find_dataset, open_dataset
 from muralab.demo.dataset import write_demo
 from muralab.demo.plan import PARTS, PartPlan
 from muralab.errors import WeightsError
@@ -58,11 +58,8 @@ def find_weights(wanted: str) -> str:
 def open_wrists(data: str, folder: Path, seed: int) -> Dataset:
     """A tree's wrists, decoded."""
     return open_dataset(
-        data,
-        "wrist",
-        protocol="valid-as-test",
-        seed=seed,
-        image_size=SIZE,
+        find_dataset(data, "wrist", protocol="valid-as-test", seed=seed),
+        image_sizes=[SIZE],
         cache_folder=folder,
         progress=lambda _title: lambda _done, _total: None,
     )

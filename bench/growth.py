@@ -28,7 +28,7 @@ import pandas as pd
 from bench.common import Options, Row, run
 from bench.data import AUGMENT, index_of, write_tree
 from bench.intervals import simulate
-from muralab.data.audit.audit import audit_images
+from muralab.data.audit.report import audit_images
 from muralab.data.cache import open_cache
 from muralab.data.loader import training_batches
 from muralab.data.mura import read_index

@@ -19,7 +19,7 @@ import muralab.tune.executor
 from bench.common import Options, Row, run
 from bench.search import Diary, search
 from muralab.config.settings import Request, check_request
-from muralab.data.dataset import DEMO, open_dataset
+from muralab.data.dataset import DEMO, find_dataset, open_dataset
 from muralab.trial import write_table
 from muralab.tune.plan import Folders, draw_specs
 
@@ -42,11 +42,8 @@ def search_once(folder: Path, seed: int, *, prune: bool) -> Diary:
     )
     settings = check_request(request, cpus=2, gpus=0)
     dataset = open_dataset(
-        DEMO,
-        "wrist",
-        protocol=request.protocol,
-        seed=seed,
-        image_size=SIZE,
+        find_dataset(DEMO, "wrist", protocol=request.protocol, seed=seed),
+        image_sizes=[SIZE],
         cache_folder=folder / "cache",
         progress=lambda _title: lambda _done, _total: None,
     )

@@ -1,3 +1,5 @@
+"""Caches of decoded images: their content, when they are built, and what a crash or a full disk leaves."""
+
 from __future__ import annotations
 
 import multiprocessing
@@ -11,8 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from muralab.data import cache as cache_module
-from muralab.data.cache import PixelCache, open_cache
+from muralab.data.cache import PixelCache, open_cache, open_caches
 from muralab.data.files import read_square
 from muralab.data.mura import read_index
 from muralab.errors import DataError, SettingsError
@@ -36,7 +37,7 @@ def _open_and_count(table: pd.DataFrame, folder: Path, queue) -> None:
 
     def dawdle(done: int, total: int) -> None:
         built.append(done)
-        time.sleep(1)  # so that the other process comes while this one builds
+        time.sleep(1)  # so that the other process starts while this one builds
 
     cache = open_cache(table, size=SIZE, folder=folder, progress=dawdle)
     queue.put((bool(built), int(cache.images.sum())))
@@ -46,27 +47,31 @@ def _build_and_hang(table: pd.DataFrame, folder: Path) -> None:
     open_cache(table, size=SIZE, folder=folder, workers=1, progress=lambda done, total: time.sleep(600))
 
 
-def test_rows_are_the_squares_of_the_one_preprocessing(table, folder):
+def _fail(*args: object) -> None:
+    raise AssertionError("This cache should not be built.")
+
+
+def test_rows_are_the_squares_of_the_preprocessing(table, folder):
     cache = open_cache(table, size=SIZE, folder=folder)
     for row, path in zip(cache.rows(table), table["path"]):
         np.testing.assert_array_equal(cache.images[row], read_square(path, SIZE))
 
 
-def test_rows_follow_the_table_that_asks(table, folder):
+def test_rows_follow_the_order_of_the_given_table(table, folder):
     cache = open_cache(table.sample(frac=1, random_state=0), size=SIZE, folder=folder)
     assert cache.rows(table[::-1]).tolist() == cache.rows(table)[::-1].tolist()
 
 
-def test_unknown_image_is_named(table, folder):
+def test_an_unknown_image_is_named(table, folder):
     cache = open_cache(table[:-1], size=SIZE, folder=folder)
     with pytest.raises(DataError, match=r"(?s)1 images are not in the cache.*" + table["image"].iloc[-1]):
         cache.rows(table)
 
 
-def test_second_opening_builds_nothing(table, folder, monkeypatch):
+def test_opening_again_builds_nothing(table, folder):
     open_cache(table, size=SIZE, folder=folder)
-    monkeypatch.setattr(cache_module, "_build", None)
-    assert open_cache(table, size=SIZE, folder=folder).images.shape == (len(table), SIZE, SIZE)
+    again = open_cache(table, size=SIZE, folder=folder, progress=_fail)
+    assert again.images.shape == (len(table), SIZE, SIZE)
 
 
 def test_pixels_are_mapped_read_only(table, folder):
@@ -76,7 +81,7 @@ def test_pixels_are_mapped_read_only(table, folder):
         cache.images[0] = 1
 
 
-def test_changed_file_is_a_new_cache_and_the_old_one_goes(table, folder):
+def test_a_changed_file_gives_a_new_cache_and_removes_the_old_one(table, folder):
     before = open_cache(table, size=SIZE, folder=folder)
     Path(table["path"][0]).write_bytes(Path(table["path"][1]).read_bytes())
     after = open_cache(table, size=SIZE, folder=folder)
@@ -85,39 +90,49 @@ def test_changed_file_is_a_new_cache_and_the_old_one_goes(table, folder):
     assert not before.path.exists()
 
 
-def test_sizes_live_side_by_side(table, folder):
-    paths = {open_cache(table, size=size, folder=folder).path for size in (16, 24)}
-    assert all(path.exists() for path in paths)
-    assert len(paths) == 2
+def test_sizes_built_together_equal_those_built_alone(table, folder, tmp_path):
+    together = open_caches(table, sizes=[16, SIZE], folder=folder)
+    for size, cache in together.items():
+        alone = open_cache(table, size=size, folder=tmp_path / "alone")
+        assert alone.path.name == cache.path.name
+        assert alone.path.read_bytes() == cache.path.read_bytes()
+
+
+def test_only_missing_sizes_are_built(table, folder):
+    first = open_cache(table, size=16, folder=folder).path
+    os.utime(first, (0, 0))
+    caches = open_caches(table, sizes=[16, SIZE], folder=folder)
+    assert first.stat().st_mtime == 0
+    assert caches[SIZE].images.any()
 
 
 def test_progress_ends_at_the_number_of_images(table, folder):
-    seen: list[tuple[int, int]] = []
-    open_cache(table, size=SIZE, folder=folder, progress=lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (len(table), len(table))
+    calls: list[tuple[int, int]] = []
+    open_cache(table, size=SIZE, folder=folder, progress=lambda done, total: calls.append((done, total)))
+    assert calls[-1] == (len(table), len(table))
 
 
-def test_unreadable_image_is_named_left_out_and_black(table, folder):
-    Path(table["path"][1]).write_bytes(b"no picture")
+def test_an_unreadable_image_is_named_left_out_and_black(table, folder):
+    Path(table["path"][1]).write_bytes(b"not an image")
     cache = open_cache(table, size=SIZE, folder=folder)
     assert cache.unreadable == {table["image"][1]: "not a PNG, JPEG or DICOM file"}
     assert not cache.images[1].any()
     assert cache.readable(table)["image"].tolist() == table["image"].drop(1).tolist()
 
 
-def test_file_that_vanished_is_unreadable(table, folder):
+def test_a_file_that_disappeared_is_unreadable(table, folder):
     Path(table["path"][0]).unlink()
     reason = open_cache(table, size=SIZE, folder=folder).unreadable[table["image"][0]]
     assert "No such file" in reason
 
 
-def test_cut_short_cache_is_built_again(table, folder):
+def test_a_truncated_cache_is_built_again(table, folder):
     path = open_cache(table, size=SIZE, folder=folder).path
     os.truncate(path, path.stat().st_size - 1)
     assert open_cache(table, size=SIZE, folder=folder).images[-1].any()
 
 
-def test_cache_pickles_as_its_path(table, folder):
+def test_a_cache_pickles_as_its_path(table, folder):
     cache = open_cache(table, size=SIZE, folder=folder)
     data = pickle.dumps(cache)
     assert len(data) < 1000
@@ -126,7 +141,7 @@ def test_cache_pickles_as_its_path(table, folder):
 
 
 @pytest.mark.slow
-def test_two_processes_build_at_once_and_one_does_the_work(table, folder):
+def test_of_two_processes_that_build_at_once_one_does_the_work(table, folder):
     queue = SPAWN.Queue()
     processes = [SPAWN.Process(target=_open_and_count, args=(table, folder, queue)) for _ in range(2)]
     for process in processes:
@@ -137,7 +152,7 @@ def test_two_processes_build_at_once_and_one_does_the_work(table, folder):
 
 
 @pytest.mark.slow
-def test_killed_builder_is_taken_over_and_leaves_nothing(table, folder):
+def test_a_killed_build_is_replaced_and_leaves_nothing(table, folder):
     process = SPAWN.Process(target=_build_and_hang, args=(table, folder))
     process.start()
     deadline = time.monotonic() + 300
@@ -149,30 +164,36 @@ def test_killed_builder_is_taken_over_and_leaves_nothing(table, folder):
     assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".lock", ".npy"]
 
 
-def test_folder_that_cannot_be_written_is_an_error(table, tmp_path):
+def test_a_folder_that_cannot_be_written_is_an_error(table, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"image cache .* cannot be written to .*file/cache: Not a directory"):
         open_cache(table, size=SIZE, folder=tmp_path / "file" / "cache")
 
 
-def test_full_disk_is_an_error_and_leaves_nothing(table, folder, monkeypatch):
+def test_a_full_disk_is_an_error_and_leaves_nothing(table, folder, monkeypatch):
     monkeypatch.setattr(os, "pwrite", lambda *args: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(DataError, match="No space left on device"):
+        open_caches(table, sizes=[16, SIZE], folder=folder)
+    assert {path.suffix for path in folder.iterdir()} == {".lock"}
+
+
+def test_a_square_that_a_full_disk_truncates_is_an_error(table, folder, monkeypatch):
+    monkeypatch.setattr(os, "pwrite", lambda handle, data, place: len(data) - 1)
+    with pytest.raises(DataError, match="No space left on device"):
         open_cache(table, size=SIZE, folder=folder)
-    assert not list(folder.glob("*.tmp-*"))
 
 
-def test_works_on_a_file_system_without_locks(table, folder, monkeypatch):
+def test_a_cache_is_built_on_a_file_system_without_locks(table, folder, monkeypatch):
     monkeypatch.setattr("fcntl.flock", lambda *args: (_ for _ in ()).throw(OSError(37, "No locks available")))
     assert open_cache(table, size=SIZE, folder=folder).images.any()
 
 
 @pytest.mark.parametrize("bad", [{"size": 0}, {"size": 8, "workers": 0}])
-def test_impossible_numbers_are_refused(table, folder, bad):
+def test_impossible_numbers_are_rejected(table, folder, bad):
     with pytest.raises(SettingsError, match="must be 1 or more"):
         open_cache(table, folder=folder, **bad)
 
 
-def test_table_with_a_repeated_image_is_refused(table, folder):
+def test_a_table_that_repeats_an_image_is_rejected(table, folder):
     with pytest.raises(DataError, match="each named once"):
         open_cache(pd.concat([table, table]), size=SIZE, folder=folder)

@@ -1,16 +1,22 @@
-"""From a folder to a split data set: what is left out, what the audit says of our own split, digests."""
+"""From a folder to a split data set: one pass over the files, what is left out, what the audit finds in our split."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from muralab.data.dataset import Dataset, open_dataset
+from muralab.data.audit.report import audit_images
+from muralab.data.cache import open_cache
+from muralab.data.dataset import DEMO, Dataset, find_dataset, open_dataset, with_sets
 from muralab.demo.dataset import NOTICE_NAME
 from muralab.errors import DataError
+
+SIZES = (24, 32)
 
 
 @pytest.fixture
@@ -18,31 +24,94 @@ def tree(tmp_path: Path, write_tree) -> Path:
     return write_tree(tmp_path, parts=("wrist",), n_train=12, n_valid=4)
 
 
-def read(tree: Path, folder: Path, part: str = "wrist") -> Dataset:
-    return open_dataset(
-        str(tree),
-        part,
-        protocol="valid-as-test",
-        seed=0,
-        image_size=32,
-        cache_folder=folder,
-        progress=lambda _: lambda *_: None,
-    )
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
+    """How often each image file has been read."""
+    counts, read_bytes = Counter[Path](), Path.read_bytes
+
+    def count(path: Path) -> bytes:
+        counts[path] += 1
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", count)
+    return counts
+
+
+def read(tree: Path, folder: Path, sizes: Sequence[int] = SIZES, seed: int = 0) -> Dataset:
+    source = find_dataset(str(tree), "wrist", protocol="valid-as-test", seed=seed)
+    return open_dataset(source, image_sizes=sizes, cache_folder=folder, progress=lambda _: lambda *_: None)
 
 
 def first(tree: Path, patient: int) -> Path:
     return sorted(tree.glob(f"*/*/patient{patient:05d}/*/image1.png"))[0]
 
 
-def test_the_audit_sees_the_sets_and_not_the_official_folders(tree, tmp_path):
+def test_every_file_is_read_once_for_all_sizes_and_the_audit(tree, tmp_path, reads):
+    dataset = read(tree, tmp_path / "cache")
+    assert set(reads.values()) == {1}
+    assert len(reads) == len(dataset.index) == dataset.audit.n_images
+    assert sorted(dataset.caches) == list(SIZES)
+
+
+def test_files_are_read_once_although_some_are_unreadable(tree, tmp_path, reads):
+    first(tree, 13).write_bytes(b"not an image")
+    assert read(tree, tmp_path / "cache").audit.counts["unreadable"] == 1
+    assert set(reads.values()) == {1}
+
+
+def test_a_warm_cache_reads_nothing(tree, tmp_path, reads):
+    read(tree, tmp_path / "cache")
+    reads.clear()
+    read(tree, tmp_path / "cache", sizes=SIZES[:1])
+    assert not reads
+
+
+@pytest.mark.parametrize("more", [{"sizes": (24, 40)}, {"seed": 1}], ids=["size", "split"])
+def test_a_new_size_or_split_reads_every_file_once_more(tree, tmp_path, reads, more):
+    read(tree, tmp_path / "cache")
+    reads.clear()
+    read(tree, tmp_path / "cache", **more)
+    assert set(reads.values()) == {1}
+
+
+def test_one_pass_stores_what_separate_passes_store(tree, tmp_path):
+    first(tree, 13).write_bytes(b"not an image")
+    dataset = read(tree, tmp_path / "one")
+    for size in SIZES:
+        open_cache(dataset.index, size=size, folder=tmp_path / "many" / "pixels")
+    audit_images(with_sets(dataset.index, dataset.splits, dataset.unreadable), folder=tmp_path / "many" / "audit")
+    one, many = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).rglob("*") if path.is_file()}
+        for name in ("one", "many")
+    )
+    assert one == many
+
+
+def test_finding_a_data_set_reads_no_image(tree, reads):
+    source = find_dataset(str(tree), "wrist", protocol="valid-as-test", seed=0)
+    assert source.n_images == len(list(tree.rglob("[!.]*.png")))
+    assert not reads
+
+
+def test_the_demo_is_not_drawn_to_be_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert find_dataset(DEMO, "wrist", protocol="valid-as-test", seed=0).n_images == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_part_is_named(tree):
+    with pytest.raises(DataError, match=r"no part 'elbow'\. It has: wrist"):
+        find_dataset(str(tree), "elbow", protocol="valid-as-test", seed=0)
+
+
+def test_the_audit_covers_our_sets_and_not_the_official_folders(tree, tmp_path):
     dataset = read(tree, tmp_path / "cache")
     assert set(dataset.audit.digests) == {"train", "validation", "test"}
-    assert dataset.audit.n_images == len(dataset.index)
     assert dataset.notes == ()
 
 
 @pytest.mark.parametrize(("synthetic", "n_patients"), [(True, 10), (False, 6)])
-def test_a_synthetic_tree_keeps_more_patients_for_validation(tmp_path, write_tree, synthetic, n_patients):
+def test_a_synthetic_tree_holds_out_more_patients_for_validation(tmp_path, write_tree, synthetic, n_patients):
     root = write_tree(tmp_path, parts=("wrist",), n_train=40, n_valid=4)
     if synthetic:
         (root / NOTICE_NAME).touch()
@@ -51,7 +120,7 @@ def test_a_synthetic_tree_keeps_more_patients_for_validation(tmp_path, write_tre
     assert dataset.tables["validation"]["patient"].nunique() == n_patients
 
 
-def test_a_picture_that_leaks_across_our_split_is_a_note(tree, tmp_path):
+def test_an_image_that_leaks_across_our_split_is_a_note(tree, tmp_path):
     dataset = read(tree, tmp_path / "cache")
     source, target = (dataset.tables[name]["path"].iloc[0] for name in ("train", "validation"))
     shutil.copyfile(source, target)
@@ -69,9 +138,9 @@ def test_the_digest_covers_bytes(tree, tmp_path):
     assert after.digest("train") == before.digest("train")
 
 
-def test_an_unreadable_image_is_left_out_and_counts_to_its_patients_set(tree, tmp_path):
+def test_an_unreadable_image_is_left_out_and_audited_in_its_patients_set(tree, tmp_path):
     broken = first(tree, 13)
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"not an image")
     dataset = read(tree, tmp_path / "cache")
     assert str(broken) not in set(dataset.tables["test"]["path"])
     assert "unreadable" in set(dataset.audit.findings["kind"])
@@ -87,6 +156,8 @@ def test_an_audit_is_done_once(tree, tmp_path):
     assert kept.stat().st_mtime == 0
 
 
-def test_a_part_that_the_tree_lacks_is_named(tree, tmp_path):
-    with pytest.raises(DataError, match="wrist"):
-        read(tree, tmp_path / "cache", part="elbow")
+def test_a_class_that_is_unreadable_is_an_error_that_lists_the_files(tree, tmp_path):
+    for path in tree.glob("valid/*/*/*_positive/image*.png"):
+        path.write_bytes(b"not an image")
+    with pytest.raises(DataError, match=r"(?s)test split has no abnormal.* images cannot be decoded and are left out"):
+        read(tree, tmp_path / "cache")

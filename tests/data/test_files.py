@@ -1,17 +1,16 @@
-"""Files of pictures: a broken one is a fact about it, one that cannot be read just now is not."""
+"""Image files: a broken one is a fact about it, a failing disk is not."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from muralab.data.audit.audit import audit_images
+from muralab.data.audit.report import audit_images
 from muralab.data.cache import open_cache
-from muralab.data.files import read_square
+from muralab.data.files import ImageFile, read_images, read_square
 from muralab.data.images.decode import to_square
 from muralab.data.mura import read_index
 from muralab.errors import DataError, ImageError
@@ -24,14 +23,26 @@ def test_a_square_is_read_from_a_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_square(tmp_path / "a.png", 32), to_square(GREY, 32))
 
 
-def test_a_missing_file_is_named_by_its_reason(tmp_path: Path) -> None:
+def test_a_missing_file_is_given_its_reason(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="No such file"):
         read_square(tmp_path / "none.png", 32)
 
 
+def test_every_file_is_passed_to_every_consumer_with_its_position(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "good.png"), GREY)
+    (tmp_path / "bad.png").write_bytes(b"")
+    paths = [str(tmp_path / name) for name in ("good.png", "bad.png", "none.png")] * 20
+    first: dict[int, ImageFile] = {}
+    second: dict[int, str] = {}
+    read_images(paths, [first.__setitem__, lambda position, image: second.update({position: image.reason})])
+    assert [first[position].path for position in range(60)] == paths
+    assert [second[position] for position in range(3)] == ["", "zero bytes", "No such file or directory"]
+    assert [first[position].data is None for position in range(3)] == [False, False, True]
+
+
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch, tiny_tree: Path) -> pytest.MonkeyPatch:
-    """One picture's disk fails for a while; `undo` is the end of it."""
+    """The disk fails for one image until `undo` is called."""
     broken, read = read_index(tiny_tree, "wrist")["path"].iloc[0], Path.read_bytes
 
     def read_bytes(self: Path) -> bytes:
@@ -43,17 +54,17 @@ def failing(monkeypatch: pytest.MonkeyPatch, tiny_tree: Path) -> pytest.MonkeyPa
     return monkeypatch
 
 
-def test_a_failing_disk_stops_the_cache_and_is_not_remembered(
+def test_a_failing_disk_stops_the_cache_and_is_not_stored(
     failing: pytest.MonkeyPatch, tiny_tree: Path, tmp_path: Path
 ) -> None:
     table = read_index(tiny_tree, "wrist")
-    with pytest.raises(DataError, match=r"image1\.png cannot be read: Input/output error\. Mend that"):
+    with pytest.raises(DataError, match=r"image1\.png cannot be read: Input/output error\. Fix that"):
         open_cache(table, size=32, folder=tmp_path)
     failing.undo()
     assert open_cache(table, size=32, folder=tmp_path).unreadable == {}
 
 
-def test_a_failing_disk_stops_the_audit_and_is_not_remembered(
+def test_a_failing_disk_stops_the_audit_and_is_not_stored(
     failing: pytest.MonkeyPatch, tiny_tree: Path, tmp_path: Path
 ) -> None:
     table = read_index(tiny_tree, "wrist")
@@ -61,11 +72,3 @@ def test_a_failing_disk_stops_the_audit_and_is_not_remembered(
         audit_images(table, folder=tmp_path)
     failing.undo()
     assert audit_images(table, folder=tmp_path).counts.get("unreadable", 0) == 0
-
-
-def test_a_square_that_a_full_disk_cuts_short_is_an_error(
-    tiny_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "pwrite", lambda handle, data, place: len(data) - 1)
-    with pytest.raises(DataError, match="No space left on device"):
-        open_cache(read_index(tiny_tree, "wrist"), size=32, folder=tmp_path)

@@ -12,8 +12,7 @@ import torch
 
 from muralab.config.settings import count_cpus, count_gpus
 from muralab.console import build_console, build_progress
-from muralab.data.cache import open_cache
-from muralab.data.dataset import Dataset, open_dataset
+from muralab.data.dataset import Dataset, find_dataset, open_dataset
 from muralab.errors import SettingsError, StoreError
 from muralab.evaluation.bootstrap import bootstrap
 from muralab.evaluation.calibration import Calibration
@@ -73,11 +72,8 @@ def run_evaluation(
     data, part = own_data(record, data, part, trained_on)
     network, recipe, calibration = load_model(store, record)
     dataset = open_dataset(
-        data,
-        part,
-        protocol=protocol,
-        seed=drawn,
-        image_size=recipe.image_size,
+        find_dataset(data, part, protocol=protocol, seed=drawn),
+        image_sizes=[recipe.image_size],
         cache_folder=job.cache,
         progress=build_progress(console),
     )
@@ -86,7 +82,7 @@ def run_evaluation(
     learnt = count_learnt(table, record, dataset, trained_on)
     for note in filter(None, [*dataset.notes, learnt_note(learnt, len(table))]):
         console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
-    predictions = _predict(network, recipe, dataset, table, job)
+    predictions = _predict(network, recipe, dataset, table)
     intervals = bootstrap(
         predictions,
         level="study",
@@ -212,9 +208,9 @@ def load_model(store: Store, record: RunRecord) -> tuple[Network, Recipe, Calibr
     return network.eval(), recipe, calibration
 
 
-def _predict(network: Network, recipe: Recipe, dataset: Dataset, table: pd.DataFrame, job: Job) -> pd.DataFrame:
+def _predict(network: Network, recipe: Recipe, dataset: Dataset, table: pd.DataFrame) -> pd.DataFrame:
     set_threads(count_cpus())
-    cache = open_cache(dataset.index, size=recipe.image_size, folder=job.cache / "pixels")
+    cache = dataset.caches[recipe.image_size]
     device = "cuda" if count_gpus() else "cpu"
     network = network.to(device).to(memory_format=torch.channels_last)
     return predict_images(network, cache, cache.readable(table), device=device)

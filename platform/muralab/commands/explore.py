@@ -12,7 +12,7 @@ import pandas as pd
 from muralab.config.parsing import check_word
 from muralab.config.settings import PICTURES
 from muralab.console import build_console, build_progress
-from muralab.data.audit.audit import audit_images
+from muralab.data.audit.report import audit_images
 from muralab.data.cache import open_cache
 from muralab.data.dataset import open_root
 from muralab.data.mura import parts_of, read_index

@@ -1,9 +1,15 @@
-"""Files of pictures: their bytes, their squares, and a name for what a table of them holds."""
+"""Image files: their bytes, their pixels, and a fingerprint of a table of them.
+
+Shape legend: H height, W width, S side of a square.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +17,66 @@ import pandas as pd
 
 from muralab.data.images.decode import decode, to_square
 from muralab.errors import DataError, ImageError
+from muralab.threads import map_in_threads
+
+CHUNK = 32
+"""Files per task of a thread."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFile:
+    """One image file, read and decoded."""
+
+    path: str
+    data: bytes | None = None
+    """None for a missing file."""
+    grey: np.ndarray | None = None
+    """uint8 [H, W]; None for an unreadable file."""
+    reason: str = ""
+    """Why it is unreadable."""
+
+
+Consumer = Callable[[int, ImageFile], None]
+"""Function of (position of the file, file), called in the thread that decoded the file."""
+
+
+def read_file(path: str | Path) -> bytes:
+    """Read the bytes of an image file.
+
+    Raises:
+        ImageError: the file is missing; the text is the reason alone.
+        DataError: it exists and cannot be read (permissions, a failing disk or network). That may be temporary and says
+            nothing about the image, so no cache may store it as broken.
+    """
+    try:
+        return Path(path).read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ImageError(error.strerror or str(error)) from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"The image {path} cannot be read: {reason}. Fix that and start again.") from error
+
+
+def read_image(path: str) -> ImageFile:
+    """Read and decode an image file; a missing or broken one gets a reason instead of pixels.
+
+    Raises:
+        DataError: the file exists and cannot be read, see `read_file`.
+    """
+    try:
+        data = read_file(path)
+    except ImageError as error:
+        return ImageFile(path=path, reason=str(error))
+    try:
+        return ImageFile(path=path, data=data, grey=decode(data))
+    except ImageError as error:
+        return ImageFile(path=path, data=data, reason=str(error))
 
 
 def read_square(path: str | Path, size: int) -> np.ndarray:
-    """Read one file as a grey square.
+    """Read an image file as a grey square.
 
     Args:
         path: a PNG, JPEG or DICOM file.
@@ -24,31 +86,50 @@ def read_square(path: str | Path, size: int) -> np.ndarray:
         uint8 [S, S].
 
     Raises:
-        ImageError: the file is not there or cannot be decoded; the text is the reason alone.
-        DataError: the file cannot be read just now, see `read_file`.
+        ImageError: the file is missing or cannot be decoded; the text is the reason alone.
+        DataError: the file exists and cannot be read, see `read_file`.
     """
     return to_square(decode(read_file(path)), size)
 
 
-def read_file(path: str | Path) -> bytes:
-    """The bytes of a picture's file.
+def read_images(
+    paths: Sequence[str],
+    consumers: Sequence[Consumer],
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Read and decode every file once, in threads, and pass it to each consumer; at most one image per thread is held.
+
+    Args:
+        paths: image files.
+        consumers: called for every file, concurrently and in no particular order.
+        workers: threads (Pillow and OpenCV release the interpreter lock); None takes one per core.
+        progress: called with (images done, images in total).
 
     Raises:
-        ImageError: the file is not there; the text is the reason alone.
-        DataError: it is there and cannot be read (rights, a failing disk or network). That may pass and says nothing
-            about the picture, so nobody may remember it as broken.
+        DataError: a file exists and cannot be read, see `read_file`.
     """
-    try:
-        return Path(path).read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ImageError(error.strerror or str(error)) from None
-    except OSError as error:
-        reason = error.strerror or error
-        raise DataError(f"The picture {path} cannot be read: {reason}. Mend that, and start again.") from error
+
+    def read_chunk(first: int) -> int:
+        chunk = paths[first : first + CHUNK]
+        for position, path in enumerate(chunk, start=first):
+            image = read_image(path)
+            for consume in consumers:
+                consume(position, image)
+        return len(chunk)
+
+    done = 0
+    chunks = range(0, len(paths), CHUNK)
+    with closing(map_in_threads(read_chunk, chunks, workers=workers, name="muralab-images")) as counts:
+        for count in counts:
+            done += count
+            if progress is not None:
+                progress(done, len(paths))
 
 
 def fingerprint_files(images: pd.DataFrame, purpose: str) -> str:
-    """A digest of a purpose and of each image's name, file size and modification time; reads no file's content."""
+    """Digest of a purpose and of each image's name, file size and modification time; reads no file's content."""
     digest = hashlib.blake2b(f"{purpose}\n".encode(), digest_size=12)
     for image, path in zip(images["image"], images["path"]):
         try:

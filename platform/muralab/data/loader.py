@@ -6,9 +6,7 @@ B batch, N images of a table, S side in px.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +17,7 @@ import torch
 from muralab.data.augment import Augment, Augmenter, build_augmenter
 from muralab.data.cache import PixelCache
 from muralab.errors import DataError, SettingsError
+from muralab.threads import map_in_threads
 
 Batches = Generator["Batch", None, None]
 Places = npt.NDArray[np.int64]
@@ -72,7 +71,12 @@ def training_batches(
     order = np.random.default_rng((seed, epoch)).permutation(len(table))
     seeds = np.random.SeedSequence((seed, epoch, 1)).generate_state(max(len(table), 1), np.uint64).astype(np.uint64)
     augmenter = None if augment.is_off else build_augmenter(augment, cache.size)
-    return _run(_chunks(order, batch_size), lambda rows: source.batch(rows, augmenter, seeds), workers)
+    return map_in_threads(
+        lambda rows: source.batch(rows, augmenter, seeds),
+        _chunks(order, batch_size),
+        workers=workers,
+        name="muralab-loader",
+    )
 
 
 def evaluation_batches(cache: PixelCache, table: pd.DataFrame, *, batch_size: int) -> Batches:
@@ -87,7 +91,7 @@ def evaluation_batches(cache: PixelCache, table: pd.DataFrame, *, batch_size: in
     source = _Source(cache, table)
     places = np.arange(len(table), dtype=np.int64)
     chunks = [places[first : first + batch_size] for first in range(0, len(places), batch_size)]
-    return _run(chunks, lambda rows: source.batch(rows, None, None), workers=0)
+    return map_in_threads(lambda rows: source.batch(rows, None, None), chunks, workers=0)
 
 
 class _Source:
@@ -125,21 +129,3 @@ def _chunks(order: Places, batch_size: int) -> list[Places]:
     if len(chunks) > 1 and len(chunks[-1]) == 1:
         chunks[-2:] = [np.concatenate(chunks[-2:])]
     return chunks
-
-
-def _run(chunks: list[Places], build: Callable[[Places], Batch], workers: int) -> Batches:
-    """Build the batches in order, some ahead of the reader if there are threads to do so."""
-    if workers == 0:
-        yield from map(build, chunks)
-        return
-    with ThreadPoolExecutor(workers, thread_name_prefix="muralab-loader") as pool:
-        ahead: deque[Future[Batch]] = deque()
-        try:
-            for chunk in chunks:
-                ahead.append(pool.submit(build, chunk))
-                if len(ahead) > workers + 1:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)

@@ -15,6 +15,8 @@ import pandas as pd
 
 from muralab.errors import DataError, SettingsError, nearest
 
+SETS = ("train", "validation", "test")
+"""The sets of a split, in this order everywhere."""
 PROTOCOLS = ("valid-as-test", "valid-as-validation")
 FINGERPRINT_COLUMNS = ("image", "label", "patient", "split")
 CLASS_NAMES = ("normal (0)", "abnormal (1)")

@@ -11,13 +11,13 @@ from typing import Any
 from muralab.config.resources import count_cpus, count_gpus
 from muralab.config.settings import Request, Settings, check_request
 from muralab.console import build_progress
-from muralab.data.dataset import Dataset, check_data, open_dataset
+from muralab.data.dataset import Dataset, DatasetSource, find_dataset, open_dataset
 from muralab.errors import DataError, RecipeError, SettingsError, WeightsError, numbered
 from muralab.recipe_loader import load_recipe
 from muralab.tracking import RunRecord, Store, is_alive, read_run
 from muralab.tracking.tags import Tag
 from muralab.training.weights import file_digest, resolve_weights
-from muralab.trial import TrialSpec
+from muralab.trial import TrialSpec, recipes_of
 from muralab.tune.disk_space import check_space, pixel_files
 from muralab.tune.plan import Folders, draw_specs, read_plan
 from muralab.tune.preflight import check_trial
@@ -73,15 +73,15 @@ def prepare(request: Request, job: Job, store: Store, console: Any) -> Sweep:
         MuraLabError: what a user can mend.
     """
     settings = check_request(request)
-    n_images = check_data(request.data, request.part, protocol=request.protocol, seed=request.seed)
-    files = pixel_files(n_images, (recipe.image_size for recipe in settings.recipes.values()), job.cache)
+    source = _find_data(settings)
+    files = pixel_files(source.n_images, (recipe.image_size for recipe in settings.recipes.values()), job.cache)
     check_space(sum(file.n_bytes for file in files if not file.is_there), job.cache)
     weights, description, notes = find_weights(settings)
     folders = Folders(cache=job.cache, sweep=job.cache / "sweeps" / f"new-{time.time_ns()}")
     specs = draw_specs(settings, folders, weights)
     for spec in specs[: len(settings.recipes)]:
         check_trial(spec)
-    dataset = _open_data(settings, job, console)
+    dataset = _open_data(source, specs, job, console)
     return Sweep(
         settings=settings,
         store=store,
@@ -94,17 +94,15 @@ def prepare(request: Request, job: Job, store: Store, console: Any) -> Sweep:
     )
 
 
-def _open_data(settings: Settings, job: Job, console: Any) -> Dataset:
+def _find_data(settings: Settings) -> DatasetSource:
     request = settings.request
-    return open_dataset(
-        request.data,
-        request.part,
-        protocol=request.protocol,
-        seed=request.seed,
-        image_size=max(recipe.image_size for recipe in settings.recipes.values()),
-        cache_folder=job.cache,
-        progress=build_progress(console),
-    )
+    return find_dataset(request.data, request.part, protocol=request.protocol, seed=request.seed)
+
+
+def _open_data(source: DatasetSource, specs: Sequence[TrialSpec], job: Job, console: Any) -> Dataset:
+    """The data set, decoded at every size that a trial needs."""
+    sizes = {recipe.image_size for spec in specs for recipe in recipes_of(spec)}
+    return open_dataset(source, image_sizes=sizes, cache_folder=job.cache, progress=build_progress(console))
 
 
 def find_weights(settings: Settings) -> tuple[dict[str, str], str, list[str]]:
@@ -149,7 +147,7 @@ def take_up_sweep(run_id: str, job: Job, store: Store, console: Any, *, kind: st
         if spec.weights:
             resolve_weights(spec.weights, settings.recipes[spec.recipe].pretrained)
         check_trial(spec)
-    dataset = _open_data(settings, job, console)
+    dataset = _open_data(_find_data(settings), specs, job, console)
     if dataset.splits.fingerprint != facts["fingerprint"]:
         raise DataError(
             f"resume={run_id}: the data at {dataset.root} have changed since that sweep began (split fingerprint "

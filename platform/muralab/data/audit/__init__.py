@@ -1,1 +1,1 @@
-"""What is broken, duplicated, leaking or odd in a data set, found before anything is trained on it."""
+"""The audit of a data set: broken, duplicated, leaking, contradictory or unusual images, found before training."""

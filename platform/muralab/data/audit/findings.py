@@ -1,4 +1,4 @@
-"""The single checks of the audit: a table and the facts of its files -> findings.
+"""The checks of the audit: a table and the facts of its files -> findings.
 
 Every check is a function of (table, facts), both in the same order, that yields `Finding`s; `find_all` runs them all.
 """
@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from muralab.data.audit.near_duplicates import THUMBNAIL, FileFacts, groups_of, near_pairs
+from muralab.data.audit.facts import THUMBNAIL, FileFacts
+from muralab.data.audit.near_duplicates import groups_of, near_pairs
 
 FINDING_COLUMNS = ("kind", "severity", "images", "detail")
 KINDS = (
@@ -33,8 +34,11 @@ KINDS = (
     "old release",
 )
 BLANK_SPREAD = 2.0
+"""Standard deviation of the grey values below which an image is blank."""
 FENCE = 4.0
+"""Interquartile ranges outside the quartiles from which a value is unusual."""
 MIN_FOR_OUTLIERS = 30
+"""Images without which nothing is called unusual."""
 
 Facts = Sequence[FileFacts]
 
@@ -50,18 +54,25 @@ class Finding:
     images: tuple[str, ...]
     """names of the images concerned"""
     detail: str
-    """what was seen, in words"""
+    """what was found, as text"""
 
 
 def find_all(table: pd.DataFrame, facts: Facts) -> list[Finding]:
     """All findings, in the order of KINDS."""
-    checks = (find_broken, find_leaking_patients, find_conflicting_studies, find_doubles, find_odd, find_old_release)
+    checks = (
+        find_broken,
+        find_leaking_patients,
+        find_conflicting_studies,
+        find_duplicates,
+        find_unusual,
+        find_old_release,
+    )
     found = [finding for check in checks for finding in check(table, facts)]
     return sorted(found, key=lambda finding: KINDS.index(finding.kind))
 
 
 def find_broken(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:
-    """Files that cannot be decoded, and files that end before their format says so."""
+    """Files that cannot be decoded, and files that end too early for their format."""
     for image, fact in zip(table["image"], facts):
         if fact.cut_short:
             detail = fact.reason or "the file ends early, but its picture decodes"
@@ -88,43 +99,44 @@ def find_conflicting_studies(table: pd.DataFrame, facts: Facts) -> Iterator[Find
         yield Finding(kind="conflicting study", severity="error", images=tuple(group["image"]), detail=detail)
 
 
-def find_doubles(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:
-    """The same picture twice: the same grey values, or nearly; worse if on both sides of the split or contradictory."""
-    places: dict[str, list[int]] = {}
-    for place, fact in enumerate(facts):
+def find_duplicates(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:
+    """Images with the same or nearly the same grey values; worse if on both sides of the split or contradictory."""
+    positions: dict[str, list[int]] = {}
+    for position, fact in enumerate(facts):
         if fact.pixels:
-            places.setdefault(fact.pixels, []).append(place)
-    for same in places.values():
+            positions.setdefault(fact.pixels, []).append(position)
+    for same in positions.values():
         if len(same) > 1:
-            equal_bytes = len({facts[place].digest for place in same}) == 1
-            yield from _double(table.iloc[same], "exact duplicate", "equal files" if equal_bytes else "equal pixels")
-    # One picture of each exact group goes into the search; a blank one resembles every other blank one.
-    single = np.array([same[0] for same in places.values() if facts[same[0]].spread >= BLANK_SPREAD], dtype=np.int64)
-    hashes = np.array([facts[place].hash for place in single], dtype=np.uint64)
-    pixels = b"".join(facts[place].thumbnail for place in single)
+            equal_bytes = len({facts[position].digest for position in same}) == 1
+            what = "equal files" if equal_bytes else "equal pixels"
+            yield from _duplicate(table.iloc[same], "exact duplicate", what)
+    # The search compares one image of each exact group; blank images resemble each other without being copies.
+    single = np.array([same[0] for same in positions.values() if facts[same[0]].spread >= BLANK_SPREAD], dtype=np.int64)
+    hashes = np.array([facts[position].hash for position in single], dtype=np.uint64)
+    pixels = b"".join(facts[position].thumbnail for position in single)
     pairs = near_pairs(hashes, np.frombuffer(pixels, dtype=np.uint8).reshape(-1, THUMBNAIL, THUMBNAIL))
     for group in groups_of(pairs):
-        yield from _double(table.iloc[single[group]], "near duplicate", "nearly equal pictures")
+        yield from _duplicate(table.iloc[single[group]], "near duplicate", "nearly equal pictures")
 
 
-def find_odd(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:
-    """Blank pictures, and pictures whose size, bit depth or brightness is far from the others'."""
+def find_unusual(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:
+    """Blank images, and images whose size, bit depth or brightness is far from the others'."""
     readable = np.array([not fact.reason for fact in facts], dtype=bool)
     images, good = table["image"].to_numpy()[readable], [fact for fact in facts if not fact.reason]
     blank = np.array([fact.spread < BLANK_SPREAD for fact in good], dtype=bool)
-    for image, fact in zip(images[blank], (fact for fact in good if fact.spread < BLANK_SPREAD)):
-        detail = f"one grey value all over ({fact.brightness:.0f} of 255)"
-        yield Finding(kind="blank", severity="warning", images=(image,), detail=detail)
-    yield from _odd_depths(images, good)
+    for position in np.flatnonzero(blank):
+        detail = f"one grey value all over ({good[position].brightness:.0f} of 255)"
+        yield Finding(kind="blank", severity="warning", images=(images[position],), detail=detail)
+    yield from _unusual_depths(images, good)
     sides = np.array([(fact.width, fact.height) for fact in good], dtype=float).reshape(-1, 2)
     brightness = np.array([fact.brightness for fact in good])
-    odd_size = _outliers(np.log(sides.prod(axis=1)), 0.25) | _outliers(np.log(sides[:, 0] / sides[:, 1]), 0.25)
-    for place in np.flatnonzero(odd_size):
-        detail = f"{good[place].width} x {good[place].height} px, the median is {_median_size(sides)}"
-        yield Finding(kind="unusual size", severity="note", images=(images[place],), detail=detail)
-    for place in np.flatnonzero(_outliers(brightness, 5.0) & ~blank):
-        detail = f"mean grey value {brightness[place]:.0f}, the median is {np.median(brightness):.0f}"
-        yield Finding(kind="unusual brightness", severity="note", images=(images[place],), detail=detail)
+    unusual_size = _outliers(np.log(sides.prod(axis=1)), 0.25) | _outliers(np.log(sides[:, 0] / sides[:, 1]), 0.25)
+    for position in np.flatnonzero(unusual_size):
+        detail = f"{good[position].width} x {good[position].height} px, the median is {_median_size(sides)}"
+        yield Finding(kind="unusual size", severity="note", images=(images[position],), detail=detail)
+    for position in np.flatnonzero(_outliers(brightness, 5.0) & ~blank):
+        detail = f"mean grey value {brightness[position]:.0f}, the median is {np.median(brightness):.0f}"
+        yield Finding(kind="unusual brightness", severity="note", images=(images[position],), detail=detail)
 
 
 def find_old_release(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:  # noqa: ARG001
@@ -138,8 +150,8 @@ def find_old_release(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:  #
     yield Finding(kind="old release", severity="warning", images=(), detail=detail)
 
 
-def _double(group: pd.DataFrame, kind: str, what: str) -> Iterator[Finding]:
-    """One finding for each thing that is wrong with a group of equal pictures, or the kind itself."""
+def _duplicate(group: pd.DataFrame, kind: str, what: str) -> Iterator[Finding]:
+    """One finding per problem of a group of equal images; if there is none, the kind itself."""
     images = tuple(group["image"])
     where = f"{what}: {_and(images[:3])}" + (f" and {len(images) - 3} more" if len(images) > 3 else "")
     worse = []
@@ -154,8 +166,8 @@ def _double(group: pd.DataFrame, kind: str, what: str) -> Iterator[Finding]:
         yield Finding(kind=kind, severity=severity, images=images, detail=where)
 
 
-def _odd_depths(images: npt.NDArray[np.object_], good: Facts) -> Iterator[Finding]:
-    """One finding for each bit depth but the most common; grey and RGB of one depth are both usual in MURA."""
+def _unusual_depths(images: npt.NDArray[np.object_], good: Facts) -> Iterator[Finding]:
+    """One finding per bit depth except the most common; grey and RGB of one depth are both usual in MURA."""
     depths = np.array([fact.form.split()[0] for fact in good], dtype=object)
     if len(set(depths)) < 2:
         return

@@ -1,10 +1,10 @@
-"""Look at every file before anything is learnt from it: what is broken, doubled, leaking, contradictory or odd.
+"""Audit every file of a table before anything is trained on it.
 
     audit = audit_images(read_index(root, "wrist"), folder=cache_folder)
     print(audit.summary())
 
-Severities: an `error` makes figures wrong (a picture on both sides of the split), a `warning` costs images or deserves
-a look, a `note` is only unusual. The result is kept in the folder under a fingerprint of all files and labels.
+Severities: an `error` makes figures wrong (an image on both sides of the split), a `warning` costs images or deserves
+attention, a `note` is only unusual. Results are stored in the folder under a fingerprint of all files and labels.
 """
 
 from __future__ import annotations
@@ -12,37 +12,34 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from muralab.atomic import atomic_path
+from muralab.data.audit.facts import FileFacts, collect_facts
 from muralab.data.audit.findings import FINDING_COLUMNS, KINDS, Finding, find_all, find_old_release
-from muralab.data.audit.near_duplicates import FileFacts, read_facts
-from muralab.data.files import fingerprint_files
+from muralab.data.files import Progress, fingerprint_files, read_images
 from muralab.errors import DataError
 
 AUDIT_VERSION = 3
-CHUNK = 64
+"""Part of the fingerprint; increase it when the checks change."""
 LABEL_COLUMNS = ["image", "label", "patient", "split"]
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """What was found in a table's files."""
+    """The findings of a table's files."""
 
     findings: pd.DataFrame
-    """a row a finding: kind (of KINDS), severity, images (tuple of image names), detail"""
+    """one row per finding: kind (of KINDS), severity, images (tuple of image names), detail"""
     digest: str
-    """over all rows (image, label, patient, split) and all bytes, 32 hex characters"""
+    """of all rows (image, label, patient, split) and all bytes, 32 hex characters"""
     digests: dict[str, str]
-    """the same of each value of `split` alone"""
+    """the same for each value of `split`"""
     n_images: int
     """rows audited"""
     n_studies: int
@@ -54,12 +51,12 @@ class Audit:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Findings of each kind, zeros included, in the order of KINDS."""
+        """Findings of each kind, including zeros, in the order of KINDS."""
         found = Counter(self.findings["kind"])
         return {kind: found[kind] for kind in KINDS}
 
     def table(self) -> pd.DataFrame:
-        """A row a kind that was found: kind, severity (the worst), findings, images, example (detail of the first)."""
+        """One row per kind found: kind, severity (the worst), findings, images, example (detail of the first)."""
         rows = []
         for kind, group in self.findings.groupby("kind", sort=False):
             worst = next(level for level in ("error", "warning", "note") if level in set(group["severity"]))
@@ -69,7 +66,7 @@ class Audit:
         return pd.DataFrame(rows, columns=["kind", "severity", "findings", "images", "example"])
 
     def warnings(self) -> list[str]:
-        """A line a kind of which an error or a warning was found; unreadable files are named elsewhere, one by one."""
+        """One line per kind with an error or a warning; unreadable files are listed elsewhere, one by one."""
         table = self.table()
         serious = table[table["severity"].isin(("error", "warning")) & (table["kind"] != "unreadable")]
         return [
@@ -89,7 +86,7 @@ class Audit:
         )
 
     def summary(self) -> str:
-        """The paragraph, and below it a table of what was found (none if nothing was)."""
+        """The paragraph, followed by a table of the findings if there are any."""
         table = self.table()
         if table.empty:
             return self.paragraph()
@@ -102,30 +99,54 @@ class Audit:
 
 
 def audit_images(
-    table: pd.DataFrame, *, folder: Path, workers: int | None = None, progress: Progress | None = None
+    table: pd.DataFrame,
+    *,
+    folder: Path,
+    facts: Mapping[str, FileFacts] | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
 ) -> Audit:
-    """Read, decode and hash every image of a table, or take the result of an earlier look at the same files.
+    """Audit every image of a table, or return the stored result of the same files and labels.
 
     Args:
-        table: rows as `read_index` returns them; `split` may hold any names, for instance the roles of `Splits`.
-        folder: where results are kept; made if it is not there.
-        workers: threads (decoding and hashing free the interpreter); None takes one per core.
-        progress: called with (images done, images in all) while files are read.
+        table: rows as `read_index` returns them; `split` may hold any names, for instance the sets of `Splits`.
+        folder: holds the results; created if missing.
+        facts: path -> facts of files already decoded; only the others are read.
+        workers: threads (decoding and hashing release the interpreter lock); None takes one per core.
+        progress: called with (images done, images in total) while files are read.
 
     Raises:
-        DataError: the table is empty, or the folder cannot be written.
+        DataError: the table is empty, a file exists and cannot be read, or the folder cannot be written.
     """
     if table.empty:
         raise DataError("There is no image to audit: the table is empty.")
     table = table.sort_values("image", ignore_index=True)
+    file = _result_file(table, folder)
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return _from_json(file.read_text(encoding="utf-8"))
+    known = dict(facts or {})
+    unread = [path for path in table["path"] if path not in known]
+    read_images(unread, [collect_facts(known)], workers=workers, progress=progress)
+    audit = _audit(table, [known[path] for path in table["path"]])
+    _write(audit, file)
+    return audit
+
+
+def is_audited(table: pd.DataFrame, *, folder: Path) -> bool:
+    """Whether the folder holds the audit of these files and labels."""
+    return _result_file(table.sort_values("image", ignore_index=True), folder).is_file()
+
+
+def _result_file(table: pd.DataFrame, folder: Path) -> Path:
+    """Where the audit of a sorted table is stored."""
     labels = hashlib.blake2b(table[LABEL_COLUMNS].to_csv().encode(), digest_size=8).hexdigest()
     release = [finding.detail for finding in find_old_release(table, [])]  # depends on the root's name and its lists
     purpose = f"audit {AUDIT_VERSION} {labels} {release}"
-    file = Path(folder).absolute() / f"audit-{fingerprint_files(table, purpose)}.json"
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        return _from_json(file.read_text(encoding="utf-8"))
-    facts = _read_all(table["path"].tolist(), workers or os.cpu_count() or 1, progress)
-    audit = Audit(
+    return Path(folder).absolute() / f"audit-{fingerprint_files(table, purpose)}.json"
+
+
+def _audit(table: pd.DataFrame, facts: list[FileFacts]) -> Audit:
+    return Audit(
         findings=_to_frame(find_all(table, facts)),
         digest=_digest(table, facts),
         digests=_digests(table, facts),
@@ -134,33 +155,12 @@ def audit_images(
         n_patients=int(table["patient"].nunique()),
         forms=dict(Counter(fact.form for fact in facts).most_common()),
     )
-    _write(audit, file)
-    return audit
-
-
-def _read_all(paths: list[str], workers: int, progress: Progress | None) -> list[FileFacts]:
-    """The facts of all files, in their order."""
-
-    def read_chunk(first: int) -> list[FileFacts]:
-        return [read_facts(path) for path in paths[first : first + CHUNK]]
-
-    facts: list[FileFacts] = []
-    with ThreadPoolExecutor(workers, thread_name_prefix="muralab-audit") as pool:
-        try:
-            for chunk in pool.map(read_chunk, range(0, len(paths), CHUNK)):
-                facts += chunk
-                if progress is not None:
-                    progress(len(facts), len(paths))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return facts
 
 
 def _digests(table: pd.DataFrame, facts: list[FileFacts]) -> dict[str, str]:
-    """Each split's digest."""
-    places = {str(split): [*group] for split, group in table.groupby("split", sort=True).indices.items()}
-    return {split: _digest(table.iloc[own], [facts[place] for place in own]) for split, own in places.items()}
+    """The digest of each split."""
+    positions = {str(split): [*group] for split, group in table.groupby("split", sort=True).indices.items()}
+    return {split: _digest(table.iloc[own], [facts[position] for position in own]) for split, own in positions.items()}
 
 
 def _digest(table: pd.DataFrame, facts: list[FileFacts]) -> str:
@@ -176,16 +176,14 @@ def _to_frame(findings: list[Finding]) -> pd.DataFrame:
 
 
 def _write(audit: Audit, file: Path) -> None:
-    """Write the result beside its name and rename it, so that a reader never sees half of it."""
     content = {
         name: getattr(audit, name) for name in ("digest", "digests", "n_images", "n_studies", "n_patients", "forms")
     }
     content["findings"] = audit.findings.to_dict(orient="records")
-    temporary = file.with_suffix(f".tmp-{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-        temporary.replace(file)
+        with atomic_path(file) as path:
+            path.write_text(json.dumps(content), encoding="utf-8")
     except OSError as error:
         raise DataError(f"The audit cannot be written to {file.parent}: {error.strerror or error}.") from error
 
