@@ -12,7 +12,7 @@ SERVE_PORT ?= 5001
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 
 BIN := $(CURDIR)/.venv/bin
-# The command that `mlflow run` and `mlflow models serve` start is looked up on the path.
+# `mlflow run` and `mlflow models serve` look up the command that they start on the path.
 IN_VENV := PATH="$(BIN):$$PATH"
 WITH_SOURCES := PYTHONPATH="$(CURDIR)/platform:$(CURDIR)"
 
@@ -23,7 +23,7 @@ help: ## this list
 
 .venv/installed: requirements.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
-		|| { echo 'Python 3.11 or 3.12 is needed; name one: make PYTHON=/path/to/python3.11 ...' >&2; exit 1; }
+		|| { echo 'Python 3.11 or 3.12 is required: make PYTHON=/path/to/python3.11 ...' >&2; exit 1; }
 	"$(PYTHON)" -m venv .venv
 	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
@@ -32,42 +32,42 @@ help: ## this list
 	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-tune: .venv/installed ## the main job: tune and compare all recipes, register the best (PART, DATA, ARGS='-P trials=4')
+tune: .venv/installed ## the main job: tune and compare all recipes, register the best model (PART, DATA, ARGS='-P trials=4')
 	@$(IN_VENV) mlflow run . -e tune -P part="$(PART)" -P data="$(DATA)" --env-manager local \
 		--experiment-name "mura-$(PART)" $(ARGS)
 
-ui: .venv/installed ## browse the runs at http://127.0.0.1:5000 (UI_PORT)
+ui: .venv/installed ## browse the runs in MLflow at http://127.0.0.1:5000 (UI_PORT)
 	@$(IN_VENV) mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --host 127.0.0.1 --port $(UI_PORT)
 
 serve: .venv/installed ## serve the registered model at http://127.0.0.1:5001 (PART, SERVE_PORT)
 	@$(IN_VENV) mlflow models serve -m "models:/mura-$(PART)@champion" --env-manager local \
 		--host 127.0.0.1 --port $(SERVE_PORT)
 
-app: .venv/installed ## the same with limits, plain errors and a page for people (PART, SERVE_PORT, ARGS='--token-file ...')
+app: .venv/installed ## the same with request limits, plain error messages and a web page (PART, SERVE_PORT, ARGS='--token-file ...')
 	@$(IN_VENV) $(WITH_SOURCES) python -m muralab app --model "models:/mura-$(PART)@champion" --port $(SERVE_PORT) $(ARGS)
 
 test: .venv/installed-dev ## all tests, in parallel, with coverage
 	@$(IN_VENV) python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=85
 
-check: .venv/installed-dev ## style, types, floors and the tests of the house: under a minute
+check: .venv/installed-dev ## style, types, import layers and tests of the repository itself: under a minute
 	@$(IN_VENV) ruff check .
 	@$(IN_VENV) ruff format --check .
 	@$(IN_VENV) mypy
 	@$(IN_VENV) $(WITH_SOURCES) lint-imports
 	@$(IN_VENV) python -m pytest tests/test_house.py tests/test_recipes.py tests/test_mlproject.py
 
-bench: .venv/installed-dev ## every performance target, measured, in one table: under 20 minutes (ONLY='steps input')
+bench: .venv/installed-dev ## measure every performance target, in one table: under 20 minutes (ONLY='steps input')
 	@$(IN_VENV) $(WITH_SOURCES) OMP_NUM_THREADS=1 python -m bench.run $(ONLY) --markdown bench-results.md $(BENCH_ARGS)
 
-bench-full: .venv/installed-dev ## the same with more rounds, larger inputs and several seeds: some hours
+bench-full: .venv/installed-dev ## the same with more rounds, larger inputs and several seeds: several hours
 	@$(IN_VENV) $(WITH_SOURCES) OMP_NUM_THREADS=1 python -m bench.run --full $(ONLY) --markdown bench-full-results.md $(BENCH_ARGS)
 
-soak: .venv/installed-dev ## both servers under good, bad and random load for half an hour (MINUTES, ARGS='--model ...')
+soak: .venv/installed-dev ## load both servers with valid, invalid and random requests for half an hour (MINUTES, ARGS='--model ...')
 	@$(IN_VENV) $(WITH_SOURCES) python -m bench.soak --minutes $(MINUTES) $(ARGS)
 
-format: .venv/installed-dev ## let ruff write the style
+format: .venv/installed-dev ## fix style and format the code with ruff
 	@$(IN_VENV) ruff check --fix .
 	@$(IN_VENV) ruff format .
 
-clean: ## remove what the checks left behind; runs, models and the environment stay
+clean: ## remove the caches of the checks; runs, models and the environment stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage .coverage.* htmlcov

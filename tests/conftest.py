@@ -85,19 +85,23 @@ def tiny_tree(tmp_path_factory: pytest.TempPathFactory, write_tree: WriteTree) -
     return write_tree(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture(scope="session")
-def easy_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The root of a tree of 72 patients' wrists where a bright square means abnormal; not to be changed."""
-    root = tmp_path_factory.mktemp("easy") / "MURA-v1.1"
+def write_easy_tree(root: Path) -> Path:
+    """Write a tree of 72 patients' wrists where a bright square means abnormal; the same files each time."""
     for patient in range(1, 73):
-        split, word = "train" if patient < 49 else "valid", ("negative", "positive")[patient % 2]
-        folder = root / split / "XR_WRIST" / f"patient{patient:05d}" / f"study1_{word}"
+        split, label = "train" if patient < 49 else "valid", ("negative", "positive")[patient % 2]
+        folder = root / split / "XR_WRIST" / f"patient{patient:05d}" / f"study1_{label}"
         folder.mkdir(parents=True)
         for view in range(1, 2 + patient % 2):
             pixels = np.random.default_rng([patient, view]).integers(20, 120, (40, 48), dtype=np.uint8)
             pixels[10:20, 10:20] = 255 if patient % 2 else 120
             Image.fromarray(pixels).save(folder / f"image{view}.png")
     return root
+
+
+@pytest.fixture(scope="session")
+def easy_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of the tree of `write_easy_tree`; not to be changed."""
+    return write_easy_tree(tmp_path_factory.mktemp("easy") / "MURA-v1.1")
 
 
 SMALL_NET = '''"""A network of one convolution, small enough that a whole sweep takes seconds."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -97,6 +98,19 @@ def test_any_text_is_parsed_or_refused_with_a_recipe_error(text: str, key: str) 
     except RecipeError:
         return
     assert type(found) is type(resolved_values(small())[key])
+
+
+@pytest.mark.parametrize("strength", ["gamma", "noise", "blur", "clahe", "cutout", "elastic"])
+def test_every_strength_of_augmentation_can_be_searched_and_overridden(strength: str) -> None:
+    key = f"augment.{strength}"
+    recipe = replace(load_recipe(SMALL), search={key: Uniform(0.0, 1.0)})
+    value = recipe.search[key].draw(np.random.default_rng(0))
+    assert getattr(override(recipe, {key: value}).augment, strength) == value
+
+
+def test_values_stored_before_a_strength_existed_can_still_be_applied() -> None:
+    stored = {key: str(value) for key, value in resolved_values(small()).items() if key != "augment.gamma"}
+    assert override(load_recipe(SMALL), stored) == small()
 
 
 # Values of `model`

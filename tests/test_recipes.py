@@ -77,7 +77,8 @@ CNN_VALUES = {
     "full.weight_decay": 0.0001, "full.warmup_epochs": 0.0, "full.schedule": "cosine",
     "full.frozen_batchnorm": "eval", "full.patience": 15,
     "augment.zoom": 0.15, "augment.rotate_degrees": 20.0, "augment.shift": 0.1, "augment.contrast": 0.2,
-    "augment.flip": False,
+    "augment.flip": False, "augment.gamma": 0.0, "augment.noise": 0.0, "augment.blur": 0.0, "augment.clahe": 0.0,
+    "augment.cutout": 0.0, "augment.elastic": 0.0,
     "model.filters": 8, "model.units": 10, "model.dropout": 0.3,
 }  # fmt: skip
 INCEPTION_VALUES = {
@@ -90,7 +91,8 @@ INCEPTION_VALUES = {
     "full.weight_decay": 0.0001, "full.warmup_epochs": 1.0, "full.schedule": "cosine",
     "full.frozen_batchnorm": "eval", "full.patience": 20,
     "augment.zoom": 0.15, "augment.rotate_degrees": 20.0, "augment.shift": 0.1, "augment.contrast": 0.2,
-    "augment.flip": False,
+    "augment.flip": False, "augment.gamma": 0.0, "augment.noise": 0.0, "augment.blur": 0.0, "augment.clahe": 0.0,
+    "augment.cutout": 0.0, "augment.elastic": 0.0,
     "model.width": 128, "model.dropout": 0.2, "model.feature_dropout": 0.5,
 }  # fmt: skip
 VALUES = {

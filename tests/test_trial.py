@@ -50,6 +50,15 @@ def test_searched_strengths_apply_to_the_full_phase_only(build_spec: Any) -> Non
     assert base.full.lr == resolved.full.lr == 0.011
 
 
+def test_a_trial_trains_with_a_searched_strength(build_spec: Any, tmp_path: Path) -> None:
+    plain_run, noisy = (
+        run(build_spec(folder=str(tmp_path / name), drawn=drawn))
+        for name, drawn in (("plain", {}), ("noisy", {"augment.noise": 1.0}))
+    )
+    assert plain(noisy)[:2] == plain(plain_run)[:2], "the upper phase uses the recipe's own strengths"
+    assert [r.train_loss for r in noisy[2:]] != [r.train_loss for r in plain_run[2:]]
+
+
 def test_overridden_strengths_apply_to_both_phases(build_spec: Any) -> None:
     base, resolved = recipes_of(build_spec(overrides={"augment.shift": "0.2"}))
     assert base.augment.shift == resolved.augment.shift == 0.2

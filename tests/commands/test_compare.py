@@ -7,7 +7,8 @@ import sys
 import pandas as pd
 import pytest
 
-from muralab.tracking import download_artifact, find_runs, read_children
+from muralab.tracking import download_artifact, read_children
+from tests.fixtures.runs import find_runs
 from tests.tune.conftest import RECIPE, bench, finish  # noqa: F401
 
 pytestmark = pytest.mark.slow

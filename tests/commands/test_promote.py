@@ -10,7 +10,8 @@ import pytest
 
 from muralab.errors import StoreError
 from muralab.results.trained_model import load_trained_model
-from muralab.tracking import find_runs, read_run, start_run
+from muralab.tracking import read_run, start_run
+from tests.fixtures.runs import find_runs
 from tests.registry.conftest import log_run
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from muralab.tracking import RunRecord, Store, find_runs, open_store, read_children
+from muralab.tracking import RunRecord, Store, open_store, read_children
+from tests.fixtures.runs import find_runs
 
 ROOT = Path(__file__).parents[2]
 RECIPE = "tiny_lab.small_net"

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from muralab.tracking import RunRecord, find_runs
+from muralab.tracking import RunRecord
+from tests.fixtures.runs import find_runs
 from tests.tune.conftest import RECIPE, Bench, Swept, finish, sweep, wait_until
 
 pytestmark = pytest.mark.slow

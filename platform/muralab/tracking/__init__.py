@@ -1,7 +1,7 @@
-"""MLflow runs: the one place of the platform that writes them, and what reads them back.
+"""MLflow runs: the only code of the platform that writes them, and the code that reads them.
 
-The driver opens a `Store`, starts or adopts a run, and hands everything else to a `RunWriter`, which writes from a
-thread of its own so that training never waits for the store. Reading gives `RunRecord`s, plain tables and dicts.
+The driver opens a `Store`, starts or adopts a run, and passes everything else to a `RunWriter`, which writes from its
+own thread so that training never waits for the store. Reading returns `RunRecord`s, plain tables and dicts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from muralab.tracking.process import is_alive, process_tags
 from muralab.tracking.records import (
     RunRecord,
     count_evaluations,
-    find_runs,
     read_children,
     read_run,
 )
@@ -46,7 +45,6 @@ __all__ = [
     "download_artifact",
     "experiment_id_of",
     "experiment_of",
-    "find_runs",
     "fingerprint_test_set",
     "is_alive",
     "open_store",

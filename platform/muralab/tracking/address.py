@@ -1,4 +1,4 @@
-"""Where a tracking store is: the same place in every working directory, and shown without its password."""
+"""The address of a tracking store: absolute, and without its password in messages."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from muralab.errors import StoreError
 
 
 def absolute_uri(uri: str | None = None) -> str:
-    """A tracking URI that means the same in every working directory.
+    """A tracking URI that does not depend on the working directory.
 
     Args:
-        uri: as given by a user or by MLFLOW_TRACKING_URI; None or empty: `mlflow.db` in the working directory.
+        uri: of a user or of MLFLOW_TRACKING_URI; None or empty: `mlflow.db` in the working directory.
 
     Raises:
-        StoreError: an in-memory database, which no other process could see.
+        StoreError: an in-memory database, which no other process could read.
     """
-    uri = (uri or "sqlite:///mlflow.db").strip()
+    uri = (uri or "").strip() or "sqlite:///mlflow.db"
     scheme = urlsplit(uri).scheme
     if scheme == "sqlite":
         return _absolute_sqlite(uri)
@@ -35,8 +35,8 @@ def _absolute_sqlite(uri: str) -> str:
     name = location.removeprefix("///")
     if location in ("", "//") or name in ("", ":memory:"):
         raise StoreError(
-            f"The tracking store '{uri}' lives in memory: no other process would see its runs. "
-            "Name a file, for example sqlite:///mlflow.db."
+            f"The tracking store '{uri}' is in memory: no other process could read its runs. "
+            "Give a file, for example sqlite:///mlflow.db."
         )
     return f"sqlite:///{Path(name).absolute()}{question}{query}"
 
@@ -49,5 +49,5 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def shown(text: str) -> str:
-    """A text without the passwords of the URIs in it, for messages."""
+    """A text with the passwords of its URIs masked, for messages."""
     return re.sub(r"(://[^/@:\s]*):[^/@\s]+@", r"\1:***@", text)

@@ -1,4 +1,4 @@
-"""Files and data sets that a run holds, and the tables of predictions among the files."""
+"""Artifacts and data sets of a run, and the tables of predictions among the artifacts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PREDICTION_TYPES = {"image": str, "study": str, "patient": str, "part": str, "la
 
 @final
 class StoredPredictions(Mapping[str, pd.DataFrame]):
-    """The tables of predictions that a run holds, downloaded when they are first asked for."""
+    """The tables of predictions of a run, each downloaded on first access."""
 
     def __init__(self, store: Store, run_id: str) -> None:
         self._store, self._run_id = store, run_id
@@ -32,24 +32,25 @@ class StoredPredictions(Mapping[str, pd.DataFrame]):
 
     def __getitem__(self, name: str) -> pd.DataFrame:
         if name not in self:
-            held = ", ".join(self) or "none"
+            available = ", ".join(self) or "none"
             raise StoreError(
-                f"The run {self._run_id} of {shown(self._store.uri)} holds no predictions of '{name}': {held}."
+                f"The run {self._run_id} of {shown(self._store.uri)} has no predictions on '{name}'. "
+                f"Available: {available}."
             )
         if name not in self._tables:
             self._tables[name] = _read_predictions(self._store, self._run_id, name)
         return self._tables[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._held()
+        return name in self._list()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._held())
+        return iter(self._list())
 
     def __len__(self) -> int:
-        return len(self._held())
+        return len(self._list())
 
-    def _held(self) -> list[str]:
+    def _list(self) -> list[str]:
         if self._names is None:
             self._names = _list_predictions(self._store, self._run_id)
         return self._names
@@ -70,7 +71,7 @@ def _read_predictions(store: Store, run_id: str, name: str) -> pd.DataFrame:
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
-    """A table of predictions as it was written: names stay text ("007", "NA"), logits keep every digit."""
+    """A table of predictions as it was written: names stay text ("007", "NA"), logits keep all digits."""
     return pd.read_csv(
         path, dtype=PREDICTION_TYPES, keep_default_na=False, na_values={"logit": ["", "nan"]},
         float_precision="round_trip",
@@ -78,16 +79,19 @@ def read_predictions(path: Path) -> pd.DataFrame:
 
 
 def download_artifact(store: Store, run_id: str, path: str, folder: Path) -> Path:
-    """Copy a file or folder that a run holds into a local folder, made where it is missing.
+    """Download an artifact (a file or a folder) of a run.
 
     Args:
         store: where the run is.
         run_id: its id.
         path: the artifact's path within the run.
-        folder: receives `path`, with its folders.
+        folder: created if missing; receives `path` with its parent folders.
+
+    Returns:
+        The path of the downloaded file or folder.
 
     Raises:
-        StoreError: the run holds no such artifact, or the store failed.
+        StoreError: the run has no such artifact, or the store failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -97,13 +101,13 @@ def download_artifact(store: Store, run_id: str, path: str, folder: Path) -> Pat
 
 
 def fingerprint_test_set(predictions: pd.DataFrame) -> str:
-    """A digest of which images a test set holds, with their labels and patients: 32 hex characters."""
+    """A digest of the images of a test set, with their labels and patients: 32 hex characters."""
     return fingerprint(predictions.assign(split="test"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoggedData:
-    """A data set as a run names it."""
+    """A data set that was logged as an input of a run."""
 
     name: str
     digest: str
@@ -120,14 +124,14 @@ def read_datasets(store: Store, run_id: str) -> dict[str, LoggedData]:
         StoreError: no such run, or the store failed.
     """
     try:
-        inputs = store.client.get_run(run_id).inputs.dataset_inputs
         found = {}
-        for one in inputs:
-            context = next((tag.value for tag in one.tags if tag.key == Tag.DATA_CONTEXT), "")
-            source = json.loads(one.dataset.source or "{}").get("uri", "")
-            profile = json.loads(one.dataset.profile or "{}")
+        for entry in store.client.get_run(run_id).inputs.dataset_inputs:
+            context = next((tag.value for tag in entry.tags if tag.key == Tag.DATA_CONTEXT), "")
             found[context] = LoggedData(
-                name=one.dataset.name, digest=one.dataset.digest, source=source, profile=profile
+                name=entry.dataset.name,
+                digest=entry.dataset.digest,
+                source=json.loads(entry.dataset.source or "{}").get("uri", ""),
+                profile=json.loads(entry.dataset.profile or "{}"),
             )
     except Exception as error:
         raise store_error(store, f"read the data sets of the run {run_id}", error) from error

@@ -1,4 +1,4 @@
-"""Which process wrote a run, and whether it still lives."""
+"""Which process wrote a run, and whether it is alive."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from muralab.tracking.tags import Tag
 
 
 def process_tags() -> dict[str, str]:
-    """Who writes: host, process and its start, user, and the checkout's commit where there is one."""
+    """Tags that identify this process: host, pid, start time, user, and the commit of the checkout if there is one."""
     pid = os.getpid()
     return {
         Tag.HOST: socket.gethostname(),
@@ -28,14 +28,14 @@ def process_tags() -> dict[str, str]:
 
 
 def _user() -> str:
-    with contextlib.suppress(OSError, KeyError, ImportError):  # a container's user may have no name
+    with contextlib.suppress(OSError, KeyError, ImportError):  # a user without a passwd entry, in a container
         return getpass.getuser()
     return str(os.getuid())
 
 
 @functools.cache
 def commit_tag() -> dict[str, str]:
-    """The commit of the checkout that this file is part of; an installed package inside another project has none."""
+    """The commit of the checkout that tracks this file; empty for a package installed inside another project."""
     here = Path(__file__)
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
         return {}
@@ -52,24 +52,24 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def process_started(pid: int) -> str | None:
-    """When a living process started, as an opaque text that differs for a reused pid; None if it is gone.
+    """The start time of a live process as an opaque text, to recognise a reused pid; None if the process has ended.
 
     On Linux: `<boot>.<pid namespace>.<clock ticks since boot>`.
     """
     if not Path("/proc/self/stat").exists():
         return _started_by_ps(pid)
     try:
-        # The command's name may hold blanks and parentheses: fields are counted after its last one.
+        # The command's name may contain spaces and parentheses: count the fields after the last one.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    if fields[0] in "ZX":  # killed, and not yet waited for by its parent
+    if fields[0] in "ZX":  # a zombie: it has ended, but its parent has not waited for it
         return None
     return f"{_boot()}.{fields[19]}"
 
 
 def _boot() -> str:
-    """The machine's boot and our pid namespace: only within both does a pid name a process that we can look up."""
+    """The machine's boot and this pid namespace, the scope in which a pid identifies a process."""
     boot, namespace = "unknown", "unknown"
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
@@ -84,19 +84,19 @@ def _started_by_ps(pid: int) -> str | None:
 
 
 def is_alive(tags: Mapping[str, str]) -> bool:
-    """Whether the process that wrote these tags runs on this host, beyond doubt."""
+    """Whether the process that wrote these tags is known to be running, on this host."""
     pid, started = tags.get(Tag.PID, ""), tags.get(Tag.PROCESS_STARTED, "unknown")
     here = tags.get(Tag.HOST) == socket.gethostname() and pid.isdigit() and started != "unknown"
     return here and process_started(int(pid)) == started
 
 
 def is_gone(tags: Mapping[str, str]) -> bool:
-    """Whether the process that wrote these tags on this host has ended; False where that cannot be known."""
+    """Whether the process that wrote these tags on this host is known to have ended."""
     pid, started = tags.get(Tag.PID, ""), tags.get(Tag.PROCESS_STARTED, "unknown")
     if not pid.isdigit() or started == "unknown":
         return False
     boot, _, rest = started.partition(".")
     here, _, _ = _boot().partition(".")
     if rest and boot == here and not started.startswith(_boot() + "."):
-        return False  # another container of this boot: its pids cannot be looked up from here
+        return False  # another container on this machine: its processes are not visible here
     return process_started(int(pid)) != started

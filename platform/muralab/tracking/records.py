@@ -1,4 +1,4 @@
-"""Runs read back: what reports, comparisons and resumed sweeps know about a run."""
+"""Reading runs: everything that reports, comparisons and resumed sweeps know about a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REMOTE_READERS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """One run, with everything that was logged but its files."""
+    """One run with its tags, params, metrics and predictions."""
 
     run_id: str
     name: str
@@ -32,8 +32,7 @@ class RunRecord:
     experiment_id: str
     parent: str | None = None
     kind: str = ""
-    """tune, trial, train, evaluate, compare, explore, promote, predict or report; resume for the run of a command that
-    went on with another run; empty for a run that is not ours."""
+    """See `Tag.KIND`; empty for a run of another program."""
     recipe: str = ""
     part: str = ""
     params: dict[str, str] = field(repr=False, default_factory=dict)
@@ -41,9 +40,9 @@ class RunRecord:
     """The last value of each."""
     tags: dict[str, str] = field(repr=False, default_factory=dict)
     history: pd.DataFrame = field(repr=False, default_factory=pd.DataFrame)
-    """Index `step` (the global epoch, from 1), one column a metric; NaN where a metric has no value at a step."""
+    """Index `step` (the global epoch, from 1), one column per metric; NaN where a metric has no value at a step."""
     predictions: Mapping[str, pd.DataFrame] = field(repr=False, default_factory=dict)
-    """`validation` and `test`, each read when it is first asked for; StoreError for one that was not logged."""
+    """`validation` and `test`, each read on first access; StoreError for one that was not logged."""
     started_s: float = 0.0
     """Unix time."""
 
@@ -52,9 +51,9 @@ def read_run(store: Store, run_id: str, predictions: bool = True) -> RunRecord:
     """One run with its history.
 
     Args:
-        store: where.
+        store: where to read.
         run_id: its id.
-        predictions: whether `record.predictions` looks into the store; else it is empty.
+        predictions: whether `record.predictions` reads from the store; if not, it is empty.
 
     Raises:
         StoreError: no such run, or the store failed.
@@ -67,13 +66,13 @@ def read_run(store: Store, run_id: str, predictions: bool = True) -> RunRecord:
 
 
 def read_children(store: Store, parent_id: str, predictions: bool = False, *, history: bool = True) -> list[RunRecord]:
-    """All runs nested under a run, oldest first.
+    """All runs whose parent is a run, oldest first.
 
     Args:
-        store: where.
+        store: where to read.
         parent_id: the parent's id.
         predictions: as for `read_run`.
-        history: whether to read each metric's values at all steps; without, one query for 1,000 runs.
+        history: whether to read each metric's values at all steps; if not, one query reads 1,000 runs.
 
     Raises:
         StoreError: no such parent, or the store failed.
@@ -83,26 +82,8 @@ def read_children(store: Store, parent_id: str, predictions: bool = False, *, hi
     return _records(store, runs, history=history, predictions=predictions)
 
 
-def find_runs(
-    store: Store, experiment: str | None = None, where: str = "", *, history: bool = False
-) -> list[RunRecord]:
-    """Runs that match, oldest first, each with predictions that are read when asked for.
-
-    Args:
-        store: where.
-        experiment: its name; None: all.
-        where: MLflow's filter, for example ``tags.`muralab.kind` = 'trial'``.
-        history: whether to read each metric's values at all steps.
-
-    Raises:
-        StoreError: no such experiment, a filter that MLflow refuses, or the store failed.
-    """
-    ids = None if experiment is None else [_experiment_by_name(store, experiment)]
-    return _records(store, _search(store, ids, where), history=history, predictions=True)
-
-
 def count_evaluations(store: Store, fingerprint: str) -> int:
-    """How many runs have met the test set of a fingerprint (see `fingerprint_test_set`), in all experiments.
+    """How many runs were evaluated on the test set of a fingerprint (see `fingerprint_test_set`), in all experiments.
 
     Raises:
         StoreError: the store failed.
@@ -117,23 +98,11 @@ def _experiment(store: Store, run_id: str) -> str:
         raise _unknown_run(store, run_id, error) from error
 
 
-def _experiment_by_name(store: Store, name: str) -> str:
-    try:
-        found = store.client.get_experiment_by_name(name)
-    except Exception as error:
-        raise store_error(store, f"find the experiment '{name}'", error) from error
-    if found is None:
-        raise StoreError(
-            f"The tracking store {shown(store.uri)} has no experiment '{name}'. See `mlflow experiments search`."
-        )
-    return str(found.experiment_id)
-
-
 def _unknown_run(store: Store, run_id: str, error: BaseException) -> StoreError:
     if "not found" in str(error) or "Invalid run id" in str(error) or "parameter 'run_id'" in str(error):
         return StoreError(
             f"The tracking store {shown(store.uri)} has no run '{run_id}'. Take the id from the run's page in the UI, "
-            "and check that MLFLOW_TRACKING_URI names the store that it was written to."
+            "and check that MLFLOW_TRACKING_URI is the store that the run was written to."
         )
     return error if isinstance(error, StoreError) else store_error(store, f"read the run {run_id}", error)
 
@@ -142,7 +111,7 @@ def _search(store: Store, experiment_ids: list[str] | None, where: str) -> list[
     try:
         return search_runs(store, experiment_ids, where)
     except Exception as error:
-        raise store_error(store, f"search for runs with {where or 'no filter'}", error) from error
+        raise store_error(store, f"search for runs with {where}", error) from error
 
 
 def _records(store: Store, runs: list[Any], *, history: bool, predictions: bool) -> list[RunRecord]:
@@ -150,16 +119,16 @@ def _records(store: Store, runs: list[Any], *, history: bool, predictions: bool)
     try:
         values = read_histories(store, pairs)
     except Exception as error:
-        raise store_error(store, "read the metrics' history", error) from error
+        raise store_error(store, "read the history of metrics", error) from error
     return [_build_record(store, run, values, predictions) for run in runs]
 
 
 def read_histories(store: Store, pairs: list[tuple[str, str]]) -> dict[tuple[str, str], dict[int, float]]:
-    """(run id, metric) -> step -> value; from a server several at a time. Raises what MLflow raises."""
+    """(run id, metric) -> step -> value; from a server several at a time. Does not convert MLflow's errors."""
 
     def read(pair: tuple[str, str]) -> dict[int, float]:
         points = sorted(store.client.get_metric_history(*pair), key=lambda point: point.timestamp)
-        return {int(point.step): _restored(point.value) for point in points}
+        return {int(point.step): _restore(point.value) for point in points}
 
     if not store.is_remote:
         return {pair: read(pair) for pair in pairs}
@@ -167,7 +136,7 @@ def read_histories(store: Store, pairs: list[tuple[str, str]]) -> dict[tuple[str
         return dict(zip(pairs, pool.map(read, pairs), strict=True))
 
 
-def _restored(value: float) -> float:
+def _restore(value: float) -> float:
     return math.copysign(math.inf, value) if abs(value) > LARGEST else float(value)
 
 
@@ -186,7 +155,7 @@ def _build_record(
         recipe=tags.get(Tag.RECIPE, ""),
         part=tags.get(Tag.PART, ""),
         params=dict(run.data.params),
-        metrics={key: _restored(value) for key, value in run.data.metrics.items()},
+        metrics={key: _restore(value) for key, value in run.data.metrics.items()},
         tags=tags,
         history=pd.DataFrame(columns).rename_axis(index="step").sort_index(),
         predictions=StoredPredictions(store, str(info.run_id)) if predictions else {},

@@ -1,4 +1,4 @@
-"""Starting runs, adopting the run of `mlflow run`, and closing runs whose process died."""
+"""Starting runs, adopting the run of `mlflow run`, and closing the runs of dead processes."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def start_run(
     """Create a run with status RUNNING and return its id.
 
     Args:
-        store: where.
-        experiment: its name, created where it is missing; None: the parent's, or `Default`.
-        kind: tune, trial, train, evaluate, explore, predict or report.
+        store: where to write.
+        experiment: its name, created if missing; None: the parent's, or `Default`.
+        kind: see `Tag.KIND`.
         name: shown in the UI.
-        tags: added to those of the process.
-        parent: the run under which it is nested, always in the parent's experiment.
+        tags: added to those of the process (`process_tags`).
+        parent: the id of the run that it is nested in, which decides the experiment.
 
     Raises:
         StoreError: the store failed, or the parent is unknown.
@@ -50,42 +50,48 @@ def start_run(
 
 
 def adopt_run(store: Store, run_id: str, tags: Mapping[str, object] | None = None, *, kind: str = "tune") -> str:
-    """Make the run that `mlflow run` has created ours: the process's tags, status RUNNING; what it holds stays.
+    """Use a run that exists, such as the one that `mlflow run` created: status RUNNING, the tags of this process.
+
+    Its own tags, params and metrics are kept.
 
     Raises:
         StoreError: the run is unknown.
     """
-    from mlflow.entities import RunTag
-
-    process = {key: value for key, value in process_tags().items() if not key.startswith("mlflow.")}
-    own = {Tag.KIND: kind} | process | clean_tags(tags or {})
+    new = {Tag.KIND: kind} | _own_process_tags() | clean_tags(tags or {})
     try:
-        held = store.client.get_run(run_id).data.tags
-        new = own | ({} if Tag.GIT_COMMIT in held else commit_tag())
-        store.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in new.items()])
-        store.client.update_run(run_id, status="RUNNING", name=own.get(Tag.RUN_NAME))
+        present = store.client.get_run(run_id).data.tags
+        _set_tags(store, run_id, new | ({} if Tag.GIT_COMMIT in present else commit_tag()))
+        store.client.update_run(run_id, status="RUNNING", name=new.get(Tag.RUN_NAME))
         mark_experiment(store, experiment_of(store, run_id))
     except Exception as error:
-        raise store_error(store, f"go on with the run {run_id}", error) from error
+        raise store_error(store, f"adopt the run {run_id}", error) from error
     return run_id
 
 
 def claim_run(store: Store, run_id: str) -> None:
-    """Say which process the run of `mlflow run` belongs to, long before there is anything to write into it.
+    """Mark the run that `mlflow run` created as this process's, before there is anything to write into it.
 
-    Drawing, decoding and auditing a data set take minutes, and a run without these tags is never closed by
-    `close_dead_runs` where both `mlflow run` and this process are killed.
+    Decoding and auditing a data set take minutes, and `close_dead_runs` never closes a run without these tags if both
+    `mlflow run` and this process are killed meanwhile.
 
     Raises:
         StoreError: the run is unknown.
     """
+    try:
+        _set_tags(store, run_id, _own_process_tags())
+    except Exception as error:
+        raise store_error(store, f"adopt the run {run_id}", error) from error
+
+
+def _own_process_tags() -> dict[str, str]:
+    """The tags of this process without MLflow's, which `mlflow run` has set."""
+    return {key: value for key, value in process_tags().items() if not key.startswith("mlflow.")}
+
+
+def _set_tags(store: Store, run_id: str, tags: Mapping[str, str]) -> None:
     from mlflow.entities import RunTag
 
-    tags = [RunTag(key, value) for key, value in process_tags().items() if not key.startswith("mlflow.")]
-    try:
-        store.client.log_batch(run_id, tags=tags)
-    except Exception as error:
-        raise store_error(store, f"go on with the run {run_id}", error) from error
+    store.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
 def experiment_of(store: Store, run_id: str) -> str:
@@ -97,7 +103,7 @@ def experiment_of(store: Store, run_id: str) -> str:
 
 
 def experiment_id_of(store: Store, name: str | None) -> str:
-    """The id of an experiment, created where it is missing; a local one keeps artifacts beside the database."""
+    """The id of an experiment, created if missing; a local store keeps its artifacts beside the database."""
     name = name or DEFAULT_EXPERIMENT
     try:
         found = store.client.get_experiment_by_name(name)
@@ -108,20 +114,20 @@ def experiment_id_of(store: Store, name: str | None) -> str:
     if found.lifecycle_stage != "active":
         raise StoreError(
             f"The experiment '{name}' of {shown(store.uri)} is deleted. Restore it (`mlflow experiments restore "
-            f"--experiment-id {found.experiment_id}`) or give another name."
+            f"--experiment-id {found.experiment_id}`) or use another name."
         )
     return str(found.experiment_id)
 
 
 def mark_experiment(store: Store, experiment_id: str) -> None:
-    """Let the UI open an experiment as model training, unless somebody has said what it is."""
+    """Let the UI show an experiment as model training, unless its kind has been set."""
     if Tag.EXPERIMENT_KIND not in store.client.get_experiment(experiment_id).tags:
         store.client.set_experiment_tag(experiment_id, Tag.EXPERIMENT_KIND, "custom_model_development")
 
 
 def _create_experiment(store: Store, name: str) -> str:
     location = None
-    if store.sqlite_path is not None:  # MLflow's default is relative to whoever creates it
+    if store.sqlite_path is not None:  # MLflow's default depends on the working directory
         folder = re.sub(r"[^\w.-]+", "-", name).strip(".-") or "experiment"
         location = (store.sqlite_path.parent / "mlruns" / folder).as_uri()
     try:
@@ -129,34 +135,34 @@ def _create_experiment(store: Store, name: str) -> str:
         mark_experiment(store, created)
         return created
     except Exception:
-        found = store.client.get_experiment_by_name(name)  # another process was quicker
+        found = store.client.get_experiment_by_name(name)  # another process has just created it
         if found is None:
             raise
         return str(found.experiment_id)
 
 
 def run_tags(kind: str, tags: Mapping[str, object] | None = None, parent: str | None = None) -> dict[str, str]:
-    """All tags of a new run: of its kind, its process, its parent, and the caller's own."""
+    """All tags of a new run: kind, process, parent, and the caller's."""
     nested = {Tag.PARENT_RUN_ID: parent, Tag.PARENT: parent} if parent else {}
     return {Tag.KIND: kind} | process_tags() | nested | clean_tags(tags or {})
 
 
 def clean_tags(tags: Mapping[str, object]) -> dict[str, str]:
-    """Tags as MLflow takes them: strings of at most 8,000 characters, a longer one marked as shortened."""
+    """Tags as MLflow accepts them: strings of at most 8,000 characters; a longer one is shortened, with a mark."""
     return {key: shorten(str(value), MAX_TAG_CHARACTERS) for key, value in tags.items()}
 
 
 def close_dead_runs(
     store: Store, experiment_ids: Sequence[str] | None = None, *, claim: str | None = None
 ) -> list[str]:
-    """Set to KILLED the runs that are RUNNING in name only: started on this host by a process that is gone.
+    """Set the status KILLED for runs whose status is RUNNING although their process, on this host, has ended.
 
-    Runs of other hosts, of other pid namespaces (containers) and of living processes are left alone.
+    Runs of other hosts, of other pid namespaces (containers) and of live processes are not changed.
 
     Args:
-        store: where to look.
-        experiment_ids: in which experiments; None: all.
-        claim: the run that `mlflow run` has made for this command, to be marked as this process's first.
+        store: where to search.
+        experiment_ids: in which experiments; None: in all.
+        claim: the run that `mlflow run` created for this command, which is marked as this process's first.
 
     Returns:
         The ids of the runs that were closed.
@@ -178,7 +184,7 @@ def close_dead_runs(
 
 
 def search_runs(store: Store, experiment_ids: Sequence[str] | None, where: str) -> list[Any]:
-    """Every run that matches, oldest first, however many pages that takes; raises what MLflow raises."""
+    """All runs that match a filter, oldest first, from all pages. Does not convert MLflow's errors."""
     if experiment_ids is None:
         experiment_ids = _all_experiments(store)
     found: list[Any] = []

@@ -1,6 +1,6 @@
-"""Every tag and key prefix of a run or model version, in one place.
+"""All tags and key prefixes of runs and model versions.
 
-Values are text, written by the driver only. The names are part of the stored format: their meaning never changes.
+Values are text, written by the driver only. The names are part of the stored format: they never change.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Tag:
 
     # What it was trained with
     SYNTHETIC = "muralab.synthetic"
-    """true for the demo's generated radiographs."""
+    """true for the demo's generated images."""
     SEED = "muralab.seed"
     PROTOCOL = "muralab.protocol"
     SPLIT_FINGERPRINT = "muralab.split_fingerprint"
@@ -31,7 +31,7 @@ class Tag:
     OBJECTIVE = "muralab.objective"
     WEIGHTS = "muralab.weights"
 
-    # How it ended
+    # Its result
     ENDED = "muralab.ended"
     """finished, pruned, stopped or failed."""
     ERROR = "muralab.error"
@@ -41,25 +41,25 @@ class Tag:
     """`<name>/<version>` of the model that a sweep or `promote` registered."""
     ALIAS = "muralab.alias"
     COMPARISON = "muralab.comparison"
-    """The sentences that `compare` found."""
+    """The result of `compare`, as sentences."""
     REPORTS = "muralab.reports"
-    """Of a run of `report`: the ids that were given."""
+    """On a run of kind `report`: the ids that it was given."""
 
     # Evaluation
     EVALUATES = "muralab.evaluates"
-    """Of a run of `evaluate`: the run whose model it evaluated."""
+    """On a run of kind `evaluate`: the run whose model it evaluated."""
     SET = "muralab.set"
-    """Of a run of `evaluate`: test, validation, train or all."""
+    """On a run of kind `evaluate`: test, validation, train or all."""
     LEAKED_IMAGES = "muralab.learnt_images"
-    """How many evaluated images are of patients that the model was trained or selected on."""
+    """Number of evaluated images of patients that the model was trained or selected on."""
     TEST_FINGERPRINT = "muralab.test_fingerprint"
-    """Of a run that was evaluated on a test set; counting these counts the evaluations on it."""
+    """On a run that was evaluated on a test set; see `count_evaluations`."""
     TEST_EVALUATIONS = "muralab.test_looks"
-    """Of a model version: how many evaluations its test set had seen when the gate decided."""
+    """On a model version: number of evaluations on its test set when the gate decided."""
     TEST_STUDY_PREFIX = "muralab.test_study_"
-    """+ metric: its value with interval, of a model version."""
+    """+ metric, on a model version: its value with interval."""
 
-    # Of a run of `predict`
+    # A run of kind `predict`
     ANSWERED_BY = "muralab.answered_by"
     MODEL_VERSION = "muralab.model_version"
 
@@ -76,7 +76,7 @@ class Tag:
     PID = "muralab.pid"
     PROCESS_STARTED = "muralab.process_started"
     STARTED_AS = "muralab.started_as"
-    """The writer's handle for a run whose id was not known yet."""
+    """The temporary id that the run writer used before the store created the run."""
     CLOSED_AFTER = "muralab.closed_after"
 
     # MLflow's own
@@ -91,9 +91,9 @@ class Tag:
 
 
 RESOLVED = "resolved."
-"""+ key of a param: a value that the run was carried out with."""
+"""+ key, on a param: a value that the run used."""
 
 
 def resolved_values_of(params: dict[str, str]) -> dict[str, str]:
-    """The values that a run was carried out with, from its params, without the prefix."""
+    """The values that a run used, from its params, without the prefix."""
     return {key.removeprefix(RESOLVED): value for key, value in params.items() if key.startswith(RESOLVED)}

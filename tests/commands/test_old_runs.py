@@ -1,0 +1,82 @@
+"""Commands work on runs and models that commit 2303a03 logged, and give the same figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from muralab.tracking import RunRecord, Store, download_artifact
+from tests.cli.conftest import Muralab
+from tests.fixtures.old_store import unpack
+from tests.fixtures.runs import find_run, find_runs
+
+pytestmark = pytest.mark.slow
+NET = "tiny_lab.small_net"
+
+
+@pytest.fixture
+def old_store(muralab: Muralab, tmp_path: Path, easy_tree: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """The store that the commands of a test use."""
+    (tmp_path / "old").mkdir()
+    store = unpack(tmp_path / "old", easy_tree)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    return store
+
+
+def test_an_evaluation_gives_the_same_figures(muralab: Muralab, old_store: Store) -> None:
+    old = find_run(old_store, "evaluate-cnn-00")
+    outcome = muralab("evaluate", model=old.tags["muralab.evaluates"])
+    assert outcome.code == 0, outcome
+    new = find_runs(old_store)[-1]
+    assert new.metrics == pytest.approx(old.metrics, rel=1e-5)
+    assert new.tags["muralab.test_fingerprint"] == old.tags["muralab.test_fingerprint"]
+
+
+def test_a_registered_model_is_evaluated_with_the_same_figures(muralab: Muralab, old_store: Store) -> None:
+    old = find_run(old_store, f"train-{NET}")
+    outcome = muralab("evaluate", model="models:/mura-wrist@challenger")
+    assert outcome.code == 0, outcome
+    new = find_runs(old_store)[-1].metrics
+    assert new == pytest.approx({key: old.metrics[key] for key in new}, rel=1e-5)
+
+
+def read_figures(store: Store, run: RunRecord, folder: Path) -> pd.DataFrame:
+    """The numbers of a run's table of results, by run."""
+    table = pd.read_csv(download_artifact(store, run.run_id, "results.csv", folder))
+    return table.set_index("run_id").sort_index().select_dtypes("number")
+
+
+@pytest.mark.parametrize("name", ["tune-wrist", "compare-wrist", f"train-{NET}"])
+def test_a_report_has_the_same_figures(muralab: Muralab, old_store: Store, tmp_path: Path, name: str) -> None:
+    old = find_run(old_store, name)
+    outcome = muralab("report", runs=old.run_id, out=tmp_path / "report.html")
+    assert outcome.code == 0, outcome
+    new = find_runs(old_store)[-1]
+    assert new.kind == "report"
+    before, after = (read_figures(old_store, run, tmp_path / run.run_id) for run in (old, new))
+    pd.testing.assert_frame_equal(after, before)
+
+
+def test_the_report_of_a_comparison_repeats_its_result(muralab: Muralab, old_store: Store, tmp_path: Path) -> None:
+    old = find_run(old_store, "compare-wrist")
+    outcome = muralab("report", runs=old.run_id, out=tmp_path / "report.html")
+    assert outcome.code == 0, outcome
+    assert old.tags["muralab.comparison"] in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_version_is_refused_by_the_same_difference(muralab: Muralab, old_store: Store) -> None:
+    before = old_store.client.get_model_version("mura-wrist", "2").tags
+    outcome = muralab("promote", version=2)
+    assert outcome.code == 0, outcome
+    after = old_store.client.get_model_version("mura-wrist", "2").tags
+    decision = ("muralab.gate", "muralab.gate_difference", "muralab.gate_margin", "muralab.gate_against")
+    assert {key: after[key] for key in decision} == {key: before[key] for key in decision}
+
+
+def test_a_run_is_registered_and_promoted(muralab: Muralab, old_store: Store) -> None:
+    outcome = muralab("promote", run=find_run(old_store, "cnn-00").run_id)
+    assert outcome.code == 0, outcome
+    version = old_store.client.get_model_version("mura-wrist", "3")
+    assert version.tags["muralab.gate_against"] == "version 1"

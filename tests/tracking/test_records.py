@@ -1,0 +1,72 @@
+"""Runs read back as they were written."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import pytest
+
+from muralab.errors import StoreError
+from muralab.tracking import RunWriter, Store, count_evaluations, experiment_of, read_children, read_run, start_run
+
+
+def test_a_trial_is_read_back_as_it_was_written(store: Store, parent: str) -> None:
+    with RunWriter(store) as writer:
+        trial = writer.start_run(kind="trial", name="t", parent=parent, tags={"muralab.recipe": "cnn"})
+        for step in (2, 1):
+            writer.log_epoch(trial, step, {"val_loss": 1 / step})
+        writer.log_resolved(trial, {"full.lr": 3e-5})
+        writer.finish(trial)
+    (record,) = read_children(store, parent)
+    assert (record.parent, record.kind, record.recipe, record.status) == (parent, "trial", "cnn", "FINISHED")
+    assert list(record.history["val_loss"].items()) == [(1, 1.0), (2, 0.5)]
+    assert record.params == {"resolved.full.lr": "3e-05"}
+    assert record.experiment_id == experiment_of(store, parent)
+
+
+def test_undefined_and_infinite_metrics_are_kept(store: Store, parent: str) -> None:
+    values = {"undefined": math.nan, "up": math.inf, "down": -math.inf, "fine": 0.1}
+    with RunWriter(store) as writer:
+        writer.log_epoch(parent, 1, values)
+    record = read_run(store, parent)
+    assert {key: repr(value) for key, value in record.metrics.items()} == {k: repr(v) for k, v in values.items()}
+    assert record.history.loc[1, "up"] == math.inf
+
+
+def test_children_may_be_read_without_history_and_predictions(local: Store, trial: str) -> None:
+    with RunWriter(local) as writer:
+        child = writer.start_run(kind="trial", name="child", parent=trial)
+        writer.log_epoch(child, 1, {"loss": 1.0})
+    (record,) = read_children(local, trial, history=False)
+    assert record.metrics == {"loss": 1.0}
+    assert record.history.empty
+    assert record.predictions == {}
+
+
+def test_a_run_may_be_read_without_predictions(local: Store, trial: str) -> None:
+    assert read_run(local, trial, predictions=False).predictions == {}
+
+
+def test_the_start_is_in_seconds(local: Store, trial: str) -> None:
+    assert abs(read_run(local, trial).started_s - time.time()) < 600
+
+
+def test_a_run_of_another_program_is_read(local: Store) -> None:
+    record = read_run(local, local.client.create_run("0").info.run_id)
+    assert (record.kind, record.recipe, record.part, record.parent) == ("", "", "", None)
+
+
+@pytest.mark.parametrize("run_id", ["nonsense", "it's", "0" * 32])
+def test_an_unknown_run_is_an_error(store: Store, run_id: str) -> None:
+    with pytest.raises(StoreError, match=rf"has no run '{run_id}'.*MLFLOW_TRACKING_URI"):
+        read_run(store, run_id)
+    with pytest.raises(StoreError, match=rf"has no run '{run_id}'"):
+        read_children(store, run_id)
+
+
+def test_evaluations_are_counted_in_all_experiments(local: Store) -> None:
+    for experiment, fingerprint in (("a", "x"), ("b", "x"), ("b", "y")):
+        tags = {"muralab.test_fingerprint": fingerprint}
+        start_run(local, experiment=experiment, kind="trial", name="t", tags=tags)
+    assert (count_evaluations(local, "x"), count_evaluations(local, "z")) == (2, 0)
