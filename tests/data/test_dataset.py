@@ -12,7 +12,7 @@ import pytest
 
 from muralab.data.audit.report import audit_images
 from muralab.data.cache import open_cache
-from muralab.data.dataset import DEMO, Dataset, find_dataset, open_dataset, with_sets
+from muralab.data.dataset import DEMO, Dataset, find_dataset, open_dataset, open_root, with_sets
 from muralab.demo.dataset import NOTICE_NAME
 from muralab.errors import DataError
 
@@ -97,6 +97,12 @@ def test_the_demo_is_not_drawn_to_be_found(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert find_dataset(DEMO, "wrist", protocol="valid-as-test", seed=0).n_images == 0
     assert not list(tmp_path.iterdir())
+
+
+def test_a_path_is_opened_from_its_parent_and_known_to_be_synthetic(tree):
+    assert open_root(str(tree.parent), progress=lambda _: lambda *_: None) == (tree, False)
+    (tree / NOTICE_NAME).touch()
+    assert open_root(str(tree), progress=lambda _: lambda *_: None) == (tree, True)
 
 
 def test_an_unknown_part_is_named(tree):

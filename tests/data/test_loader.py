@@ -1,3 +1,5 @@
+"""Batches are deterministic, complete and equal for every number of threads."""
+
 from __future__ import annotations
 
 import threading
@@ -33,20 +35,20 @@ def _images(batches) -> torch.Tensor:
     return torch.cat([batch.images for batch in batches])
 
 
-def test_batch_has_the_contracts_types_and_shapes(cache, table):
+def test_a_batch_has_the_documented_types_and_shapes(cache, table):
     batch = next(training_batches(cache, table, ON, **EPOCH))
     assert (batch.images.dtype, tuple(batch.images.shape)) == (torch.uint8, (4, 24, 24))
     assert (batch.labels.dtype, batch.rows.dtype) == (torch.float32, torch.int64)
 
 
-def test_an_epoch_meets_every_image_once_with_its_label(cache, table):
+def test_an_epoch_contains_every_image_once_with_its_label(cache, table):
     batches = list(training_batches(cache, table, OFF, **EPOCH))
     rows = torch.cat([batch.rows for batch in batches])
     assert sorted(rows.tolist()) == list(range(len(table)))
     assert torch.cat([batch.labels for batch in batches]).tolist() == table["label"].iloc[rows.tolist()].tolist()
 
 
-def test_without_augmentation_pixels_are_the_caches(cache, table):
+def test_without_augmentation_pixels_are_those_of_the_cache(cache, table):
     for batch in training_batches(cache, table, OFF, **EPOCH):
         np.testing.assert_array_equal(batch.images, cache.images[cache.rows(table.iloc[batch.rows.tolist()])])
 
@@ -62,7 +64,7 @@ def test_batches_for_a_gpu_are_built_in_pinned_memory(cache, table, monkeypatch)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_number_of_threads_changes_nothing(cache, table, workers):
+def test_the_number_of_threads_changes_nothing(cache, table, workers):
     alone = list(training_batches(cache, table, ON, **EPOCH))
     threaded = list(training_batches(cache, table, ON, **EPOCH, workers=workers))
     assert [batch.rows.tolist() for batch in alone] == [batch.rows.tolist() for batch in threaded]
@@ -75,7 +77,7 @@ def test_an_images_augmentation_does_not_depend_on_its_batch(cache, table):
 
 
 @pytest.mark.parametrize("other", [{"seed": 1}, {"epoch": 1}])
-def test_another_seed_or_epoch_is_another_order_and_other_draws(cache, table, other):
+def test_another_seed_or_epoch_gives_another_order_and_other_draws(cache, table, other):
     def by_row(settings: dict[str, int]) -> tuple[list[int], torch.Tensor]:
         rows = torch.cat([batch.rows for batch in training_batches(cache, table, ON, **settings)])
         return rows.tolist(), _images(training_batches(cache, table, ON, **settings))[rows.argsort()]
@@ -85,7 +87,7 @@ def test_another_seed_or_epoch_is_another_order_and_other_draws(cache, table, ot
     assert not torch.equal(images, other_images)
 
 
-def test_last_batch_of_one_joins_the_one_before(cache, table):
+def test_a_last_batch_of_one_is_merged_into_the_previous_one(cache, table):
     sizes = [len(batch.rows) for batch in training_batches(cache, table[:9], OFF, **EPOCH)]
     assert sizes == [4, 5]
 
@@ -98,21 +100,21 @@ def test_closing_early_stops_the_threads(cache, table):
     assert not any(thread.name.startswith("muralab-loader") for thread in threading.enumerate())
 
 
-def test_evaluation_keeps_the_tables_order_and_pixels(cache, table):
+def test_evaluation_keeps_the_order_and_the_pixels(cache, table):
     batches = list(evaluation_batches(cache, table, batch_size=4))
     assert torch.cat([batch.rows for batch in batches]).tolist() == list(range(len(table)))
     np.testing.assert_array_equal(_images(batches), cache.images[cache.rows(table)])
 
 
-def test_unreadable_image_is_refused_before_the_first_batch(tmp_path, write_tree):
+def test_an_unreadable_image_is_rejected_before_the_first_batch(tmp_path, write_tree):
     table = read_index(write_tree(tmp_path, n_train=2, n_valid=2), "wrist")
-    Path(table["path"][0]).write_bytes(b"no picture")
+    Path(table["path"][0]).write_bytes(b"not an image")
     cache = open_cache(table, size=24, folder=tmp_path / "cache")
     with pytest.raises(DataError, match=r"1 images .* cannot be decoded .*cache\.readable"):
         training_batches(cache, table, OFF, **EPOCH)
 
 
 @pytest.mark.parametrize("bad", [{"batch_size": 0}, {"seed": -1}, {"epoch": -1}])
-def test_impossible_numbers_are_refused(cache, table, bad):
-    with pytest.raises(SettingsError, match="Impossible loader"):
+def test_impossible_settings_are_rejected(cache, table, bad):
+    with pytest.raises(SettingsError, match="Impossible loader settings"):
         training_batches(cache, table, OFF, **EPOCH | bad)

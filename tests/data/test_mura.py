@@ -1,3 +1,5 @@
+"""A MURA tree becomes one row per image; what contradicts MURA's form is an error that names it."""
+
 from __future__ import annotations
 
 import os
@@ -15,26 +17,26 @@ def tree(tmp_path, write_tree) -> Path:
     return write_tree(tmp_path, parts=("wrist",), n_train=4, n_valid=2)
 
 
-def test_root_is_found_from_the_tree_and_from_its_parent(tiny_tree):
+def test_the_root_is_found_from_the_tree_and_from_its_parent(tiny_tree):
     assert find_root(tiny_tree) == find_root(tiny_tree.parent) == tiny_tree
 
 
-def test_missing_path_is_named(tmp_path):
+def test_a_missing_path_is_named(tmp_path):
     with pytest.raises(DataError, match=r"nowhere does not exist\. Give the MURA-v1\.1 folder"):
         find_root(tmp_path / "nowhere")
 
 
-def test_folder_without_a_tree_shows_what_was_looked_for(tmp_path):
+def test_a_folder_without_a_tree_names_what_was_searched(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(DataError, match=r"Looked for train/XR_\*/ .*The folder holds: notes\.txt"):
         find_root(tmp_path)
 
 
-def test_parts_come_from_the_folders(tiny_tree):
+def test_parts_are_read_from_the_folders(tiny_tree):
     assert parts_of(tiny_tree) == ["hand", "wrist"]
 
 
-def test_one_row_an_image_sorted_with_the_contracts_columns(tiny_tree):
+def test_the_index_has_one_sorted_row_per_image(tiny_tree):
     index = read_index(tiny_tree, "wrist")
     assert tuple(index.columns) == COLUMNS
     assert index["image"].is_monotonic_increasing
@@ -42,19 +44,19 @@ def test_one_row_an_image_sorted_with_the_contracts_columns(tiny_tree):
     assert all(Path(path).is_file() for path in index["path"])
 
 
-def test_a_row_says_what_its_path_says(tiny_tree):
+def test_a_row_contains_the_components_of_its_path(tiny_tree):
     row = read_index(tiny_tree, "wrist").iloc[0]
     assert row["image"] == "train/XR_WRIST/patient00017/study1_positive/image1.png"
     assert row["study"] == "train/XR_WRIST/patient00017/study1_positive"
     assert (row["split"], row["part"], row["patient"], row["label"]) == ("train", "wrist", "patient00017", 1)
 
 
-def test_all_is_every_part_together(tiny_tree):
+def test_part_all_combines_every_part(tiny_tree):
     together = len(read_index(tiny_tree, "all"))
     assert together == len(read_index(tiny_tree, "hand")) + len(read_index(tiny_tree, "wrist"))
 
 
-def test_names_of_other_bytes_than_utf8_are_listed(tree):
+def test_file_names_that_are_not_utf8_are_listed(tree):
     for file in tree.glob("*.csv"):
         file.unlink()
     study = next((tree / "train" / "XR_WRIST").glob("*/*"))
@@ -63,59 +65,59 @@ def test_names_of_other_bytes_than_utf8_are_listed(tree):
         read_index(tree, "wrist")
 
 
-def test_a_tree_below_a_folder_of_other_bytes_than_utf8_is_refused(tree, tmp_path):
+def test_a_tree_in_a_folder_that_is_not_utf8_is_rejected(tree, tmp_path):
     root = tree.rename(tmp_path / os.fsdecode(b"r\xe9seau"))
-    with pytest.raises(DataError, match=r"r.udce9seau' lies in a folder whose name is not UTF-8"):
+    with pytest.raises(DataError, match=r"r.udce9seau' is in a folder whose name is not UTF-8"):
         read_index(root, "wrist")
 
 
-def test_a_list_may_name_files_below_a_folder_called_train(tree, tmp_path):
+def test_a_list_may_name_files_in_a_folder_called_train(tree, tmp_path):
     expected = read_index(tree, "wrist")
     lines = (tree / "train_image_paths.csv").read_text().split()
     (tree / "train_image_paths.csv").write_text("".join(f"/data/train/{line}\n" for line in lines))
     assert read_index(tree, "wrist").equals(expected)
 
 
-def test_tree_without_lists_gives_the_same_table(tmp_path, tree):
+def test_a_tree_without_lists_gives_the_same_table(tmp_path, tree):
     with_lists = read_index(tree, "wrist")
     for file in tree.glob("*.csv"):
         file.unlink()
     assert read_index(tree, "wrist").equals(with_lists)
 
 
-def test_hidden_files_are_no_images(tmp_path, write_tree):
+def test_hidden_files_are_not_images(tmp_path, write_tree):
     root = write_tree(tmp_path, lists=False)
     assert any(root.rglob("._image1.png"))
     assert not read_index(root, "all")["image"].str.contains(r"/\.").any()
 
 
-def test_unknown_part_lists_the_parts_there_are(tiny_tree):
+def test_an_unknown_part_lists_the_known_parts(tiny_tree):
     with pytest.raises(DataError, match=r"no part 'elbow'\. It has: hand, wrist"):
         read_index(tiny_tree, "elbow")
 
 
-def test_list_that_names_missing_files_gives_count_and_first_twenty(tree):
+def test_missing_files_of_a_list_are_counted_and_the_first_twenty_named(tree):
     lines = [f"MURA-v1.1/train/XR_WRIST/patient9/study1_positive/image{i}.png" for i in range(30)]
     (tree / "train_image_paths.csv").write_text("\n".join(lines))
     with pytest.raises(DataError, match=r"(?s)names 30 files that are missing.* 20\. .*and 10 more"):
         read_index(tree, "wrist")
 
 
-def test_study_listed_with_two_labels_is_refused(tree):
+def test_a_study_listed_with_two_labels_is_rejected(tree):
     with (tree / "train_labeled_studies.csv").open("a") as file:
         file.write("MURA-v1.1/train/XR_WRIST/patient00001/study1_positive/,0\n")
     with pytest.raises(DataError, match=r"1 studies two conflicting labels:\n  1\. train/XR_WRIST/patient00001"):
         read_index(tree, "wrist")
 
 
-def test_list_that_contradicts_the_folder_is_refused(tree):
+def test_a_list_that_contradicts_the_folder_is_rejected(tree):
     file = tree / "valid_labeled_studies.csv"
     file.write_text(file.read_text().replace("positive/,1", "positive/,0"))
-    with pytest.raises(DataError, match="the list says 0, the folder's name says 1"):
+    with pytest.raises(DataError, match="0 in the list, 1 by the folder's name"):
         read_index(tree, "wrist")
 
 
-def test_list_labels_folders_without_a_suffix(tree):
+def test_a_list_labels_folders_without_a_suffix(tree):
     source, target = "train/XR_WRIST/patient00001/study1_positive", "train/XR_WRIST/patient00001/study1"
     shutil.move(tree / source, tree / target)
     for file in tree.glob("train_*.csv"):
@@ -124,7 +126,7 @@ def test_list_labels_folders_without_a_suffix(tree):
     assert index.loc[index["study"] == target, "label"].unique() == [1]
 
 
-def test_study_without_any_label_is_refused(tree):
+def test_a_study_without_a_label_is_rejected(tree):
     shutil.move(tree / "train/XR_WRIST/patient00001/study1_positive", tree / "train/XR_WRIST/patient00001/study1")
     for file in tree.glob("*.csv"):
         file.unlink()
@@ -135,13 +137,13 @@ def test_study_without_any_label_is_refused(tree):
 @pytest.mark.parametrize(
     "line", ["image1.png", "MURA-v1.1/train/XR_WRIST/../../../etc/passwd", "train/WRIST/a/b/c.png"]
 )
-def test_list_line_that_is_no_image_path_is_shown(tree, line):
+def test_a_list_line_that_is_not_an_image_path_is_quoted(tree, line):
     (tree / "train_image_paths.csv").write_text(line)
     with pytest.raises(DataError, match=r"train_image_paths\.csv, line 1: expected a path such as MURA-v1\.1/train"):
         read_index(tree, "wrist")
 
 
-def test_empty_tree_says_what_was_expected(tmp_path):
+def test_an_empty_tree_is_an_error_that_names_the_expected_files(tmp_path):
     (tmp_path / "train" / "XR_WRIST").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"No image of part 'wrist' .*XR_WRIST/patient00001"):
+    with pytest.raises(DataError, match=r"no images of part 'wrist' .*XR_WRIST/patient00001"):
         read_index(tmp_path, "wrist")

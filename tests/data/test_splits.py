@@ -1,3 +1,5 @@
+"""Splits share no patient, keep the class balance and depend on the seed alone."""
+
 from __future__ import annotations
 
 import pandas as pd
@@ -9,7 +11,7 @@ from muralab.errors import DataError, SettingsError
 
 
 def _index(n_train: int = 200, n_valid: int = 40, positive_every: int = 4) -> pd.DataFrame:
-    """One study of two images a patient, in two parts."""
+    """One study of two images per patient, in two parts."""
     rows = []
     for number in range(n_train + n_valid):
         split, part = ("train" if number < n_train else "valid"), ("hand" if number % 10 < 3 else "wrist")
@@ -29,7 +31,7 @@ def test_no_patient_is_in_two_splits_and_no_image_is_lost(protocol):
 
 
 @pytest.mark.parametrize(("protocol", "official"), [("valid-as-test", "test"), ("valid-as-validation", "validation")])
-def test_official_valid_plays_the_protocols_role(protocol, official):
+def test_official_valid_is_the_set_that_the_protocol_names(protocol, official):
     tables = dict(split_index(_index(), protocol=protocol).items())
     assert set(tables[official]["split"]) == {"valid"}
     assert all(set(table["split"]) == {"train"} for name, table in tables.items() if name != official)
@@ -42,11 +44,11 @@ def test_held_out_patients_have_the_pools_share_of_labels_and_parts():
     assert (validation["part"] == "hand").mean() == pytest.approx(0.3, abs=0.05)
 
 
-def test_three_of_twenty_patients_are_for_validation_unless_told():
+def test_three_of_twenty_patients_are_for_validation_by_default():
     assert split_index(_index()).validation["patient"].nunique() == 30
 
 
-def test_the_studys_protocol_holds_out_a_tenth_whatever_is_for_validation():
+def test_the_studys_protocol_holds_out_a_tenth_for_testing():
     splits = split_index(_index(), protocol="valid-as-validation", validation_fraction=0.4)
     assert splits.test["patient"].nunique() == 20
 
@@ -60,19 +62,19 @@ def test_a_patient_with_one_abnormal_study_is_held_out_among_the_abnormal(seed):
     assert held_out.groupby("patient")["label"].max().sum() == 4  # of 20 among the 200
 
 
-def test_seed_decides_who_is_held_out():
+def test_the_seed_decides_which_patients_are_held_out():
     index = _index()
     first, again, other = (split_index(index, seed=seed) for seed in (1, 1, 2))
     assert first.fingerprint == again.fingerprint != other.fingerprint
     assert first.validation["image"].tolist() == again.validation["image"].tolist()
 
 
-def test_split_does_not_depend_on_the_order_of_rows():
+def test_a_split_does_not_depend_on_the_order_of_rows():
     index = _index()
     assert split_index(index.sample(frac=1, random_state=0)).fingerprint == split_index(index).fingerprint
 
 
-def test_fingerprint_ignores_order_and_sees_every_column():
+def test_the_fingerprint_ignores_order_and_covers_every_column():
     index = _index(20, 4)
     base = fingerprint(index)
     assert fingerprint(index[::-1]) == base
@@ -92,31 +94,31 @@ def test_train_rows_of_patients_in_valid_are_left_out_with_a_warning():
     assert "patient00210" in set(splits.test["patient"])
 
 
-def test_empty_class_names_split_class_and_counts():
+def test_an_empty_class_is_an_error_with_split_class_and_counts():
     index = _index()
     index = index[(index["split"] == "train") | (index["label"] == 0)]
     with pytest.raises(DataError, match=r"test split has no abnormal \(1\) image: 60 normal and 0 abnormal"):
         split_index(index)
 
 
-def test_two_patients_of_a_class_are_enough(tiny_tree):
+def test_two_patients_of_a_class_are_enough():
     index = _index(40, 8, positive_every=1)
     index.loc[~index["patient"].isin(["patient00001", "patient00002", "patient00041"]), "label"] = 0
     assert all(table["label"].nunique() == 2 for _, table in split_index(index, validation_fraction=0.05).items())
 
 
-def test_unknown_protocol_offers_the_nearest():
+def test_an_unknown_protocol_suggests_the_nearest():
     with pytest.raises(SettingsError, match="Did you mean 'valid-as-validation'"):
         split_index(_index(), protocol="valid_as_validation")
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, float("nan")])
-def test_impossible_fraction_is_refused(fraction):
-    with pytest.raises(SettingsError, match="must lie between 0 and 1"):
+def test_an_impossible_fraction_is_rejected(fraction):
+    with pytest.raises(SettingsError, match="must be between 0 and 1"):
         split_index(_index(), validation_fraction=fraction)
 
 
-def test_a_negative_seed_is_refused():
+def test_a_negative_seed_is_rejected():
     with pytest.raises(SettingsError, match="seed must be 0 or more, received -1"):
         split_index(_index(), seed=-1)
 
@@ -128,6 +130,6 @@ def test_a_missing_folder_is_named(missing):
         split_index(index[index["split"] != missing])
 
 
-def test_tiny_tree_splits_under_both_protocols(tiny_tree):
+def test_the_tiny_tree_splits_under_both_protocols(tiny_tree):
     index = read_index(tiny_tree, "all")
     assert all(len(table) > 0 for protocol in PROTOCOLS for _, table in split_index(index, protocol=protocol).items())

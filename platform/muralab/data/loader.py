@@ -1,7 +1,8 @@
-"""Batches of grey squares from the cache; the same for every number of threads.
+"""Batches of grey squares from the cache, identical for every number of threads.
 
-Normalisation and the expansion to 3 channels happen on the device, inside the network: a batch is uint8 and small.
-B batch, N images of a table, S side in px.
+Normalisation and the expansion to 3 channels happen on the device, inside the network, so a batch is small and uint8.
+
+Shape legend: B batch, N images of a table, S side in px.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from muralab.errors import DataError, SettingsError
 from muralab.threads import map_in_threads
 
 Batches = Generator["Batch", None, None]
-Places = npt.NDArray[np.int64]
+Positions = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some images of a table, on the CPU."""
+    """Images of a table, on the CPU."""
 
     images: torch.Tensor
     """uint8 [B, S, S]"""
@@ -46,26 +47,26 @@ def training_batches(
     workers: int = 0,
     pinned: bool = False,
 ) -> Batches:
-    """One epoch of a table, shuffled and augmented; closing the generator stops its threads.
+    """Yield one epoch of a table, shuffled and augmented; closing the generator stops its threads.
 
     Args:
-        cache: holds the table's images.
+        cache: contains the table's images.
         table: images and labels, N rows, all readable.
-        augment: strengths; what each image gets depends on seed, epoch and its position in the table alone.
-        batch_size: images a batch; a last batch of one image joins the one before it (BatchNorm needs two).
+        augment: strengths; the draw for an image depends only on seed, epoch and its position in the table.
+        batch_size: images per batch; a last batch of one image is merged into the previous one (BatchNorm needs two).
         seed: 0 or more.
-        epoch: 0 or more; another epoch is another order and other draws.
-        workers: prefetching threads; 0 works in the calling thread.
-        pinned: put the pixels into memory that a GPU copies from by itself, while this process goes on.
+        epoch: 0 or more; each epoch has its own order and draws.
+        workers: prefetching threads; 0 loads in the calling thread.
+        pinned: put the pixels into pinned memory, from which a GPU copies asynchronously.
 
     Raises:
-        SettingsError: an impossible number.
-        DataError: an image that is unreadable or not in the cache.
+        SettingsError: an impossible value.
+        DataError: an image is unreadable or not in the cache.
     """
     if min(batch_size - 1, seed, epoch, workers) < 0:
         raise SettingsError(
-            f"Impossible loader: batch_size={batch_size}, seed={seed}, epoch={epoch}, workers={workers} "
-            "(batch_size is 1 or more, the others 0 or more)."
+            f"Impossible loader settings: batch_size={batch_size}, seed={seed}, epoch={epoch}, workers={workers} "
+            "(batch_size must be 1 or more, the others 0 or more)."
         )
     source = _Source(cache, table, pinned=pinned)
     order = np.random.default_rng((seed, epoch)).permutation(len(table))
@@ -80,17 +81,17 @@ def training_batches(
 
 
 def evaluation_batches(cache: PixelCache, table: pd.DataFrame, *, batch_size: int) -> Batches:
-    """A table in its own order, as it is.
+    """Yield a table in its own order, without augmentation.
 
     Raises:
         SettingsError: an impossible batch size.
-        DataError: an image that is unreadable or not in the cache.
+        DataError: an image is unreadable or not in the cache.
     """
     if batch_size < 1:
         raise SettingsError(f"batch_size must be 1 or more, received {batch_size}.")
     source = _Source(cache, table)
-    places = np.arange(len(table), dtype=np.int64)
-    chunks = [places[first : first + batch_size] for first in range(0, len(places), batch_size)]
+    positions = np.arange(len(table), dtype=np.int64)
+    chunks = [positions[first : first + batch_size] for first in range(0, len(positions), batch_size)]
     return map_in_threads(lambda rows: source.batch(rows, None, None), chunks, workers=0)
 
 
@@ -102,29 +103,29 @@ class _Source:
         unreadable = set(table["image"]).intersection(cache.unreadable)
         if unreadable:
             raise DataError(
-                f"{len(unreadable)} images of this table cannot be decoded (first: {min(unreadable)}); leave them out "
-                "with cache.readable(table)."
+                f"{len(unreadable)} images of this table cannot be decoded (first: {min(unreadable)}); remove them by "
+                "cache.readable(table)."
             )
-        # A plain view: indexing a numpy.memmap costs several microseconds more, for every image.
+        # A plain view: indexing a numpy.memmap takes several microseconds more per image.
         self.pixels = np.asarray(cache.images)
         self.cache_rows = cache.rows(table)
         self.labels = table["label"].to_numpy(dtype=np.float32)
 
-    def batch(self, rows: Places, augmenter: Augmenter | None, seeds: npt.NDArray[np.uint64] | None) -> Batch:
-        """The images at some positions of the table, each augmented with its own seed."""
+    def batch(self, rows: Positions, augmenter: Augmenter | None, seeds: npt.NDArray[np.uint64] | None) -> Batch:
+        """The images at the given positions of the table, each augmented with its own seed."""
         cache_rows = self.cache_rows[rows]
         images = torch.empty((len(rows), *self.pixels.shape[1:]), dtype=torch.uint8, pin_memory=self.pinned)
         target = images.numpy()
         if augmenter is None or seeds is None:
-            np.take(self.pixels, cache_rows, axis=0, out=target, mode="clip")  # "raise" would copy once more
+            np.take(self.pixels, cache_rows, axis=0, out=target, mode="clip")  # mode="raise" would copy once more
         else:
-            for place, (cache_row, seed) in enumerate(zip(cache_rows.tolist(), seeds[rows].tolist())):
-                target[place] = augmenter(self.pixels[cache_row], seed)
+            for position, (cache_row, seed) in enumerate(zip(cache_rows.tolist(), seeds[rows].tolist())):
+                target[position] = augmenter(self.pixels[cache_row], seed)
         return Batch(images, torch.from_numpy(self.labels[rows]), torch.from_numpy(rows))
 
 
-def _chunks(order: Places, batch_size: int) -> list[Places]:
-    """Positions of each batch."""
+def _chunks(order: Positions, batch_size: int) -> list[Positions]:
+    """The positions of each batch."""
     chunks = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
     if len(chunks) > 1 and len(chunks[-1]) == 1:
         chunks[-2:] = [np.concatenate(chunks[-2:])]

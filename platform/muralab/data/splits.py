@@ -1,6 +1,6 @@
-"""Patient-disjoint train, validation and test tables, under one of two protocols.
+"""Split an index into train, validation and test by patient, under one of two protocols.
 
-valid-as-test (default): MURA's official valid is the test set; validation is a part of the official train patients.
+valid-as-test (default): MURA's official valid is the test set; the validation set is held out of train, by patient.
 valid-as-validation (the study's): official valid is the validation set; the test set is held out of train, by patient.
 """
 
@@ -16,7 +16,7 @@ import pandas as pd
 from muralab.errors import DataError, SettingsError, nearest
 
 SETS = ("train", "validation", "test")
-"""The sets of a split, in this order everywhere."""
+"""Of every split, in this order."""
 PROTOCOLS = ("valid-as-test", "valid-as-validation")
 FINGERPRINT_COLUMNS = ("image", "label", "patient", "split")
 CLASS_NAMES = ("normal (0)", "abnormal (1)")
@@ -27,20 +27,20 @@ class Splits:
     """Three tables that share no patient, each sorted by image."""
 
     train: pd.DataFrame
-    """rows to learn from"""
+    """rows to train on"""
     validation: pd.DataFrame
-    """rows to choose by: epochs, trials, temperatures, threshold"""
+    """rows for selection: epochs, trials, temperatures, threshold"""
     test: pd.DataFrame
-    """rows to judge by, once"""
+    """rows for the final evaluation, once"""
     protocol: str
     """one of PROTOCOLS"""
     seed: int
-    """what the held-out patients were drawn with"""
+    """of the draw of the held-out patients"""
     fingerprint: str
-    """digest of which image plays which role, 32 hex characters"""
+    """digest of which image is in which set, 32 hex characters"""
 
     def items(self) -> tuple[tuple[str, pd.DataFrame], ...]:
-        """The three tables with their names, in the order train, validation, test."""
+        """The three tables with their names, in the order of SETS."""
         return (("train", self.train), ("validation", self.validation), ("test", self.test))
 
 
@@ -52,10 +52,10 @@ def split_index(
     validation_fraction: float = 0.15,
     test_fraction: float = 0.10,
 ) -> Splits:
-    """Divide an index by patient, stratified by the patient's label and part.
+    """Split an index by patient, stratified by the patient's label and part.
 
     Args:
-        index: what `read_index` returned.
+        index: from `read_index`.
         protocol: one of PROTOCOLS.
         seed: of the draw of the held-out patients, 0 or more.
         validation_fraction: of official train patients, under valid-as-test.
@@ -63,13 +63,13 @@ def split_index(
 
     Raises:
         SettingsError: an unknown protocol, an impossible fraction or seed.
-        DataError: a split without images of one class.
+        DataError: a set has no images of one class.
     """
     if protocol not in PROTOCOLS:
-        raise SettingsError(f"There is no protocol '{protocol}'. {nearest(protocol, PROTOCOLS)}")
+        raise SettingsError(f"Unknown protocol '{protocol}'. {nearest(protocol, PROTOCOLS)}")
     fraction = validation_fraction if protocol == "valid-as-test" else test_fraction
     if not 0.0 < fraction < 1.0:
-        raise SettingsError(f"The held-out fraction must lie between 0 and 1, received {fraction}.")
+        raise SettingsError(f"The held-out fraction must be between 0 and 1, received {fraction}.")
     if seed < 0:
         raise SettingsError(f"The seed must be 0 or more, received {seed}.")
     for name in ("train", "valid"):
@@ -82,13 +82,13 @@ def split_index(
     validation, test = (drawn, official) if protocol == "valid-as-test" else (official, drawn)
     tables = {"train": train, "validation": validation, "test": test}
     _check_classes(tables)
-    roles = pd.concat([table.assign(split=name) for name, table in tables.items()])
+    assigned = pd.concat([table.assign(split=name) for name, table in tables.items()])
     ordered = {name: table.sort_values("image", ignore_index=True) for name, table in tables.items()}
-    return Splits(**ordered, protocol=protocol, seed=seed, fingerprint=fingerprint(roles))
+    return Splits(**ordered, protocol=protocol, seed=seed, fingerprint=fingerprint(assigned))
 
 
 def fingerprint(table: pd.DataFrame) -> str:
-    """A digest of all rows' image, label, patient and split, whatever their order: 32 hex characters."""
+    """Digest of all rows' image, label, patient and split, independent of their order: 32 hex characters."""
     columns = [table[column].astype(str).tolist() for column in FINGERPRINT_COLUMNS]
     digest = hashlib.blake2b(digest_size=16)
     for row in sorted(zip(*columns)):
@@ -97,7 +97,7 @@ def fingerprint(table: pd.DataFrame) -> str:
 
 
 def _without_patients_of(official: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
-    """Train without the patients that are in official valid too; they would be on both sides of the split."""
+    """Train without the patients who are also in official valid; they would be on both sides of the split."""
     shared = train["patient"].isin(set(official["patient"]))
     if shared.any():
         patients = sorted(set(train.loc[shared, "patient"]))
@@ -110,7 +110,7 @@ def _without_patients_of(official: pd.DataFrame, train: pd.DataFrame) -> pd.Data
 
 
 def _draw_patients(pool: pd.DataFrame, fraction: float, seed: int) -> set[str]:
-    """Held-out patients: the same share of those with and of those without an abnormal study, spread over the parts."""
+    """Held-out patients: an equal share of those with and without an abnormal study, spread over the parts."""
     patients = pool.groupby("patient").agg(positive=("label", "max"), part=("part", "min")).reset_index()
     rng = np.random.default_rng(seed)
     drawn: set[str] = set()
@@ -118,9 +118,9 @@ def _draw_patients(pool: pd.DataFrame, fraction: float, seed: int) -> set[str]:
         shuffled = stratum.iloc[rng.permutation(len(stratum))]
         names = shuffled.sort_values("part", kind="stable")["patient"].to_numpy()
         count = min(max(round(fraction * len(names)), 1), len(names) - 1)
-        # Evenly spaced places in a list that is sorted by part and random within it: each part gives its share.
-        places = ((np.arange(count) + rng.random()) * len(names) / max(count, 1)).astype(int)
-        drawn.update(names[places])
+        # Evenly spaced positions in a list sorted by part and shuffled within: every part contributes its share.
+        positions = ((np.arange(count) + rng.random()) * len(names) / max(count, 1)).astype(int)
+        drawn.update(names[positions])
     return drawn
 
 

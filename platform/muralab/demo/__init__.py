@@ -1,1 +1,1 @@
-"""The synthetic radiographs of the demo data set."""
+"""The synthetic radiographs of the demo data set. Only numpy and OpenCV are needed."""

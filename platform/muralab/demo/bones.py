@@ -1,7 +1,9 @@
 """The bones of the synthetic wrist and hand, in millimetres.
 
-Coordinates: x to the side (thumb negative), y down the forearm, so that distal is negative; the origin is the
-radiocarpal joint of the wrist, the carpometacarpal row of the hand. n points an outline, k samples an axis.
+Coordinates: x to the side (negative towards the thumb), y along the forearm (negative is distal); the origin is the
+radiocarpal joint.
+
+Shape legend: n points of an outline, k samples along an axis.
 """
 
 from __future__ import annotations
@@ -39,15 +41,15 @@ _PHALANGES_MM = ((32.0, 24.0), (42.0, 25.0, 18.0), (46.0, 29.0, 19.0), (43.0, 27
 
 @dataclass(frozen=True, kw_only=True)
 class Bone:
-    """One bone as it is projected.
+    """One projected bone.
 
     Attributes:
-        name: What it is, such as "radius".
-        axis: Centre line from its distal to its proximal end, [k, 2] mm.
-        half_width: Half of its width along the axis, [k] mm.
-        outline: Closed outline, [n, 2] mm.
-        cortex_mm: Thickness of the bright rim.
-        density: Attenuation of the inside, 1 is a usual bone.
+        name: such as "radius".
+        axis: centre line from the distal to the proximal end, [k, 2] mm.
+        half_width: half of the width along the axis, [k] mm.
+        outline: closed outline, [n, 2] mm.
+        cortex_mm: thickness of the bright rim.
+        density: attenuation of the interior; 1 for normal bone.
     """
 
     name: str
@@ -58,7 +60,7 @@ class Bone:
     density: float = 1.0
 
     def moved(self, *, angle_degrees: float, about: Points, shift: Points) -> Bone:
-        """Returns the bone turned about a point [2] and then shifted by [2] mm."""
+        """The bone rotated about a point [2] and then shifted by [2] mm."""
         angle = np.deg2rad(angle_degrees)
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
@@ -70,31 +72,31 @@ class Bone:
 
 
 def normals(axis: Points) -> Points:
-    """Returns the unit normal at each point of a line [k, 2]."""
+    """Unit normal at each point of a line [k, 2]."""
     tangent = np.gradient(axis, axis=0)
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True) + 1e-9
     return np.stack([-tangent[:, 1], tangent[:, 0]], axis=1)
 
 
 def sides(axis: Points, half_width: Points) -> tuple[Points, Points]:
-    """Returns the two long edges, [k, 2] mm each, of a bone around an axis."""
+    """The two long edges of a bone around an axis, [k, 2] mm each."""
     offset = normals(axis) * half_width[:, None]
     return axis + offset, axis - offset
 
 
 def _along(bone: Bone) -> Points:
-    """Returns the distance of each point of the axis from the distal end, [k] mm."""
+    """Distance of each point of the axis from the distal end, [k] mm."""
     steps = np.linalg.norm(np.diff(bone.axis, axis=0), axis=1)
     return np.concatenate([[0.0], np.cumsum(steps)])
 
 
 def point_at(bone: Bone, distance_mm: float) -> int:
-    """Returns the index of the axis' point at a distance from the distal end."""
+    """Index of the point of the axis at a distance from the distal end."""
     return int(np.clip(np.searchsorted(_along(bone), distance_mm), 4, len(bone.axis) - 5))
 
 
 def resampled(bone: Bone, n_samples: int = 160) -> Bone:
-    """Returns the bone with evenly spaced samples, so that a cut falls where it is wanted."""
+    """The bone with evenly spaced samples along its axis, so that it can be cut at any distance."""
     along = _along(bone)
     at = np.linspace(0, along[-1], n_samples)
     axis = np.stack([np.interp(at, along, bone.axis[:, i]) for i in (0, 1)], axis=1)
@@ -114,7 +116,7 @@ def _long_bone(
     flare_mm: float,
     bow_mm: float,
 ) -> Bone:
-    """Builds a tubular bone; `ends` distal x, y, proximal x, y; `widths` half widths: distal, shaft, proximal [mm]."""
+    """Build a tubular bone; `ends`: distal x, y, proximal x, y; `widths`: half widths distal, shaft, proximal [mm]."""
     t = 0.5 - 0.5 * np.cos(np.pi * np.linspace(0.0, 1.0, _SAMPLES))  # denser at the ends, which are round
     distal, proximal = np.array(ends[:2]), np.array(ends[2:])
     length = float(np.linalg.norm(proximal - distal))
@@ -128,7 +130,7 @@ def _long_bone(
 
 
 def _cap(depth: Points) -> Points:
-    """Returns the relative width of a rounded end at a depth given in parts of the rounding."""
+    """Relative width of a rounded end at a depth relative to the length of the rounding."""
     inside = 1.0 - np.clip(depth, 0.0, 1.0)
     width: Points = np.sqrt(np.clip(1.0 - inside**3, 0.0, 1.0))
     return width
@@ -145,7 +147,7 @@ def _carpal(name: str, box: tuple[float, float, float, float], rng: np.random.Ge
 
 
 def build_wrist(rng: np.random.Generator) -> list[Bone]:
-    """Returns one person's distal forearm, carpus and metacarpals, seen from the front."""
+    """Build one patient's distal forearm, carpus and metacarpals in the frontal view."""
     slim = rng.normal(1.0, 0.06)
     radius_x, ulna_x = -7.0 + rng.normal(0, 0.8), 17.0 + rng.normal(0, 0.8)
     variance_mm = rng.normal(2.0, 1.5)
@@ -171,7 +173,7 @@ def _metacarpals(rng: np.random.Generator, slim: float) -> list[Bone]:
 
 
 def build_hand(rng: np.random.Generator) -> list[Bone]:
-    """Returns one person's hand, seen from the front: the wrist's bones with wider metacarpals, and the phalanges."""
+    """Build one patient's hand in the frontal view: the bones of the wrist, and the phalanges."""
     bones = build_wrist(rng)
     spread = float(rng.uniform(0.75, 1.2))
     for number, lengths in enumerate(_PHALANGES_MM, start=1):
@@ -189,7 +191,7 @@ def build_hand(rng: np.random.Generator) -> list[Bone]:
 
 
 def project(bones: list[Bone], projection: str) -> list[Bone]:
-    """Returns the bones in another projection: from the side they lie over each other."""
+    """Project bones; in the lateral view they overlap."""
     scale = _SIDE_SCALE[projection]
     if scale == 1.0:
         return bones

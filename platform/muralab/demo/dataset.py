@@ -1,7 +1,7 @@
 """A synthetic MURA-v1.1 tree, for trying the platform without the real data.
 
-Drawn, not photographed: it says nothing about patients, and no figure reached on it says anything about medicine.
-The layout and the CSVs are those of MURA v1.1 (Rajpurkar et al. 2018, arXiv:1712.06957).
+The images are drawn by a program: they say nothing about patients, and no metric measured on them says anything about
+medicine. The layout and the CSV files are those of MURA v1.1 (Rajpurkar et al. 2018, arXiv:1712.06957).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import astuple
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import numpy as np
 from muralab.demo.plan import PARTS, PartPlan, StudyPlan, plan_studies
 from muralab.demo.views import render_view
 from muralab.errors import DataError
+from muralab.threads import map_in_threads
 
 VERSION = 2
 ROOT_NAME = "MURA-v1.1"
@@ -35,14 +36,14 @@ Nothing measured on it says anything about medicine.
 
 
 def default_folder(seed: int = 0) -> Path:
-    """Returns the folder of the user's cache that holds the demo of a seed (it may not exist yet)."""
+    """Folder in the user's cache for the demo of a seed; it may not exist yet."""
     given = os.environ.get("XDG_CACHE_HOME", "")
     cache = Path(given) if Path(given).is_absolute() else Path.home() / ".cache"
     return cache / "muralab" / f"demo-v{VERSION}-seed{seed}"
 
 
 def is_synthetic(root: Path) -> bool:
-    """Says whether a tree, wherever it lies by now, was drawn by `write_demo`."""
+    """Whether a tree was drawn by `write_demo`, even if it was moved since."""
     return (root / NOTICE_NAME).is_file()
 
 
@@ -54,20 +55,20 @@ def write_demo(
     progress: Callable[[int, int], None] | None = None,
     parts: Sequence[PartPlan] = PARTS,
 ) -> Path:
-    """Writes the synthetic tree below a folder, once, and returns its root.
+    """Write the synthetic tree into a folder, unless it exists, and return its root.
 
-    The files depend on the seed and the parts alone. A complete tree is reused; a tree of another seed or version, or a
-    half-written one, is replaced. Two processes may write at once: each writes a tree of its own, the first one stays.
+    The files depend only on the seed and the parts. A complete tree is reused; a tree of another seed or version, or an
+    incomplete one, is replaced. Two processes may write at the same time: each writes its own tree, the first stays.
 
     Args:
-        folder: Receives the folder "MURA-v1.1"; made when missing.
-        seed: What to draw.
-        workers: Threads that draw; all cores when None.
-        progress: Called with (studies written, all studies), in this thread.
-        parts: How much of each part to draw.
+        folder: the parent of the tree "MURA-v1.1"; created if missing.
+        seed: of everything drawn.
+        workers: drawing threads; None takes one per core.
+        progress: called with (studies written, studies in total), in the calling thread.
+        parts: how much of each part to draw.
 
     Raises:
-        DataError: the folder cannot be written, or holds a "MURA-v1.1" that is not a demo.
+        DataError: the folder cannot be written, or contains a "MURA-v1.1" that is not a demo.
     """
     root = Path(folder) / ROOT_NAME
     marker = _marker_text(seed, parts)
@@ -75,15 +76,14 @@ def write_demo(
         return root
     if root.exists() and not is_synthetic(root):
         raise DataError(
-            f"{root} holds something that is not a demo tree, and the demo will not write over it. "
-            "Give another folder, or move that one away."
+            f"{root} is not a demo tree, and the demo will not overwrite it. Give another folder, or move that one."
         )
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".demo-", dir=root.parent))
     except OSError as error:
         raise DataError(
-            f"The demo data cannot be written to {folder}: {error.strerror}. Give a folder you own."
+            f"The demo data cannot be written to {folder}: {error.strerror}. Give a folder that you can write to."
         ) from error
     try:
         draft.chmod(0o755)
@@ -98,7 +98,7 @@ def write_demo(
 
 
 def example_study(seed: int = 0) -> list[bytes]:
-    """Returns two PNGs of one synthetic wrist study that shows a finding."""
+    """Two PNG files of one synthetic wrist study that shows a finding."""
     study = next(study for study in plan_studies(PARTS[:1], seed) if study.finding and study.n_views >= 2)
     return [data for _, data in zip(range(2), _views(study))]
 
@@ -139,8 +139,8 @@ def _write_tree(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     (root / NOTICE_NAME).write_text(_NOTICE.format(version=VERSION, seed=seed), encoding="utf-8")
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        for done, _ in enumerate(pool.map(lambda study: _write_study(root, study), studies), start=1):
+    with closing(map_in_threads(lambda study: _write_study(root, study), studies, workers=workers)) as written:
+        for done, _ in enumerate(written, start=1):
             if progress is not None:
                 progress(done, len(studies))
     for split in ("train", "valid"):
@@ -148,7 +148,7 @@ def _write_tree(
 
 
 def _write_csvs(root: Path, split: str, studies: Sequence[StudyPlan]) -> None:
-    """Writes one split's two tables in MURA's form: no header, paths from the root's name, studies end in a slash."""
+    """Write one split's two lists in MURA's format: no header, paths from the root's name, studies end in a slash."""
     images = [
         f"{ROOT_NAME}/{study.folder}/image{number}.png" for study in studies for number in range(1, study.n_views + 1)
     ]
@@ -158,7 +158,7 @@ def _write_csvs(root: Path, split: str, studies: Sequence[StudyPlan]) -> None:
 
 
 def _put_in_place(draft: Path, root: Path, marker: str) -> None:
-    """Renames the draft to the root; what another process completed meanwhile stays."""
+    """Rename the draft to the root, unless another process completed its own meanwhile."""
     for _ in range(10):
         if _is_complete(root, marker):
             return
@@ -172,7 +172,7 @@ def _put_in_place(draft: Path, root: Path, marker: str) -> None:
                 shutil.rmtree(stale, ignore_errors=True)
         try:
             draft.rename(root)
-        except OSError:  # another process put its own tree there between the two lines
+        except OSError:  # another process renamed its own tree to it just now
             continue
         return
-    raise DataError(f"{root} is being changed by other processes. Wait until they end and try again.")
+    raise DataError(f"Other processes keep changing {root}. Wait until they end and try again.")

@@ -1,6 +1,6 @@
-"""What is wrong with a synthetic study: fractures, plates and screws, lytic holes, a worn joint.
+"""Abnormal findings of synthetic studies: fractures, plates with screws, lytic holes, a worn joint.
 
-A `Finding` holds what was drawn for the study; `add_finding` is a deterministic function of it, called for each view.
+A `Finding` is drawn once per study; `add_finding` is a deterministic function of it, called for each view.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _CARPUS = ("scaphoid", "lunate", "triquetrum", "pisiform")
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What a study shows.
+    """The finding of a study.
 
     Attributes:
-        kind: One of KINDS.
-        bone: The bone that it is in.
-        seed: Seed of everything else about it, the same in all views of the study.
+        kind: one of KINDS.
+        bone: name of the affected bone.
+        seed: of all other properties, the same in all views of the study.
     """
 
     kind: str
@@ -34,9 +34,9 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Stroke:
-    """A line [k, 2] mm of a width and a strength: added attenuation of dense bone, coverage (1 is all) of metal.
+    """A line [k, 2] mm with a width and a strength: added attenuation for dense bone, coverage (0 to 1) for metal.
 
-    What lies far from the film is blurred.
+    Objects far from the film are blurred.
     """
 
     points: Points
@@ -47,7 +47,7 @@ class Stroke:
 
 @dataclass(frozen=True, kw_only=True)
 class Hole:
-    """A lytic hole: centre [2] and radii [2] in mm, its turn, and the noise on its edge."""
+    """A lytic hole: centre [2] and radii [2] in mm, and its rotation."""
 
     centre: Points
     radii_mm: Points
@@ -56,7 +56,7 @@ class Hole:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """All that a view shows, in millimetres."""
+    """Everything that a view shows, in millimetres."""
 
     bones: list[Bone]
     holes: list[Hole] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Scene:
 
 
 def draw_finding(part: str, kind: str, rng: np.random.Generator) -> Finding:
-    """Draws where a finding sits and its seed, for a part ("wrist" or "hand")."""
+    """Draw the bone and the seed of a finding, for a part ("wrist" or "hand")."""
     if part == "hand":
         bone = str(rng.choice([f"metacarpal{n}" for n in range(2, 6)] + ["phalanx21", "phalanx31", "phalanx41"]))
     else:
@@ -74,7 +74,7 @@ def draw_finding(part: str, kind: str, rng: np.random.Generator) -> Finding:
 
 
 def add_finding(scene: Scene, finding: Finding, projection: str) -> Scene:
-    """Returns the scene with the finding drawn into it, as this projection shows it."""
+    """The scene with the finding added, as seen in a projection."""
     rng = np.random.default_rng(finding.seed)
     return _ADDERS[finding.kind](scene, finding.bone, projection, rng)
 
@@ -84,13 +84,13 @@ def _find(scene: Scene, name: str) -> Bone:
 
 
 def _place(bone: Bone, low: float, high: float, rng: np.random.Generator) -> float:
-    """Draws a distance from the distal end [mm]; low and high are for the radius and shrink with the bone."""
+    """Draw a distance from the distal end [mm]; low and high are those of the radius and scale with the bone."""
     length = float(np.linalg.norm(bone.axis[-1] - bone.axis[0]))
     return float(rng.uniform(low, high) * min(length / 90.0, 1.0))
 
 
 def _is_carried(name: str, by: str) -> bool:
-    """Says whether a bone moves with the distal fragment of another."""
+    """Whether a bone moves with the distal fragment of another."""
     if by in ("radius", "ulna"):
         return name not in ("radius", "ulna")
     ray, level = (by[-1], 0) if by.startswith("metacarpal") else (by[-2], int(by[-1]))
@@ -98,7 +98,7 @@ def _is_carried(name: str, by: str) -> bool:
 
 
 def _cut(bone: Bone, index: int, skew: int, rng: np.random.Generator) -> tuple[Bone, Bone]:
-    """Cuts a bone obliquely and jaggedly into its distal and its proximal fragment."""
+    """Cut a bone obliquely, with a jagged edge, into its distal and proximal fragments."""
     left, right = sides(bone.axis, bone.half_width)
     a, b = index + skew, index - skew
     weights = np.linspace(0, 1, 7)[1:-1, None]
@@ -113,7 +113,7 @@ def _cut(bone: Bone, index: int, skew: int, rng: np.random.Generator) -> tuple[B
 
 
 def _add_fracture(scene: Scene, name: str, projection: str, rng: np.random.Generator) -> Scene:
-    """A displaced fracture: a lucent gap, a step in the cortex, an angle; the distal bones go with the fragment."""
+    """A displaced fracture: a lucent gap, a step in the cortex, an angle; distal bones move with the fragment."""
     bone = resampled(_find(scene, name))
     index = point_at(bone, _place(bone, 20, 38, rng))
     distal, proximal = _cut(bone, index, int(rng.integers(-6, 7)), rng)
@@ -148,7 +148,7 @@ def _broken_ulna(bone: Bone, angle: float, rng: np.random.Generator) -> list[Bon
 
 
 def _chips(bone: Bone, index: int, shift: Points, rng: np.random.Generator) -> list[Bone]:
-    """Draws small loose fragments around a fracture."""
+    """Draw small loose fragments around a fracture."""
     half, middle = float(bone.half_width[index]), bone.axis[index] + 0.5 * shift
     chips = []
     for _ in range(int(rng.integers(2, 5))):
@@ -196,7 +196,7 @@ def _screw(head: Points, tip: Points, width_mm: float) -> list[Stroke]:
 
 
 def _add_holes(scene: Scene, name: str, projection: str, rng: np.random.Generator) -> Scene:
-    """Three to five lytic holes with a thin sclerotic rim; the largest fill most of the bone's width."""
+    """Three to five lytic holes with a thin sclerotic rim; the largest span most of the bone's width."""
     bone = resampled(_find(scene, name))
     holes, distance = [], _place(bone, 7, 14, rng)
     for _ in range(int(rng.integers(3, 6))):
@@ -212,7 +212,7 @@ def _add_holes(scene: Scene, name: str, projection: str, rng: np.random.Generato
 
 
 def _add_worn_joint(scene: Scene, name: str, _projection: str, rng: np.random.Generator) -> Scene:
-    """Joint-space loss: the distal bones sink onto the bone, both sides turn dense, small cysts below."""
+    """Joint-space loss: the distal bones move onto the bone, both sides are denser, with small cysts below."""
     bone = _find(scene, name)
     sink = np.array([0.0, rng.uniform(2.2, 3.2) * (1.0 if name == "radius" else 0.6)])
     bones = []

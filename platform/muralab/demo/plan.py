@@ -1,4 +1,4 @@
-"""Which patients, studies and views the synthetic tree has, and what they show: everything but the pictures."""
+"""Which patients, studies and views the synthetic tree has, and what they show: everything but the pixels."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 from muralab.demo.findings import KIND_WEIGHTS, KINDS, Finding, draw_finding
 
-# Part of the studies whose label is wrong. MURA's labels are noisy too; a small test set bears less of it.
+# Fraction of studies with a wrong label. MURA's labels are noisy too; a small test set tolerates less noise.
 LABEL_NOISE = {"train": 0.045, "valid": 0.02}
-VIEWS_WEIGHTS = (0.14, 0.42, 0.34, 0.10)  # of 1 to 4 views
-STUDIES_WEIGHTS = (0.70, 0.22, 0.08)  # of 1 to 3 studies of one patient
+VIEWS_WEIGHTS = (0.14, 0.42, 0.34, 0.10)  # of 1 to 4 views per study
+STUDIES_WEIGHTS = (0.70, 0.22, 0.08)  # of 1 to 3 studies per patient
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +21,10 @@ class PartPlan:
 
     Attributes:
         part: "wrist" or "hand".
-        train_studies: Studies of the official train split.
-        valid_studies: Studies of the official valid split.
-        train_abnormal: Part of the train studies that show a finding, 0 to 1.
-        valid_abnormal: The same for valid.
+        train_studies: number of studies in the official train split.
+        valid_studies: number of studies in the official valid split.
+        train_abnormal: fraction of train studies that show a finding, 0 to 1.
+        valid_abnormal: the same for valid.
     """
 
     part: str
@@ -34,7 +34,7 @@ class PartPlan:
     valid_abnormal: float
 
 
-# Abnormal to normal as in MURA: wrist .69, hand .37; valid is nearer to balance.
+# Ratios of abnormal to normal follow MURA: wrist 0.69, hand 0.37; valid is more balanced.
 PARTS = (
     PartPlan(part="wrist", train_studies=190, valid_studies=100, train_abnormal=0.41, valid_abnormal=0.47),
     PartPlan(part="hand", train_studies=64, valid_studies=30, train_abnormal=0.28, valid_abnormal=0.40),
@@ -47,14 +47,14 @@ class StudyPlan:
 
     Attributes:
         part: "wrist" or "hand".
-        folder: Path from the tree's root, in MURA's form.
+        folder: path relative to the tree's root, in MURA's format.
         split: "train" or "valid".
-        label: 1 for abnormal, as the tree says; see `is_mislabelled`.
-        finding: What the pictures show; None for nothing.
+        label: 1 for abnormal; the tree's label, which may be wrong, see `is_mislabelled`.
+        finding: what the images show; None for a normal study.
         n_views: 1 to 4.
-        first_view: The projection that the study begins with, counted from 0.
-        patient_seed: Seed of the person's anatomy, the same in all studies of one patient.
-        seed: Seed of the views.
+        first_view: index of the projection of the first view.
+        patient_seed: of the patient's anatomy, the same in all studies of one patient.
+        seed: of the views.
     """
 
     part: str
@@ -69,12 +69,12 @@ class StudyPlan:
 
     @property
     def is_mislabelled(self) -> bool:
-        """Says whether the label contradicts the pictures."""
+        """Whether the label contradicts the images."""
         return bool(self.label) != (self.finding is not None)
 
 
 def plan_studies(parts: Sequence[PartPlan], seed: int) -> list[StudyPlan]:
-    """Returns every study of the tree, in the order of its CSVs; the same for the same arguments."""
+    """All studies of the tree in the order of its lists; deterministic."""
     studies: list[StudyPlan] = []
     patient = 1
     for split in ("train", "valid"):
@@ -121,7 +121,7 @@ def _plan_split(plan: PartPlan, split: str, patient: int, rng: np.random.Generat
 
 
 def _shuffled_kinds(n_studies: int, abnormal: float, rng: np.random.Generator) -> list[str | None]:
-    """Draws an exact number of findings, the kinds in their exact shares, in random order."""
+    """Draw an exact number of findings, with kinds in exact proportions, in random order."""
     n_abnormal = round(abnormal * n_studies)
     at = (np.arange(n_abnormal) + 0.5) / max(n_abnormal, 1)
     found: list[str | None] = [KINDS[i] for i in np.searchsorted(np.cumsum(KIND_WEIGHTS)[:-1], at)]
@@ -130,7 +130,7 @@ def _shuffled_kinds(n_studies: int, abnormal: float, rng: np.random.Generator) -
 
 
 def _shuffled_counts(n_studies: int, weights: tuple[float, ...], rng: np.random.Generator) -> list[int]:
-    """Draws counts from 1 in exact shares, in random order."""
+    """Draw counts (from 1) in exact proportions, in random order."""
     at = (np.arange(n_studies) + 0.5) / max(n_studies, 1)
     counts = 1 + np.searchsorted(np.cumsum(weights)[:-1], at)
     return [int(count) for count in rng.permutation(counts)]

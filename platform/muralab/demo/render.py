@@ -1,7 +1,9 @@
-"""From a scene in millimetres to the 8-bit picture of a synthetic radiograph.
+"""Render a scene in millimetres as an 8-bit synthetic radiograph.
 
-H, W are the picture's pixels; attenuation adds up along the ray, and the exposure is set after all has been drawn,
-so that neither the brightness nor the contrast of a picture says what is in it.
+Attenuation adds up along the ray. The exposure is set after everything is drawn, so that neither the brightness nor the
+contrast of an image reveals its content.
+
+Shape legend: H height, W width in px.
 """
 
 from __future__ import annotations
@@ -21,19 +23,19 @@ _SUBPIXEL_BITS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Pose:
-    """Where the scene lies in the picture: pixels = matrix [2, 3] of millimetres."""
+    """Position of the scene in the image: the affine matrix [2, 3] maps millimetres to pixels."""
 
     shape: tuple[int, int]
     matrix: Points
     px_per_mm: float
 
     def to_pixels(self, points: Points) -> Points:
-        """Returns points [n, 2] mm in pixels."""
+        """Convert points [n, 2] from mm to pixels."""
         return points @ self.matrix[:, :2].T + self.matrix[:, 2]
 
 
 def draw_pose(centre_mm: Points, field_mm: float, rng: np.random.Generator) -> Pose:
-    """Draws size, zoom, rotation, mirroring and shift of one view; field_mm is what the longer side shows."""
+    """Draw size, zoom, rotation, mirroring and shift of one view; the longer side shows `field_mm`."""
     longer = int(rng.integers(300, 449))
     ratio = float(rng.uniform(0.68, 1.0))
     zoom = rng.uniform(1.2, 1.45) if rng.random() < 0.12 else rng.uniform(0.82, 1.12)
@@ -50,7 +52,7 @@ def draw_pose(centre_mm: Points, field_mm: float, rng: np.random.Generator) -> P
 
 
 def render(scene: Scene, pose: Pose, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Returns the radiograph [H, W] of a scene."""
+    """Render the radiograph of a scene, uint8 [H, W]."""
     texture = _texture(pose.shape, 1.1, rng) + 0.8 * _texture(pose.shape, 2.6, rng)
     body = _soft_tissue(scene.bones, pose, rng)
     bone = _bone_layer(scene.bones, pose, texture)
@@ -68,7 +70,7 @@ def render(scene: Scene, pose: Pose, rng: np.random.Generator) -> NDArray[np.uin
 
 
 def _texture(shape: tuple[int, int], sigma: float, rng: np.random.Generator) -> Layer:
-    """Smooth noise [H, W] of mean 0 and deviation 1."""
+    """Smooth noise [H, W] with mean 0 and standard deviation 1."""
     noise = cv2.GaussianBlur(rng.standard_normal(shape, dtype=np.float32), (0, 0), sigma)
     return np.asarray(noise / noise.std(), dtype=np.float32)
 
@@ -81,7 +83,7 @@ def _fill(outline: Points, shape: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def _soft_tissue(bones: list[Bone], pose: Pose, rng: np.random.Generator) -> Layer:
-    """The skin's outline around all bones, thick in the middle, with streaks of muscle and fat."""
+    """Soft tissue around all bones, thicker in the middle, with streaks of muscle and fat."""
     height, width = pose.shape
     small = (height // 4 + 1, width // 4 + 1)
     mask = np.zeros(small, np.uint8)
@@ -114,7 +116,7 @@ def _bone_layer(bones: list[Bone], pose: Pose, texture: Layer) -> Layer:
 
 
 def _shade(depth_px: Layer, bone: Bone, px_per_mm: float, texture: Layer) -> Layer:
-    """Attenuation of a bone at a depth below its edge: a bright cortex around a meshed inside."""
+    """Attenuation of a bone by the depth below its edge: a bright cortex around a textured interior."""
     cortex_px = max(bone.cortex_mm * px_per_mm, 1.5)
     edge = np.clip(depth_px / 1.5, 0, 1)
     rim = np.exp(-((depth_px / cortex_px) ** 2))
@@ -125,7 +127,7 @@ def _shade(depth_px: Layer, bone: Bone, px_per_mm: float, texture: Layer) -> Lay
 
 
 def _stroke(stroke: Stroke, pose: Pose, *, blur_mm: float) -> Layer:
-    """Returns a line's coverage [H, W] in 0..1."""
+    """Coverage of a line, [H, W] in 0..1."""
     mask = np.zeros(pose.shape, np.uint8)
     points = np.round(pose.to_pixels(stroke.points) * 2**_SUBPIXEL_BITS).astype(np.int32)
     thickness = max(round(stroke.width_mm * pose.px_per_mm), 1)
@@ -135,7 +137,7 @@ def _stroke(stroke: Stroke, pose: Pose, *, blur_mm: float) -> Layer:
 
 
 def _open_hole(bone: Layer, hole: Hole, pose: Pose, rng: np.random.Generator) -> None:
-    """Takes bone out of a wavy ellipse and leaves a thin dense rim, in place."""
+    """Remove bone inside a wavy ellipse and leave a thin dense rim, in place."""
     angle = np.linspace(0, 2 * np.pi, 36, endpoint=False)
     wave = 1 + 0.07 * np.sin(2 * angle + rng.uniform(0, 6)) + 0.05 * np.sin(3 * angle + rng.uniform(0, 6))
     ring = np.stack([np.cos(angle), np.sin(angle)], axis=1) * wave[:, None] * hole.radii_mm
@@ -149,7 +151,7 @@ def _open_hole(bone: Layer, hole: Hole, pose: Pose, rng: np.random.Generator) ->
 
 
 def _cast(body: Layer, pose: Pose, rng: np.random.Generator) -> Layer:
-    """The haze of a plaster cast over part of the limb, with the pattern of its bandage."""
+    """Attenuation of a plaster cast around the limb, with the pattern of its bandage."""
     reach = max(int(rng.uniform(4, 8) * pose.px_per_mm), 3)
     grown = cv2.blur((body > 0.15).astype(np.float32), (2 * reach + 1, 2 * reach + 1))
     weave = cv2.resize(_texture((pose.shape[0] // 5, pose.shape[1] // 5), 1.0, rng), pose.shape[::-1])
@@ -157,7 +159,7 @@ def _cast(body: Layer, pose: Pose, rng: np.random.Generator) -> Layer:
 
 
 def _expose(attenuation: Layer, metal: Layer, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Film response and noise; brightness and contrast are set by the limb alone, so metal does not darken the rest."""
+    """Apply film response and noise; only the limb sets brightness and contrast, so that metal does not darken it."""
     film = 1.0 - np.exp(-rng.uniform(0.6, 1.5) * attenuation)
     film += 0.012 * rng.standard_normal(film.shape, dtype=np.float32) + 0.012 * _texture(film.shape, 0.7, rng)
     seen = film[attenuation > 0.25]

@@ -1,4 +1,4 @@
-"""One view of a synthetic study: the person's bones, the finding, and everything that means nothing."""
+"""One view of a synthetic study: the patient's bones, the finding, and confounders that carry no information."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from muralab.demo.bones import PROJECTIONS, Points, build_hand, build_wrist, pro
 from muralab.demo.findings import Finding, Scene, Stroke, add_finding
 from muralab.demo.render import draw_pose, render
 
-# part -> builder, middle of the picture [mm], longer side [mm]
+# part -> builder, centre of the image [mm], longer side [mm]
 _PARTS = {
     "wrist": (build_wrist, np.array([3.0, 12.0]), 110.0),
     "hand": (build_hand, np.array([0.0, -82.0]), 205.0),
 }
 PARTS = tuple(_PARTS)
-_PENUMBRA_MM = 0.3  # of metal beside the limb, above the film
-# Harmless metal is drawn so often that, plates included, normal and abnormal pictures show as much metal.
+_PENUMBRA_MM = 0.3  # blur of metal next to the limb, above the film
+# Chosen so that, including plates, normal and abnormal images show equally much metal.
 _METAL_CHANCE = {None: 0.52, "plate": 0.0, "fracture": 0.3, "holes": 0.3, "joint": 0.3}
 
 
 def render_view(
     part: str, *, patient_seed: int, finding: Finding | None, view: int, seed: np.random.SeedSequence
 ) -> bytes:
-    """Returns the PNG of one view.
+    """Render one view as a PNG.
 
     Args:
         part: "wrist" or "hand".
-        patient_seed: Seed of the person's anatomy.
-        finding: What the study shows; None for nothing.
-        view: Number of the view from 0: it decides the projection.
-        seed: Seed of pose, exposure and confounders of this view.
+        patient_seed: of the patient's anatomy.
+        finding: what the study shows; None for a normal study.
+        view: index of the view, which decides the projection.
+        seed: of pose, exposure and confounders of this view.
     """
     rng = np.random.default_rng(seed)
     build, centre, field_mm = _PARTS[part]
@@ -52,7 +52,7 @@ def render_view(
 
 
 def _bend(scene: Scene, rng: np.random.Generator) -> Scene:
-    """Bends a healthy wrist towards the thumb or the little finger, as patients hold it."""
+    """Bend a wrist towards the thumb or the little finger, as patients do when positioned."""
     angle, origin = float(rng.normal(0, 12)), np.zeros(2)
     shift = np.array([rng.normal(0, 1.5), 0.0])
     bones = [
@@ -63,7 +63,7 @@ def _bend(scene: Scene, rng: np.random.Generator) -> Scene:
 
 
 def _harmless_metal(chance: float, centre: Points, field_mm: float, rng: np.random.Generator) -> list[Stroke]:
-    """Draws metal beside the bones, of a plate's size and brightness: a splint, a wire, a chain of rings."""
+    """Draw metal next to the bones, as large and bright as a plate: a splint, a wire or a chain of rings."""
     if rng.random() >= chance:
         return []
     side = rng.choice([-1.0, 1.0]) * rng.uniform(0.19, 0.3) * field_mm
@@ -90,7 +90,7 @@ def _beside(line: Points, width_mm: float) -> Stroke:
 
 
 def _collimate(grey: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Blackens what lies outside of the beam, in about half of the pictures."""
+    """Blacken the area outside the beam, in about half of the images."""
     if rng.random() < 0.45:
         return grey
     height, width = grey.shape
@@ -103,7 +103,7 @@ def _collimate(grey: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.
 
 
 def _add_marker(grey: NDArray[np.uint8], rng: np.random.Generator) -> None:
-    """Writes the side's letter into a corner, in place, in most pictures."""
+    """Write a side marker, L or R, into a corner of most images, in place."""
     if rng.random() < 0.25:
         return
     height, width = grey.shape
@@ -118,5 +118,5 @@ def _encode(grey: NDArray[np.uint8], *, is_rgb: bool) -> bytes:
     picture = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR) if is_rgb else grey
     done, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not done:
-        raise RuntimeError("OpenCV could not encode a picture as PNG")
+        raise RuntimeError("OpenCV failed to encode an image as PNG")
     return bytes(data)

@@ -75,7 +75,7 @@ def find_broken(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:
     """Files that cannot be decoded, and files that end too early for their format."""
     for image, fact in zip(table["image"], facts):
         if fact.cut_short:
-            detail = fact.reason or "the file ends early, but its picture decodes"
+            detail = fact.reason or "the file ends early, but its image decodes"
             yield Finding(kind="truncated", severity="warning", images=(image,), detail=detail)
         elif fact.reason:
             yield Finding(kind="unreadable", severity="warning", images=(image,), detail=fact.reason)
@@ -116,7 +116,7 @@ def find_duplicates(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:
     pixels = b"".join(facts[position].thumbnail for position in single)
     pairs = near_pairs(hashes, np.frombuffer(pixels, dtype=np.uint8).reshape(-1, THUMBNAIL, THUMBNAIL))
     for group in groups_of(pairs):
-        yield from _duplicate(table.iloc[single[group]], "near duplicate", "nearly equal pictures")
+        yield from _duplicate(table.iloc[single[group]], "near duplicate", "nearly equal images")
 
 
 def find_unusual(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:
@@ -125,7 +125,7 @@ def find_unusual(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:
     images, good = table["image"].to_numpy()[readable], [fact for fact in facts if not fact.reason]
     blank = np.array([fact.spread < BLANK_SPREAD for fact in good], dtype=bool)
     for position in np.flatnonzero(blank):
-        detail = f"one grey value all over ({good[position].brightness:.0f} of 255)"
+        detail = f"a single grey value ({good[position].brightness:.0f} of 255)"
         yield Finding(kind="blank", severity="warning", images=(images[position],), detail=detail)
     yield from _unusual_depths(images, good)
     sides = np.array([(fact.width, fact.height) for fact in good], dtype=float).reshape(-1, 2)
@@ -146,7 +146,7 @@ def find_old_release(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:  #
     if "v1.1" in root.name.lower() and not old_lists:
         return
     seen = f"it has {_and(old_lists)}, as v1.0 had" if old_lists else f"it is named {root.name}"
-    detail = f"not named or shaped as MURA v1.1 ({seen}); v1.0 was withdrawn, since patient data stood in pixels"
+    detail = f"not named or organised like MURA v1.1 ({seen}); v1.0 was withdrawn because of patient data in pixels"
     yield Finding(kind="old release", severity="warning", images=(), detail=detail)
 
 

@@ -47,6 +47,8 @@ def near_pairs(hashes: npt.NDArray[np.uint64], thumbnails: npt.NDArray[np.uint8]
 
 def groups_of(pairs: Positions) -> list[list[int]]:
     """Connect pairs [pairs, 2] to groups of images; groups and their members are sorted."""
+    if not len(pairs):
+        return []
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

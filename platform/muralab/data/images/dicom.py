@@ -77,9 +77,9 @@ def _check_syntax(file: LimitedFile) -> None:
     meta = read_dataset(file, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, *_: tag.group != 2)
     syntax = str(meta.get("TransferSyntaxUID", ""))
     if not syntax:
-        raise ImageError("DICOM without a transfer syntax, so damaged or no DICOM at all")
+        raise ImageError("DICOM without a transfer syntax, so damaged or not a DICOM")
     if syntax not in _RAW + _PILLOW:
-        raise ImageError(f"DICOM stored as {UID(syntax).name[:80]}, which is not read; export it uncompressed")
+        raise ImageError(f"DICOM stored as {UID(syntax).name[:80]}, which is not supported; export it uncompressed")
 
 
 def _check_header(header: Any, max_pixels: int) -> None:
@@ -93,7 +93,7 @@ def _check_header(header: Any, max_pixels: int) -> None:
     if missing:
         raise ImageError(f"DICOM without {', '.join(missing)}")
     if int(header.get("NumberOfFrames") or 1) > 1:
-        raise ImageError(f"multi-frame DICOM ({header.NumberOfFrames} frames); send one still picture a row")
+        raise ImageError(f"multi-frame DICOM ({header.NumberOfFrames} frames); send one still image per row")
     kind = str(header.get("PhotometricInterpretation", "none"))
     if kind not in ("MONOCHROME1", "MONOCHROME2"):
         raise ImageError(f"DICOM with {kind[:40]} colours; only MONOCHROME1 and MONOCHROME2 are read")
@@ -117,7 +117,7 @@ def _check_frame(header: Any) -> None:
     from pydicom.encaps import get_frame
 
     if header.PixelData.count(b"\xfe\xff\x00\xe0") > MAX_FRAGMENTS:
-        raise ImageError("a DICOM whose picture is in too many pieces")
+        raise ImageError("a DICOM whose image has too many fragments")
     if "ExtendedOffsetTable" in header:  # would let pydicom decode another frame than the one that is checked here
         del header.ExtendedOffsetTable
     frame = get_frame(header.PixelData, 0, number_of_frames=1)
@@ -125,9 +125,9 @@ def _check_frame(header: Any) -> None:
         check_jpeg(frame)
     with Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")) as image:
         if image.size != (header.Columns, header.Rows):
-            raise ImageError("DICOM whose compressed picture has another size than its header says")
+            raise ImageError("DICOM whose compressed image does not have the size in its header")
         if image.mode != "L" and not image.mode.startswith("I"):  # pydicom would allocate a gigabyte before it refuses
-            raise ImageError("DICOM whose compressed picture has colours, though its header says grey")
+            raise ImageError("DICOM whose compressed image has colours, although its header says grey")
 
 
 def _to_grey(header: Any) -> np.ndarray:
@@ -139,7 +139,7 @@ def _to_grey(header: Any) -> np.ndarray:
     for top in range(0, len(stored), STRIP_ROWS):
         brightness = _to_brightness(header, stored[top : top + STRIP_ROWS])
         if not np.isfinite(brightness).all():
-            raise ImageError("DICOM whose rescale or window gives no finite values")
+            raise ImageError("DICOM whose rescale or window does not give finite values")
         grey[top : top + STRIP_ROWS] = np.rint(np.clip(brightness, 0, 1) * 255)
     return grey
 
@@ -205,7 +205,7 @@ def _look_up(header: Any, name: str, values: np.ndarray) -> tuple[np.ndarray, fl
     n_entries = n_entries or 65_536
     table = _read_entries(item.LUTData, n_entries, bits, "<u2" if header.original_encoding[1] else ">u2")
     if not 8 <= bits <= 16 or table.shape != (n_entries,):
-        raise ImageError("DICOM whose lookup table is not as its descriptor says")
+        raise ImageError("DICOM whose lookup table contradicts its descriptor")
     # Clipped while still floats: a large rescale gives values outside the range of any integer type.
     positions = np.clip(np.rint(values.astype(np.float32)) - first, 0, n_entries - 1).astype(np.int64)
     return np.asarray(table.astype(np.float32)[positions]), float(2**bits - 1)

@@ -23,7 +23,7 @@ MAX_TABLE_BYTES = 524_288
 MAX_FRAGMENTS = 10_000
 """Of a compressed image."""
 
-TOO_MANY = "a DICOM of too many elements or values"
+TOO_MANY = "a DICOM with too many elements or values"
 
 # From the meta group: length, class and syntax; the character set, which pydicom splits at once; the pixel description;
 # rescale, window and a table's descriptor.
@@ -61,7 +61,7 @@ class LimitedFile(io.BytesIO):
         if self.n_reads > MAX_READS:
             raise ImageError(TOO_MANY)
         if self._limit is not None and size is not None and size > self._limit:
-            raise ImageError("a DICOM of too large a lookup table" if self._limit == MAX_TABLE_BYTES else TOO_MANY)
+            raise ImageError("a DICOM with too large a lookup table" if self._limit == MAX_TABLE_BYTES else TOO_MANY)
         piece = super().read(size)
         if size == 8:
             self._limit = _LIMITS.get(piece[:4])
@@ -75,4 +75,4 @@ def check_pixel_data(header: Any) -> None:
         ImageError: the element has another type.
     """
     if header.get_item("PixelData").VR not in (None, "OB", "OW", "UN"):  # None: implied by the syntax
-        raise ImageError("DICOM whose pixels are no bytes")
+        raise ImageError("DICOM whose pixel data are not bytes")

@@ -42,7 +42,7 @@ def check_png(data: bytes) -> None:
         n_pixel_chunks += kind == b"IDAT"
         n_chunks += kind != b"IDAT"
         if n_chunks > MAX_CHUNKS or n_pixel_chunks > MAX_PIXEL_CHUNKS:
-            raise ImageError(f"a PNG of more than {MAX_CHUNKS:,} chunks, or of pixels in too many pieces")
+            raise ImageError(f"a PNG with more than {MAX_CHUNKS:,} chunks, or with too many pixel chunks")
         at += 12 + int.from_bytes(data[at : at + 4], "big")
 
 
@@ -68,7 +68,7 @@ def check_jpeg(data: bytes) -> None:
         n_scans += kind == _START_OF_SCAN
         n_segments += 1
         if n_scans > MAX_SCANS:
-            raise ImageError(f"a JPEG of more than {MAX_SCANS} scans")
+            raise ImageError(f"a JPEG with more than {MAX_SCANS} scans")
         if n_segments > MAX_SEGMENTS or n_junk > MAX_JUNK_BYTES:
-            raise ImageError(f"a JPEG of more than {MAX_SEGMENTS:,} segments, or with junk between them")
+            raise ImageError(f"a JPEG with more than {MAX_SEGMENTS:,} segments, or with junk between them")
         at = body + int.from_bytes(data[body : body + 2], "big") if kind >= 0xC0 and kind not in _BARE else body

@@ -41,7 +41,7 @@ def check_size(width: int, height: int, *, max_pixels: int) -> None:
         ImageError: a side is shorter than `MIN_SIDE` px, or there are more than `max_pixels` pixels.
     """
     if min(width, height) < MIN_SIDE:
-        raise ImageError(f"{width} x {height} px is too small, at least {MIN_SIDE} px a side are needed")
+        raise ImageError(f"{width} x {height} px is too small, each side must have at least {MIN_SIDE} px")
     if width * height > max_pixels:
         raise ImageError(f"{width} x {height} px is too large, at most {max_pixels / 1e6:g} million pixels are read")
 

@@ -65,16 +65,16 @@ def _open(data: bytes) -> Any:
     except UnidentifiedImageError:
         raise ImageError("not a PNG, JPEG or DICOM file") from None
     except Image.DecompressionBombError:
-        raise ImageError("too large, a decompression bomb by its header") from None
+        raise ImageError("too large, a decompression bomb according to its header") from None
     except Exception as error:  # a decoder may raise anything on malformed bytes
         raise ImageError(f"its header cannot be read ({short_reason(error)})") from None
 
 
 def _check_kind(image: Any) -> None:
     if image.format == "PNG" and getattr(image, "is_animated", False):
-        raise ImageError("an animated PNG; send one still picture a row")
+        raise ImageError("an animated PNG; send one still image per row")
     if image.mode not in _MODES:
-        raise ImageError(f"{image.mode} colours are not read; save the picture as grey or RGB")
+        raise ImageError(f"{image.mode} colours are not read; save the image as grey or RGB")
 
 
 def _to_picture(image: Any) -> Picture:
