@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from muralab.config.settings import Request
 from torch import nn
 
 from muralab.data.loader import Batch
@@ -23,7 +22,7 @@ from muralab.training.features import Features, extractor_digest
 from muralab.training.phase_trainer import TrainerSettings
 from muralab.training.trainer import train
 from muralab.trial import ImageData, read_data, recipes_of
-from muralab.tune.plan import draw_values
+from muralab.tune.sampler import draw_values
 from recipes.inception_add_gate import AddGateHead
 
 NAMES = recipe_names()
@@ -148,8 +147,8 @@ def test_the_recipe_is_inside_its_own_search_space(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_first_trial_is_the_recipe_unchanged(name: str) -> None:
     recipe = load_recipe(name)
-    assert draw_values(recipe, Request(), name, 0, fixed={}) == {}
-    assert set(draw_values(recipe, Request(), name, 1, fixed={})) == set(recipe.search)
+    assert draw_values(recipe, name, 0, seed=0, fixed={}) == {}
+    assert set(draw_values(recipe, name, 1, seed=0, fixed={})) == set(recipe.search)
 
 
 def test_exactly_one_recipe_registers_its_model() -> None:
