@@ -17,8 +17,9 @@ from torch import nn
 from muralab.config.settings import Request
 from muralab.data.loader import Batch
 from muralab.experiment import ValidationEvaluator, build_network
-from muralab.recipe import HEAD_ONLY, LogUniform, Network, Phase, Uniform, override, resolved_values
+from muralab.recipe import HEAD_ONLY, Choice, Network, Phase, Value, override, resolved_values
 from muralab.recipe_loader import load_recipe, read_source, recipe_names
+from muralab.search_space import Space
 from muralab.training.features import Features, extractor_digest
 from muralab.training.phase_trainer import TrainerSettings
 from muralab.training.trainer import train
@@ -103,7 +104,7 @@ VALUES = {
 }
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", VALUES)
 def test_the_values_are_pinned(name: str) -> None:
     assert resolved_values(load_recipe(name)) == VALUES[name]
 
@@ -129,20 +130,25 @@ def test_the_demo_overrides_shrink_the_recipe(name: str) -> None:
     assert changed_recipe.full.epochs < recipe.full.epochs
 
 
+def extremes(space: Space) -> tuple[Value, Value]:
+    return (space.values[0], space.values[-1]) if isinstance(space, Choice) else (space.low, space.high)
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_the_limits_of_every_searched_range_are_valid(name: str) -> None:
+@pytest.mark.parametrize("end", [0, 1])
+def test_the_limits_of_every_searched_range_are_valid(name: str, end: int) -> None:
     recipe = load_recipe(name)
-    spaces = {key: space for key, space in recipe.search.items() if isinstance(space, LogUniform | Uniform)}
-    assert "full.lr" in spaces
-    for end in ("low", "high"):
-        override(recipe, {key: getattr(space, end) for key, space in spaces.items()})
+    changes = {key: extremes(space)[end] for key, space in recipe.search.items()}
+    assert changes
+    override(recipe, changes)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_recipe_is_inside_its_own_search_space(name: str) -> None:
     recipe = load_recipe(name)
-    values = {"full.lr": recipe.full.lr} | {f"augment.{k}": v for k, v in vars(recipe.augment).items()}
-    assert all(space.low <= values[key] <= space.high for key, space in recipe.search.items())
+    values = resolved_values(recipe)
+    ranges = {key: space for key, space in recipe.search.items() if not isinstance(space, Choice)}
+    assert all(space.low <= values[key] <= space.high for key, space in ranges.items())
 
 
 @pytest.mark.parametrize("name", NAMES)
