@@ -238,7 +238,7 @@ def test_the_inception_recipes_have_the_same_backbone_and_can_share_features() -
 
 
 @dataclass
-class Pictures:
+class RandomImages:
     """24 random images, brighter where abnormal, without augmentation."""
 
     size: int = 64
@@ -247,8 +247,8 @@ class Pictures:
     def __post_init__(self) -> None:
         rng = np.random.default_rng(0)
         self.labels = rng.integers(0, 2, 24)
-        pictures = rng.integers(0, 156, (24, self.size, self.size)) + 100 * self.labels[:, None, None]
-        self.images = torch.from_numpy(pictures.astype(np.uint8))
+        pixels = rng.integers(0, 156, (24, self.size, self.size)) + 100 * self.labels[:, None, None]
+        self.images = torch.from_numpy(pixels.astype(np.uint8))
 
     def batches(self, phase: str, epoch: int) -> Generator[Batch]:
         for rows in torch.arange(24).split(self.batch_size):
@@ -266,7 +266,7 @@ def losses(network: Network, phases: dict[str, Phase], folder: Path) -> list[flo
     epochs = train(
         network,
         phases,
-        Pictures(),
+        RandomImages(),
         settings=TrainerSettings(),
         validate=lambda *_: {"val_study_auroc": 0.5},
         folder=folder,
