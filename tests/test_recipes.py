@@ -16,8 +16,9 @@ from torch import nn
 
 from muralab.data.loader import Batch
 from muralab.experiment import ValidationEvaluator, build_network
-from muralab.recipe import HEAD_ONLY, LogUniform, Network, Phase, Uniform, override, resolved_values
+from muralab.recipe import HEAD_ONLY, Choice, Network, Phase, Value, override, resolved_values
 from muralab.recipe_loader import load_recipe, read_source, recipe_names
+from muralab.search_space import Space
 from muralab.training.features import Features, extractor_digest
 from muralab.training.phase_trainer import TrainerSettings
 from muralab.training.trainer import train
@@ -102,7 +103,7 @@ VALUES = {
 }
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", VALUES)
 def test_the_values_are_pinned(name: str) -> None:
     assert resolved_values(load_recipe(name)) == VALUES[name]
 
@@ -128,20 +129,25 @@ def test_the_demo_overrides_shrink_the_recipe(name: str) -> None:
     assert changed_recipe.full.epochs < recipe.full.epochs
 
 
+def extremes(space: Space) -> tuple[Value, Value]:
+    return (space.values[0], space.values[-1]) if isinstance(space, Choice) else (space.low, space.high)
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_the_limits_of_every_searched_range_are_valid(name: str) -> None:
+@pytest.mark.parametrize("end", [0, 1])
+def test_the_limits_of_every_searched_range_are_valid(name: str, end: int) -> None:
     recipe = load_recipe(name)
-    spaces = {key: space for key, space in recipe.search.items() if isinstance(space, LogUniform | Uniform)}
-    assert "full.lr" in spaces
-    for end in ("low", "high"):
-        override(recipe, {key: getattr(space, end) for key, space in spaces.items()})
+    changes = {key: extremes(space)[end] for key, space in recipe.search.items()}
+    assert changes
+    override(recipe, changes)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_recipe_is_inside_its_own_search_space(name: str) -> None:
     recipe = load_recipe(name)
-    values = {"full.lr": recipe.full.lr} | {f"augment.{k}": v for k, v in vars(recipe.augment).items()}
-    assert all(space.low <= values[key] <= space.high for key, space in recipe.search.items())
+    values = resolved_values(recipe)
+    ranges = {key: space for key, space in recipe.search.items() if not isinstance(space, Choice)}
+    assert all(space.low <= values[key] <= space.high for key, space in ranges.items())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -231,7 +237,7 @@ def test_the_inception_recipes_have_the_same_backbone_and_can_share_features() -
 
 
 @dataclass
-class Pictures:
+class RandomImages:
     """24 random images, brighter where abnormal, without augmentation."""
 
     size: int = 64
@@ -240,8 +246,8 @@ class Pictures:
     def __post_init__(self) -> None:
         rng = np.random.default_rng(0)
         self.labels = rng.integers(0, 2, 24)
-        pictures = rng.integers(0, 156, (24, self.size, self.size)) + 100 * self.labels[:, None, None]
-        self.images = torch.from_numpy(pictures.astype(np.uint8))
+        pixels = rng.integers(0, 156, (24, self.size, self.size)) + 100 * self.labels[:, None, None]
+        self.images = torch.from_numpy(pixels.astype(np.uint8))
 
     def batches(self, phase: str, epoch: int) -> Generator[Batch]:
         for rows in torch.arange(24).split(self.batch_size):
@@ -259,7 +265,7 @@ def losses(network: Network, phases: dict[str, Phase], folder: Path) -> list[flo
     epochs = train(
         network,
         phases,
-        Pictures(),
+        RandomImages(),
         settings=TrainerSettings(),
         validate=lambda *_: {"val_study_auroc": 0.5},
         folder=folder,

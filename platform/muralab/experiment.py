@@ -163,7 +163,7 @@ def load_trained(spec: TrialSpec) -> tuple[Network, TrialData, str]:
 
 
 def predict_validation_and_test(spec: TrialSpec) -> tuple[Network, pd.DataFrame, pd.DataFrame]:
-    """Load the trained network and predict validation and test: the only place that evaluates on the test set."""
+    """Load the trained network and predict validation and test; a trial uses the test set nowhere else."""
     with memory_errors():
         network, data, _ = load_trained(spec)
         # Validation is predicted again: a process killed between two writes leaves an earlier epoch's predictions.

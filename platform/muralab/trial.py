@@ -17,6 +17,7 @@ import pandas as pd
 from muralab.data.augment import Augment
 from muralab.data.cache import PixelCache, open_cache
 from muralab.data.loader import Batch, evaluation_batches, training_batches
+from muralab.data.splits import SETS
 from muralab.recipe import Recipe, Value, override
 from muralab.recipe_loader import load_recipe
 from muralab.training.device import uses_bfloat16
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from muralab.training.network import Network
 
-SETS = ("train", "validation", "test")
 EVALUATION_BATCH = 32
 
 

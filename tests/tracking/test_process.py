@@ -7,7 +7,9 @@ import os
 import re
 import socket
 import subprocess
+from pathlib import Path
 
+import psutil
 import pytest
 
 from muralab.tracking import is_alive, process_tags
@@ -83,6 +85,28 @@ def test_a_process_of_another_container_is_unknown() -> None:
 def test_a_process_without_tags_is_unknown(tags: dict[str, str]) -> None:
     assert not is_gone(tags)
     assert not is_alive({"muralab.host": socket.gethostname(), **tags})
+
+
+def test_a_start_of_another_format_is_unknown() -> None:
+    tags = process_tags() | {"muralab.process_started": "Thu Nov 26 21:44:01 2026"}  # as 2303a03 wrote it on macOS
+    assert not is_gone(tags)
+    assert not is_alive(tags)
+
+
+def test_a_process_that_may_not_be_inspected_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    tags = process_tags()
+    monkeypatch.setattr(psutil.Process, "status", lambda process: _deny(process.pid))
+    assert not is_gone(tags)
+    assert not is_alive(tags)
+
+
+def _deny(pid: int) -> str:
+    raise psutil.AccessDenied(pid)
+
+
+def test_the_start_is_the_one_that_2303a03_wrote() -> None:
+    ticks = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    assert process_tags()["muralab.process_started"].rpartition(".")[2] == ticks
 
 
 def test_a_process_of_another_host_is_not_known_to_be_alive() -> None:

@@ -26,7 +26,7 @@ def build_network(seed: int = 0) -> Network:
 
 
 @dataclass
-class Pictures:
+class TinyDataset:
     """Random images, brighter where abnormal; a quarter is abnormal."""
 
     batch_size: int = 6
@@ -55,5 +55,5 @@ class Pictures:
 
 
 @pytest.fixture
-def pictures() -> Pictures:
-    return Pictures()
+def dataset() -> TinyDataset:
+    return TinyDataset()

@@ -18,7 +18,7 @@ from muralab.training.features import (
     features_key,
     open_features,
 )
-from tests.training.conftest import Pictures, build_network
+from tests.training.conftest import TinyDataset, build_network
 
 SOME = Features(np.arange(24, dtype=np.float32).reshape(2, 3, 4), np.ones((2, 4), np.float32))
 
@@ -135,18 +135,18 @@ def test_a_failed_computation_leaves_no_features(tmp_path: Path) -> None:
     assert same(open_features(tmp_path, "key", Counter()), SOME)
 
 
-def test_features_are_stored_by_row_and_the_mode_is_restored(pictures: Pictures) -> None:
+def test_features_are_stored_by_row_and_the_mode_is_restored(dataset: TinyDataset) -> None:
     network = build_network().train()
-    order = torch.randperm(len(pictures.images), generator=torch.Generator().manual_seed(0))
-    found = compute_features(network, ((pictures.images[rows], rows) for rows in order.split(6)), 20, "cpu", False)
+    order = torch.randperm(len(dataset.images), generator=torch.Generator().manual_seed(0))
+    found = compute_features(network, ((dataset.images[rows], rows) for rows in order.split(6)), 20, "cpu", False)
     assert network.training
     with torch.no_grad():
-        np.testing.assert_allclose(found, network.eval().pooled(pictures.images), atol=1e-6)
+        np.testing.assert_allclose(found, network.eval().pooled(dataset.images), atol=1e-6)
 
 
-def test_bfloat16_features_are_stored_as_float32_and_nearly_equal(pictures: Pictures) -> None:
+def test_bfloat16_features_are_stored_as_float32_and_nearly_equal(dataset: TinyDataset) -> None:
     network, rows = build_network(), torch.arange(20)
-    full, half = (compute_features(network, [(pictures.images, rows)], 20, "cpu", amp) for amp in (False, True))
+    full, half = (compute_features(network, [(dataset.images, rows)], 20, "cpu", amp) for amp in (False, True))
     assert half.dtype == np.float32
     assert not np.array_equal(full, half)
     np.testing.assert_allclose(half, full, atol=0.02)

@@ -16,16 +16,16 @@ from muralab.errors import SettingsError
 from muralab.training import phase_trainer
 from muralab.training.phase_trainer import PhaseTrainer, TrainerSettings, rate_factor
 from muralab.training.phases import EVERYTHING, HEAD_ONLY, Phase, freeze
-from tests.training.conftest import Pictures, build_network
+from tests.training.conftest import TinyDataset, build_network
 
 
 def build(
-    phase: Phase | None = None, *, cached: bool = False, data: Pictures | None = None, **settings: Any
+    phase: Phase | None = None, *, cached: bool = False, data: TinyDataset | None = None, **settings: Any
 ) -> PhaseTrainer:
     torch.set_num_threads(1)
     network, phase = build_network(), phase or Phase(epochs=2, lr=0.02)
     freeze(network, phase)
-    return PhaseTrainer(network, "full", phase, data or Pictures(), TrainerSettings(**settings), features=cached)
+    return PhaseTrainer(network, "full", phase, data or TinyDataset(), TrainerSettings(**settings), features=cached)
 
 
 @given(st.integers(0, 5000), st.integers(1, 1000), st.integers(0, 2000), st.sampled_from(["cosine", "constant"]))
@@ -55,7 +55,7 @@ def test_rates_follow_the_schedule_of_the_whole_phase() -> None:
 
 
 def test_with_a_frozen_backbone_only_features_are_requested() -> None:
-    data = Pictures()
+    data = TinyDataset()
     trainer = build(Phase(epochs=2, lr=0.1, trains=HEAD_ONLY), cached=True, data=data)
     trainer.train_epoch(1)
     assert data.calls == ["features"]
@@ -85,7 +85,7 @@ def test_an_epoch_does_not_depend_on_earlier_random_numbers() -> None:
 
 
 def test_the_last_batch_is_weighted_by_its_size() -> None:
-    trainer = build(Phase(epochs=1, lr=1e-9), data=Pictures(batch_size=19), class_weighting=False)
+    trainer = build(Phase(epochs=1, lr=1e-9), data=TinyDataset(batch_size=19), class_weighting=False)
     loss, accuracy = trainer.train_epoch(1)
     assert 0 < loss < math.inf
     assert accuracy * 20 == pytest.approx(round(accuracy * 20), abs=1e-5)

@@ -19,7 +19,7 @@ from muralab.training.network import Network
 from muralab.training.phase_trainer import PhaseTrainer, TrainerSettings
 from muralab.training.phases import HEAD_ONLY, Phase
 from muralab.training.trainer import LAST, EpochResult, best_name, train, trained_state
-from tests.training.conftest import Pictures, build_network
+from tests.training.conftest import TinyDataset, build_network
 
 OBJECTIVE = "val_study_auroc"
 FROZEN_FIRST = {"upper": Phase(epochs=2, lr=0.02, trains=HEAD_ONLY), "full": Phase(epochs=3, lr=0.02, warmup_epochs=1)}
@@ -28,7 +28,7 @@ HEAD_LAST = {"upper": Phase(epochs=1, lr=0.01), "full": Phase(epochs=2, lr=0.02,
 PHASES = {"frozen first": FROZEN_FIRST, "from scratch": FROM_SCRATCH, "head last": HEAD_LAST}
 
 
-def class_distance(data: Pictures) -> Callable[..., dict[str, float]]:
+def class_distance(data: TinyDataset) -> Callable[..., dict[str, float]]:
     """Validation by the distance between the mean logits of the classes: it depends on every weight."""
 
     def validate(network: Network, pooled: torch.Tensor | None) -> dict[str, float]:
@@ -50,14 +50,14 @@ def run(
     folder: Path,
     phases: Mapping[str, Phase] = FROZEN_FIRST,
     *,
-    data: Pictures | None = None,
+    data: TinyDataset | None = None,
     validate: Any = None,
     stop_after: int | None = None,
     network: Network | None = None,
     **settings: Any,
 ) -> tuple[list[EpochResult], Network]:
     torch.set_num_threads(1)
-    data, network = data or Pictures(), network or build_network()
+    data, network = data or TinyDataset(), network or build_network()
     epochs = train(
         network,
         phases,
@@ -103,13 +103,13 @@ def test_a_phase_of_zero_epochs_is_skipped(tmp_path: Path) -> None:
 
 
 def test_features_are_requested_once_and_batches_in_the_full_phase(tmp_path: Path) -> None:
-    data = Pictures()
+    data = TinyDataset()
     run(tmp_path, data=data)
     assert data.calls == ["features", "full 1", "full 2", "full 3"]
 
 
 def test_updated_batchnorm_statistics_forbid_cached_features(tmp_path: Path) -> None:
-    data = Pictures()
+    data = TinyDataset()
     upper = dataclasses.replace(FROZEN_FIRST["upper"], frozen_batchnorm="train")
     run(tmp_path, {**FROZEN_FIRST, "upper": upper}, data=data, stop_after=2)
     assert data.calls == ["upper 1", "upper 2"]
@@ -172,7 +172,7 @@ def test_resuming_after_every_epoch_is_bitwise_identical(tmp_path: Path) -> None
 
 def test_a_finished_training_only_repeats_its_results(tmp_path: Path) -> None:
     whole, _ = run(tmp_path)
-    data = Pictures()
+    data = TinyDataset()
     again, _ = run(tmp_path, data=data, validate=lambda *_: pytest.fail("validated again"))
     assert again == whole
     assert not [call for call in data.calls if call != "features"]
@@ -282,11 +282,9 @@ def test_the_reported_loss_is_unweighted(tmp_path: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
-def test_class_weights_balance_the_classes(pictures: Pictures) -> None:
-    trainer = PhaseTrainer(
-        build_network(), "full", Phase(epochs=1, lr=0.1), pictures, TrainerSettings(), features=False
-    )
-    share = pictures.labels.mean()
+def test_class_weights_balance_the_classes(dataset: TinyDataset) -> None:
+    trainer = PhaseTrainer(build_network(), "full", Phase(epochs=1, lr=0.1), dataset, TrainerSettings(), features=False)
+    share = dataset.labels.mean()
     weights = trainer.class_weights.tolist()
     assert weights == pytest.approx([2 * share, 2 * (1 - share)])
     assert weights[1] * share == pytest.approx(weights[0] * (1 - share))
@@ -297,7 +295,7 @@ def test_class_weighting_changes_the_weights(tmp_path: Path) -> None:
     assert not same_state(*states)
 
 
-def gradient(data: Pictures, clip_norm: float) -> torch.Tensor:
+def gradient(data: TinyDataset, clip_norm: float) -> torch.Tensor:
     """Gradient that the optimiser received in a first step on all images, [number of weights]."""
     trainer = PhaseTrainer(
         build_network(), "full", Phase(epochs=1, lr=0.1), data, TrainerSettings(clip_norm=clip_norm), features=False
@@ -308,17 +306,17 @@ def gradient(data: Pictures, clip_norm: float) -> torch.Tensor:
     return torch.cat([moment.flatten() for moment in first_moments]) / (1 - 0.9)
 
 
-def test_a_long_gradient_is_clipped_and_keeps_its_direction(pictures: Pictures) -> None:
-    whole = gradient(pictures, 0.0)
+def test_a_long_gradient_is_clipped_and_keeps_its_direction(dataset: TinyDataset) -> None:
+    whole = gradient(dataset, 0.0)
     length = float(whole.norm())
-    clipped = gradient(pictures, length / 4)
+    clipped = gradient(dataset, length / 4)
     assert float(clipped.norm()) == pytest.approx(length / 4, rel=1e-4)
     torch.testing.assert_close(clipped, whole / 4, rtol=1e-4, atol=1e-8)
 
 
-def test_a_short_gradient_is_not_clipped(pictures: Pictures) -> None:
-    whole = gradient(pictures, 0.0)
-    assert torch.equal(gradient(pictures, 4 * float(whole.norm())), whole)
+def test_a_short_gradient_is_not_clipped(dataset: TinyDataset) -> None:
+    whole = gradient(dataset, 0.0)
+    assert torch.equal(gradient(dataset, 4 * float(whole.norm())), whole)
 
 
 # Errors
@@ -352,7 +350,7 @@ def test_weights_made_nan_by_the_last_step_are_detected(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(PhaseTrainer, "_step", corrupt)
     with pytest.raises(DivergedError, match="epoch 1 of the full phase"):
-        run(tmp_path, {"full": Phase(epochs=1, lr=0.02)}, data=Pictures(batch_size=20))
+        run(tmp_path, {"full": Phase(epochs=1, lr=0.02)}, data=TinyDataset(batch_size=20))
 
 
 def test_an_unknown_objective_is_refused(tmp_path: Path) -> None:
@@ -373,7 +371,7 @@ def test_an_out_of_memory_error_gives_advice(tmp_path: Path, monkeypatch: pytest
 def test_stopping_closes_the_batches(tmp_path: Path) -> None:
     closed: list[str] = []
 
-    class Watched(Pictures):
+    class Watched(TinyDataset):
         def batches(self, phase: str, epoch: int) -> Any:
             try:
                 yield from super().batches(phase, epoch)

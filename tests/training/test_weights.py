@@ -14,7 +14,7 @@ from torch import nn
 
 from muralab.errors import WeightsError
 from muralab.training.weights import estimate_batchnorm, file_digest, load_backbone, read_state, resolve_weights
-from tests.training.conftest import Pictures, build_network
+from tests.training.conftest import TinyDataset, build_network
 
 NETWORK = "inception_v3.tf_in1k"
 
@@ -153,11 +153,11 @@ def test_the_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
     assert file_digest(tmp_path / "w") == "ba7816bf8f01cfea"
 
 
-def test_estimated_statistics_are_those_of_the_images(pictures: Pictures) -> None:
+def test_estimated_statistics_are_those_of_the_images(dataset: TinyDataset) -> None:
     network = build_network().eval()
-    estimate_batchnorm(network, iter([pictures.images[:10], pictures.images[10:]]))
+    estimate_batchnorm(network, iter([dataset.images[:10], dataset.images[10:]]))
     with torch.no_grad():
-        maps = network.backbone[0](network.prepare(pictures.images))
+        maps = network.backbone[0](network.prepare(dataset.images))
     assert torch.allclose(network.backbone[1].running_mean, maps.mean((0, 2, 3)), atol=1e-5)
     assert not network.training
     assert network.backbone[1].momentum == 0.1

@@ -1,4 +1,4 @@
-"""What this process may use of the machine: cores, GPUs and memory, less where a container or a service has a limit."""
+"""Cores, GPUs and memory that this process may use, within the limits of its container or service (control groups)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
-MEMORY_INFO = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What a search may use at once."""
+    """What a search may use at the same time."""
 
     cpus: int
     gpus: int
@@ -25,36 +26,33 @@ class Resources:
 
 
 def count_gpus() -> int:
-    """CUDA devices that torch can use."""
+    """Number of CUDA devices that torch can use."""
     import torch
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def free_gpu_memory() -> int:
-    """Bytes that are free on the fullest of the GPUs."""
+    """Free bytes of the GPU that has the fewest."""
     import torch
 
     return min(torch.cuda.mem_get_info(device)[0] for device in range(torch.cuda.device_count()))
 
 
 def count_cpus() -> int:
-    """Cores that this process may use; a quota of 2.5 of them is 2."""
+    """Number of cores that this process may use; a quota of 2.5 cores counts as 2."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([cores, *(int(quota) for quota in _cpu_quotas())]))
 
 
-def free_memory() -> int | None:
-    """Bytes of memory that can still be taken before something is killed; None where the system does not say."""
-    found = [*_free_of_limits()]
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        lines = [line.split() for line in MEMORY_INFO.read_text().splitlines()]
-        found += [1024 * int(words[1]) for words in lines if words[0] == "MemAvailable:"]
-    return min(found, default=None)
+def free_memory() -> int:
+    """Bytes of memory that this process can still use before the system kills something."""
+    available: int = psutil.virtual_memory().available
+    return min([available, *_free_within_limits()])
 
 
 def _folders(controller: str) -> Iterator[Path]:
-    """This process's control groups, its own first and the outermost last: a limit of each of them holds."""
+    """The control groups of this process, innermost first; the limits of all of them apply."""
     with contextlib.suppress(OSError):
         for line in OWN_CGROUPS.read_text().splitlines():
             _, names, path = line.split(":", 2)
@@ -66,21 +64,21 @@ def _folders(controller: str) -> Iterator[Path]:
 
 def _cpu_quotas() -> Iterator[float]:
     for folder in _folders("cpu"):
-        with contextlib.suppress(OSError, ValueError):  # no file, or `max`
-            quota, period = (int(word) for word in (folder / "cpu.max").read_text().split())
+        with contextlib.suppress(OSError, ValueError):  # no such file, or `max`
+            quota, period = (int(field) for field in (folder / "cpu.max").read_text().split())
             yield quota / period
         with contextlib.suppress(OSError, ValueError):
-            quota = int((folder / "cpu.cfs_quota_us").read_text())  # -1: none
+            quota = int((folder / "cpu.cfs_quota_us").read_text())  # -1: no limit
             if quota > 0:
                 yield quota / int((folder / "cpu.cfs_period_us").read_text())
 
 
-def _free_of_limits() -> Iterator[int]:
-    """Of each limit what is left; pages of files that nobody maps are given back when memory is asked for."""
+def _free_within_limits() -> Iterator[int]:
+    """What is left of each memory limit; inactive pages of files count as free, since the kernel reclaims them."""
     for folder in _folders("memory"):
         for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
             with contextlib.suppress(OSError, ValueError):
                 lines = [line.split() for line in (folder / "memory.stat").read_text().splitlines()]
-                files = sum(int(words[1]) for words in lines if words[0] == "inactive_file")
+                files = sum(int(fields[1]) for fields in lines if fields[0] == "inactive_file")
                 left = int((folder / limit).read_text()) - int((folder / used).read_text()) + files
                 yield max(0, left)

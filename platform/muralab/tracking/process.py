@@ -11,7 +11,11 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
+
 from muralab.tracking.tags import Tag
+
+UNKNOWN = "unknown"
 
 
 def process_tags() -> dict[str, str]:
@@ -20,7 +24,7 @@ def process_tags() -> dict[str, str]:
     return {
         Tag.HOST: socket.gethostname(),
         Tag.PID: str(pid),
-        Tag.PROCESS_STARTED: process_started(pid) or "unknown",
+        Tag.PROCESS_STARTED: process_started(pid) or UNKNOWN,
         Tag.USER: _user(),
         Tag.SOURCE_NAME: "muralab",
         Tag.SOURCE_TYPE: "LOCAL",
@@ -54,23 +58,24 @@ def _git(folder: Path, *arguments: str) -> str | None:
 def process_started(pid: int) -> str | None:
     """The start time of a live process as an opaque text, to recognise a reused pid; None if the process has ended.
 
-    On Linux: `<boot>.<pid namespace>.<clock ticks since boot>`.
+    The text is `<boot>.<pid namespace>.<clock ticks since boot>`, the first two `unknown` on other systems than Linux.
     """
-    if not Path("/proc/self/stat").exists():
-        return _started_by_ps(pid)
     try:
-        # The command's name may contain spaces and parentheses: count the fields after the last one.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+        process = psutil.Process(pid)
+        if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+            return None
+        # Both times are of the wall clock; their difference does not change when the clock is corrected.
+        since_boot_s = process.create_time() - psutil.boot_time()
+        return f"{_boot()}.{round(since_boot_s * os.sysconf('SC_CLK_TCK'))}"
+    except psutil.NoSuchProcess:
         return None
-    if fields[0] in "ZX":  # a zombie: it has ended, but its parent has not waited for it
-        return None
-    return f"{_boot()}.{fields[19]}"
+    except psutil.AccessDenied:
+        return UNKNOWN
 
 
 def _boot() -> str:
     """The machine's boot and this pid namespace, the scope in which a pid identifies a process."""
-    boot, namespace = "unknown", "unknown"
+    boot, namespace = UNKNOWN, UNKNOWN
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
     with contextlib.suppress(OSError):
@@ -78,25 +83,26 @@ def _boot() -> str:
     return f"{boot}.{namespace}"
 
 
-def _started_by_ps(pid: int) -> str | None:
-    done = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return " ".join(done.stdout.split()) or None
-
-
 def is_alive(tags: Mapping[str, str]) -> bool:
     """Whether the process that wrote these tags is known to be running, on this host."""
-    pid, started = tags.get(Tag.PID, ""), tags.get(Tag.PROCESS_STARTED, "unknown")
-    here = tags.get(Tag.HOST) == socket.gethostname() and pid.isdigit() and started != "unknown"
-    return here and process_started(int(pid)) == started
+    pid, started = _read_tags(tags)
+    return tags.get(Tag.HOST) == socket.gethostname() and started is not None and process_started(pid) == started
 
 
 def is_gone(tags: Mapping[str, str]) -> bool:
     """Whether the process that wrote these tags on this host is known to have ended."""
-    pid, started = tags.get(Tag.PID, ""), tags.get(Tag.PROCESS_STARTED, "unknown")
-    if not pid.isdigit() or started == "unknown":
+    pid, started = _read_tags(tags)
+    if started is None:
         return False
-    boot, _, rest = started.partition(".")
-    here, _, _ = _boot().partition(".")
-    if rest and boot == here and not started.startswith(_boot() + "."):
+    boot, namespace = started.split(".")[:2]
+    own_boot, own_namespace = _boot().split(".")
+    if boot == own_boot and namespace != own_namespace:
         return False  # another container on this machine: its processes are not visible here
-    return process_started(int(pid)) != started
+    return process_started(pid) not in (started, UNKNOWN)
+
+
+def _read_tags(tags: Mapping[str, str]) -> tuple[int, str | None]:
+    """Pid and start of a process; without start if the tags are missing or not in the format of `process_started`."""
+    pid, started = tags.get(Tag.PID, ""), tags.get(Tag.PROCESS_STARTED, "")
+    known = pid.isdigit() and started.count(".") == 2
+    return (int(pid), started) if known else (0, None)

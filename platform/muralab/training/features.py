@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from muralab.atomic import atomic_path
+from muralab.locks import locked
+
 if TYPE_CHECKING:
     import torch
 
@@ -83,20 +86,17 @@ def open_features(
         compute: called in one process only. The others wait without a time limit (it takes hours at 299 px without a
             GPU); the lock of a process that dies is released.
     """
-    from filelock import FileLock
-
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{key}-{name}.npy" for name in ("train", "validation")]
-    with FileLock(folder / f"{key}.lock"):
+    with locked(folder / f"{key}.lock"):
         try:
             return _read(files)
         except (OSError, ValueError, EOFError):  # missing, or truncated by a full disk
             features = compute()
         _remove_unused(folder)
         for file, values in zip(files, (features.train, features.validation), strict=True):
-            temporary = file.with_suffix(".tmp.npy")
-            np.save(temporary, values)
-            temporary.replace(file)
+            with atomic_path(file) as temporary, temporary.open("wb") as handle:
+                np.save(handle, values)
         return _read(files)
 
 
@@ -109,7 +109,7 @@ def _read(files: Sequence[Path]) -> Features:
 
 def _remove_unused(folder: Path) -> None:
     """Free disk space: on a large data set each file takes hundreds of megabytes, and every seed has its own."""
-    for file in folder.glob("*.npy"):
+    for file in folder.glob("*.npy*"):  # with the partial files of killed processes
         with contextlib.suppress(FileNotFoundError):  # another process may remove it first
             if time.time() - file.stat().st_mtime > MAX_UNUSED_S:
                 file.unlink()

@@ -109,20 +109,20 @@ def train(
         resumed = tensors if done and history[-1].phase == name else {}
         if done and not resumed:
             continue  # the checkpoint of a later phase contains the whole network
-        yield from _run_phase(network, name, phase, data, settings, validate, folder, history, resumed)
+        # No variable holds the trainer: its optimiser and averages are freed before the next phase.
+        yield from _train_phase(
+            _phase_trainer(network, name, phase, data, settings, resumed), validate, folder, history
+        )
 
 
-def _run_phase(
+def _phase_trainer(
     network: Network,
     name: str,
     phase: Phase,
     data: TrainingData,
     settings: TrainerSettings,
-    validate: Validate,
-    folder: Path,
-    history: list[EpochResult],
     resumed: dict[str, torch.Tensor],
-) -> Iterator[EpochResult]:
+) -> PhaseTrainer:
     with memory_errors():
         names = freeze(network, phase)
         # In the first phase only: the files of a later one must contain the backbone that an earlier one trained.
@@ -130,7 +130,14 @@ def _run_phase(
         trainer = PhaseTrainer(network, name, phase, data, settings, features=cached)
         if resumed:
             trainer.load_state(resumed)
-    scores = [row.validation[settings.objective] for row in history if row.phase == name]
+    return trainer
+
+
+def _train_phase(
+    trainer: PhaseTrainer, validate: Validate, folder: Path, history: list[EpochResult]
+) -> Iterator[EpochResult]:
+    name, phase, objective = trainer.name, trainer.phase, trainer.settings.objective
+    scores = [row.validation[objective] for row in history if row.phase == name]
     for epoch in range(len(scores) + 1, phase.epochs + 1):
         if _out_of_patience(scores, phase.patience):
             break
@@ -139,7 +146,7 @@ def _run_phase(
             loss, accuracy = trainer.train_epoch(epoch)
             _check_finite(loss if trainer.is_finite else math.nan, name, epoch, phase)
             metrics = dict(validate(trainer.evaluated, trainer.validation_features))
-        score = _score(metrics, settings.objective)
+        score = _score(metrics, objective)
         best = not any(score <= other for other in scores)
         scores.append(score)
         result = EpochResult(
