@@ -148,7 +148,7 @@ def test_a_given_evaluation_is_not_read_from_the_run(registry, champion, train_r
 def test_known_intervals_are_not_computed_again(registry, train_run, monkeypatch):
     model = build_model(build_test(1.5))
     assert model.beats_chance
-    monkeypatch.setattr(evaluated_model, "bootstrap", None)
+    monkeypatch.setattr(evaluated_model, "resample", None)
     done = registry.promote(registry.add(train_run(1.5)), candidate=model)
     assert done.decision.interval is model.intervals()["auroc"]
 
@@ -170,7 +170,7 @@ def test_a_run_without_test_predictions_raises_an_error(registry, train_run):
 def test_invalid_predictions_raise_an_error(registry, train_run):
     model = build_model(build_test(1.0).assign(image="a.png"))
     version = registry.add(train_run(1.0))
-    with pytest.raises(DataError, match="are named more than once"):
+    with pytest.raises(DataError, match="occur more than once"):
         registry.promote(version, candidate=model)
 
 
