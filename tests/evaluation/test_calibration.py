@@ -92,7 +92,7 @@ def test_of_equally_good_thresholds_the_nearest_to_one_half_is_taken():
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ("max-kapa", "There is no threshold rule 'max-kapa'. Did you mean 'max-kappa'"),
+        ("max-kapa", "Unknown threshold rule 'max-kapa'. Did you mean 'max-kappa'"),
         ("sensitivity>=2", "'sensitivity>=2' needs a share above 0 and up to 1"),
         ("sensitivity>=high", "such as sensitivity>=0.9"),
         ("precision>=0.9", "uses 'precision'; only 'sensitivity>=x' is supported"),

@@ -65,7 +65,7 @@ def check_rule(rule: str) -> float | None:
     name, found, share = rule.partition(">=")
     if not found:
         if rule not in RULES[:2]:
-            raise SettingsError(f"There is no threshold rule '{rule}'. {nearest(rule, RULES)} Rules: {', '.join(RULES)}.")
+            raise SettingsError(f"Unknown threshold rule '{rule}'. {nearest(rule, RULES)} Rules: {', '.join(RULES)}.")
         return None
     if name.strip() != "sensitivity":
         raise SettingsError(f"The threshold rule '{rule}' uses '{name.strip()}'; only 'sensitivity>=x' is supported.")

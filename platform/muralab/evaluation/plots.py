@@ -246,7 +246,7 @@ def plot_risk_coverage(model: EvaluatedModel, *, position: int = 0, uncertain: B
             axes.plot(*point, "o", color=style.INK, mec="white", ms=8, label=label)
     axes.set_xlim(0, 1.02)
     axes.set_ylim(bottom=0)
-    axes.legend(loc="upper right")
+    axes.legend(loc="upper left")
     return figure
 
 
