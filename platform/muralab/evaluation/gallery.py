@@ -101,11 +101,10 @@ def compute_heat(network: Explainable, images: NDArray[np.uint8], batch_size: in
     return np.asarray(torch.cat(parts).float().numpy())
 
 
-def _most_suspicious(views: pd.DataFrame) -> dict[str, object]:
-    """The view of a study with the highest logit, and its number within the study."""
+def _most_suspicious(views: pd.DataFrame) -> pd.Series:
+    """The view of a study with the highest logit; the first by name of equal ones."""
     ordered = views.sort_values("image")
-    place = int(ordered["logit"].to_numpy().argmax())
-    return {**ordered.iloc[place].to_dict(), "place": place + 1}
+    return ordered.iloc[int(ordered["logit"].to_numpy().argmax())]
 
 
 def _caption(kind: str, study: Mapping[str, object], n_views: int) -> str:
