@@ -94,6 +94,13 @@ def test_a_model_agrees_with_its_copy(build_model) -> None:
     assert agreement_table(twins[:1]) is None
 
 
+def test_models_on_different_studies_have_a_reason_instead_of_agreement(build_model, build_predictions) -> None:
+    renamed = build_predictions(1.0).replace({"study": r"^valid"}, "other", regex=True)
+    table = agreement_table([build_model("a"), build_model("b", test=renamed)])
+    assert table is not None
+    assert table.notes == ["the two models were tested on different studies"]
+
+
 def test_common_errors_are_counted(build_model) -> None:
     model = build_model(skill=0.1)
     n_wrong = int((model.studies()["called"] != (model.studies()["label"] == 1)).sum())
