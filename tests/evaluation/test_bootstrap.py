@@ -112,6 +112,12 @@ def test_a_statistic_that_no_patient_changes_has_no_acceleration():
     assert bca_bounds(0.5, drawn, np.full(20, 0.5), 0.9) == pytest.approx((0.05, 0.95), abs=1e-9)
 
 
+@pytest.mark.parametrize("estimate", [-1.0, 2.0])
+def test_an_estimate_beyond_every_resample_has_finite_bounds(estimate):
+    bounds = bca_bounds(estimate, np.linspace(0, 1, 1001), np.full(20, 0.5), 0.95)
+    assert bounds == pytest.approx((0, 0) if estimate < 0 else (1, 1), abs=0.01)
+
+
 def test_exact_share_equals_clopper_pearson():
     exact = stats.binomtest(10, 10).proportion_ci(0.95, method="exact")
     assert exact_share(10, 0.95) == pytest.approx(exact.low, abs=1e-12)
@@ -124,7 +130,8 @@ def test_estimates_equal_the_metrics(predictions):
     found = bootstrap(predictions, level="study", metrics=list(METRICS), threshold=0.4, temperature=2, n_resamples=100)
     expected = evaluate_predictions(predictions, level="study", threshold=0.4, temperature=2)
     assert {name: interval.estimate for name, interval in found.items()} == pytest.approx(expected, abs=1e-12)
-    assert all(i.low < i.estimate < i.high for name, i in found.items() if name != "ece")
+    found.pop("ece")
+    assert all(i.low < i.estimate < i.high and i.reason is None for i in found.values())
 
 
 def test_calibration_error_gets_no_interval(predictions):

@@ -140,32 +140,6 @@ def test_published_values_are_diamonds(model) -> None:
     assert axes.lines[0].get_xdata()[0] == 0.8
 
 
-def test_class_balance_shows_ratio_and_dash() -> None:
-    labels = {"hand": [0, 0, 0, 0, 1], "wrist": [1, 1]}
-    rows = [("train", part, label) for part, values in labels.items() for label in values]
-    drawn = texts(plots.plot_class_balance(pd.DataFrame(rows, columns=["split", "part", "label"])))
-    assert "0.25" in drawn
-    assert "–" in drawn
-
-
-def test_class_balance_has_one_panel_per_split() -> None:
-    index = pd.DataFrame({"split": ["train", "valid"], "part": ["hand"] * 2, "label": [0, 1]})
-    titles = [axes.get_title(loc="left") for axes in plots.plot_class_balance(index).axes]
-    assert titles == ["train: images by part", "valid: images by part"]
-
-
-def test_class_balance_without_images_has_a_reason() -> None:
-    assert "no images" in texts(plots.plot_class_balance(pd.DataFrame(columns=["split", "part", "label"])))
-
-
-@pytest.mark.parametrize(("n_images", "n_panels"), [(1, 1), (6, 6), (7, 12)])
-def test_sample_grid_has_one_panel_per_image(n_images: int, n_panels: int) -> None:
-    images = np.zeros((n_images, 8, 8), dtype=np.uint8)
-    figure = plots.sample_grid(images, [f"study {i}" for i in range(n_images)])
-    assert len(figure.axes) == n_panels
-    assert "study 0" in texts(figure)
-
-
 def test_figures_leave_matplotlibs_settings_alone(model) -> None:
     import matplotlib as mpl
 

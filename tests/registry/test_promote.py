@@ -30,7 +30,10 @@ class Registry:
         client = self.store.client
         if not client.search_registered_models(f"name='{self.name}'"):
             client.create_registered_model(self.name)
-        return str(client.create_model_version(self.name, source="nowhere", run_id=run_id, tags=tags).version)
+        made = client.create_model_version(
+            self.name, source="nowhere", run_id=run_id, tags=tags, description=f"Card of {run_id}"
+        )
+        return str(made.version)
 
     def crown(self, run_id: str, **tags: str) -> str:
         """Add a version and make it champion."""
@@ -76,6 +79,12 @@ def test_a_better_model_becomes_champion_and_is_no_longer_challenger(registry, c
     registry.store.client.set_registered_model_alias(registry.name, "challenger", version)
     assert registry.promote(version).uri == f"models:/{registry.name}@champion"
     assert (registry.holder("champion"), registry.holder("challenger")) == (version, None)
+
+
+def test_a_new_champions_card_describes_the_registered_model(registry, champion, train_run):
+    run = train_run(1.5)
+    registry.promote(registry.add(run))
+    assert registry.store.client.get_registered_model(registry.name).description == f"Card of {run}"
 
 
 def test_the_tags_store_the_decision(registry, champion, train_run):

@@ -11,7 +11,7 @@ import pytest
 
 from muralab.evaluation.calibration import Calibration
 from muralab.evaluation.evaluated_model import EvaluatedModel, TrainingRecord
-from muralab.report import Context, SearchTrial
+from muralab.report.context import Context, SearchTrial
 
 BuildModel = Callable[..., EvaluatedModel]
 BuildPredictions = Callable[..., pd.DataFrame]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pandas as pd
 
 from muralab.evaluation.metrics import METRICS
-from muralab.report import model_card
+from muralab.report.card import model_card
 
 
 def test_card_states_use_limitations_and_metrics(build_model, context) -> None:

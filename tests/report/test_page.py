@@ -13,7 +13,10 @@ from muralab.evaluation import evaluated_model
 from muralab.evaluation.bootstrap import resample
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.evaluation.metrics import METRICS, evaluate_predictions, register_metric
-from muralab.report import difference_sentences, model_card, results_table, write_report
+from muralab.report.card import model_card
+from muralab.report.page import write_report
+from muralab.report.results_table import results_table
+from muralab.report.sentences import difference_sentences
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 
 from muralab.evaluation.bootstrap import bootstrap
 from muralab.evaluation.calibration import Calibration
-from muralab.report import results_table
+from muralab.report.results_table import results_table
 
 
 def test_results_have_a_row_per_recipe_and_phase(build_model) -> None:

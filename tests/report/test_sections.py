@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score, log_loss
 
-from muralab.report.references import references_for, study_accuracies
+from muralab.report.references import STUDY_ROWS, references_for, study_accuracies
 from muralab.report.sections import (
     agreement_table,
     error_sentence,
@@ -36,6 +36,13 @@ def test_study_rows_are_the_published_values(context) -> None:
     assert [cell.text for cell in last] == [
         "InceptionV3 + add gate", "full", "0.332", "0.404", "0.375", "0.863", "0.845", "0.849",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", STUDY_ROWS, ids=lambda row: f"{row.title} {row.phase}")
+def test_published_losses_and_accuracies_are_plausible(row) -> None:
+    values = [value for value in vars(row).values() if isinstance(value, float) and not np.isnan(value)]
+    assert len(values) == (6 if row.phase == "full" else 4)
+    assert all(0.3 < value < 0.9 for value in values)
 
 
 def test_a_run_that_trained_nothing_has_the_reason(build_model, context) -> None:
@@ -85,6 +92,13 @@ def test_a_model_agrees_with_its_copy(build_model) -> None:
     assert table is not None
     assert table.groups[0].rows[0][2].text == "1.000"
     assert agreement_table(twins[:1]) is None
+
+
+def test_models_on_different_studies_have_a_reason_instead_of_agreement(build_model, build_predictions) -> None:
+    renamed = build_predictions(1.0).replace({"study": r"^valid"}, "other", regex=True)
+    table = agreement_table([build_model("a"), build_model("b", test=renamed)])
+    assert table is not None
+    assert table.notes == ["the two models were tested on different studies"]
 
 
 def test_common_errors_are_counted(build_model) -> None:

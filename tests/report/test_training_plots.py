@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from muralab.evaluation.evaluated_model import EvaluatedModel, TrainingRecord
-from muralab.report import SearchTrial
+from muralab.report.context import SearchTrial
 from muralab.report.training_plots import (
     objective_title,
     phase_boundary,

@@ -17,7 +17,7 @@ from muralab.data.cache import open_cache
 from muralab.data.dataset import open_root
 from muralab.data.mura import parts_of, read_index
 from muralab.data.splits import fingerprint
-from muralab.evaluation.plots import plot_class_balance, sample_grid
+from muralab.evaluation.data_plots import plot_class_balance, sample_grid
 from muralab.results.gallery import may_show
 from muralab.tracking.tags import Tag
 

@@ -12,11 +12,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from muralab.evaluation.evaluated_model import EvaluatedModel
+
 if TYPE_CHECKING:
     from muralab.data.cache import PixelCache
     from muralab.evaluation.gradcam import Explainable
 
 TILE_PX = 320
+N_WORST = 4
+"""Studies of each kind."""
 OPACITY = 0.55
 """Opacity of the heat map at its peak."""
 FALSE_POSITIVES = "called abnormal, labelled normal"
@@ -26,18 +30,18 @@ UNCERTAIN = "nearest to the threshold"
 Pictures = dict[str, NDArray[np.uint8]]
 
 
-def hardest_studies(studies: pd.DataFrame, threshold: float) -> Mapping[str, pd.DataFrame]:
-    """Studies sorted by how confidently a model got them wrong, or how near to the threshold they are.
-
-    Args:
-        studies: columns study, label, calibrated (probability) and called (bool).
-        threshold: on the calibrated probability.
+def hardest_studies(model: EvaluatedModel) -> Mapping[str, pd.DataFrame]:
+    """Test studies sorted by how confidently a model got them wrong, or how near to the threshold they are.
 
     Returns:
         FALSE_POSITIVES, FALSE_NEGATIVES and UNCERTAIN, each with its studies, worst first.
+
+    Raises:
+        DataError: the model has no test predictions that can be evaluated.
     """
+    studies = model.studies()
     wrong = studies[studies["called"] != (studies["label"] == 1)]
-    distance = (studies["calibrated"] - threshold).abs().to_numpy()
+    distance = (studies["calibrated"] - model.threshold).abs().to_numpy()
     return {
         FALSE_POSITIVES: wrong[wrong["label"] == 0].sort_values("calibrated", ascending=False),
         FALSE_NEGATIVES: wrong[wrong["label"] == 1].sort_values("calibrated"),
@@ -45,46 +49,37 @@ def hardest_studies(studies: pd.DataFrame, threshold: float) -> Mapping[str, pd.
     }
 
 
-def draw_gallery(
-    network: Explainable,
-    cache: PixelCache,
-    predictions: pd.DataFrame,
-    studies: pd.DataFrame,
-    threshold: float,
-    *,
-    n_worst: int = 4,
-) -> Pictures:
-    """The most suspicious view of each of the hardest studies, plain and with its Grad-CAM.
+def draw_gallery(model: EvaluatedModel, network: Explainable, cache: PixelCache, *, n_worst: int = N_WORST) -> Pictures:
+    """The most suspicious view of each of the hardest test studies, plain and with its Grad-CAM.
 
     Args:
-        network: any recipe's, in eval mode, on the CPU.
-        cache: holds the images at the network's size.
-        predictions: one row per image, `PREDICTION_COLUMNS`.
-        studies: the studies of these images, see `hardest_studies`.
-        threshold: on the calibrated probability.
+        model: the evaluated model.
+        network: its network, in eval mode, on the CPU.
+        cache: contains the test images at the network's input size.
         n_worst: how many studies of each kind.
 
     Returns:
         Caption -> uint8 [T, 2 T, 3], in the order of the kinds, worst first.
+
+    Raises:
+        DataError: the model has no test predictions that can be evaluated.
     """
     chosen = [
         (kind, study)
-        for kind, group in hardest_studies(studies, threshold).items()
+        for kind, group in hardest_studies(model).items()
         for study in group.head(n_worst).to_dict("records")
     ]
-    if not chosen:
-        return {}
-    by_study = {study: views for study, views in predictions.groupby("study")}
+    by_study = {study: views for study, views in model.predictions().groupby("study")}
     views = pd.DataFrame([_most_suspicious(by_study[study["study"]]) for _, study in chosen])
-    squares = np.asarray(cache.images[cache.rows(views)])
-    heats = compute_heat(network, squares)
+    images = np.asarray(cache.images[cache.rows(views)])
+    heat = compute_heat(network, images)
     captions = [
-        f"{_caption(kind, study, len(by_study[study['study']]))} · {_describe(heat)}"
-        for (kind, study), heat in zip(chosen, heats)
+        f"{_caption(kind, study, len(by_study[study['study']]))} · {_describe(one)}"
+        for (kind, study), one in zip(chosen, heat)
     ]
-    if heats[0].size == 1:
-        heats = np.zeros_like(heats)  # a single cell has no location
-    return {caption: beside(square, heat) for caption, square, heat in zip(captions, squares, heats)}
+    if heat[0].size == 1:
+        heat = np.zeros_like(heat)  # a single cell has no location
+    return {caption: overlay(image, one) for caption, image, one in zip(captions, images, heat)}
 
 
 def _describe(heat: NDArray[np.float32]) -> str:
@@ -95,22 +90,21 @@ def _describe(heat: NDArray[np.float32]) -> str:
     return f"heat map of {h} × {w} cells" if heat.max() > 0 else "no evidence for abnormal in any cell"
 
 
-def compute_heat(network: Explainable, squares: NDArray[np.uint8], batch_size: int = 8) -> NDArray[np.float32]:
+def compute_heat(network: Explainable, images: NDArray[np.uint8], batch_size: int = 8) -> NDArray[np.float32]:
     """Grad-CAM of images [N, S, S] in batches: float [N, h, w]."""
     import torch
 
     from muralab.evaluation.gradcam import gradcam
 
-    starts = range(0, len(squares), batch_size)
-    parts = [gradcam(network, torch.from_numpy(squares[start : start + batch_size].copy())) for start in starts]
+    starts = range(0, len(images), batch_size)
+    parts = [gradcam(network, torch.from_numpy(images[start : start + batch_size].copy())) for start in starts]
     return np.asarray(torch.cat(parts).float().numpy())
 
 
-def _most_suspicious(views: pd.DataFrame) -> dict[str, object]:
-    """The view of a study with the highest logit, and its number within the study."""
+def _most_suspicious(views: pd.DataFrame) -> pd.Series:
+    """The view of a study with the highest logit; the first by name of equal ones."""
     ordered = views.sort_values("image")
-    place = int(ordered["logit"].to_numpy().argmax())
-    return {**ordered.iloc[place].to_dict(), "place": place + 1}
+    return ordered.iloc[int(ordered["logit"].to_numpy().argmax())]
 
 
 def _caption(kind: str, study: Mapping[str, object], n_views: int) -> str:
@@ -118,14 +112,14 @@ def _caption(kind: str, study: Mapping[str, object], n_views: int) -> str:
     return f"{kind} · probability {float(str(study['calibrated'])):.3f} · {views} · {study['study']}"
 
 
-def beside(square: NDArray[np.uint8], heat: NDArray[np.float32], side: int = TILE_PX) -> NDArray[np.uint8]:
+def overlay(image: NDArray[np.uint8], heat: NDArray[np.float32], side: int = TILE_PX) -> NDArray[np.uint8]:
     """An image [S, S] and the same image under its heat map [h, w]: uint8 [T, 2 T, 3], RGB.
 
     The heat map is scaled to its own peak: it shows where the evidence is, not how much there is.
     """
     import cv2
 
-    grey = cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA if len(square) > side else cv2.INTER_LINEAR)
+    grey = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if len(image) > side else cv2.INTER_LINEAR)
     peak = float(heat.max())
     share = np.clip(cv2.resize(heat / peak if peak > 0 else heat, (side, side), interpolation=cv2.INTER_LINEAR), 0, 1)
     colours = cv2.applyColorMap(np.rint(share * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]

@@ -161,7 +161,7 @@ def error_table(model: EvaluatedModel, *, n_worst: int = N_WORST) -> Table:
         DataError: the model has no test predictions that can be evaluated.
     """
     table = Table(columns=["study", "label", "probability", "views"], left=(0, 1))
-    for heading, studies in hardest_studies(model.studies(), model.threshold).items():
+    for heading, studies in hardest_studies(model).items():
         rows = [_study_row(table, row) for row in studies.head(n_worst).to_dict("records")]
         table.groups.append(Group(rows=rows, heading=heading))
     return table

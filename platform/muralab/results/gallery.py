@@ -46,4 +46,4 @@ def build_gallery(model: EvaluatedModel, network: Explainable, image_size: int, 
             "data set available at that path, or set pictures=false."
         )
     images = open_cache(table, size=image_size, folder=cache / "pixels")
-    return draw_gallery(network, images, predictions, model.studies(), model.threshold)
+    return draw_gallery(model, network, images)
