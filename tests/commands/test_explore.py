@@ -58,6 +58,14 @@ def test_sample_grids_are_drawn_of_each_part(muralab: Muralab, store: Store, tin
     assert figures(store, run) == {"class_balance.png", "samples_hand.png", "samples_wrist.png"}
 
 
+def test_every_strength_of_augmentation_is_previewed_on_synthetic_images(
+    muralab: Muralab, store: Store, tiny_tree: Path
+) -> None:
+    run, _ = explored(muralab, store, data=tiny_tree)
+    logged = {Path(file.path).stem for file in store.client.list_artifacts(run.run_id, "augmentation")}
+    assert {"zoom", "contrast", "gamma", "noise", "blur", "clahe", "cutout", "elastic"} <= logged
+
+
 def test_one_official_folder_is_enough(muralab: Muralab, store: Store, tree: Path) -> None:
     import shutil
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from muralab.commands.session import Session, open_session
 from muralab.config.commands import ExploreConfig
@@ -19,6 +20,7 @@ from muralab.data.mura import parts_of, read_index
 from muralab.data.splits import fingerprint
 from muralab.evaluation.data_plots import plot_class_balance, sample_grid
 from muralab.results.gallery import may_show
+from muralab.results.previews import build_strength_previews
 from muralab.tracking.tags import Tag
 
 GRID_SIDE_PX = 160
@@ -102,7 +104,7 @@ def class_balance(index: pd.DataFrame) -> pd.DataFrame:
 
 
 def log_figures(session: Session, run_id: str, index: pd.DataFrame, *, seed: int, grids: bool) -> None:
-    """Log the class balance as a figure and, if asked, a grid of sample images for each part."""
+    """Log the class balance, what each strength of augmentation does and, if asked, sample images of each part."""
     figures: dict[str, Any] = {"class_balance": plot_class_balance(index)}
     if grids:
         rng = np.random.default_rng(seed)
@@ -114,6 +116,10 @@ def log_figures(session: Session, run_id: str, index: pd.DataFrame, *, seed: int
             path = Path(folder) / f"{name}.png"
             figure.savefig(path, dpi=150, bbox_inches="tight")
             session.writer.log_file(run_id, path, "figures")
+        for name, grid in build_strength_previews().items():
+            path = Path(folder) / f"{name}.png"
+            Image.fromarray(grid).save(path)
+            session.writer.log_file(run_id, path, "augmentation")
         session.writer.flush()
 
 
