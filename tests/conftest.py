@@ -30,11 +30,11 @@ IMAGE_SIZE = (48, 40)  # width, height in px
 
 
 def _write_image(path: Path, seed: int) -> None:
-    """A picture of 8 x 8 random patches: no two seeds look alike."""
+    """An image of 8 x 8 random patches, different for each seed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     patches = np.random.default_rng(seed).integers(20, 235, (8, 8), dtype=np.uint8)
-    picture = Image.fromarray(patches).resize(IMAGE_SIZE, Image.Resampling.BILINEAR)
-    (picture.convert("RGB") if seed % 3 == 0 else picture).save(path)
+    image = Image.fromarray(patches).resize(IMAGE_SIZE, Image.Resampling.BILINEAR)
+    (image.convert("RGB") if seed % 3 == 0 else image).save(path)
 
 
 def _write_split(root: Path, split: str, part: str, patients: range) -> None:
@@ -44,7 +44,7 @@ def _write_split(root: Path, split: str, part: str, patients: range) -> None:
         folder = root / split / f"XR_{part.upper()}" / name
         for view in range(1, 2 + patient % 3):
             _write_image(folder / f"image{view}.png", seed=1000 * patient + view)
-        (folder / "._image1.png").write_bytes(b"hidden, and no picture")
+        (folder / "._image1.png").write_bytes(b"hidden, and not an image")
 
 
 def _write_lists(root: Path, split: str) -> None:
@@ -81,7 +81,7 @@ def write_tree() -> WriteTree:
 
 @pytest.fixture(scope="session")
 def tiny_tree(tmp_path_factory: pytest.TempPathFactory, write_tree: WriteTree) -> Path:
-    """The root of a tree of two parts, 32 patients and 63 small images; not to be changed."""
+    """The root of a tree of two parts, 32 patients and 63 small images; do not change it."""
     return write_tree(tmp_path_factory.mktemp("tiny"))
 
 
@@ -100,7 +100,7 @@ def write_easy_tree(root: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def easy_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The root of the tree of `write_easy_tree`; not to be changed."""
+    """The root of the tree of `write_easy_tree`; do not change it."""
     return write_easy_tree(tmp_path_factory.mktemp("easy") / "MURA-v1.1")
 
 
@@ -136,7 +136,7 @@ RECIPE = Recipe(
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder on the path, outside the repository, that holds the recipe `tiny_lab.small_net`."""
+    """A folder on the path, outside the repository, with the recipe `tiny_lab.small_net`."""
     folder = tmp_path_factory.mktemp("lab")
     (folder / "tiny_lab").mkdir()
     (folder / "tiny_lab" / "__init__.py").touch()
@@ -148,7 +148,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def tiny_table(tmp_path_factory: pytest.TempPathFactory, tiny_tree: Path) -> Path:
-    """The tiny tree, both parts, split as workers get it."""
+    """The table of the tiny tree's split, both parts, as workers read it."""
     from muralab.data.mura import read_index
     from muralab.data.splits import split_index
     from muralab.trial import write_table
@@ -161,7 +161,7 @@ def tiny_table(tmp_path_factory: pytest.TempPathFactory, tiny_tree: Path) -> Pat
 
 @pytest.fixture
 def build_spec(tiny_table: Path, lab: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildSpec:
-    """A function of (recipe, fields) -> a trial on the tiny tree, in this test's own folder."""
+    """A function of (recipe, fields) that returns a trial on the tiny tree, in this test's own folder."""
     from muralab.trial import TrialSpec
 
     def build(recipe: str = "tiny_lab.small_net", **fields: Any) -> TrialSpec:
@@ -173,7 +173,7 @@ def build_spec(tiny_table: Path, lab: Path, tmp_path: Path, tmp_path_factory: py
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tables are made once: that takes 2 s."""
+    """An empty database for tests to copy, since creating the tables takes 2 s."""
     from muralab.tracking import open_store
 
     path = tmp_path_factory.mktemp("database") / "mlflow.db"
@@ -197,7 +197,7 @@ def tracking_server(empty_database: Path, tmp_path_factory: pytest.TempPathFacto
         try:
             yield _answering(f"http://127.0.0.1:{port}", process)
         finally:
-            os.killpg(process.pid, signal.SIGKILL)  # its own way out takes 9 s
+            os.killpg(process.pid, signal.SIGKILL)  # a normal shutdown takes 9 s
             process.wait(30)
 
 

@@ -17,6 +17,7 @@ from muralab.tracking import (
     read_datasets,
     read_run,
 )
+from muralab.tracking.tags import Tag
 from tests.tracking.conftest import UNKNOWN
 
 PREDICTIONS = pd.DataFrame(
@@ -44,9 +45,9 @@ def test_predictions_on_the_test_set_mark_the_run(local: Store, trial: str) -> N
     with RunWriter(local) as writer:
         writer.log_predictions(trial, "validation", PREDICTIONS)
         writer.flush()
-        assert "muralab.test_fingerprint" not in read_run(local, trial).tags
+        assert Tag.TEST_FINGERPRINT not in read_run(local, trial).tags
         writer.log_predictions(trial, "test", PREDICTIONS)
-    assert read_run(local, trial).tags["muralab.test_fingerprint"] == fingerprint_test_set(PREDICTIONS)
+    assert read_run(local, trial).tags[Tag.TEST_FINGERPRINT] == fingerprint_test_set(PREDICTIONS)
 
 
 def test_a_fingerprint_depends_on_labels_and_not_on_logits() -> None:

@@ -44,7 +44,7 @@ def counting(counts: dict[str, int]) -> Intercept:
 
 
 @pytest.fixture
-def held(local: Store) -> Any:
+def paused(local: Store) -> Any:
     """A queue whose thread waits until the event is set, so that what is queued meanwhile is written together."""
     queue, release = WriteQueue(local, patience_s=1), threading.Event()
     queue.start()
@@ -183,8 +183,8 @@ def test_the_first_failure_is_kept(local: Store) -> None:
     assert isinstance(caught.value.__cause__, MlflowException)
 
 
-def test_an_invalid_write_does_not_affect_others(local: Store, trial: str, held: Any) -> None:
-    queue, release = held
+def test_an_invalid_write_does_not_affect_others(local: Store, trial: str, paused: Any) -> None:
+    queue, release = paused
     queue.put(trial, Batch(metrics=[("bad%name", 1.0, 1, 0)]))
     queue.put(trial, Batch(metrics=[("good", 1.0, 2, 0)]))
     release.set()
@@ -227,8 +227,8 @@ def test_a_run_may_be_nested_in_one_that_is_not_started_yet(local: Store) -> Non
         assert read_run(local, writer.run_id(child)).parent == writer.run_id(parent)
 
 
-def test_a_run_starts_when_it_was_queued(local: Store, held: Any) -> None:
-    queue, release = held
+def test_a_run_starts_when_it_was_queued(local: Store, paused: Any) -> None:
+    queue, release = paused
     start = StartRun(experiment=None, kind="trial", name="t", tags={}, parent=None)
     queue.put(start.temporary_id, start)
     assert queue.id_of(start.temporary_id) is None

@@ -9,11 +9,12 @@ import pytest
 
 from muralab.errors import StoreError
 from muralab.tracking import RunWriter, Store, count_evaluations, experiment_of, read_children, read_run, start_run
+from muralab.tracking.tags import Tag
 
 
 def test_a_trial_is_read_back_as_it_was_written(store: Store, parent: str) -> None:
     with RunWriter(store) as writer:
-        trial = writer.start_run(kind="trial", name="t", parent=parent, tags={"muralab.recipe": "cnn"})
+        trial = writer.start_run(kind="trial", name="t", parent=parent, tags={Tag.RECIPE: "cnn"})
         for step in (2, 1):
             writer.log_epoch(trial, step, {"val_loss": 1 / step})
         writer.log_resolved(trial, {"full.lr": 3e-5})
@@ -67,6 +68,6 @@ def test_an_unknown_run_is_an_error(store: Store, run_id: str) -> None:
 
 def test_evaluations_are_counted_in_all_experiments(local: Store) -> None:
     for experiment, fingerprint in (("a", "x"), ("b", "x"), ("b", "y")):
-        tags = {"muralab.test_fingerprint": fingerprint}
+        tags = {Tag.TEST_FINGERPRINT: fingerprint}
         start_run(local, experiment=experiment, kind="trial", name="t", tags=tags)
     assert (count_evaluations(local, "x"), count_evaluations(local, "z")) == (2, 0)

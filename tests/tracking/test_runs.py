@@ -22,20 +22,21 @@ from muralab.tracking import (
     start_run,
 )
 from muralab.tracking.runs import clean_tags
+from muralab.tracking.tags import Tag
 from tests.fixtures.runs import find_runs
 from tests.tracking.conftest import UNKNOWN, start_python
 
 
 def test_a_started_run_is_running(local: Store) -> None:
-    record = read_run(local, start_run(local, kind="tune", name="sweep", tags={"muralab.seed": 3}))
-    assert (record.name, record.kind, record.status, record.tags["muralab.seed"]) == ("sweep", "tune", "RUNNING", "3")
+    record = read_run(local, start_run(local, kind="tune", name="sweep", tags={Tag.SEED: 3}))
+    assert (record.name, record.kind, record.status, record.tags[Tag.SEED]) == ("sweep", "tune", "RUNNING", "3")
     assert is_alive(record.tags)
 
 
 def test_a_nested_run_is_in_its_parents_experiment(store: Store, parent: str) -> None:
     run_id = start_run(store, experiment="another", kind="trial", name="t", parent=parent)
     assert experiment_of(store, run_id) == experiment_of(store, parent) != "0"
-    assert read_run(store, run_id).tags["mlflow.parentRunId"] == parent
+    assert read_run(store, run_id).tags[Tag.PARENT_RUN_ID] == parent
 
 
 def test_a_run_without_experiment_is_in_the_default(local: Store, trial: str) -> None:
@@ -67,16 +68,16 @@ def test_artifacts_are_beside_the_database(
 def test_an_experiment_is_shown_as_training_unless_its_kind_is_set(local: Store) -> None:
     run_id = local.client.create_run("0").info.run_id
     adopt_run(local, run_id)
-    assert local.client.get_experiment("0").tags["mlflow.experimentKind"] == "custom_model_development"
-    local.client.set_experiment_tag("0", "mlflow.experimentKind", "other")
+    assert local.client.get_experiment("0").tags[Tag.EXPERIMENT_KIND] == "custom_model_development"
+    local.client.set_experiment_tag("0", Tag.EXPERIMENT_KIND, "other")
     adopt_run(local, run_id)
-    assert local.client.get_experiment("0").tags["mlflow.experimentKind"] == "other"
+    assert local.client.get_experiment("0").tags[Tag.EXPERIMENT_KIND] == "other"
 
 
 def test_an_adopted_run_keeps_its_own_tags(store: Store) -> None:
-    tags = {"mlflow.source.name": "https://example.org/lab", "mlflow.user": "ada", "mlflow.source.git.commit": "abc"}
+    tags = {Tag.SOURCE_NAME: "https://example.org/lab", Tag.USER: "ada", Tag.GIT_COMMIT: "abc"}
     run_id = store.client.create_run("0", tags=tags).info.run_id
-    adopt_run(store, run_id, {"muralab.part": "wrist", "mlflow.runName": "sweep"})
+    adopt_run(store, run_id, {Tag.PART: "wrist", Tag.RUN_NAME: "sweep"})
     record = read_run(store, run_id)
     assert (record.kind, record.part, record.name, record.status) == ("tune", "wrist", "sweep", "RUNNING")
     assert tags.items() <= record.tags.items()
@@ -125,23 +126,21 @@ def test_runs_of_a_killed_process_are_closed(local: Store) -> None:
 
 
 def test_a_run_of_a_dead_process_is_closed(local: Store) -> None:
-    tags = {"muralab.process_started": "0a1b2c3d.4026531836.152678"}  # of an earlier boot, as commit 2303a03 wrote it
+    tags = {Tag.PROCESS_STARTED: "0a1b2c3d.4026531836.152678"}  # of an earlier boot, as commit 2303a03 wrote it
     run_id = start_run(local, kind="tune", name="old", tags=tags)
     assert close_dead_runs(local, ["0"]) == [run_id]
     record = read_run(local, run_id)
-    assert (record.status, record.tags["muralab.closed_after"]) == ("KILLED", "the process was gone")
+    assert (record.status, record.tags[Tag.CLOSED_AFTER]) == ("KILLED", "the process was gone")
 
 
-@pytest.mark.parametrize(
-    "tags", [{}, {"muralab.host": "elsewhere", "muralab.pid": "1"}, {"muralab.process_started": "unknown"}]
-)
+@pytest.mark.parametrize("tags", [{}, {Tag.HOST: "elsewhere", Tag.PID: "1"}, {Tag.PROCESS_STARTED: "unknown"}])
 def test_runs_of_live_processes_and_other_hosts_are_not_closed(local: Store, tags: dict[str, str]) -> None:
     start_run(local, kind="tune", name="mine", tags=tags)
     assert close_dead_runs(local) == []
 
 
 def test_only_runs_of_the_given_experiments_are_closed(local: Store) -> None:
-    start_run(local, experiment="lab", kind="tune", name="old", tags={"muralab.process_started": "0.0.0"})
+    start_run(local, experiment="lab", kind="tune", name="old", tags={Tag.PROCESS_STARTED: "0.0.0"})
     assert close_dead_runs(local, ["0"]) == []
 
 
@@ -150,5 +149,5 @@ def test_a_claimed_run_belongs_to_this_process(local: Store) -> None:
     assert close_dead_runs(local, claim=run_id) == []
     tags = read_run(local, run_id).tags
     assert is_alive(tags)
-    assert tags["muralab.pid"] == str(os.getpid())
-    assert "mlflow.source.name" not in tags
+    assert tags[Tag.PID] == str(os.getpid())
+    assert Tag.SOURCE_NAME not in tags
