@@ -13,7 +13,12 @@ import pandas as pd
 import pytest
 
 from muralab.errors import SettingsError
+from muralab.evaluation import evaluated_model
+from muralab.evaluation.evaluated_model import paired_difference
 from muralab.registry.register import RegisteredModel
+from muralab.report.card import model_card
+from muralab.report.context import Context
+from muralab.report.page import write_report
 from muralab.results.final_test import FinalTest
 from muralab.tune.finish import (
     SweepResult,
@@ -27,6 +32,7 @@ from muralab.tune.finish import (
 )
 from muralab.tune.registration import Outcome
 from tests.models import build_model
+from tests.report.conftest import context  # noqa: F401
 from tests.tune.recorder import Recorder
 
 GATE = "inception_add_gate"
@@ -123,6 +129,26 @@ def test_closing_lines_end_with_commands_or_with_the_reason(result: SweepResult)
     assert "Registered mura-wrist version 3 as models:/mura-wrist@champion." in done
     assert "/invocations" in done[-1]
     assert closing_lines(result, Outcome(statements=["Not registered."]), URI)[-1] == "Not registered."
+
+
+def test_each_interval_is_computed_once_per_sweep(
+    result: SweepResult,
+    context: Context,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = []
+    resample = evaluated_model.resample
+    monkeypatch.setattr(evaluated_model, "resample", lambda *args: calls.append(args) or resample(*args))
+    recorder: Any = Recorder()
+    save_results(result, recorder)
+    write_report(tmp_path / "report.html", context=context, models=result.models)
+    model_card(result.models[1], context)
+    log_outcome(result, registered(result), recorder)
+    closing_lines(result, registered(result), URI)
+    paired_difference(*result.models, metric="kappa")
+    per_model = ["test studies", "test images", "validation studies"]
+    assert len(calls) == len(per_model) * len(result.models)
 
 
 def test_a_recipe_without_a_result_is_named_with_its_reason(sweep: Any) -> None:
