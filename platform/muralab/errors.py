@@ -1,6 +1,6 @@
-"""What a user can get wrong, said in one paragraph.
+"""User errors: each is one paragraph that says what is wrong, where, and how to fix it.
 
-A `MuraLabError` is a user's mistake (or the world's: no network, a full disk): the command line prints its text
+A `MuraLabError` is a user's mistake (or the environment's: no network, a full disk): the command line prints its text
 without a traceback and exits with code 2. Everything else is a bug and keeps its traceback.
 """
 
@@ -13,7 +13,7 @@ SHOWN_PROBLEMS = 20
 
 
 class MuraLabError(Exception):
-    """A mistake that the user can mend; its text says what, where and how."""
+    """A user error; its text says what is wrong, where, and how to fix it."""
 
 
 class DataError(MuraLabError):
@@ -21,7 +21,7 @@ class DataError(MuraLabError):
 
 
 class ImageError(DataError):
-    """One picture cannot be decoded; the text is the reason alone, without the file's name."""
+    """One image cannot be decoded; the text is the reason alone, without the file's name."""
 
 
 class RecipeError(MuraLabError):
@@ -29,15 +29,15 @@ class RecipeError(MuraLabError):
 
 
 class WeightsError(MuraLabError):
-    """Pretrained weights cannot be had, or do not fit the network."""
+    """Pretrained weights are unavailable, or do not fit the network."""
 
 
 class SettingsError(MuraLabError):
-    """A parameter of a command is impossible."""
+    """An option of a command is impossible."""
 
 
 class StoreError(MuraLabError):
-    """The tracking store cannot be reached or does not hold what was asked for."""
+    """The tracking store cannot be reached, or lacks what was requested."""
 
 
 class ServerError(MuraLabError):
@@ -45,15 +45,15 @@ class ServerError(MuraLabError):
 
 
 class MemoryExceededError(MuraLabError):
-    """The device's memory does not hold the trial."""
+    """The trial does not fit into the device's memory."""
 
 
 class DivergedError(MuraLabError):
-    """Training left the finite numbers."""
+    """Training diverged: a loss or a weight is not finite."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A sentence that offers the known name nearest to a wrong one, or lists all of them.
+    """A sentence that suggests the known name nearest to a wrong one, or lists all of them.
 
     Args:
         name: what the user wrote.

@@ -180,7 +180,7 @@ def epochs(name: str, text: str) -> tuple[int, int] | None:
 
 
 def overrides(name: str, text: str) -> dict[str, Value]:
-    """`full.lr=3e-5,augment.zoom=0.1` as key -> text of the value; empty text or `none` is no override."""
+    """`full.lr=3e-5,augment.zoom=0.1` as key -> text of the value; empty text or `none` means no override."""
     changes: dict[str, Value] = {}
     for part in text.split(",") if text not in ("", "none") else []:
         key, equals, value = (word.strip() for word in part.partition("="))

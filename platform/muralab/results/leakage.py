@@ -1,4 +1,4 @@
-"""Which evaluated images are no test of a model: those of patients that it was trained or selected on."""
+"""Leakage: which evaluated images are of patients that the model was trained or selected on."""
 
 from __future__ import annotations
 
