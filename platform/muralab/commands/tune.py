@@ -11,6 +11,7 @@ from muralab.config.resources import count_cpus
 from muralab.config.search import resolve_search
 from muralab.experiment import set_threads
 from muralab.results.context import build_context
+from muralab.results.final_test import FinalTest
 from muralab.results.inputs import log_audit, log_sets
 from muralab.tracking import read_children
 from muralab.tune.disk_space import check_space
@@ -18,7 +19,7 @@ from muralab.tune.estimate import Estimate, estimate, measure_paces
 from muralab.tune.finish import closing_lines, evaluate_best_trials, log_outcome, save_report, save_results
 from muralab.tune.gpu_packing import pack_gpus
 from muralab.tune.plan import Sweep, in_order, plan_summary, plan_table, prepare_sweep
-from muralab.tune.registration import register, register_candidate
+from muralab.tune.registration import Registration, register, register_candidate
 from muralab.tune.resume import load_sweep, write_plan
 from muralab.tune.search import build_logger, run_search
 from muralab.tune.trial_logger import TrialLogger
@@ -116,8 +117,12 @@ def finish(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
     result = evaluate_best_trials(sweep, logger, session.store)
     save_results(result, session.writer)
     context = build_context(sweep.config, sweep.dataset, weights=sweep.weights, notes=result.notes)
-    session.print("Exporting, checking and registering the add-gate model.")
-    outcome = register_candidate(sweep, result.tests, lambda test: register(test, sweep, session.store, context))
+
+    def register_model(test: FinalTest) -> Registration:
+        session.print(f"Exporting, checking and registering the model of {test.model.recipe}.")
+        return register(test, sweep, session.store, context)
+
+    outcome = register_candidate(sweep, result.tests, register_model)
     save_report(result, outcome, context, session.writer)
     log_outcome(result, outcome, session.writer)
     session.writer.flush()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from muralab.atomic import atomic_path
 from muralab.config.commands import TrainConfig, TrainingOptions, TuneConfig
 from muralab.config.options import restore_options
 from muralab.config.resources import count_cpus, count_gpus
@@ -51,7 +52,8 @@ def write_plan(sweep: Sweep) -> None:
         "weights": sweep.weights,
         "notes": list(sweep.notes),
     }
-    sweep.folders.plan.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    with atomic_path(sweep.folders.plan) as path:
+        path.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def read_plan(folders: Folders, run_id: str) -> Plan:
