@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from muralab.app.token import read_token_file
+from muralab.atomic import atomic_path
 from muralab.config.commands import PredictConfig
 from muralab.config.environment import Environment
 from muralab.console import build_console, build_progress
@@ -145,19 +146,15 @@ def _nothing_read(table: pd.DataFrame, images: Path) -> DataError:
 
 def _write(table: pd.DataFrame, out: Path) -> None:
     """Write the table completely or not at all."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    typed = {"abnormal": "boolean", "uncertain": "boolean", "probability": float, "study_probability": float}
     try:
-        if out.suffix.lower() == ".csv":
-            table.to_csv(temporary, index=False)
-        else:
-            typed = {"abnormal": "boolean", "uncertain": "boolean", "probability": float, "study_probability": float}
-            with temporary.open("wb") as file:  # pyarrow itself cannot open a name that is not UTF-8
+        with atomic_path(out) as path, path.open("wb") as file:  # pyarrow cannot open a name that is not UTF-8
+            if out.suffix.lower() == ".csv":
+                table.to_csv(file, index=False)
+            else:
                 table.astype(typed).to_parquet(file, index=False)
-        temporary.replace(out)
     except OSError as error:
         raise SettingsError(f"out={out} cannot be written ({error.strerror or error}).") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _summary(table: pd.DataFrame, out: Path) -> str:
