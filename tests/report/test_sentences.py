@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from muralab.evaluation.bootstrap import Interval
 from muralab.report.page import champion_sentence
-from muralab.report.sentences import difference_sentences, headline, number
+from muralab.report.sentences import difference_sentences, headline, number, with_bounds
+
+NAN = float("nan")
 
 
 @pytest.mark.parametrize(
@@ -14,6 +17,18 @@ from muralab.report.sentences import difference_sentences, headline, number
 )
 def test_numbers_are_formatted(value, text) -> None:
     assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("interval", "text"),
+    [
+        (Interval(estimate=0.5, low=0.4, high=0.6, n_resamples=2000), "0.500 [0.400, 0.600]"),
+        (Interval(estimate=0.5, low=NAN, high=NAN, n_resamples=0, reason="too few"), "0.500"),
+        (Interval(estimate=NAN, low=NAN, high=NAN, n_resamples=0, reason="one class"), "– (one class)"),
+    ],
+)
+def test_intervals_are_formatted(interval, text) -> None:
+    assert with_bounds(interval) == text
 
 
 def test_the_headline_states_the_size_of_the_test_set(build_model) -> None:

@@ -13,9 +13,9 @@ import pytest
 from muralab.evaluation import bootstrap
 from muralab.evaluation.calibration import fit_calibration
 from muralab.evaluation.evaluated_model import EvaluatedModel
-from muralab.evaluation.metrics import METRICS, evaluate_predictions
+from muralab.evaluation.metrics import METRICS, evaluate_predictions, register_metric
 from muralab.results import final_test
-from muralab.results.final_test import run_final_test
+from muralab.results.final_test import logged_metrics, run_final_test
 from muralab.tracking import RunRecord
 from tests.tune.recorder import Recorder
 
@@ -75,6 +75,17 @@ def test_image_figures_are_at_a_half_and_uncalibrated(tested: tuple[EvaluatedMod
 def test_bounds_are_those_of_the_models_intervals(tested: tuple[EvaluatedModel, Recorder]) -> None:
     kappa = tested[0].intervals()["kappa"]
     assert (logged(tested)["test_study_kappa_low"], logged(tested)["test_study_kappa_high"]) == (kappa.low, kappa.high)
+
+
+def test_a_registered_metric_is_logged_with_its_bounds() -> None:
+    register_metric("margin", title="Mean margin", f=lambda y, p: float(p[y == 1].mean() - p[y == 0].mean()))
+    try:
+        figures = logged_metrics(EvaluatedModel(recipe="cnn", title="CNN", run_id="r1", test=TEST))
+    finally:
+        METRICS.pop("margin")
+    names = [f"test_study_margin{bound}" for bound in ("_low", "", "_high")]
+    low, estimate, high = (figures[name] for name in names)
+    assert low < estimate < high
 
 
 def test_the_objective_is_the_trials_own(tested: tuple[EvaluatedModel, Recorder]) -> None:

@@ -11,9 +11,10 @@ from muralab.config.environment import Environment
 from muralab.config.resources import count_cpus, count_gpus
 from muralab.data.dataset import Dataset, find_dataset, open_dataset
 from muralab.evaluation.evaluated_model import EvaluatedModel
+from muralab.evaluation.metrics import main_metrics
 from muralab.evaluation.predictions import predict_images
 from muralab.experiment import set_threads
-from muralab.results.final_test import WITH_BOUNDS, log_test
+from muralab.results.final_test import log_test
 from muralab.results.inputs import log_audit, log_evaluated_set
 from muralab.results.leakage import count_leaked, data_of, leakage_note, split_of
 from muralab.results.trained_model import TrainedModel, load_trained_model, source_run, trained_run
@@ -91,6 +92,6 @@ def evaluate(trained: TrainedModel, record: RunRecord, dataset: Dataset, table: 
 
 def print_figures(session: Session, record: RunRecord, model: EvaluatedModel, where: str) -> None:
     """Print the model's figures on a set."""
-    figures = ", ".join(f"{name} {model.intervals()[name]}" for name in WITH_BOUNDS)
+    figures = ", ".join(f"{name} {model.intervals()[name]}" for name in main_metrics())
     n_studies = model.predictions()["study"].nunique()
     session.print(f"{record.name} ({record.recipe}) on {where}: {n_studies} studies, study level, {figures}")

@@ -7,11 +7,11 @@ from muralab.config.commands import PromoteConfig
 from muralab.config.environment import Environment
 from muralab.errors import SettingsError, StoreError
 from muralab.evaluation.evaluated_model import EvaluatedModel
+from muralab.evaluation.metrics import main_metrics
 from muralab.registry.gate import Margins
 from muralab.registry.promote import Promotion, promote_version, read_version, version_of_run
 from muralab.registry.register import RegisteredModel, register_model
 from muralab.report.card import model_card
-from muralab.results.final_test import WITH_BOUNDS
 from muralab.results.from_mlflow import read_context, read_model
 from muralab.results.trained_model import load_trained_model, trained_run, verification_images
 from muralab.tracking import RunRecord, Store
@@ -100,7 +100,7 @@ def register_run(store: Store, record: RunRecord, model: EvaluatedModel, name: s
         StoreError: the run keeps no weights, or its validation images are not on this machine.
     """
     trained = load_trained_model(store, record)
-    figures = {f"{Tag.TEST_STUDY_PREFIX}{metric}": str(model.intervals()[metric]) for metric in WITH_BOUNDS}
+    figures = {f"{Tag.TEST_STUDY_PREFIX}{metric}": str(model.intervals()[metric]) for metric in main_metrics()}
     return register_model(
         network=trained.network,
         image_size=trained.recipe.image_size,

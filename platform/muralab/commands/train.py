@@ -16,11 +16,12 @@ from muralab.config.environment import Environment
 from muralab.config.resources import count_cpus
 from muralab.config.search import resolve_search
 from muralab.console import format_duration
+from muralab.evaluation.metrics import main_metrics
 from muralab.experiment import predictions_path, run_trial
 from muralab.report.page import write_report
 from muralab.report.results_table import results_table
 from muralab.results.context import build_context
-from muralab.results.final_test import WITH_BOUNDS, FinalTest, run_final_test
+from muralab.results.final_test import FinalTest, run_final_test
 from muralab.results.inputs import log_audit, log_sets
 from muralab.results.previews import build_previews
 from muralab.tracking import read_predictions, read_run
@@ -55,7 +56,7 @@ def run(config: TrainConfig, environment: Environment) -> None:
             save_report(sweep, tested, session)
         session.writer.set_tags(run_id, {Tag.ENDED: "finished"})
         session.writer.finish(run_id)
-        figures = ", ".join(f"{name} {tested.model.intervals()[name]}" for name in WITH_BOUNDS)
+        figures = ", ".join(f"{name} {tested.model.intervals()[name]}" for name in main_metrics())
         session.print(f"{spec.recipe}, test set of {sweep.part}, study level: {figures}")
         session.print_run(run_id)
     shutil.rmtree(sweep.folders.sweep, ignore_errors=True)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from muralab.evaluation.calibration import fit_calibration
 from muralab.evaluation.evaluated_model import EvaluatedModel, TrainingRecord
-from muralab.evaluation.metrics import METRICS, evaluate_predictions
+from muralab.evaluation.metrics import METRICS, evaluate_predictions, main_metrics
 from muralab.experiment import predict_validation_and_test
 from muralab.recipe_loader import load_recipe
 from muralab.tracking import RunRecord, RunWriter
@@ -22,9 +22,6 @@ from muralab.trial import TrialSpec, recipes_of
 
 if TYPE_CHECKING:
     from muralab.training.network import Network
-
-WITH_BOUNDS = ("auroc", "kappa")
-"""The metrics whose intervals are logged as metrics of the run, and printed."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,7 +101,7 @@ def image_metrics(test: pd.DataFrame) -> Mapping[str, float]:
 def logged_metrics(model: EvaluatedModel) -> dict[str, float]:
     """Test figures as they are logged: images at 0.5 as in the study, studies at the fitted threshold."""
     intervals = model.intervals()
-    bounds = {name: intervals[name] for name in WITH_BOUNDS}
+    bounds = {name: intervals[name] for name in main_metrics()}
     return {
         **image_metrics(model.predictions()),
         **{f"test_study_{name}": intervals[name].estimate for name in METRICS},

@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from muralab.errors import MuraLabError
+from muralab.evaluation.metrics import main_metrics
 from muralab.recipe_loader import load_recipe
 from muralab.registry.promote import Promotion, promote_version, version_of_run
 from muralab.registry.register import RegisteredModel, register_model
 from muralab.report.card import model_card
 from muralab.report.context import Context
-from muralab.results.final_test import WITH_BOUNDS, FinalTest
+from muralab.results.final_test import FinalTest
 from muralab.results.trained_model import read_squares, spread_evenly
 from muralab.tracking import Store
 from muralab.tracking.tags import Tag
@@ -127,7 +128,7 @@ def _register(candidate: FinalTest, sweep: Sweep, store: Store, context: Context
     model = candidate.model
     assert candidate.network is not None
     assert model.calibration is not None
-    figures = {f"{Tag.TEST_STUDY_PREFIX}{metric}": str(model.intervals()[metric]) for metric in WITH_BOUNDS}
+    figures = {f"{Tag.TEST_STUDY_PREFIX}{metric}": str(model.intervals()[metric]) for metric in main_metrics()}
     paths = spread_evenly([Path(path) for path in sweep.dataset.tables["validation"]["path"]])
     return register_model(
         network=candidate.network,
