@@ -2,15 +2,14 @@
 
     python -m bench.audit            (about a minute on two cores; --full: ten, and 4 GB of disk)
 
-The first row decodes some PNGs once for two image sizes and the audit, as `tune` does, and in a pass for each of the
-three, with cold caches; in processor time of both threads. The second is the audit alone.
+The first row compares one pass over the files for two image sizes and the audit, as in `tune`, with a separate pass for
+each of the three, in CPU time of both threads, with empty caches. The second row is the audit alone.
 
-With --full, 40,000 PNGs of MURA's usual size are written and audited, as `explore` does it. Without, the time is
-estimated. Reading, decoding and hashing cost the same for each file: they are timed on some PNGs with two threads, at
-two numbers of files in turn, so that a growth that is worse than linear shows (medians). What compares files with each
-other (duplicates, outliers) is timed at the full 40,000, on facts made up for the purpose: pictures that share their
-layout, as radiographs of one part do. The sum is the estimate; on a busy machine the seconds of CPU time say what two
-free cores would take.
+With --full, 40,000 PNGs of MURA's usual size are written and audited as `explore` does it. Without it, the time is
+estimated. Reading, decoding and hashing cost the same for every file: they are timed on a few PNGs with two threads, at
+two numbers of files in turn, so that growth worse than linear shows (medians). The comparison of files with each other
+(duplicates, outliers) is timed at the full 40,000 on synthetic facts: images that share their layout, as radiographs of
+one part do. The estimate is the sum; on a busy machine the CPU time shows what two idle cores would take.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ MOST_OF_SEPARATE = 0.65
 
 
 def shape(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """A bright, soft-edged limb on dark ground: pictures that resemble each other as radiographs of a part do."""
+    """A bright, soft-edged limb on a dark background, float [H, W]; shapes resemble each other as radiographs do."""
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
     centre, slope = rng.normal(width / 2, width / 12), rng.normal(0, 0.15)
     distance = np.abs(columns - centre - slope * (rows - height / 2)) / (width * rng.uniform(0.15, 0.3))
@@ -54,17 +53,17 @@ def shape(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
 
 
 def write_tree(root: Path, n_images: int) -> pd.DataFrame:
-    """PNGs with grain, and the table that `read_index` would make of them."""
+    """Write PNGs with grain and return their index, in the form that `read_index` returns."""
     rng = np.random.default_rng(0)
-    for image in (table := rows_of(n_images, root))["path"]:
+    for image in (table := build_index(n_images, root))["path"]:
         picture = np.clip(shape(rng, WIDTH, HEIGHT) + rng.normal(0, 1.5, (HEIGHT, WIDTH)), 0, 255).astype(np.uint8)
         Path(image).parent.mkdir(parents=True)
         Image.fromarray(picture).save(image)
     return table
 
 
-def write_many(root: Path, n_images: int) -> pd.DataFrame:
-    """The same faster, for tens of thousands: some shapes, each shifted and with grain of its own for every file."""
+def write_large_tree(root: Path, n_images: int) -> pd.DataFrame:
+    """The same for tens of thousands of files, faster: 200 shapes, shifted and with new grain for each file."""
     shapes = [shape(np.random.default_rng(number), WIDTH, HEIGHT).astype(np.uint8) for number in range(200)]
 
     def write(row: tuple[int, str]) -> None:
@@ -75,13 +74,14 @@ def write_many(root: Path, n_images: int) -> pd.DataFrame:
         Path(path).parent.mkdir(parents=True)
         cv2.imwrite(path, picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
 
-    table = rows_of(n_images, root)
+    table = build_index(n_images, root)
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(write, enumerate(table["path"])))
     return table
 
 
-def rows_of(n_images: int, root: Path) -> pd.DataFrame:
+def build_index(n_images: int, root: Path) -> pd.DataFrame:
+    """The index of a tree with one image per patient."""
     patients = [f"patient{number:05d}" for number in range(n_images)]
     splits = ["train" if number % 12 else "valid" for number in range(n_images)]
     studies = [f"{split}/XR_WRIST/{patient}/study1_negative" for split, patient in zip(splits, patients)]
@@ -91,8 +91,8 @@ def rows_of(n_images: int, root: Path) -> pd.DataFrame:
     return pd.DataFrame({**columns, "path": paths})
 
 
-def made_up_facts(n_images: int) -> list[FileFacts]:
-    """Facts of pictures that look alike in the large, with some near duplicates planted."""
+def synthetic_facts(n_images: int) -> list[FileFacts]:
+    """Facts of images with a similar layout, with `PLANTED` near-duplicates among them."""
     rng = np.random.default_rng(1)
     facts = []
     for number in range(n_images):
@@ -116,7 +116,7 @@ def made_up_facts(n_images: int) -> list[FileFacts]:
 
 
 def cost_per_image(n_images: int) -> tuple[float, float]:
-    """Seconds of wall clock and of CPU time an image."""
+    """Wall time and CPU time per image, in seconds."""
     with tempfile.TemporaryDirectory() as folder:
         table = write_tree(Path(folder) / "MURA-v1.1", n_images)
         started, cpu_started = time.perf_counter(), time.process_time()
@@ -125,8 +125,8 @@ def cost_per_image(n_images: int) -> tuple[float, float]:
 
 
 def measure_costs(sizes: tuple[int, int], rounds: int) -> dict[int, tuple[float, float]]:
-    """Median costs at each number of files."""
-    cost_per_image(sizes[0] // 4)  # warms up
+    """Median wall and CPU time per image at each number of files."""
+    cost_per_image(sizes[0] // 4)  # warm-up
     costs: dict[int, list[tuple[float, float]]] = {n_images: [] for n_images in sizes}
     for _ in range(rounds):
         for n_images in sizes:
@@ -136,26 +136,28 @@ def measure_costs(sizes: tuple[int, int], rounds: int) -> dict[int, tuple[float,
         wall_s, cpu_s = (statistics.median(column) for column in zip(*pairs))
         medians[n_images] = (wall_s, cpu_s)
         print(
-            f"  {n_images:5d} files of {WIDTH} x {HEIGHT} px, {THREADS} threads: {wall_s * 1000:.2f} ms an image, "
+            f"  {n_images:5d} files of {WIDTH} x {HEIGHT} px, {THREADS} threads: {wall_s * 1000:.2f} ms per image, "
             f"{cpu_s * 1000:.2f} ms of CPU time"
         )
     return medians
 
 
 def one_pass(table: pd.DataFrame, folder: Path) -> None:
+    """Read each file once for all sizes and the audit."""
     facts: dict[str, FileFacts] = {}
     open_caches(table, sizes=SIZES, folder=folder, workers=THREADS, inspect=collect_facts(facts))
     audit_images(table, folder=folder, facts=facts, workers=THREADS)
 
 
 def separate_passes(table: pd.DataFrame, folder: Path) -> None:
+    """Read each file once per size and once for the audit."""
     for size in SIZES:
         open_cache(table, size=size, folder=folder, workers=THREADS)
     audit_images(table, folder=folder, workers=THREADS)
 
 
 def measure_passes(rounds: int) -> Row:
-    """One pass over the files against a pass for each size and the audit."""
+    """CPU time of one pass over that of separate passes."""
 
     def cold(work: Callable[[pd.DataFrame, Path], None]) -> float:
         with tempfile.TemporaryDirectory() as folder:
@@ -168,7 +170,7 @@ def measure_passes(rounds: int) -> Row:
     one_ms, separate_ms = (1000 * statistics.median(values) / N_PASSES for values in found.values())
     return Row(
         what=f"one pass: {SIZES[0]} px, {SIZES[1]} px and the audit of {N_PASSES} PNGs",
-        ours=f"{one_ms:.2f} ms an image",
+        ours=f"{one_ms:.2f} ms per image",
         theirs=f"three passes {separate_ms:.2f} ms",
         ratio=ratio,
         spread=spread,
@@ -176,10 +178,10 @@ def measure_passes(rounds: int) -> Row:
     )
 
 
-def measure_whole() -> Row:
-    """As many files as MURA has, read for the first time by a process that knows nothing of them."""
+def measure_full_audit() -> Row:
+    """Time of the first audit of as many files as MURA has."""
     with tempfile.TemporaryDirectory() as folder:
-        table = write_many(Path(folder) / "MURA-v1.1", N_MURA)
+        table = write_large_tree(Path(folder) / "MURA-v1.1", N_MURA)
         started, cpu_started = time.perf_counter(), time.process_time()
         audit = audit_images(table, folder=Path(folder) / "audit", workers=THREADS)
         wall_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
@@ -189,22 +191,22 @@ def measure_whole() -> Row:
         theirs=f"limit {TARGET_S:.0f} s",
         ratio=wall_s / TARGET_S,
         at_most=1.0,
-        note=f"{cpu_s:.0f} s of processor time; {len(audit.findings)} findings among pictures of 200 shapes",
+        note=f"{cpu_s:.0f} s of CPU time; {len(audit.findings)} findings among images of 200 shapes",
     )
 
 
 def measure(options: Options) -> list[Row]:
-    """All of MURA's number, or the estimate for it and the growth of its part that reads files."""
+    """The time for all of MURA: measured with --full, otherwise estimated."""
     sizes, rounds = (100, 400), 3
     cv2.setNumThreads(1)
     if options.full:
-        return [measure_passes(2 * rounds), measure_whole()]
+        return [measure_passes(2 * rounds), measure_full_audit()]
     costs = measure_costs(sizes, rounds)
-    table, facts = rows_of(N_MURA, Path("/MURA-v1.1")), made_up_facts(N_MURA)
+    table, facts = build_index(N_MURA, Path("/MURA-v1.1")), synthetic_facts(N_MURA)
     started, cpu_started = time.perf_counter(), time.process_time()
     findings = find_all(table, facts)
     compare_s, compare_cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
-    doubles = sum("nearly equal" in finding.detail for finding in findings)
+    found = sum(len(finding.images) > 1 for finding in findings)
     wall_s, cpu_s = costs[sizes[1]]
     total_s, free_s = wall_s * N_MURA + compare_s, cpu_s / THREADS * N_MURA + compare_cpu_s
     growth = costs[sizes[1]][1] / costs[sizes[0]][1]
@@ -216,9 +218,9 @@ def measure(options: Options) -> list[Row]:
             theirs=f"limit {TARGET_S:.0f} s",
             ratio=total_s / TARGET_S,
             at_most=1.0,
-            note=f"{free_s:.0f} s by processor time; {compare_s:.0f} s of it compare all with all "
-            f"({doubles} of {PLANTED} planted doubles found); a file costs {growth:.2f} times as much among "
-            f"{sizes[1]} as among {sizes[0]}",
+            note=f"{free_s:.0f} s by CPU time, {compare_s:.0f} s of it to compare all files ({found} of {PLANTED} "
+            f"planted near-duplicates found); a file costs {growth:.2f} times as much among {sizes[1]} as among "
+            f"{sizes[0]}",
         ),
     ]
 

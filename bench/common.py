@@ -1,7 +1,7 @@
-"""What every bench shares: a row of the table, sides measured in turn, and the command line.
+"""Shared by all benchmarks: rows of the results table, interleaved measurements, and the command line.
 
-A bench is a module with `measure(options) -> list[Row]`. Both sides of a ratio are measured in one run, in turn, so
-that a busy machine slows both; a ratio's spread is that of the rounds.
+A benchmark is a module with `measure(options) -> list[Row]`. Both sides of a ratio are measured in one run, in turn, so
+that a busy machine slows both down; the spread of a ratio is over the rounds.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a bench is asked for."""
+    """Options of a benchmark."""
 
     full: bool = False
     """More rounds and larger inputs, as in `make bench-full`."""
     weights: str = "auto"
-    """Pretrained weights where a bench can use them: `auto`, `none` or a file."""
+    """Pretrained weights, where a benchmark can use them: `auto`, `none` or a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A line of the table: one question, and whether its target is met."""
+    """One row of the table: one question, and whether its target is met."""
 
     what: str
     ours: str
-    """Our figure, in words."""
+    """Our figure, as text."""
     theirs: str
-    """What it is held against: the other side's figure, or a limit."""
+    """The figure of the other side, or a limit."""
     ratio: float
-    """Ours over theirs where less is better (`at_most`), else as `what` says."""
+    """Ours over theirs where less is better (`at_most`), otherwise as `what` describes."""
     spread: tuple[float, float] | None = None
-    """Lowest and highest ratio of the rounds; None where there was one round."""
+    """Lowest and highest ratio of the rounds; None after a single round."""
     at_least: float | None = None
     at_most: float | None = None
-    """The target, a range where both are given; neither: the row is for information."""
+    """The target, a range if both are given; without a target the row is informative."""
     note: str = ""
 
     @property
     def met(self) -> bool | None:
-        """Whether the ratio reaches its target; None without one, or without a measurement."""
+        """Whether the ratio reaches its target; None without a target or a measurement."""
         if math.isnan(self.ratio) or (self.at_least is None and self.at_most is None):
             return None
         low, high = self.at_least, self.at_most
@@ -68,12 +68,12 @@ HEADINGS = ("what", "ours", "theirs or the limit", "ratio", "spread", "target", 
 
 
 def short(number: float) -> str:
-    """Three significant digits, without an exponent for what is usual."""
+    """Three significant digits, without an exponent for common magnitudes."""
     return f"{number:.3f}" if 0.01 <= abs(number) < 10 else f"{number:.3g}"
 
 
 def table(rows: Sequence[Row], *, markdown: bool = False) -> str:
-    """The rows as an aligned table, notes below it."""
+    """The rows as an aligned table, with notes below it."""
     cells = [list(HEADINGS), *(row.cells() for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(HEADINGS))]
     edge = "| " if markdown else ""
@@ -87,12 +87,15 @@ def table(rows: Sequence[Row], *, markdown: bool = False) -> str:
 
 
 def interleave(sides: Mapping[str, Callable[[], float]], rounds: int, *, warm_up: int = 1) -> dict[str, list[float]]:
-    """Each side's figures of `rounds` rounds, all sides in every round; which one is first alternates.
+    """Measure all sides in every round, in alternating order.
 
     Args:
         sides: name -> function that returns its figure.
-        rounds: that count.
-        warm_up: rounds before them that do not.
+        rounds: number of rounds that count.
+        warm_up: number of earlier rounds that do not count.
+
+    Returns:
+        Name -> one figure per round.
     """
     figures: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(-warm_up, rounds):
@@ -105,36 +108,36 @@ def interleave(sides: Mapping[str, Callable[[], float]], rounds: int, *, warm_up
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Wall time of a call."""
+    """Wall time of a call, in seconds."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
-    """Processor time of a call in this process: for work of one thread, the wall time of an idle machine."""
+    """CPU time of a call in this process, in seconds: for a single thread, its wall time on an idle machine."""
     started = time.process_time()
     work()
     return time.process_time() - started
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, tuple[float, float]]:
-    """Median of the rounds' ratios, and their range."""
+    """Median and range of the ratios of the rounds."""
     each = [a / b for a, b in zip(ours, theirs, strict=True)]
     return statistics.median(each), (min(each), max(each))
 
 
 def build_parser(description: str | None) -> argparse.ArgumentParser:
-    """What a bench and the runner of all benches have in common."""
+    """The options that a benchmark and the runner of all benchmarks share."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="more rounds and larger inputs, as in `make bench-full`")
-    parser.add_argument("--json", type=Path, help="write the rows there too")
-    parser.add_argument("--weights", default="auto", help="of pretrained networks: auto, none or a file")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    parser.add_argument("--weights", default="auto", help="pretrained weights: auto, none or a file")
     return parser
 
 
 def run(measure: Callable[[Options], list[Row]], description: str | None) -> None:
-    """The command line of a bench: `python -m bench.<name> [--full] [--weights <file>] [--json <file>]`."""
+    """Run a benchmark from the command line: `python -m bench.<name> [--full] [--weights FILE] [--json <file>]`."""
     given = build_parser(description).parse_args()
     rows = measure(Options(full=given.full, weights=given.weights))
     if given.json:
@@ -143,5 +146,5 @@ def run(measure: Callable[[Options], list[Row]], description: str | None) -> Non
 
 
 def read_rows(path: Path) -> list[Row]:
-    """What `--json` wrote."""
+    """Read rows that `--json` wrote."""
     return [Row(**{**row, "spread": row["spread"] and tuple(row["spread"])}) for row in json.loads(path.read_text())]

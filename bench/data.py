@@ -1,4 +1,4 @@
-"""Made-up data that several benches use: a small MURA tree of noise, and batches of it in memory."""
+"""Synthetic data for several benchmarks: a small MURA tree of noise, and batches of its images."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from muralab.training.network import Network
 AUGMENT = Augment(zoom=0.15, rotate_degrees=20, shift=0.1, contrast=0.2)
 
 
-def index_of(root: Path, n_images: int) -> pd.DataFrame:
-    """An index as `read_index` returns it: a patient an image, every second abnormal, every twelfth in `valid`."""
+def build_index(root: Path, n_images: int) -> pd.DataFrame:
+    """An index as `read_index` returns it: one image per patient, every second abnormal, every twelfth in `valid`."""
     rows = []
     for number in range(n_images):
         split, label = "valid" if number % 12 == 0 else "train", (number + number // 12) % 2
@@ -33,16 +33,16 @@ def index_of(root: Path, n_images: int) -> pd.DataFrame:
 
 
 def write_tree(root: Path, n_images: int, *, side: int = 64) -> pd.DataFrame:
-    """The tree of `index_of` with its lists: patches of random grey with grain, so that no two look alike."""
-    table = index_of(root, n_images)
+    """Write the images and lists of a MURA tree: random grey patches with grain, so that no two images are similar."""
+    table = build_index(root, n_images)
 
     def write(row: tuple[int, str]) -> None:
         number, path = row
         rng = np.random.default_rng(number)
         patches = rng.integers(20, 235, (8, 8), dtype=np.uint8)
-        picture = np.asarray(Image.fromarray(patches).resize((side, side), Image.Resampling.BILINEAR))
+        image = np.asarray(Image.fromarray(patches).resize((side, side), Image.Resampling.BILINEAR))
         Path(path).parent.mkdir(parents=True)
-        Image.fromarray(picture ^ rng.integers(0, 4, picture.shape, dtype=np.uint8)).save(path, compress_level=1)
+        Image.fromarray(image ^ rng.integers(0, 4, image.shape, dtype=np.uint8)).save(path, compress_level=1)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(write, enumerate(table["path"])))
@@ -55,7 +55,7 @@ def write_tree(root: Path, n_images: int, *, side: int = 64) -> pd.DataFrame:
 
 
 class CachedImages:
-    """Training data of the trainer: augmented batches out of the pixel cache, as in a trial; no frozen features."""
+    """Training data as in a trial: augmented batches from the pixel cache. Frozen features are not supported."""
 
     def __init__(self, cache: PixelCache, table: pd.DataFrame, batch_size: int, *, workers: int = 0) -> None:
         self.cache, self.table, self.batch_size, self.workers = cache, table, batch_size, workers
@@ -76,11 +76,11 @@ class CachedImages:
         )
 
     def features(self, network: Network) -> Features:
-        """Not for these benches."""
+        """Not supported."""
         raise NotImplementedError
 
 
 def open_images(folder: Path, n_images: int, size: int, batch_size: int, *, workers: int = 0) -> CachedImages:
-    """A tree of that many images, decoded at a size."""
+    """Write a tree of `n_images` and decode it at `size`."""
     table = write_tree(folder / "MURA-v1.1", n_images, side=max(64, size))
     return CachedImages(open_cache(table, size=size, folder=folder / "cache"), table, batch_size, workers=workers)

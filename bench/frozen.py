@@ -1,16 +1,16 @@
-"""What do cached features of the frozen backbone save, and what do they cost in validation AUROC?
+"""How much time do cached features of the frozen backbone save, and how much validation AUROC do they cost?
 
-    python -m bench.frozen           (about four minutes; --full: four times the training studies, some twelve minutes)
+    python -m bench.frozen           (about four minutes; --full: four times the training studies, about twelve minutes)
 
 The upper phase of the add-gate InceptionV3, 30 epochs on the demo's wrists. Ours: features of a few augmented views,
-computed once (counted here, though trials share them), then the head alone. Theirs: the backbone runs each epoch, over
-training pictures that are augmented anew and over the validation pictures. One thread, in processor time. With random
-weights the AUROC is low and its distance says little: it has a target with ImageNet weights alone (--weights).
+computed once (included in the time, although trials share them), then the head alone. Theirs: the backbone runs in
+every epoch, over newly augmented training images and over the validation images. One thread, CPU time. With random
+weights the AUROC is low and the difference means little: it has a target only with ImageNet weights (--weights).
 
-A trial's own validation set is some 110 images, on which two runs of one method differ by more than the target. The
-target is therefore on 600 further studies of the same generator, drawn with a seed of their own and used for nothing
-else; the distance on the trial's own images stands beside it. --full trains on four times as many studies of that
-drawing's other split.
+A trial's own validation set has about 110 images, on which two runs of one method differ by more than the target. The
+target therefore applies to 600 further studies from the same generator, drawn with a different seed and used for
+nothing else; the difference on the trial's own images is reported as well. --full trains on four times as many studies,
+from the other split of that drawing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from muralab.trial import ImageData, TrialData, TrialSpec, read_data, recipes_of
 RECIPE = "inception_add_gate"
 EPOCHS = 30
 SEEDS = (10, 11, 12)
-"""Of the split and the training; views and dropout were chosen on others, 0 to 5."""
+"""Seeds of the split and the training; views and dropout were chosen on other seeds, 0 to 5."""
 FURTHER = PartPlan(part="wrist", train_studies=4, valid_studies=600, train_abnormal=0.41, valid_abnormal=0.47)
 FURTHER_SEED = 100
 FULL_STUDIES = 760
@@ -48,7 +48,7 @@ AUROC_TARGET = 0.01
 
 
 def find_weights(wanted: str) -> str:
-    """A file, or empty for random weights where there are none."""
+    """Path of the pretrained weights; empty for random weights if there are none."""
     try:
         return str(resolve_weights(wanted, load_recipe(RECIPE).pretrained, probe_timeout_s=2.0) or "")
     except WeightsError:
@@ -56,7 +56,7 @@ def find_weights(wanted: str) -> str:
 
 
 def open_wrists(data: str, folder: Path, seed: int) -> Dataset:
-    """A tree's wrists, decoded."""
+    """Decode the wrists of a tree."""
     return open_dataset(
         find_dataset(data, "wrist", protocol="valid-as-test", seed=seed),
         image_sizes=[SIZE],
@@ -66,14 +66,14 @@ def open_wrists(data: str, folder: Path, seed: int) -> Dataset:
 
 
 def read_further(root: Path, folder: Path) -> TrialData:
-    """The further studies: those of a tree's official valid split, as the set `test`."""
+    """The further studies: the official valid split of a tree, as the set `test`."""
     dataset = open_wrists(str(root), folder, seed=0)
     write_table(folder / "further.csv", dataset.index, dataset.tables)
     return read_data(str(folder / "further.csv"), str(folder), SIZE)
 
 
 def build_spec(data: str, folder: Path, seed: int, weights: str) -> TrialSpec:
-    """The recipe on a tree, its upper phase of 30 epochs."""
+    """A trial of the recipe on a tree, with an upper phase of 30 epochs."""
     dataset = open_wrists(data, folder, seed)
     write_table(folder / f"split-{seed}.csv", dataset.index, dataset.tables)
     return TrialSpec(
@@ -89,7 +89,7 @@ def build_spec(data: str, folder: Path, seed: int, weights: str) -> TrialSpec:
 
 
 def train_upper(spec: TrialSpec, further: TrialData, *, cached: bool) -> tuple[float, float, float]:
-    """Processor seconds of the phase; image-level AUROC of its last epoch on further images, and on validation."""
+    """CPU seconds of the phase; image-level AUROC of its last epoch on the further and on the validation images."""
     data, recipe = read_data(spec.table, spec.cache_folder, recipes_of(spec)[1].image_size), recipes_of(spec)[1]
     network, validate, images = build_network(spec, data), ValidationEvaluator(spec, data), ImageData(spec, data, "cpu")
     freeze(network, recipe.upper)
@@ -112,7 +112,7 @@ def train_upper(spec: TrialSpec, further: TrialData, *, cached: bool) -> tuple[f
 
 
 def measure(options: Options) -> list[Row]:
-    """Three seeds on the demo; full: on more studies."""
+    """Three seeds on the demo; with --full on more studies."""
     weights = find_weights(options.weights)
     set_threads(1)
     found = []
@@ -121,7 +121,7 @@ def measure(options: Options) -> list[Row]:
         root = write_demo(Path(kept) / "further", seed=FURTHER_SEED, parts=(plan,))
         further = read_further(root, Path(kept))
         for seed in SEEDS:
-            with tempfile.TemporaryDirectory() as folder:  # its own: features are to be computed
+            with tempfile.TemporaryDirectory() as folder:  # a new cache: features must be computed
                 spec = build_spec(str(root) if options.full else DEMO, Path(folder), seed, weights)
                 found.append([train_upper(spec, further, cached=cached) for cached in (True, False)])
             print(f"  seed {seed}: {found[-1]}", flush=True)
@@ -141,14 +141,14 @@ def measure(options: Options) -> list[Row]:
             at_least=SPEED_TARGET,
         ),
         auroc_row(
-            f"{what}: distance of AUROC, {n_further:,} validation images", found, 1, AUROC_TARGET if weights else None
+            f"{what}: difference in AUROC, {n_further:,} validation images", found, 1, AUROC_TARGET if weights else None
         ),
         auroc_row(f"{what}: the same on the trial's own validation images", found, 2, None),
     ]
 
 
 def auroc_row(what: str, found: Sequence[Sequence[Sequence[float]]], place: int, target: float | None) -> Row:
-    """The distance of the two sides' mean AUROC, which stands at a place of what `train_upper` returned."""
+    """The difference in mean AUROC between the two sides; `place` is its index in what `train_upper` returns."""
     ours, theirs = ([pair[side][place] for pair in found] for side in (0, 1))
     gained = [a - b for a, b in zip(ours, theirs)]
     return Row(
@@ -158,7 +158,7 @@ def auroc_row(what: str, found: Sequence[Sequence[Sequence[float]]], place: int,
         ratio=abs(statistics.mean(gained)),
         spread=(min(gained), max(gained)),
         at_most=target,
-        note="the spread is of the seeds' differences, ours less theirs",
+        note="the spread is over the seeds, ours minus theirs",
     )
 
 

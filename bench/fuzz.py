@@ -1,151 +1,101 @@
-"""Random requests from a seed and a number: damaged files, odd cells, odd parameters, damaged text.
+"""Schema, strategies and checks for schemathesis in `make soak`: damaged images, arbitrary values, damaged text.
 
-A case is made again by its number: `python -m bench.fuzz 1234 > body` writes the body of case 1234.
+    python -m bench.fuzz > schema.json
+    SCHEMATHESIS_HOOKS=bench.fuzz st run schema.json --url http://127.0.0.1:5001 --checks survives
+
+The schema accepts any value as an image or a parameter: what schemathesis generates from it has the form of a request
+and reaches the model. What violates the schema, and damaged text, must be refused.
 """
 
 from __future__ import annotations
 
 import json
-import struct
 import sys
-import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bench.payloads import CSV, JSON, chunk, good_files, text
+import schemathesis
+from hypothesis import strategies as st
 
-KINDS = ("file", "file", "file", "cells", "params", "text")
-ODD: tuple[Any, ...] = (
-    None, True, 0, -1, 7, 1e308, 2**70, float("nan"), float("inf"), "", " ", "\0", "nan", "null", "refuse", "é" * 50,
-    "\ud800", "=" * 9, "A" * 5000, "data:image/png;base64,", [], [1], {}, {"a": [None]}, [[["x"]]],
-)  # fmt: skip
-NAMES = ("threshold", "explain", "policy", "", "image", "thresh", "x" * 300)
-SEED = 5
+from bench.payloads import CSV, JSON, base64_text, valid_files
 
+if TYPE_CHECKING:
+    from schemathesis import Case, CheckContext, HookContext, Response
 
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """One request."""
-
-    body: bytes
-    kind: str
-    """The Content-Type."""
-    reaches_model: bool
-    """Whether the body is a request by its form, so that MLflow's server must not answer it with 5xx."""
+DAMAGED_JSON = "application/x-damaged-json"
+"""Sent as application/json, for which schemathesis itself would only generate valid JSON."""
 
 
-def make_case(number: int, seed: int = SEED) -> Case:
-    """The case of a number."""
-    rng = Random(seed * 10_000_019 + number)
-    makers: dict[str, Callable[[Random], Case]] = {
-        "file": _file_case,
-        "cells": _cells_case,
-        "params": _params_case,
-        "text": _text_case,
-    }
-    return makers[rng.choice(KINDS)](rng)
+def damage(data: bytes, seed: int) -> bytes:
+    """Overwrite, delete or repeat some stretches of the data, more often close to the start."""
+    rng, changed = Random(seed), bytearray(data)
+    for _ in range(rng.randint(1, 6)):
+        start = rng.randrange(1 + min(len(changed), rng.choice((64, 400, len(data)))))
+        stretch = bytes(changed[start : start + rng.choice((1, 2, 4, 30, 500))])
+        other = rng.choice((rng.randbytes(len(stretch)), b"\xff\xff\xff\xff", b"\0\0\0\0", b"]", b'"', b","))
+        changed[start : start + len(stretch)] = rng.choice((b"", stretch * 2, other))
+    return bytes(changed)
 
 
-def damage(data: bytes, rng: Random) -> bytes:
-    """A file with some bytes changed, cut, doubled or taken from another; a PNG's checksums are mended, mostly."""
-    damaged = bytearray(data)
-    for _ in range(rng.choice((1, 1, 2, 4, 16))):
-        _strike(damaged, rng)
-    return mend_png(bytes(damaged)) if rng.random() < 0.8 else bytes(damaged)
+def damaged(values: list[bytes]) -> st.SearchStrategy[bytes]:
+    """A strategy of damaged copies."""
+    return st.builds(damage, st.sampled_from(values), st.integers(0, 2**32))
 
 
-def mend_png(data: bytes) -> bytes:
-    """Correct checksums and lengths of a PNG's chunks, so that damage reaches what lies behind them."""
-    found, place = [data[:8]], 8
-    while data[:8] == b"\x89PNG\r\n\x1a\n" and place + 12 <= len(data):
-        length = min(struct.unpack(">I", data[place : place + 4])[0], len(data) - place - 12)
-        found.append(chunk(data[place + 4 : place + 8], data[place + 8 : place + 8 + length]))
-        place += 12 + length
-    return b"".join(found) if len(found) > 1 else data
+def _object(required: list[str], properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
-def _strike(data: bytearray, rng: Random) -> None:
-    if not data:
-        return
-    # Headers decide more than pixels do, so they are hit more often.
-    place = rng.randrange(min(len(data), rng.choice((64, 400, 10**9))))
-    length = rng.choice((1, 2, 4, 30, 500))
-    kind = rng.randrange(7)
-    if kind == 0:
-        data[place] ^= 1 << rng.randrange(8)
-    elif kind == 1:
-        data[place : place + length] = rng.randbytes(length)
-    elif kind == 2:
-        del data[place : place + length]
-    elif kind == 3:
-        data[place:place] = data[place : place + length]
-    elif kind == 4:
-        data[place : place + 4] = rng.choice((b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\0\0\x80\0"))
-    elif kind == 5:
-        del data[place:]
-    else:
-        other = rng.choice(list(good_files().values()))
-        data[place : place + length] = other[place : place + length]
+def _form(key: str, record: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+    records = {"type": "array", "items": record, "minItems": 1, "maxItems": 3}
+    return _object([key, "params"], {key: records, "params": _object([], params)})
 
 
-def _repack(data: bytes, rng: Random) -> bytes:
-    """A PNG whose unpacked pixel lines, not the packed ones, are damaged."""
-    start = data.find(b"IDAT")
-    if start < 0:
-        return damage(data, rng)
-    length = struct.unpack(">I", data[start - 4 : start])[0]
-    lines = bytearray(zlib.decompress(data[start + 4 : start + 4 + length]))
-    _strike(lines, rng)
-    return data[: start - 4] + chunk(b"IDAT", zlib.compress(bytes(lines))) + data[start + 8 + length :]
+def build_schema() -> dict[str, Any]:
+    """The OpenAPI schema of `/invocations`: damaged images with valid parameters, or any values for both."""
+    image = {"type": "string", "format": "radiograph"}
+    params = {"explain": {"type": "boolean"}, "policy": {"enum": ["refuse", "partial"]}}
+    forms = [
+        _form("dataframe_records", _object(["image"], {"image": image}), params),
+        _form("instances", _object(["image"], {"image": {}, "study": {}}), {**params, "threshold": {}, "policy": {}}),
+    ]
+    text = {"schema": {"type": "string", "format": "binary"}}
+    content = {JSON: {"schema": {"anyOf": forms}}, DAMAGED_JSON: text, CSV: text}
+    post = {"requestBody": {"required": True, "content": content}, "responses": {"200": {"description": "answer"}}}
+    information = {"title": "muralab", "version": "1"}
+    return {"openapi": "3.1.0", "info": information, "paths": {"/invocations": {"post": post}}}
 
 
-def _file_case(rng: Random) -> Case:
-    file = rng.choice(list(good_files().values()))
-    harm = _repack if rng.random() < 0.15 else damage
-    params = {"policy": rng.choice(("refuse", "partial")), "explain": rng.random() < 0.05}
-    return _as_json({"dataframe_records": [{"image": text(harm(file, rng)), "study": "s"}], "params": params})
+schemathesis.openapi.format("radiograph", damaged(list(valid_files().values())).map(base64_text))
+_image = base64_text(valid_files()["png"])
+schemathesis.openapi.media_type(CSV, damaged([f"image,study\n{_image},s\n".encode()]))
+schemathesis.openapi.media_type(
+    DAMAGED_JSON, damaged([json.dumps({"inputs": {"image": [_image]}, "params": {"explain": False}}).encode()])
+)
 
 
-def _cells_case(rng: Random) -> Case:
-    good = text(good_files()["png"])
-    texts = (good, good[:-3], good.replace("A", "-"), good[:50] + "\n" + good[50:], "data:image/png;base64," + good)
-    pool = [*ODD, *texts]
-    rows = [[rng.choice(pool), rng.choice(pool)] for _ in range(rng.choice((1, 1, 2, 5, 70)))]
-    table = [dict(zip(("image", "study"), row)) for row in rows]
-    forms: tuple[dict[str, Any], ...] = (
-        {"dataframe_records": table},
-        {"instances": table},
-        {"inputs": {"image": [row[0] for row in rows], "study": [row[1] for row in rows]}},
-        {"dataframe_split": {"columns": ["image", "study"], "data": rows}},
-    )
-    return _as_json({**rng.choice(forms), "params": {"policy": rng.choice(("refuse", "partial"))}})
+@schemathesis.hook
+def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -> None:
+    """Send damaged JSON as JSON."""
+    del context, kwargs
+    if case.media_type == DAMAGED_JSON:
+        case.headers["Content-Type"] = JSON
 
 
-def _params_case(rng: Random) -> Case:
-    params = {rng.choice(NAMES[: rng.choice((3, 7))]): rng.choice(ODD) for _ in range(rng.randrange(1, 4))}
-    return _as_json({"dataframe_records": [{"image": text(good_files()["png"])}], "params": params})
+@schemathesis.check
+def survives(ctx: CheckContext, response: Response, case: Case[Any]) -> None:
+    """No request may cause a server error or a stack trace."""
+    del ctx, case
+    if response.status_code >= 500 or "Traceback" in response.text:
+        raise AssertionError(f"{response.status_code}: {response.text[-200:]!r}")
 
 
-def _text_case(rng: Random) -> Case:
-    good = text(good_files()["png"])
-    body, kind = rng.choice(
-        (
-            (json.dumps({"dataframe_split": {"columns": ["image"], "data": [[good]]}}).encode(), JSON),
-            (json.dumps({"inputs": {"image": [good]}, "params": {"explain": False}}).encode(), JSON),
-            (f"image,study\n{good},s\n".encode(), CSV),
-        )
-    )
-    damaged = bytearray(body)
-    for _ in range(rng.choice((1, 2, 8))):
-        _strike(damaged, rng)
-    return Case(body=bytes(damaged), kind=rng.choice((kind, kind, kind, JSON, CSV, "text/plain")), reaches_model=False)
-
-
-def _as_json(payload: dict[str, Any]) -> Case:
-    return Case(body=json.dumps(payload).encode(), kind=JSON, reaches_model=True)
+@schemathesis.check
+def survives_well_formed(ctx: CheckContext, response: Response, case: Case[Any]) -> None:
+    """The same for requests that reach the model; MLflow's server answers all others itself."""
+    if case.media_type == JSON and case.meta is not None and case.meta.generation.mode.is_positive:
+        survives(ctx, response, case)
 
 
 if __name__ == "__main__":
-    sys.stdout.buffer.write(make_case(int(sys.argv[1])).body)
+    json.dump(build_schema(), sys.stdout)

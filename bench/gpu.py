@@ -1,11 +1,11 @@
 """How much of a GPU does training use?
 
-    python -m bench.gpu              (minutes on a GPU; without one the rows say "not measured")
+    python -m bench.gpu              (minutes on a GPU; without one the rows show "not measured")
 
 InceptionV3 at the recipe's own size. Ours: an epoch of PhaseTrainer with real input: cache, augmentation in threads,
-pinned copies, bfloat16, channels_last, fused AdamW, clipping, average of the weights. Its own step rate: the same step
-over a batch that lies on the device. Plain: the same network in float32 without any of these. The share of the peak
-is the model's arithmetic a second over that of a large bfloat16 matrix product on this device.
+pinned copies, bfloat16, channels_last, fused AdamW, clipping, weight averaging. Its own step rate: the same step over a
+batch that stays on the device. Plain: the same network in float32 without any of these. The share of the peak is the
+FLOP/s of the model over those of a large bfloat16 matrix product on this device.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MATRIX = 8192
 
 
 class ResidentImages(CachedImages):
-    """One batch that lies on the device, as often as an epoch has batches."""
+    """One batch that stays on the device, repeated for a whole epoch."""
 
     def __init__(self, images: CachedImages, device: str) -> None:
         super().__init__(images.cache, images.table, images.batch_size)
@@ -45,7 +45,7 @@ class ResidentImages(CachedImages):
         self.batch = Batch(one.images.to(device), one.labels.to(device), one.rows)
 
     def batches(self, phase: str, epoch: int):  # type: ignore[no-untyped-def]
-        """The same batch again and again."""
+        """The same batch, repeated."""
         del phase, epoch
         for _ in range(len(self.labels) // self.batch_size):
             yield self.batch
@@ -62,22 +62,22 @@ def train(trainer: PhaseTrainer, device: str) -> None:
 
 
 def plain_epoch(network: Network, images: ResidentImages, device: str) -> Callable[[], None]:
-    """A float32 loop over the resident batch, in the default memory format, with the default optimiser."""
+    """Build a float32 loop over the resident batch, with the default memory format and optimizer."""
     network = copy.deepcopy(network).to(memory_format=torch.contiguous_format).train()
-    optimiser = torch.optim.AdamW(network.parameters())
+    optimizer = torch.optim.AdamW(network.parameters())
 
     def epoch() -> None:
         for batch in images.batches("full", 0):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             functional.binary_cross_entropy_with_logits(network(batch.images), batch.labels).backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+            optimizer.step()
         wait(device)
 
     return epoch
 
 
 def peak_flops(device: str, side: int) -> float:
-    """Operations a second of a bfloat16 matrix product."""
+    """FLOP/s of a bfloat16 matrix product."""
     left = torch.randn(side, side, device=device, dtype=torch.bfloat16)
 
     def product() -> None:
@@ -89,7 +89,7 @@ def peak_flops(device: str, side: int) -> float:
 
 
 def step_flops(network: Network, images: torch.Tensor) -> float:
-    """Operations of one training step's forward and backward pass."""
+    """FLOPs of the forward and backward pass of one training step."""
     with FlopCounterMode(display=False) as counter:
         network(images).sum().backward()
     network.zero_grad()
@@ -97,7 +97,7 @@ def step_flops(network: Network, images: torch.Tensor) -> float:
 
 
 def measure_on(device: str, size: int, batch_size: int, n_batches: int, rounds: int, matrix: int) -> list[Row]:
-    """All three loops in turn on one device."""
+    """Measure all three loops in turn on one device."""
     recipe = load_recipe(RECIPE)
     network = recipe.build(image_size=size, **recipe.model).to(device)
     freeze(network, recipe.full)
@@ -124,7 +124,7 @@ def measure_on(device: str, size: int, batch_size: int, n_batches: int, rounds: 
     memory_gib = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else 0.0
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     what, rate = f"gpu: {name}, {size} px, batch {batch_size}", f"{medians['ours']:.0f} images/s"
-    note = f"{memory_gib:.1f} GiB at most (all three loops), {share:.0%} of the measured bfloat16 peak"
+    note = f"{memory_gib:.1f} GiB peak memory (all three loops), {share:.0%} of the measured bfloat16 peak"
     own_ratio, own_spread = ratios(rates["ours"], rates["own"])
     plain_ratio, plain_spread = ratios(rates["ours"], rates["plain"])
     return [
@@ -149,7 +149,7 @@ def measure_on(device: str, size: int, batch_size: int, n_batches: int, rounds: 
 
 
 def measure(options: Options) -> list[Row]:
-    """At 299 px on the first GPU, or rows that say that there was none."""
+    """Measure at 299 px on the first GPU; without one return rows without a measurement."""
     if torch.cuda.is_available():
         return measure_on("cuda", 299, 64, 60 if options.full else 20, 9, MATRIX)
     targets = {

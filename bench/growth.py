@@ -1,11 +1,11 @@
-"""Do time and memory grow in step with the data, or faster?
+"""Do time and memory grow linearly with the data, or faster?
 
-    python -m bench.growth           (about four minutes on two cores; --full: to 40,000 images and 512 trials)
+    python -m bench.growth           (about four minutes on two cores; --full: up to 40,000 images and 512 trials)
 
-Each job (index, audit, cache, one epoch's input, judging stored predictions) runs at 1,000 and 10,000 small images, in
-a process of its own each time: processor time, the least of three, and the memory beyond what the process held before.
-The sweep is the command `tune` over 8 and 64 trials of two instant epochs, MLflow and report included, from its first
-epoch to its end. The exponent of growth is fitted to time against number; 1 is linear.
+Each job (index, audit, cache, input of one epoch, evaluation of stored predictions) runs on 1,000 and 10,000 small
+images, each time in a new process. Measured are its CPU time, the lowest of three, and the memory it adds. The sweep is
+the command `tune` with 8 and 64 trials of two instant epochs, including MLflow and the report, from its first epoch to
+its end. The exponent of growth is fitted to time over number; 1 is linear.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from bench.common import Options, Row, run
-from bench.data import AUGMENT, index_of, write_tree
+from bench.data import AUGMENT, build_index, write_tree
 from bench.intervals import simulate
 from muralab.data.audit.report import audit_images
 from muralab.data.cache import open_cache
@@ -34,18 +34,18 @@ from muralab.data.loader import training_batches
 from muralab.data.mura import read_index
 
 STEEPEST = 1.1
-"""An exponent that the clock cannot tell from 1."""
+"""Within the timing noise of an exponent of 1."""
 SIZE = 64
 REPEATS = 3
 TREE = "MURA-v1.1"
 SPAN = """select (max(runs.end_time) - min(metrics.timestamp)) / 1000.0 from runs, metrics
           where metrics.key = 'epoch_seconds' and runs.end_time is not null"""
 Cost = tuple[float, float]
-"""Processor seconds and MiB."""
+"""CPU seconds and MiB."""
 
 
 def job_index(folder: Path, n_images: int) -> object:
-    """Read the tree's lists."""
+    """Read the lists of the tree."""
     table = read_index(folder / TREE, "wrist")
     assert len(table) == n_images
     return table
@@ -54,24 +54,24 @@ def job_index(folder: Path, n_images: int) -> object:
 def job_audit(folder: Path, n_images: int) -> object:
     """Read, decode, hash and compare every file."""
     with tempfile.TemporaryDirectory() as results:
-        return audit_images(index_of(folder / TREE, n_images), folder=Path(results), workers=2)
+        return audit_images(build_index(folder / TREE, n_images), folder=Path(results), workers=2)
 
 
 def job_cache(folder: Path, n_images: int) -> object:
     """Decode every image."""
     with tempfile.TemporaryDirectory() as results:
-        return open_cache(index_of(folder / TREE, n_images), size=SIZE, folder=Path(results), workers=2)
+        return open_cache(build_index(folder / TREE, n_images), size=SIZE, folder=Path(results), workers=2)
 
 
 def job_input(folder: Path, n_images: int) -> object:
-    """One augmented epoch out of the cache."""
-    table = index_of(folder / TREE, n_images)
+    """Read one augmented epoch from the cache."""
+    table = build_index(folder / TREE, n_images)
     cache = open_cache(table, size=SIZE, folder=folder / "cache", workers=2)
     return sum(len(batch.rows) for batch in training_batches(cache, table, AUGMENT, batch_size=32, seed=0, epoch=1))
 
 
-def job_judging(folder: Path, n_images: int) -> object:
-    """Calibration, metrics and intervals from a file of predictions."""
+def job_evaluation(folder: Path, n_images: int) -> object:
+    """Compute calibration, metrics and intervals from a file of predictions."""
     from muralab.evaluation.bootstrap import bootstrap
     from muralab.evaluation.calibration import fit_calibration
     from muralab.evaluation.metrics import METRICS
@@ -91,7 +91,7 @@ JOBS: Mapping[str, Callable[[Path, int], object]] = {
     "audit": job_audit,
     "cache": job_cache,
     "an epoch's input": job_input,
-    "judging": job_judging,
+    "evaluation": job_evaluation,
 }
 
 
@@ -101,7 +101,7 @@ def _memory_kib(field: str) -> int:
 
 
 def cost(name: str, folder: Path, n_images: int) -> Cost:
-    """What a job costs in this process: the least time of three, and the memory it added."""
+    """Cost of a job in this process: the lowest CPU time of three, and the memory it adds."""
     job, times = JOBS[name], []
     before = _memory_kib("VmRSS")
     for _ in range(REPEATS):
@@ -112,7 +112,7 @@ def cost(name: str, folder: Path, n_images: int) -> Cost:
 
 
 def costs(folder: Path, sizes: list[int]) -> dict[str, list[Cost]]:
-    """Every job at every number of images, each in a fresh process."""
+    """Cost of every job at every number of images, each in a new process."""
     found: dict[str, list[Cost]] = {name: [] for name in JOBS}
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for n_images in sizes:
@@ -124,12 +124,12 @@ def costs(folder: Path, sizes: list[int]) -> dict[str, list[Cost]]:
 
 
 def exponent(sizes: list[int], values: list[float]) -> float:
-    """Of the power law that fits best."""
+    """Exponent of the power law that fits best."""
     return float(np.polyfit(np.log(sizes), np.log(np.maximum(values, 1e-9)), 1)[0])
 
 
 def job_row(name: str, sizes: list[int], found: list[Cost]) -> Row:
-    """A job's growth in time, its memory below it."""
+    """Growth of a job's time, with its memory as a note."""
     times, memory = [time_s for time_s, _ in found], [mib for _, mib in found]
     return Row(
         what=f"growth: {name}, {sizes[0]:,} to {sizes[-1]:,} images (exponent)",
@@ -142,7 +142,7 @@ def job_row(name: str, sizes: list[int], found: list[Cost]) -> Row:
 
 
 def sweep_span_s(folder: Path, tree: Path, n_trials: int) -> float:
-    """Seconds from the first epoch to the end of a sweep of instant trials."""
+    """Seconds from the first epoch to the end of a sweep with instant trials."""
     database = folder / f"{n_trials}.db"
     command = [sys.executable, "-m", "muralab", "tune", "--data", str(tree), "--part", "wrist", "--weights", "none"]
     command += ["--recipes", "bench.sleeper", "--trials", str(n_trials), "--epochs", "1+1"]
@@ -153,7 +153,7 @@ def sweep_span_s(folder: Path, tree: Path, n_trials: int) -> float:
 
 
 def sweep_row(numbers: list[int]) -> Row:
-    """The sweep's own growth."""
+    """Growth of the sweep's own time."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_tree(folder / TREE, 120)
@@ -165,12 +165,12 @@ def sweep_row(numbers: list[int]) -> Row:
         theirs="linear: 1",
         ratio=exponent(numbers, spans),
         at_most=STEEPEST,
-        note=f"{(spans[-1] - spans[0]) / (numbers[-1] - numbers[0]):.2f} s a trial, two at a time",
+        note=f"{(spans[-1] - spans[0]) / (numbers[-1] - numbers[0]):.2f} s per trial, two at a time",
     )
 
 
 def measure(options: Options) -> list[Row]:
-    """All jobs, then the sweep."""
+    """Measure all jobs, then the sweep."""
     sizes = [1_000, 10_000, *([40_000] if options.full else [])]
     with tempfile.TemporaryDirectory() as folder:
         found = costs(Path(folder), sizes)

@@ -1,12 +1,12 @@
-"""How many augmented images a second does one core give to training, and what would torchvision give?
+"""How many augmented images per second does one core deliver, compared with torchvision?
 
     python -m bench.input            (about a minute on one core)
 
-Both sides make uint8 batches of 299 px squares from the same 512 px grey PNGs with the same operations: scale down,
-rotate, zoom, shift, change contrast and brightness. Ours: the memory-mapped cache and `training_batches`. Theirs:
-torchvision's ImageFolder (with a grey loader, which is in its favour) and transforms.v2 in a DataLoader, on Pillow
-images and on tensors; the faster of the two counts. One thread each, rounds interleaved, medians. The cache's own cost,
-once for all epochs and trials, stands below as a number of epochs after which it has paid for itself.
+Both sides make uint8 batches of 299 px squares from the same 512 px grey PNGs with the same operations: resize, rotate,
+zoom, shift, change contrast and brightness. Ours: the memory-mapped cache and `training_batches`. Theirs: torchvision's
+ImageFolder (with a grey loader, which is in its favor) and transforms.v2 in a DataLoader, on Pillow images and on
+tensors; the faster one counts. One thread each, interleaved rounds, medians. Building the cache happens once for all
+epochs and trials; a note shows after how many epochs it has paid off.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ KINDS = ("Pillow images", "tensors")
 
 
 def write_images(root: Path, n_images: int) -> None:
-    """Grey PNGs with soft shapes and grain, about as hard to decompress as a radiograph; two class folders."""
+    """Write grey PNGs with soft shapes and grain, about as hard to decode as radiographs, into two class folders."""
     rng = np.random.default_rng(0)
     for number in range(n_images):
         folder = root / f"class{number % 2}"
@@ -52,7 +52,7 @@ def write_images(root: Path, n_images: int) -> None:
         Image.fromarray(np.clip(soft * 200 + grain, 0, 255).astype(np.uint8)).save(folder / f"{number:04d}.png")
 
 
-def index_of(root: Path) -> pd.DataFrame:
+def list_images(root: Path) -> pd.DataFrame:
     paths = sorted(root.glob("*/*.png"))
     names = [path.relative_to(root).as_posix() for path in paths]
     labels = [int(path.parent.name[-1]) for path in paths]
@@ -85,7 +85,7 @@ def images_per_second(batches: Iterable[Any], count: Callable[[Any], int]) -> fl
 
 
 def our_rate(cache: PixelCache, table: pd.DataFrame, *, first_epoch: int) -> float:
-    """Images a second over several epochs: one takes too little time to be measured well."""
+    """Images per second over several epochs: a single one is too short to be measured reliably."""
     batches = (
         batch
         for epoch in range(first_epoch, first_epoch + 5)
@@ -95,7 +95,7 @@ def our_rate(cache: PixelCache, table: pd.DataFrame, *, first_epoch: int) -> flo
 
 
 def measure_rates(root: Path, cache: PixelCache, table: pd.DataFrame, rounds: int) -> dict[str, list[float]]:
-    """Images a second of each side in each round."""
+    """Images per second of each side in each round."""
     loaders = {f"torchvision, {kind}": torchvision_loader(root, on_tensors=kind == "tensors") for kind in KINDS}
     epochs = itertools.count(step=5)
     sides: dict[str, Callable[[], float]] = {"ours": lambda: our_rate(cache, table, first_epoch=next(epochs))}
@@ -105,14 +105,14 @@ def measure_rates(root: Path, cache: PixelCache, table: pd.DataFrame, rounds: in
 
 
 def measure(options: Options) -> list[Row]:
-    """Both sides in turn, and what the cache costs."""
+    """Measure both sides in turn, and the cost of the cache."""
     n_images, rounds = (512, 15) if options.full else (256, 9)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "images"
         write_images(root, n_images)
-        table = index_of(root)
+        table = list_images(root)
         started = time.perf_counter()
         cache = open_cache(table, size=SIZE, folder=Path(folder) / "cache", workers=1)
         build_rate = n_images / (time.perf_counter() - started)
@@ -129,7 +129,7 @@ def measure(options: Options) -> list[Row]:
             ratio=ratio,
             spread=spread,
             at_least=TARGET,
-            note=f"the cache is built at {build_rate:.0f} images/s, once; it pays for itself after {epochs:.1f} epochs",
+            note=f"the cache is built once, at {build_rate:.0f} images/s; it pays off after {epochs:.1f} epochs",
         )
     ]
 

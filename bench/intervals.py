@@ -1,10 +1,10 @@
-"""How long do the bootstrap intervals take, and do they hold the truth as often as they say?
+"""How long do the bootstrap intervals take, and is their coverage right?
 
-    python -m bench.intervals        (half a minute on one core; --full: some ten minutes, with the coverage)
+    python -m bench.intervals        (half a minute on one core; --full: about ten minutes, with coverage)
 
-Time: 2,000 resamples of a set of MURA's valid size (3,197 images, about 1,200 studies) for all metrics,
-against a limit of a second, with the metric loop of scikit-learn on as many draws (timed on a few of them) beside it.
-Coverage: the share of simulated sets of clustered patients whose 95 % interval holds the figure of a very large
+Time: 2,000 resamples of a set as large as MURA's valid split (3,197 images, about 1,200 studies) for all metrics,
+against a limit of one second; for comparison, a loop over scikit-learn's metrics with as many draws (a few are timed).
+Coverage: the share of simulated sets of clustered patients whose 95 % interval contains the value of a very large
 population; the row shows the metric that is farthest from 95 %.
 """
 
@@ -28,7 +28,7 @@ COVERAGE = (0.93, 0.97)
 
 
 def simulate(n_patients: int, seed: int, *, effect: float = 1.6, noise: float = 1.0) -> pd.DataFrame:
-    """Predictions of patients with 1 to 3 studies of 1 to 4 views; labels and errors are alike within a patient."""
+    """Predictions for patients with 1 to 3 studies of 1 to 4 views; labels and errors correlate within a patient."""
     rng = np.random.default_rng(seed)
     n_studies = rng.choice([1, 2, 3], p=[0.6, 0.3, 0.1], size=n_patients)
     patient = np.repeat(np.arange(n_patients), n_studies)
@@ -49,7 +49,7 @@ def simulate(n_patients: int, seed: int, *, effect: float = 1.6, noise: float = 
 
 
 def time_row(level: Level, rounds: int) -> Row:
-    """Our time against the loop's, in turn."""
+    """Our time and that of the loop, measured in turn."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     table = simulate(900, seed=1).head(N_IMAGES_MURA)
@@ -83,13 +83,13 @@ def time_row(level: Level, rounds: int) -> Row:
 
 
 def coverage_row(level: Level, n_sets: int, n_patients: int, n_resamples: int) -> Row:
-    """How often the 95 % interval of the study-level AUROC, and of every other metric, holds the truth."""
+    """Coverage of the 95 % interval of every metric."""
     truth = evaluate_predictions(simulate(60_000, seed=10**6), level=level, threshold=THRESHOLD)
     names = [name for name, metric in METRICS.items() if metric.no_interval is None]
     held = dict.fromkeys(names, 0)
     for seed in range(n_sets):
         table = simulate(n_patients, seed)
-        # Other seeds than the sets': draws that repeat the simulation's own numbers would not be independent of it.
+        # The seed must differ from that of the set: equal random numbers would make the draws depend on the simulation.
         found = bootstrap(
             table, level=level, metrics=names, threshold=THRESHOLD, n_resamples=n_resamples, seed=10**7 + seed
         )
@@ -110,14 +110,14 @@ def coverage_row(level: Level, n_sets: int, n_patients: int, n_resamples: int) -
 
 
 def pair(n_patients: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Two models on the same patients; the second adds its own noise to the first."""
+    """Two models on the same patients; the second is the first with added noise."""
     a = simulate(n_patients, seed)
     noise = np.random.default_rng(10**8 + seed).normal(0, 1.2, len(a))
     return a, a.assign(logit=a["logit"] + noise)
 
 
 def paired_row(level: Level, n_sets: int, n_patients: int, n_resamples: int) -> Row:
-    """How often the interval of a paired AUROC difference holds the truth."""
+    """Coverage of the interval of a paired AUROC difference."""
     big_a, big_b = (evaluate_predictions(table, level=level) for table in pair(60_000, 10**6))
     truth, held = big_a["auroc"] - big_b["auroc"], 0
     for seed in range(n_sets):
@@ -136,7 +136,7 @@ def paired_row(level: Level, n_sets: int, n_patients: int, n_resamples: int) -> 
 
 
 def measure(options: Options) -> list[Row]:
-    """The times; full: the coverage too."""
+    """Measure times; with --full also coverage."""
     levels: tuple[Level, Level] = ("image", "study")
     rows = [time_row(level, 5) for level in levels]
     if not options.full:

@@ -1,4 +1,4 @@
-"""Files and requests that servers are tried with: good pictures in every kind, and the bad ones that people send."""
+"""Images and request bodies for measurements of the served model."""
 
 from __future__ import annotations
 
@@ -7,54 +7,56 @@ import io
 import json
 import struct
 import zlib
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypedDict
 
+import cv2
 import numpy as np
 from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 
 JSON, CSV = "application/json", "text/csv"
-JPEG_SYNTAX = "1.2.840.10008.1.2.4.50"
+EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
+JPEG_BASELINE, JPEG_2000 = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bad:
-    """A request that must be refused."""
+class LoadRequest(TypedDict):
+    """A request that the clients of `make soak` send again and again."""
 
-    body: bytes
-    words: str
-    """That the refusal must hold."""
-    kind: str = JSON
-    """The Content-Type."""
-    reaches_model: bool = True
-    """Whether MLflow's server takes it to the model; what it does not, it answers in its own way."""
+    name: str
+    body: str
+    content_type: str
+    reaches_model: bool
+    """Whether MLflow's server passes it to the model; how it answers all others itself is not checked."""
+    expected: list[float | None] | None
+    """Probability of each row; None where the request must be refused."""
 
 
-def encoded(picture: Image.Image | np.ndarray, form: str = "PNG", **options: Any) -> bytes:
-    """A picture as a file."""
+def grey_images(n_images: int, size: int) -> np.ndarray:
+    """Soft shapes with grain, uint8 [N, S, S]."""
+    rng = np.random.default_rng(0)
+    coarse = [rng.random((9, 9), np.float32) for _ in range(n_images)]
+    soft = [cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC) for image in coarse]
+    return np.clip(np.stack(soft) * 200 + rng.normal(0, 1.5, (n_images, size, size)), 0, 255).astype(np.uint8)
+
+
+def encode(image: Image.Image | np.ndarray, file_format: str = "PNG", **options: Any) -> bytes:
+    """An image as a file."""
     buffer = io.BytesIO()
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-    image.save(buffer, form, **options)
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    image.save(buffer, file_format, **options)
     return buffer.getvalue()
 
 
-def wrap_dicom(grey: np.ndarray, *, syntax: str = "1.2.840.10008.1.2.1", **attributes: Any) -> bytes:
-    """Grey values, uint8 or uint16 [H, W], as a DICOM file; an attribute of None is left out."""
-    from pydicom.dataset import Dataset, FileMetaDataset
-
+def encode_dicom(grey: np.ndarray, *, syntax: str = EXPLICIT, **attributes: Any) -> bytes:
+    """Grey values, uint8 or uint16 [H, W], as a DICOM file; an attribute of None is removed."""
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
+    dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
+    dataset.set_pixel_data(grey, "MONOCHROME2", 8 * grey.dtype.itemsize)
     dataset.file_meta.TransferSyntaxUID = syntax
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = "1.2.3"
-    dataset.Rows, dataset.Columns = grey.shape
-    dataset.BitsAllocated = dataset.BitsStored = 8 * grey.dtype.itemsize
-    dataset.HighBit, dataset.SamplesPerPixel, dataset.PixelRepresentation = dataset.BitsStored - 1, 1, 0
-    dataset.PhotometricInterpretation = "MONOCHROME2"
-    pixels = grey.tobytes()
-    dataset.PixelData = pixels + b"\0" * (len(pixels) % 2)
-    dataset["PixelData"].VR = "OW" if grey.dtype.itemsize > 1 else "OB"
     for name, value in attributes.items():
         if value is None:
             delattr(dataset, name)
@@ -65,121 +67,120 @@ def wrap_dicom(grey: np.ndarray, *, syntax: str = "1.2.840.10008.1.2.1", **attri
     return buffer.getvalue()
 
 
-def bomb_png(side: int = 30_000) -> bytes:
-    """A whole black picture of one bit a pixel: some 110 kB that unpack to 900 million pixels."""
-    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    packer = zlib.compressobj(9)
-    lines = [packer.compress(bytes(1 + (side + 7) // 8)) for _ in range(side)]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        chunk(kind, body)
-        for kind, body in ((b"IHDR", header), (b"IDAT", b"".join(lines) + packer.flush()), (b"IEND", b""))
-    )
-
-
-def chunk(kind: bytes, body: bytes) -> bytes:
-    """A PNG's chunk with its checksum."""
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
 @cache
-def good_files(side: int = 96) -> dict[str, bytes]:
-    """One picture in every wrapping that is read."""
-    rng = np.random.default_rng(0)
-    coarse = Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8))
-    grey = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC))
-    wide = grey.astype(np.uint16) * 257
-    jpeg = encoded(grey, "JPEG", quality=90)
-    from pydicom.encaps import encapsulate
-
+def valid_files(side: int = 96) -> dict[str, bytes]:
+    """One image in every readable format."""
+    grey = grey_images(1, side)[0]
+    image, wide, jpeg = Image.fromarray(grey), grey.astype(np.uint16) * 257, encode(grey, "JPEG", quality=90)
     return {
-        "png": encoded(grey),
-        "png 16 bit": encoded(wide),
-        "png palette": encoded(Image.fromarray(grey).convert("P")),
-        "png rgba": encoded(Image.fromarray(grey).convert("RGBA")),
-        "png one bit": encoded(Image.fromarray(grey).convert("1")),
+        "png": encode(grey),
+        "png 16 bit": encode(wide),
+        "png palette": encode(image.convert("P")),
+        "png rgba": encode(image.convert("RGBA")),
+        "png one bit": encode(image.convert("1")),
         "jpeg": jpeg,
-        "jpeg colour": encoded(Image.fromarray(grey).convert("RGB"), "JPEG", progressive=True),
-        "dicom": wrap_dicom(grey),
-        "dicom 12 bit": wrap_dicom(wide >> 4, BitsStored=12, HighBit=11, WindowCenter=2048, WindowWidth=4096),
-        "dicom inverted": wrap_dicom(255 - grey, PhotometricInterpretation="MONOCHROME1"),
-        "dicom implicit": wrap_dicom(wide, syntax="1.2.840.10008.1.2", RescaleSlope=2, RescaleIntercept=-5),
-        "dicom jpeg": wrap_dicom(grey, syntax=JPEG_SYNTAX, PixelData=encapsulate([jpeg])),
+        "jpeg colour": encode(image.convert("RGB"), "JPEG", progressive=True),
+        "dicom": encode_dicom(grey),
+        "dicom 12 bit": encode_dicom(wide >> 4, BitsStored=12, HighBit=11, WindowCenter=2048, WindowWidth=4096),
+        "dicom inverted": encode_dicom(255 - grey, PhotometricInterpretation="MONOCHROME1"),
+        "dicom implicit": encode_dicom(wide, syntax=IMPLICIT, RescaleSlope=2, RescaleIntercept=-5),
+        "dicom jpeg": encode_dicom(grey, syntax=JPEG_BASELINE, PixelData=encapsulate([jpeg])),
     }
 
 
-@cache
 def large_files(side: int = 7000) -> dict[str, bytes]:
-    """Pictures near the limit of 50 million pixels, of the kinds that take most memory."""
-    from pydicom.encaps import encapsulate
-
+    """Images near the limit of 50 million pixels, in the formats that take most memory."""
     grey = np.tile(np.arange(250, dtype=np.uint8), (side, side // 250))
     wide = grey.astype(np.uint16) * 16
-    frame = encapsulate([encoded(wide, "JPEG2000")])
-    bits = {"BitsStored": 12, "HighBit": 11}
+    frame = encapsulate([encode(wide, "JPEG2000")])
     return {
-        "png 16 bits": encoded(grey.astype(np.uint16) * 257),
-        "png rgba": encoded(np.dstack([grey, grey, grey, np.full_like(grey, 200)])),
-        "dicom jpeg 2000": wrap_dicom(wide, syntax="1.2.840.10008.1.2.4.90", PixelData=frame, **bits),
+        "large png 16 bit": encode(grey.astype(np.uint16) * 257),
+        "large png rgba": encode(np.dstack([grey, grey, grey, np.full_like(grey, 200)])),
+        "large dicom jpeg 2000": encode_dicom(wide, syntax=JPEG_2000, PixelData=frame, BitsStored=12, HighBit=11),
     }
 
 
-@cache
-def bad_files() -> dict[str, tuple[bytes, str]]:
-    """Name -> a file that is refused, and words of the reason."""
-    from pydicom.dataset import Dataset
-
-    files, grey = good_files(), np.zeros((40, 60), np.uint8)
-    still = Image.fromarray(grey)
-    sealed: dict[str, Any] = {"PixelData": None, "EncryptedAttributesSequence": [Dataset()]}
+def invalid_files() -> dict[str, bytes]:
+    """Files that are refused."""
+    files, grey = valid_files(), np.zeros((40, 60), np.uint8)
+    header = b"IHDR" + struct.pack(">II", 30_000, 30_000) + files["png"][24:29]
+    checksum = struct.pack(">I", zlib.crc32(header))
+    encrypted: dict[str, Any] = {"PixelData": None, "EncryptedAttributesSequence": [Dataset()]}
     return {
-        "not an image": (b"hello, this is no picture", "not a PNG, JPEG or DICOM file"),
-        "truncated PNG": (files["png"][:-400], "broken or truncated PNG"),
-        "truncated JPEG": (files["jpeg"][:700], "broken or truncated JPEG"),
-        "truncated DICOM": (files["dicom"][:-4000], "broken DICOM"),
-        "zero bytes": (b"", "zero bytes"),
-        "1x1": (encoded(np.zeros((1, 1), np.uint8)), "1 x 1 px is too small"),
-        "30,000x30,000": (bomb_png(), "too large"),
-        "DICOM of 30,000x30,000": (wrap_dicom(grey, Rows=30_000, Columns=30_000), "30000 x 30000 px is too large"),
-        "CMYK": (encoded(Image.new("CMYK", (40, 40)), "JPEG"), "CMYK colours are not read"),
-        "animated PNG": (encoded(still, save_all=True, append_images=[Image.new("L", (60, 40), 9)]), "an animated PNG"),
-        "GIF": (encoded(still, "GIF"), "a GIF"),
-        "text in DICOM clothing": (bytes(128) + b"DICM" + b"just some words " * 20, "DICOM"),
-        "encrypted DICOM": (wrap_dicom(grey, **sealed), "encrypted DICOM"),
-        "multi-frame DICOM": (wrap_dicom(grey, NumberOfFrames=2), "multi-frame DICOM"),
-        "colour DICOM": (wrap_dicom(grey, PhotometricInterpretation="RGB"), "only MONOCHROME1 and MONOCHROME2"),
+        "not an image": b"hello, this is not an image",
+        "truncated png": files["png"][:-400],
+        "truncated jpeg": files["jpeg"][:700],
+        "truncated dicom": files["dicom"][:-4000],
+        "empty file": b"",
+        "1 x 1 px": encode(np.zeros((1, 1), np.uint8)),
+        "png of 30,000 x 30,000 px": files["png"][:12] + header + checksum + files["png"][33:],
+        "gif": encode(grey, "GIF"),
+        "cmyk jpeg": encode(Image.new("CMYK", (40, 40)), "JPEG"),
+        "encrypted dicom": encode_dicom(grey, **encrypted),
+        "multi-frame dicom": encode_dicom(grey, NumberOfFrames=2),
     }
 
 
-def text(data: bytes) -> str:
-    """Base64 text of a file."""
+def base64_text(data: bytes) -> str:
+    """A file as it is sent."""
     return base64.b64encode(data).decode("ascii")
 
 
-def records(*images: Any, **params: Any) -> bytes:
-    """A request's body: one study."""
-    rows = [{"image": image, "study": "s"} for image in images]
-    return json.dumps({"dataframe_records": rows, **({"params": params} if params else {})}).encode()
+def request_body(images: Sequence[bytes | str | None], **params: Any) -> bytes:
+    """The JSON body of a request for one study; text is sent as it is, bytes as base64."""
+    texts = [base64_text(image) if isinstance(image, bytes) else image for image in images]
+    rows = [{"image": text, "study": "s"} for text in texts]
+    return json.dumps({"dataframe_records": rows, "params": params}).encode()
 
 
-@cache
-def bad_requests() -> dict[str, Bad]:
-    """Name -> a request that is refused with HTTP 400 or, where MLflow's server is not asked, 4xx."""
-    good = text(good_files()["png"])
-    return {
-        **{name: Bad(body=records(text(data)), words=words) for name, (data, words) in bad_files().items()},
-        "not base64": Bad(body=records("%%%"), words="row 1: not base64 text"),
-        "null": Bad(body=records(None), words="no image"),
-        "number": Bad(body=records(7), words="image"),
-        "missing column": Bad(body=json.dumps({"dataframe_records": [{"picture": good}]}).encode(), words="image"),
-        "empty list": Bad(body=records(), words=""),
-        "1,000 rows": Bad(body=records(*["x"] * 1000), words="1000 rows; at most 64"),
-        "good and bad rows": Bad(body=records(good, "%", good, ""), words="2 of 4 rows cannot be used"),
-        "NaN threshold": Bad(body=records(good, threshold=float("nan")), words="threshold must be"),
-        "endless threshold": Bad(body=records(good, threshold=float("inf")), words="threshold must be"),
-        "word as threshold": Bad(body=records(good, threshold="high"), words="threshold"),
-        "unknown policy": Bad(body=records(good, policy="maybe"), words="policy must be"),
-        "number as explain": Bad(body=records(good, explain=7), words="explain"),
-        "broken JSON": Bad(body=b'{"dataframe_records": [', words="", reaches_model=False),
-        "wrong content type": Bad(body=b"<x/>", words="", kind="application/xml", reaches_model=False),
-        "broken CSV": Bad(body=b'image\n"x', words="", kind=CSV, reaches_model=False),
+def read_probabilities(answer: dict[str, Any]) -> list[float | None] | None:
+    """Probability of each row, None for a row with an error; None if a row has neither."""
+    rows = answer["predictions"]
+    complete = all(row.get("error") or 0 <= row["probability"] <= 1 for row in rows)  # false for NaN
+    return [row["probability"] for row in rows] if complete else None
+
+
+def valid_requests() -> list[LoadRequest]:
+    """Studies in every format, with and without heat maps, and the largest images; their answers are still to come."""
+    files = valid_files(400)
+    several = list(files.values())
+    bodies = {
+        **{name: request_body([data]) for name, data in (files | large_files()).items()},
+        "a study of every format": request_body(several),
+        "heat maps": request_body(several[:3], explain=True),
+        "one of two rows": request_body([several[0], "%"], policy="partial"),
     }
+    text = base64_text(several[0])
+    csv = f"image,study\n{text},1\n{text},1\n".encode()
+    return [*(_request(name, body) for name, body in bodies.items()), _request("csv", csv, CSV)]
+
+
+def invalid_requests() -> list[LoadRequest]:
+    """Common mistakes."""
+    png = valid_files()["png"]
+    bodies = {
+        **{name: request_body([data]) for name, data in invalid_files().items()},
+        "not base64": request_body(["%%%"]),
+        "null": request_body([None]),
+        "no rows": request_body([]),
+        "1,000 rows": request_body(["x"] * 1000),
+        "valid and invalid rows": request_body([png, "%", png, ""]),
+        "NaN as threshold": request_body([png], threshold=float("nan")),
+        "text as threshold": request_body([png], threshold="high"),
+        "unknown policy": request_body([png], policy="maybe"),
+    }
+    unparsable = (
+        ("truncated json", b'{"dataframe_records": [', JSON),
+        ("xml", b"<x/>", "application/xml"),
+        ("unclosed csv", b'image\n"x', CSV),
+    )
+    return [
+        *(_request(name, body) for name, body in bodies.items()),
+        *(_request(name, body, content_type, reaches_model=False) for name, body, content_type in unparsable),
+    ]
+
+
+def _request(name: str, body: bytes, content_type: str = JSON, *, reaches_model: bool = True) -> LoadRequest:
+    return LoadRequest(
+        name=name, body=body.decode(), content_type=content_type, reaches_model=reaches_model, expected=None
+    )

@@ -1,10 +1,10 @@
-"""How many epochs does pruning save, and what does it cost in the objective?
+"""How many epochs does pruning save, and how much of the objective does it cost?
 
     python -m bench.pruning          (about three minutes on two cores; --full: three seeds)
 
-16 trials of 3 + 12 epochs of the custom CNN on the demo, drawn as a sweep draws them, are searched twice on the same
-two cores: with the scheduler of `muralab.tune`, and with none. Training is seeded, so a pruned trial's epochs are the
-first ones of the same trial in the full run; what differs is what was stopped.
+16 trials of 3 + 12 epochs of the custom CNN on the demo, sampled as in a sweep, run twice on the same two cores: with
+the scheduler of `muralab.tune` and without one. Training is seeded, so the epochs of a pruned trial equal the first
+ones of the same trial in the full run: the two runs differ only in which trials were stopped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from bench.common import Options, Row, run
-from bench.search import Diary, search
+from bench.search import Recorder, search
 from muralab.config.commands import TuneConfig
 from muralab.config.search import Machine, resolve_search
 from muralab.data.dataset import DEMO, find_dataset, open_dataset
@@ -28,8 +28,8 @@ LEAST_SAVED = 0.30
 MOST_LOST = 0.02
 
 
-def search_once(folder: Path, seed: int, *, prune: bool) -> Diary:
-    """One search of the 16 trials."""
+def search_once(folder: Path, seed: int, *, prune: bool) -> Recorder:
+    """Run the 16 trials once."""
     options = TuneConfig(
         recipes=(RECIPE,), epochs=(UPPER, FULL), image_size=SIZE, seed=seed, weights="none", trials=N_TRIALS
     )
@@ -43,15 +43,15 @@ def search_once(folder: Path, seed: int, *, prune: bool) -> Diary:
 
 
 def measure(options: Options) -> list[Row]:
-    """Epochs saved and objective lost; the mean of three seeds where there is time."""
-    saved, lost, words = [], [], []
+    """Epochs saved and objective lost; with --full the mean of three seeds."""
+    saved, lost, notes = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(3 if options.full else 1):
             whole, pruned = (search_once(Path(folder), seed, prune=prune) for prune in (False, True))
             saved.append(1 - pruned.n_epochs / whole.n_epochs)
             lost.append(whole.best - pruned.best)
-            words.append(f"{pruned.n_epochs} of {whole.n_epochs} epochs, best {pruned.best:.3f} of {whole.best:.3f}")
-            print(f"  seed {seed}: {words[-1]}", flush=True)
+            notes.append(f"{pruned.n_epochs} of {whole.n_epochs} epochs, best {pruned.best:.3f} of {whole.best:.3f}")
+            print(f"  seed {seed}: {notes[-1]}", flush=True)
     n_seeds = f"{len(saved)} seed{'s' if len(saved) > 1 else ''}"
     what = f"pruning: {N_TRIALS} trials of {UPPER}+{FULL}, {n_seeds}"
     return [
@@ -62,7 +62,7 @@ def measure(options: Options) -> list[Row]:
             ratio=statistics.mean(saved),
             spread=(min(saved), max(saved)) if options.full else None,
             at_least=LEAST_SAVED,
-            note="; ".join(words),
+            note="; ".join(notes),
         ),
         Row(
             what=f"{what}: best objective lost",

@@ -1,8 +1,8 @@
-"""All benches, one after the other, each in a process of its own, and one table of what they found.
+"""Run all benchmarks, one after the other, each in a process of its own, and print one table of the results.
 
     make bench                       (under 20 minutes on two idle cores)
-    make bench-full                  (some hours; more rounds, larger inputs, several seeds)
-    python -m bench.run steps input  (some of them)
+    make bench-full                  (several hours; more rounds, larger inputs, several seeds)
+    python -m bench.run steps input  (a selection)
 
 `--markdown FILE` writes the table as in docs/benchmarks.md, with the machine, the versions and the date.
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from bench.common import Row, build_parser, read_rows, table
 
-BENCHES = (
+BENCHMARKS = (
     "input",
     "frozen",
     "steps",
@@ -30,7 +30,7 @@ BENCHES = (
     "sweep",
     "pruning",
     "tracking",
-    "starting",
+    "startup",
     "intervals",
     "audit",
     "growth",
@@ -39,8 +39,8 @@ BENCHES = (
 PACKAGES = ("torch", "timm", "mlflow", "ray", "numpy", "albumentations", "opencv-python-headless")
 
 
-def run_bench(name: str, arguments: Sequence[str]) -> list[Row] | None:
-    """The rows of one bench, or None where it failed; its own output passes through."""
+def run_benchmark(name: str, arguments: Sequence[str]) -> list[Row] | None:
+    """The rows of one benchmark; None if it failed, after printing its errors."""
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.json"
         command = [sys.executable, "-m", f"bench.{name}", "--json", str(rows), *arguments]
@@ -52,7 +52,7 @@ def run_bench(name: str, arguments: Sequence[str]) -> list[Row] | None:
 
 
 def describe_machine() -> str:
-    """Processor, cores, load, versions and date, a line."""
+    """Processor, cores, load, versions and date in one line."""
     model = platform.machine()
     with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
         model = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), model)
@@ -65,25 +65,25 @@ def describe_machine() -> str:
 
 
 def main() -> None:
-    """Run what was named, print the table, and leave with 1 where a bench failed (a missed target is no failure)."""
+    """Run the named benchmarks and print the table; exit with 1 if one failed (a missed target is not a failure)."""
     parser = build_parser(__doc__)
-    parser.add_argument("names", nargs="*", metavar="bench", help=f"of {', '.join(BENCHES)}; none: all")
-    parser.add_argument("--markdown", type=Path, help="write the table there as markdown")
+    parser.add_argument("names", nargs="*", metavar="benchmark", help=f"any of {', '.join(BENCHMARKS)}; default: all")
+    parser.add_argument("--markdown", type=Path, help="write the table to this file as Markdown")
     given = parser.parse_args()
     arguments = ["--weights", given.weights, *(["--full"] if given.full else [])]
-    unknown = sorted(set(given.names) - set(BENCHES))
+    unknown = sorted(set(given.names) - set(BENCHMARKS))
     if unknown:
-        parser.error(f"no such bench: {', '.join(unknown)}")
+        parser.error(f"unknown benchmark: {', '.join(unknown)}; expected {', '.join(BENCHMARKS)}")
     found: list[Row] = []
     failed: list[str] = []
     machine, started = describe_machine(), time.monotonic()
-    for name in given.names or BENCHES:
+    for name in given.names or BENCHMARKS:
         began = time.monotonic()
-        rows = run_bench(name, arguments)
+        rows = run_benchmark(name, arguments)
         found += rows or []
         failed += [name] if rows is None else []
         print(f"{name}: {'failed' if rows is None else 'done'} after {time.monotonic() - began:.0f} s", flush=True)
-    summary = f"{machine} All in {(time.monotonic() - started) / 60:.1f} minutes."
+    summary = f"{machine} Total {(time.monotonic() - started) / 60:.1f} minutes."
     print(f"\n{summary}\n\n{table(found)}")
     missed = [row.what for row in found if row.met is False]
     print(

@@ -1,4 +1,4 @@
-"""Searches for benches: trials of a recipe on a small tree, and a listener that writes down what it is told."""
+"""Searches for benchmarks: trials of a recipe on a small tree, and a listener that records their epochs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.data import index_of, write_tree
+from bench.data import build_index, write_tree
 from muralab.config.resources import Resources
 from muralab.data.splits import split_index
 from muralab.recipe import Value
@@ -19,68 +19,65 @@ CONCURRENT = 2
 
 
 @dataclass
-class Diary:
-    """A listener: arrival of every epoch, on the wall clock, and what it held."""
+class Recorder:
+    """A listener that records every epoch with its time of arrival."""
 
     epochs: dict[str, list[tuple[float, Mapping[str, Any]]]] = field(default_factory=dict)
-    endings: dict[str, str] = field(default_factory=dict)
-    ended_s: dict[str, float] = field(default_factory=dict)
 
     def trial_started(self, name: str) -> None:
-        """Opens its page."""
+        """Start recording a trial."""
         self.epochs.setdefault(name, [])
 
     def trial_epoch(self, name: str, epoch: Mapping[str, Any]) -> None:
-        """Written down."""
+        """Record an epoch."""
         self.epochs[name].append((time.time(), epoch))
 
     def trial_ended(self, name: str, how: str, reason: str) -> None:
-        """Written down; a failure ends the bench."""
+        """Raise if the trial failed: the benchmark would be meaningless."""
         if how == "failed":
-            raise RuntimeError(reason)
-        self.endings[name], self.ended_s[name] = how, time.time()
+            raise RuntimeError(f"{name} failed: {reason}")
 
     def tick(self) -> None:
-        """Nothing to redraw."""
+        """Do nothing: there is no display."""
 
     def interrupted(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there is no run to close."""
 
     @property
     def first_step_s(self) -> float:
-        """When the first training step began, on the wall clock."""
-        firsts = [page[0] for page in self._pages]
+        """Time of the first training step."""
+        firsts = [trial[0] for trial in self._trials]
         return float(min(arrived - epoch["metrics"]["epoch_seconds"] for arrived, epoch in firsts))
 
     @property
     def last_end_s(self) -> float:
-        """When the last trial's last epoch was over."""
-        return max(page[-1][0] for page in self._pages)
+        """Time of the end of the last epoch."""
+        return max(trial[-1][0] for trial in self._trials)
 
     @property
     def training_s(self) -> float:
-        """Seconds of all epochs of all trials."""
-        return float(sum(epoch["metrics"]["epoch_seconds"] for page in self._pages for _, epoch in page))
+        """Total duration of all epochs of all trials."""
+        return float(sum(epoch["metrics"]["epoch_seconds"] for trial in self._trials for _, epoch in trial))
 
     @property
     def n_epochs(self) -> int:
-        """Epochs that were trained."""
-        return sum(len(page) for page in self._pages)
+        """Number of epochs trained."""
+        return sum(len(trial) for trial in self._trials)
 
     @property
     def best(self) -> float:
-        """The best objective of any full phase."""
-        return float(max(e["objective"] for page in self._pages for _, e in page if e["phase"] == "full"))
+        """The best objective in any full phase."""
+        return float(max(e["objective"] for trial in self._trials for _, e in trial if e["phase"] == "full"))
 
     @property
-    def _pages(self) -> list[list[tuple[float, Mapping[str, Any]]]]:
-        return [page for page in self.epochs.values() if page]
+    def _trials(self) -> list[list[tuple[float, Mapping[str, Any]]]]:
+        return [trial for trial in self.epochs.values() if trial]
 
 
 def write_small_split(folder: Path, n_images: int) -> Path:
-    """A tree of noise, split; returns the table that trials read."""
+    """Write and split a tree of noise; return the path of the table that trials read."""
     root = folder / "MURA-v1.1"
-    index = index_of(root, n_images) if root.exists() else write_tree(root, n_images)
+    index = build_index(root, n_images) if root.exists() else write_tree(root, n_images)
     table = folder / "split.csv"
     write_table(table, index, dict(split_index(index, seed=0).items()))
     return table
@@ -89,7 +86,7 @@ def write_small_split(folder: Path, n_images: int) -> Path:
 def build_specs(
     recipe: str, n_trials: int, table: Path, folder: Path, overrides: Mapping[str, Value]
 ) -> list[TrialSpec]:
-    """Trials that differ in nothing but their names."""
+    """Trials that differ only in their names."""
     return [
         TrialSpec(
             name=f"{recipe.rpartition('.')[2]}-{number:03d}",
@@ -103,9 +100,9 @@ def build_specs(
     ]
 
 
-def search(specs: Sequence[TrialSpec], folder: Path, *, prune: bool = True) -> Diary:
-    """Run them two at a time on two cores."""
-    diary = Diary()
+def search(specs: Sequence[TrialSpec], folder: Path, *, prune: bool = True) -> Recorder:
+    """Run the trials, two at a time on two cores."""
+    recorder = Recorder()
     resources = Resources(cpus=CONCURRENT, gpus=0, cpus_per_trial=1, gpus_per_trial=0, max_concurrent=CONCURRENT)
-    run_trials(specs, resources=resources, listener=diary, folder=folder / "ray", prune=prune)
-    return diary
+    run_trials(specs, resources=resources, listener=recorder, folder=folder / "ray", prune=prune)
+    return recorder

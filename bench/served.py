@@ -1,12 +1,12 @@
-"""Is the served model equal to the trained one, self-contained and light?
+"""Is the served model equivalent to the trained one, self-contained and small?
 
     python -m bench.served            (about a minute; MLFLOW_TRACKING_URI names the store, ./mlflow.db without)
 
-Equal: the registered demo model against the logits that its own training process logged, on every test image and study,
-as PNG and as DICOM wrapping of the same pixels. Heat maps: the exported graph against torch's Grad-CAM. Light: bytes of
-the installed files of what serving needs, over those of what training needs. Alone: a bundle loads and answers where
-connecting to anything raises, and no pickle is allowed. A figure that is no number, or a package that is not installed,
-ends the bench with a traceback.
+Equivalent: the registered demo model against the logits that its own training process logged, on every test image and
+study, as PNG and as DICOM of the same pixels. Heat maps: the exported graph against torch's Grad-CAM. Small: installed
+size of what serving requires, over that of what training requires. Self-contained: a model loads and answers in a
+process where every connection raises and pickle is not allowed. A difference that is not finite, or a package that is
+not installed, ends the benchmark with a traceback.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ import numpy as np
 import pandas as pd
 
 from bench.common import Options, Row, run
-from bench.payloads import wrap_dicom
-from bench.serving_models import ROOT, build_network, pictures
+from bench.payloads import encode, encode_dicom, grey_images
+from bench.servers import ROOT
+from bench.serving_models import build_network
 
 MODEL = "models:/mura-wrist@champion"
 
-_ALONE = """
+_SELF_CONTAINED = """
 import socket, sys
-def refuse(*_): raise RuntimeError("the model asked for the network")
+def refuse(*_): raise RuntimeError("the model used the network")
 socket.socket.connect = socket.socket.connect_ex = refuse
 socket.getaddrinfo = refuse
 import mlflow.pyfunc, numpy, pandas
@@ -43,13 +44,13 @@ print(len(model.predict(pandas.read_csv(sys.argv[2]))), "torch" in sys.modules)
 
 
 def measure(options: Options) -> list[Row]:
-    """The rows of the table."""
+    """Measure all of it."""
     del options
-    others = [measure_heat(), measure_alone(), measure_size()]
-    return [*measure_equal(), *others]  # last, since from then on the model's own code is what is imported
+    others = [measure_heat_map(), measure_self_contained(), measure_size()]
+    return [*measure_equivalence(), *others]  # measured last: from then on the model's own code is imported
 
 
-def measure_equal() -> list[Row]:
+def measure_equivalence() -> list[Row]:
     """Largest difference in probability over the test images and studies of the registered demo model."""
     from muralab.data.images.decode import decode
     from muralab.demo.dataset import default_folder, write_demo
@@ -62,7 +63,7 @@ def measure_equal() -> list[Row]:
     predictions = read_run(store, version.run_id).predictions["test"]
     root = write_demo(default_folder())
     files = [(root / image).read_bytes() for image in predictions["image"]]
-    wrapped = [wrap_dicom(decode(data)) for data in files]
+    wrapped = [encode_dicom(decode(data)) for data in files]
     model, folder = load_registered(f"models:/{name}/{version.version}", store.uri)
     trained = _evaluate(predictions, pd.read_json(folder / "artifacts" / "config.json", typ="series"))
     rows = []
@@ -84,7 +85,7 @@ def measure_equal() -> list[Row]:
 
 
 def _evaluate(predictions: pd.DataFrame, config: pd.Series) -> pd.DataFrame:
-    """What the platform judges: probability and study_probability of each image, in the table's order."""
+    """What the platform evaluates: probability and study_probability of each image, in the order of the table."""
     from muralab.evaluation.predictions import level_rows
 
     images = level_rows(predictions, level="image", temperature=float(config["image_temperature"]))
@@ -99,7 +100,7 @@ def _evaluate(predictions: pd.DataFrame, config: pd.Series) -> pd.DataFrame:
 
 
 def _serve(model: Any, studies: pd.Series, contents: list[bytes]) -> pd.DataFrame:
-    """What the model answers, in the same order; a request a study."""
+    """What the model answers, in the same order; one request per study."""
     table = pd.DataFrame({"image": [base64.b64encode(data).decode("ascii") for data in contents]})
     table["study"] = studies.astype(str).to_numpy()
     answers = []
@@ -111,11 +112,11 @@ def _serve(model: Any, studies: pd.Series, contents: list[bytes]) -> pd.DataFram
 
 def _finite(number: float) -> float:
     if not np.isfinite(number):
-        raise RuntimeError(f"A difference is {number}: one side gave no finite answer.")
+        raise RuntimeError(f"A difference is {number}: one side did not answer with a finite number.")
     return float(number)
 
 
-def measure_heat() -> Row:
+def measure_heat_map() -> Row:
     """The exported Grad-CAM against torch's, as a share of each map's peak."""
     import onnxruntime
     import torch
@@ -123,7 +124,7 @@ def measure_heat() -> Row:
     from muralab.evaluation.gradcam import gradcam
     from muralab.registry.export import HEAT_TOLERANCE, export_onnx
 
-    images, network = pictures(8, 160), build_network()
+    images, network = grey_images(8, 160), build_network()
     with tempfile.TemporaryDirectory() as folder:
         export_onnx(network, 160, Path(folder) / "m.onnx", verify_images=images[:2])
         session = onnxruntime.InferenceSession(Path(folder) / "m.onnx", providers=["CPUExecutionProvider"])
@@ -137,13 +138,12 @@ def measure_heat() -> Row:
         theirs=f"limit {HEAT_TOLERANCE:g}",
         ratio=worst / HEAT_TOLERANCE,
         at_most=1.0,
-        note="largest difference as a share of the map's peak; the shipped recipe with random weights, 8 pictures.",
+        note="largest difference as a share of the map's peak; the shipped recipe with random weights, 8 images.",
     )
 
 
-def measure_alone() -> Row:
-    """Whether a bundle answers without network, pickle and torch."""
-    from bench.serving_models import png
+def measure_self_contained() -> Row:
+    """Whether a model answers without network, pickle and torch."""
     from muralab.registry.bundle import write_bundle
     from muralab.registry.export import export_onnx
     from muralab.registry.silence import silenced
@@ -153,24 +153,24 @@ def measure_alone() -> Row:
     environment["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     with tempfile.TemporaryDirectory() as folder:
         onnx, request = Path(folder) / "m.onnx", Path(folder) / "r.csv"
-        export_onnx(build_network(), 96, onnx, verify_images=pictures(2, 96))
+        export_onnx(build_network(), 96, onnx, verify_images=grey_images(2, 96))
         with silenced():
             write_bundle(Path(folder) / "model", onnx, ServingConfig(image_size=96))
-        pd.DataFrame({"image": [base64.b64encode(png(pictures(1)[0])).decode()]}).to_csv(request, index=False)
-        command = [sys.executable, "-c", _ALONE, str(Path(folder) / "model"), str(request)]
+        pd.DataFrame({"image": [base64.b64encode(encode(grey_images(1, 96)[0])).decode()]}).to_csv(request, index=False)
+        command = [sys.executable, "-c", _SELF_CONTAINED, str(Path(folder) / "model"), str(request)]
         done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
-    good = done.stdout.split() == ["1", "False"]
+    answers = done.stdout.split() == ["1", "False"]
     return Row(
         what="answers without network, pickle, torch",
-        ours="yes" if good else f"no: {done.stderr[-200:]}",
+        ours="yes" if answers else f"no: {done.stderr[-200:]}",
         theirs="yes",
-        ratio=float(good),
+        ratio=float(answers),
         at_least=1.0,
     )
 
 
 def measure_size() -> Row:
-    """Installed bytes of both environments, each with all that its requirements require."""
+    """Installed size of both environments, including indirect requirements."""
     from muralab.registry.bundle import read_requirements
 
     training = [line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
@@ -185,7 +185,7 @@ def measure_size() -> Row:
 
 
 def closure(requirements: Iterable[str]) -> set[str]:
-    """Names of the installed distributions that some requirements need, directly or not."""
+    """Names of the installed distributions that the requirements need, directly or indirectly."""
     from packaging.requirements import Requirement
 
     found: set[str] = set()
@@ -199,7 +199,7 @@ def closure(requirements: Iterable[str]) -> set[str]:
         try:
             needs = distribution(key).requires or []
         except PackageNotFoundError:
-            raise RuntimeError(f"{wanted} is needed and not installed, so nothing can be weighed.") from None
+            raise RuntimeError(f"{wanted} is required but not installed, so its size is unknown.") from None
         found |= {key, f"{key} {marks}"}
         extras = [*wanted.extras, ""]
         waiting += [
@@ -211,7 +211,7 @@ def closure(requirements: Iterable[str]) -> set[str]:
 
 
 def installed_bytes(names: Iterable[str]) -> int:
-    """Bytes of all files of some distributions."""
+    """Total size of all files of the distributions."""
     files = {file.locate() for name in names for file in distribution(name).files or []}
     return sum(Path(file).stat().st_size for file in files if Path(file).is_file())
 

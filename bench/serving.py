@@ -1,11 +1,11 @@
-"""How soon, how fast and how much does the served model answer?
+"""How soon is the served model ready, and what are its latency and throughput?
 
-    python -m bench.serving            (some minutes on two cores; --full: more rounds)
+    python -m bench.serving            (a few minutes on two cores; --full: more rounds)
 
-Ready: seconds from the start of `mlflow models serve` to the first answer, ours less a trivial pyfunc model's. Latency:
-one 512 px PNG through the server, over decode + onnxruntime alone in this process, turn by turn. Throughput: eight
-clients, over the same pyfunc with torch in eager mode in onnxruntime's place, both behind `mlflow models serve`, turn
-by turn. The shipped recipe at 299 px, random weights.
+Ready: seconds from the start of `mlflow models serve` to the first answer, minus those of a trivial pyfunc model.
+Latency: one 512 px PNG through the server, over decoding + onnxruntime alone in this process, in turn. Throughput:
+eight clients, over the same pyfunc with torch in eager mode instead of onnxruntime, both behind `mlflow models serve`,
+in turn. The shipped recipe at 299 px, random weights.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ import numpy as np
 import requests
 
 from bench.common import Options, Row, interleave, ratios, run
-from bench.serving_models import SIZE, Server, payload, pictures, png, post, serve, write_models
+from bench.payloads import encode, grey_images, request_body
+from bench.servers import Server, post, serve
+from bench.serving_models import SIZE, write_models
 
 SOURCE_PX = 512
 CLIENTS = 8
@@ -32,10 +34,10 @@ THROUGHPUT = 1.8
 
 
 def measure(options: Options) -> list[Row]:
-    """The rows of the table."""
+    """Measure time to ready, latency and throughput."""
     rounds = 5 if options.full else 3
-    files = [png(picture) for picture in pictures(8, SOURCE_PX)]
-    body = payload(files[:1])
+    files = [encode(image) for image in grey_images(8, SOURCE_PX)]
+    body = request_body(files[:1])
     with tempfile.TemporaryDirectory() as folder:
         models = write_models(Path(folder) / "models")
         ready = measure_ready(models, body, rounds)
@@ -67,14 +69,12 @@ def measure_ready(models: dict[str, Path], body: bytes, rounds: int) -> Row:
 
 
 def measure_latency(model: Path, url: str, files: list[bytes], n_requests: int) -> Row:
-    """Milliseconds of one image."""
+    """Latency of one image."""
     from muralab.data.images.decode import decode, to_square
     from muralab.serving.classifier import open_session
 
-    session = open_session(
-        model / "artifacts" / "model.onnx"
-    )  # with the served model's options, so that both are equal
-    bodies = [payload([data]) for data in files]
+    session = open_session(model / "artifacts" / "model.onnx")  # with the same options as the served model
+    bodies = [request_body([data]) for data in files]
     turn = {"served": 0, "alone": 0}
 
     def ask(client: requests.Session) -> float:
@@ -102,14 +102,14 @@ def measure_latency(model: Path, url: str, files: list[bytes], n_requests: int) 
         ratio=ours / theirs,
         spread=each,
         at_most=LATENCY,
-        note=f"{n_requests} pairs; the spread is that of single pairs.",
+        note=f"{n_requests} pairs; the spread is over single pairs.",
     )
 
 
 def measure_throughput(served: Server, eager: Server, files: list[bytes], rounds: int) -> list[Row]:
-    """Images a second under eight clients, and what each costs in processor time, which a busy machine leaves alone."""
-    bodies = [payload([data]) for data in files] * 5
-    costs: dict[int, list[float]] = {served.group: [], eager.group: []}
+    """Images per second with eight clients, and per second of CPU time, which a busy machine does not affect."""
+    bodies = [request_body([data]) for data in files] * 5
+    costs: dict[Server, list[float]] = {served: [], eager: []}
 
     def load(server: Server) -> float:
         before = server.cpu_s()
@@ -118,17 +118,17 @@ def measure_throughput(served: Server, eager: Server, files: list[bytes], rounds
             started = time.perf_counter()
             list(clients.map(lambda body: post(session, server.url, body), bodies))
             seconds = time.perf_counter() - started
-        costs[server.group].append((server.cpu_s() - before) / len(bodies))
+        costs[server].append((server.cpu_s() - before) / len(bodies))
         return len(bodies) / seconds
 
     sides = {"onnxruntime": functools.partial(load, served), "torch": functools.partial(load, eager)}
     found = interleave(sides, rounds)
     return [
-        _throughput("throughput under 8 clients, over torch eager", found["onnxruntime"], found["torch"], "{:.1f} /s"),
+        _throughput("throughput with 8 clients, over torch eager", found["onnxruntime"], found["torch"], "{:.1f} /s"),
         _throughput(
-            "the same a second of processor time",
-            [1 / cost for cost in costs[served.group][1:]],
-            [1 / cost for cost in costs[eager.group][1:]],
+            "the same per second of CPU time",
+            [1 / cost for cost in costs[served][1:]],
+            [1 / cost for cost in costs[eager][1:]],
             "{:.1f} /s",
         ),
     ]

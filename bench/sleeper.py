@@ -1,6 +1,6 @@
-"""A recipe for benches of the sweep itself: a tiny network that waits in every training step as if it were a large one.
+"""A recipe to measure the overhead of a sweep: a tiny network that sleeps in every training step.
 
-A step that sleeps takes its time on a busy machine and on an idle one alike, so what is left over is the sweep's own.
+A sleeping step takes the same time on a busy machine as on an idle one, so the rest of the time is overhead.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from muralab.recipe import Augment, LogUniform, Network, Phase, Recipe
 
 
 class Sleeper(nn.Module):
-    """Images [B, 1, S, S] -> maps [B, 4, S/2, S/2], late."""
+    """Images [B, 1, S, S] -> feature maps [B, 4, S/2, S/2], after `wait_s`."""
 
     def __init__(self, wait_s: float) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class Sleeper(nn.Module):
         self.wait_s = wait_s
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Waits in training only."""
+        """Sleep in training only."""
         if self.training:
             time.sleep(self.wait_s)
         maps: torch.Tensor = self.layer(images)
@@ -30,7 +30,7 @@ class Sleeper(nn.Module):
 
 
 def build(*, image_size: int, wait_s: float = 0.0) -> Network:
-    """The network; it takes squares of any size."""
+    """Build the network; it accepts images of any size."""
     del image_size
     pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     return Network(backbone=Sleeper(wait_s), pool=pool, head=nn.Linear(4, 1), channels=1)
@@ -38,7 +38,7 @@ def build(*, image_size: int, wait_s: float = 0.0) -> Network:
 
 RECIPE = Recipe(
     build=build,
-    summary="a network that waits",
+    summary="a network that sleeps",
     image_size=32,
     batch_size=16,
     model={"wait_s": 0.0},

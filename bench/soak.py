@@ -1,191 +1,231 @@
-"""Does a server stand half an hour of good and bad load, and 10,000 random requests, in the same memory?
+"""Does a server stand half an hour of valid, invalid and random requests in the same memory?
 
     make soak                        (30 minutes; MINUTES=5, ARGS='--model models:/mura-wrist@champion --cases 2000')
 
-`mlflow models serve` and `muralab app` on the same model, both at once: for each, two clients with good studies in
-every wrapping (each answer must equal the first of its kind), one with everything bad that people send, one with
-random cases from a seed, spread over the time. Thirty times the clients rest: what a server holds then is what it does
-not give back, while under load memory is that of the pictures that happen to be decoded. Fails, with 1, on: an error or
-another answer to a good request, no 4xx to a bad one, a 5xx or a stack trace (from MLflow's server: where the request
-reaches the model), a server that ends, or memory that grows, at rest or under load. Without --model, the shipped recipe
-with random weights is exported first.
+`mlflow models serve` and `muralab app` serve the same model at the same time. In 30 cycles each gets load from locust
+(bench/load.py: two clients with valid studies in every format, whose answers must not change, and one with common
+mistakes) and random requests from schemathesis (bench/fuzz.py), seeded and evenly spread over the time. Between two
+cycles all clients have ended: what a server holds then is what it does not give back, while under load its memory is
+that of the images that happen to be decoded.
+
+The exit code is 1 after: an error in place of an answer, or another answer than at first; anything but 4xx for an
+invalid request; a 5xx or a stack trace (from MLflow's server: where the request reaches the model); a server that ends;
+memory that grows, at rest or under load. Without --model, the shipped recipe with random weights is exported first.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
+import csv
+import json
+import math
+import os
+import statistics
+import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import requests
 
-from bench.fuzz import make_case
-from bench.payloads import CSV, JSON, bad_requests, good_files, large_files, records, text
-from bench.serving_models import build_network, pictures, serve, serve_app
-from bench.watch import HEADS, Watch, by_tenths, judge
+from bench.fuzz import build_schema
+from bench.payloads import (
+    grey_images,
+    invalid_requests,
+    read_probabilities,
+    request_body,
+    valid_files,
+    valid_requests,
+)
+from bench.servers import ROOT, Server, post, serve, serve_app
+from bench.serving_models import build_network
 
-SIZE = 112
-SHOWN = 5
-T = TypeVar("T")
-RESTS = 30
-SHORTEST_S = 10.0
-"""Between two rests."""
-
-
-def good_requests() -> list[tuple[bytes, str]]:
-    """Studies in every wrapping, with and without heat maps, and the largest pictures."""
-    texts = [text(data) for data in good_files(400).values()]
-    return [
-        *((records(one), JSON) for one in texts),
-        (records(*texts), JSON),
-        (records(*texts[:3], explain=True), JSON),
-        (records(texts[0], "%", policy="partial"), JSON),
-        (f"image,study\n{texts[0]},1\n{texts[1]},1\n".encode(), CSV),
-        *((records(text(data)), JSON) for data in large_files().values()),
-    ]
-
-
-def ask_good(watch: Watch, until: Callable[[], bool], seed: int) -> None:
-    """Good requests, shuffled; each must be answered as it was the first time."""
-    first: dict[int, list[float | None]] = {}
-    asked = list(enumerate(good_requests()))
-    with requests.Session() as client:
-        for number, (body, kind) in _shuffled(asked, until, seed):
-            response = watch.ask(client, "good", body, kind)
-            if response is None:
-                continue
-            found = _read_probabilities(response)
-            if found is None:
-                watch.faults.append(f"good {number}: {response.status_code} {response.text[-200:]!r}")
-            elif not _equal(first.setdefault(number, found), found):
-                watch.faults.append(f"good {number}: {found}, at first {first[number]}")
+IMAGE_SIZE = 112
+N_CYCLES = 30
+SHORTEST_CYCLE_S = 10.0
+MIN_CYCLES = 10
+"""With fewer (less than 100 s), the medians depend on which images happen to be decoded: growth is only printed."""
+CASES_PER_MINUTE = 10_000 / 30
+GROWTH_MIB, REST_GROWTH_MIB = 96.0, 24.0
+"""How much the median memory of the last fifth of the time may exceed that of the second fifth: under load, at rest."""
+PEAK_MIB = 1600.0
+"""An image of 50 million pixels takes up to 480 MiB while it is decoded (JPEG 2000 400; 16 bits 190, RGBA 290), and two
+are decoded at once; with 600 MiB of its own and small bodies no server may ever hold more than this."""
+SETTLE_S = 3.0
+"""A server gives memory back a second after an answer."""
+TIMEOUT_S = 60
+N_SHOWN = 5
+COLUMNS = ("valid", "invalid", "random", "valid, ms", "rest", "rest", "load", "load", "peak")
 
 
-def _read_probabilities(response: requests.Response) -> list[float | None] | None:
-    """One a row, None for a row that is said to be bad; no list where a row has neither a number nor an error."""
-    if response.status_code != 200:
-        return None
-    rows = response.json()["predictions"]
-    whole = all(row.get("error") or 0 <= row["probability"] <= 1 for row in rows)  # NaN is neither
-    return [row["probability"] for row in rows] if whole else None
+@dataclass
+class Observed:
+    """What has been observed of one server."""
+
+    name: str
+    server: Server
+    folder: Path
+    is_mlflow: bool
+    """MLflow's own server: how it answers requests that do not reach the model is not checked."""
+    counts: Counter[str] = field(default_factory=Counter)
+    latencies_ms: Counter[int] = field(default_factory=Counter)
+    """Latency of a valid answer -> how many."""
+    under_load: list[float] = field(default_factory=list)
+    """MiB, one sample per second."""
+    at_rest: list[float] = field(default_factory=list)
+    """MiB, one sample after each cycle."""
+    faults: list[str] = field(default_factory=list)
+
+    def write_inputs(self) -> None:
+        """Write the requests for locust, with the answers as they are now, and the schema for schemathesis."""
+        valid, invalid = valid_requests(), invalid_requests()
+        for request in valid:
+            answer = post(requests, self.server.url, request["body"].encode(), request["content_type"])
+            request["expected"] = read_probabilities(answer)
+            if request["expected"] is None:
+                raise RuntimeError(f"{self.name} answered {request['name']} without a probability: {answer}")
+        for request in invalid:
+            request["reaches_model"] |= not self.is_mlflow
+        self.folder.mkdir()
+        (self.folder / "requests.json").write_text(json.dumps([*valid, *invalid]), encoding="utf-8")
+        (self.folder / "schema.json").write_text(json.dumps(build_schema()), encoding="utf-8")
+
+    def start_clients(self, seconds: float, n_cases: int, seed: int) -> list[subprocess.Popen[bytes]]:
+        """Start locust and schemathesis for one cycle; both write their reports into the folder."""
+        locust = [sys.executable, "-m", "locust", "-f", ROOT / "bench/load.py", "--headless", "--users", 3]
+        locust += ["--spawn-rate", 3, "--run-time", f"{seconds:.0f}s", "--stop-timeout", TIMEOUT_S]
+        locust += ["--host", self.server.address, "--requests", "requests.json"]
+        locust += ["--json-file", "load", "--csv", "load", "--only-summary"]
+        rate = math.ceil(n_cases / seconds)
+        fuzz = [Path(sys.executable).parent / "st", "run", "schema.json", "--url", self.server.address]
+        fuzz += ["--max-examples", n_cases, "--rate-limit", f"{rate}/s", "--seed", seed, "--phases", "fuzzing"]
+        fuzz += ["--checks", "survives_well_formed" if self.is_mlflow else "survives", "--continue-on-failure"]
+        fuzz += ["--no-shrink", "--suppress-health-check", "all", "--warnings", "off", "--generation-database", "none"]
+        fuzz += ["--request-timeout", TIMEOUT_S, "--report", "json", "--report-json-path", "fuzz.json"]
+        sources = os.pathsep.join((str(ROOT / "platform"), str(ROOT)))
+        environment = {**os.environ, "PYTHONPATH": sources, "SCHEMATHESIS_HOOKS": "bench.fuzz"}
+        with (self.folder / "clients.log").open("w") as log:
+            return [
+                subprocess.Popen(list(map(str, command)), cwd=self.folder, env=environment, stdout=log, stderr=log)
+                for command in (locust, fuzz)
+            ]
+
+    def read_reports(self) -> None:
+        """Add what the clients of a cycle found."""
+        for name in ("load.json", "load_failures.csv", "fuzz.json"):
+            if not (self.folder / name).exists():
+                log = (self.folder / "clients.log").read_text(encoding="utf-8")
+                raise RuntimeError(f"A client of {self.name} did not write {name}:\n{log[-2000:]}")
+        for entry in json.loads((self.folder / "load.json").read_text(encoding="utf-8")):
+            self.counts[entry["name"]] += entry["num_requests"]
+            if entry["name"] == "valid":
+                self.latencies_ms.update({int(ms): count for ms, count in entry["response_times"].items()})
+        with (self.folder / "load_failures.csv").open(encoding="utf-8") as file:
+            failures = csv.DictReader(file)
+            self.faults += [f"{row['Name']}, {row['Occurrences']} times: {row['Error']}" for row in failures]
+        fuzz = json.loads((self.folder / "fuzz.json").read_text(encoding="utf-8"))
+        self.counts["random"] += fuzz["test_cases"]["generated"]
+        self.faults += [f"random: {json.dumps(fault)[:1000]}" for fault in (*fuzz["failures"], *fuzz["errors"])]
+
+    def assess_memory(self) -> list[str]:
+        """Memory in MiB for the table; growth and peaks above the limits become faults."""
+        medians = []
+        for when, samples, limit in (
+            ("at rest", self.at_rest, REST_GROWTH_MIB),
+            ("under load", self.under_load, GROWTH_MIB),
+        ):
+            fifth = max(1, len(samples) // 5)
+            early = statistics.median(samples[fifth : 2 * fifth] or samples)
+            late = statistics.median(samples[-fifth:])
+            medians += [early, late]
+            if late - early > limit and len(self.at_rest) >= MIN_CYCLES:
+                self.faults.append(f"{when}, memory grew by {late - early:.0f} MiB, from {early:.0f}; limit {limit:g}")
+        peak = max(self.under_load)
+        if peak > PEAK_MIB:
+            self.faults.append(f"memory reached {peak:.0f} MiB; limit {PEAK_MIB:g}")
+        return [f"{mib:.0f}" for mib in (*medians, peak)]
+
+    def describe_tenths(self) -> list[str]:
+        """Memory at rest and under load, median of each tenth of the time."""
+        return [
+            f"{self.name}, {when}, by tenths of the time: "
+            + " ".join(f"{statistics.median(part):.0f}" for part in np.array_split(samples, 10) if len(part))
+            for when, samples in (("at rest", self.at_rest), ("under load", self.under_load))
+        ]
 
 
-def ask_bad(watch: Watch, until: Callable[[], bool], seed: int) -> None:
-    """Bad requests, shuffled; each must be refused in its own words."""
-    with requests.Session() as client:
-        for name, bad in _shuffled(list(bad_requests().items()), until, seed):
-            response = watch.ask(client, "bad", bad.body, bad.kind)
-            if response is not None:
-                watch.check(f"bad, {name}", response, reaches=bad.reaches_model)
-                refused = 400 <= response.status_code < 500 and bad.words in response.text
-                if not refused and (bad.reaches_model or not watch.lenient):
-                    watch.faults.append(f"bad, {name}: {response.status_code} {response.text[-200:]!r}")
-            time.sleep(0.05)
-
-
-def ask_random(watch: Watch, n_cases: int, minutes: float) -> None:
-    """Random requests, evenly over the time: once they were through, the load would be another."""
-    started = time.monotonic()
-    with requests.Session() as client:
-        for number in range(n_cases):
-            time.sleep(max(0.0, started + 60 * minutes * number / n_cases - time.monotonic()))
-            case = make_case(number)
-            response = watch.ask(client, "random", case.body, case.kind)
-            if response is not None:
-                watch.check(f"case {number}", response, reaches=case.reaches_model)
-
-
-def _shuffled(items: list[T], until: Callable[[], bool], seed: int) -> Iterator[T]:
-    """All items again and again, each time in another order: in one order clients would fall in and out of step."""
-    rng = random.Random(seed)
-    while True:
-        for item in rng.sample(items, len(items)):
-            if until():
-                return
-            yield item
-
-
-def _equal(first: list[float | None], found: list[float | None]) -> bool:
-    return np.allclose(np.array(first, float), np.array(found, float), atol=1e-6, equal_nan=True)
-
-
-def soak(watches: dict[str, Watch], minutes: float, n_cases: int) -> None:
-    """Run all clients until the time is over and all random cases are through."""
-    end = time.monotonic() + 60 * minutes
-    fuzzers = [threading.Thread(target=ask_random, args=(watch, n_cases, minutes)) for watch in watches.values()]
-
-    def over() -> bool:
-        return time.monotonic() > end and not any(thread.is_alive() for thread in fuzzers)
-
-    clients = [
-        threading.Thread(target=ask, args=(watch, over, seed))
-        for watch in watches.values()
-        for seed, ask in enumerate((ask_good, ask_good, ask_bad))
-    ]
-    for thread in (*fuzzers, *clients):
-        thread.start()
-    between_s = max(SHORTEST_S, 60 * minutes / RESTS)
-    next_rest = time.monotonic() + between_s
-    while any(thread.is_alive() for thread in (*fuzzers, *clients)):
-        for watch in watches.values():
-            watch.memory.append(watch.server.memory_mib())
+def run_cycle(observed: list[Observed], seconds: float, n_cases: int, seed: int) -> None:
+    """Load all servers at the same time, let them rest, and record their memory."""
+    clients = [client for one in observed for client in one.start_clients(seconds, n_cases, seed)]
+    while any(client.poll() is None for client in clients):
+        for one in observed:
+            one.under_load.append(one.server.memory_mib())
         time.sleep(1)
-        if time.monotonic() > next_rest:
-            with ThreadPoolExecutor(len(watches)) as pool:  # together: neither has the machine for itself meanwhile
-                list(pool.map(lambda watch: watch.rest(), watches.values()))
-            next_rest = time.monotonic() + between_s
+    time.sleep(SETTLE_S)
+    for one in observed:
+        one.at_rest.append(one.server.memory_mib())
+        if one.server.process.poll() is not None:
+            raise RuntimeError(f"{one.name} ended with code {one.server.process.returncode}.")
+        one.read_reports()
+
+
+def print_report(observed: list[Observed]) -> None:
+    """Print the table, memory over time, and the first faults."""
+    print("Memory (MiB): medians of the second and the last fifth of the time, at rest and under load; peak.")
+    print(f"{'':20}" + "".join(f"{name:>10}" for name in COLUMNS) + "  faults")
+    for one in observed:
+        latency = statistics.median(one.latencies_ms.elements()) if one.latencies_ms else math.nan
+        counts = [f"{one.counts[kind]:,}" for kind in ("valid", "invalid", "random")]
+        cells = [*counts, f"{latency:.0f}", *one.assess_memory()]
+        print(f"{one.name:20}" + "".join(f"{cell:>10}" for cell in cells) + f"{len(one.faults):8}")
+    print("\n".join(line for one in observed for line in one.describe_tenths()))
+    print("\n".join(f"{one.name}: {fault}" for one in observed for fault in one.faults[:N_SHOWN]))
 
 
 def main() -> None:
     """Start both servers, load them, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--cases", type=int, default=10_000, help="random requests to each server")
-    parser.add_argument("--model", help="a registered model or a folder; without: random weights")
-    given = parser.parse_args()
+    parser.add_argument("--cases", type=int, help="random requests to each server; default 333 per minute")
+    parser.add_argument("--model", help="a registered model or a folder; default: random weights")
+    options = parser.parse_args()
+    n_cycles = max(1, min(N_CYCLES, int(60 * options.minutes / SHORTEST_CYCLE_S)))
+    n_cases = math.ceil((options.cases or CASES_PER_MINUTE * options.minutes) / n_cycles)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        model = given.model or str(write_model(folder))
-        body = records(text(good_files()["png"]))
-        servers = {
-            "mlflow models serve": stack.enter_context(serve(model, body, log=folder / "mlflow.log")),
-            "muralab app": stack.enter_context(serve_app(model, body, log=folder / "app.log")),
-        }
-        watches = {name: Watch(server, lenient=name.startswith("mlflow")) for name, server in servers.items()}
+        model = options.model or str(write_model(folder))
+        body = request_body([valid_files()["png"]])
+        mlflow = stack.enter_context(serve(model, body, log=folder / "mlflow.log"))
+        app = stack.enter_context(serve_app(model, body, log=folder / "app.log"))
+        observed = [
+            Observed("mlflow models serve", mlflow, folder / "mlflow", is_mlflow=True),
+            Observed("muralab app", app, folder / "app", is_mlflow=False),
+        ]
         started = time.monotonic()
-        soak(watches, given.minutes, given.cases)
+        for one in observed:
+            one.write_inputs()
+        for seed in range(n_cycles):
+            run_cycle(observed, 60 * options.minutes / n_cycles, n_cases, seed)
     print(f"{(time.monotonic() - started) / 60:.1f} minutes, {model}.")
-    print("Memory (MiB): medians of the second and the last fifth of the time, at rest and under load; peak.")
-    print(f"{'':20}" + "".join(f"{head:>9}" for head in HEADS) + "  faults")
-    found = {name: judge(watch) for name, watch in watches.items()}
-    for name, (line, _) in found.items():
-        print(f"{name:20}{line}")
-    for name, watch in watches.items():
-        print("\n".join(f"{name}, {line}" for line in by_tenths(watch)))
-    for name, (_, faults) in found.items():
-        print("".join(f"\n{name}: {fault}" for fault in faults[:SHOWN]), end="")
-    sys.exit(1 if any(faults for _, faults in found.values()) else 0)
+    print_report(observed)
+    sys.exit(1 if any(one.faults for one in observed) else 0)
 
 
 def write_model(folder: Path) -> Path:
-    """The shipped recipe with random weights, as it would be registered."""
+    """Write the shipped recipe with random weights as it would be registered."""
     from muralab.registry.bundle import write_bundle
     from muralab.registry.export import export_onnx
     from muralab.registry.silence import silenced
     from muralab.serving.config import ServingConfig
 
     with silenced():
-        export_onnx(build_network(), SIZE, folder / "m.onnx", verify_images=pictures(2, SIZE))
-        write_bundle(folder / "model", folder / "m.onnx", ServingConfig(image_size=SIZE))
+        export_onnx(build_network(), IMAGE_SIZE, folder / "m.onnx", verify_images=grey_images(2, IMAGE_SIZE))
+        write_bundle(folder / "model", folder / "m.onnx", ServingConfig(image_size=IMAGE_SIZE))
     return folder / "model"
 
 

@@ -1,11 +1,11 @@
-"""What does our training epoch cost beyond the network's own work?
+"""How much time does a training epoch take beyond the work of the network itself?
 
     python -m bench.steps            (about a minute on one core)
 
-Ours: an epoch of the full phase in our PhaseTrainer, with batches decoded from the pixel cache, augmented, normalised,
-counted. Theirs: a bare PyTorch loop over float tensors that are already augmented, normalised and in memory, with the
-same network, loss, AdamW, clipping and average of the weights, and nothing else. One thread, as a trial has; timed in
-processor time, which other work on the machine disturbs least.
+Ours: an epoch of the full phase in PhaseTrainer, with batches read from the pixel cache, augmented and normalized, and
+with metrics. Theirs: a bare PyTorch loop over float tensors that are already augmented, normalized and in memory, with
+the same network, loss, AdamW, clipping and weight averaging, and nothing else. One thread, as in a trial; measured as
+CPU time, which other work on the machine affects least.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ DECAY, CLIP_NORM = 0.99, 1.0
 
 
 def bare_epoch(network: Network, data: CachedImages) -> Callable[[], None]:
-    """A loop as one would write it by hand, over tensors in memory."""
+    """Build a handwritten loop over tensors in memory."""
     network.train()
     batches = [
         (network.prepare(batch.images).contiguous(memory_format=torch.channels_last), batch.labels)
         for batch in data.batches("full", 0)
     ]
-    optimiser = torch.optim.AdamW(parameter_groups(network, load_recipe(RECIPE).full), fused=True)
+    optimizer = torch.optim.AdamW(parameter_groups(network, load_recipe(RECIPE).full), fused=True)
     average = ModelEmaV3(network, decay=DECAY, use_warmup=True)
     parameters = list(network.parameters())
 
@@ -49,17 +49,17 @@ def bare_epoch(network: Network, data: CachedImages) -> Callable[[], None]:
         for step, (pixels, labels) in enumerate(batches):
             logits = network.classify(network.backbone(pixels))
             loss = functional.binary_cross_entropy_with_logits(logits, labels)
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, CLIP_NORM, foreach=True)
-            optimiser.step()
+            optimizer.step()
             average.update(network, step=step)
 
     return epoch
 
 
 def measure_at(size: int, batch_size: int, n_batches: int, rounds: int) -> Row:
-    """Both loops on the same pictures, in turn."""
+    """Measure both loops on the same images, in turn."""
     recipe = load_recipe(RECIPE)
     torch.manual_seed(0)
     network = recipe.build(image_size=size, **recipe.model).to(memory_format=torch.channels_last)
@@ -76,7 +76,7 @@ def measure_at(size: int, batch_size: int, n_batches: int, rounds: int) -> Row:
     per_image = {name: 1000 * statistics.median(values) / (n_batches * batch_size) for name, values in times.items()}
     return Row(
         what=f"steps: an epoch of InceptionV3 at {size} px, batch {batch_size}",
-        ours=f"{per_image['ours']:.2f} ms an image",
+        ours=f"{per_image['ours']:.2f} ms per image",
         theirs=f"bare loop {per_image['bare']:.2f} ms",
         ratio=ratio,
         spread=spread,
@@ -85,7 +85,7 @@ def measure_at(size: int, batch_size: int, n_batches: int, rounds: int) -> Row:
 
 
 def measure(options: Options) -> list[Row]:
-    """At the demo's size; full: also at 160 px."""
+    """Measure at the size of the demo; with --full also at 160 px."""
     torch.set_num_threads(1)
     rows = [measure_at(112, 16, 6, ROUNDS)]
     return [*rows, measure_at(160, 16, 12, ROUNDS)] if options.full else rows

@@ -1,12 +1,12 @@
-"""What does a sweep cost beyond its trials, and how long until it trains?
+"""How much time does a sweep take beyond its trials, and how long until it trains?
 
     python -m bench.sweep            (about five minutes on two cores)
 
-Overhead: 16 trials of about 20 s, two at a time, each a network that waits (bench/sleeper.py), so that a trial takes
-its time on any machine; the span from the first training step to the last epoch's end over the sum of all epochs' times
-divided by two. Start: the command `tune` with all recipes on the demo, from the start of its process to its first
-training step (the first epoch's arrival in MLflow less its duration), with decoded images and frozen features already
-there; then it is interrupted.
+Overhead: 16 trials of about 20 s, two at a time, each with a network that sleeps (bench/sleeper.py), so that a trial
+takes the same time on any machine; the span from the first training step to the end of the last epoch, over half of the
+total duration of all epochs. Start: the command `tune` with all recipes on the demo, from the start of its process to
+its first training step (the time at which the first epoch is logged to MLflow, minus its duration), with images and
+frozen features already cached; then it is interrupted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench.common import Options, Row, run
-from bench.search import CONCURRENT, Diary, build_specs, search, write_small_split
+from bench.search import CONCURRENT, Recorder, build_specs, search, write_small_split
 from muralab.demo.dataset import default_folder, write_demo
 
 N_TRIALS, TRIAL_S = 16, 20.0
@@ -36,8 +36,8 @@ FIRST_EPOCH = "select timestamp / 1000.0 - value from metrics where key = 'epoch
 EPOCHS, BATCH = 4, 16
 
 
-def search_sleepers(n_trials: int, trial_s: float) -> Diary:
-    """Trials of that many seconds, in four epochs each."""
+def search_sleepers(n_trials: int, trial_s: float) -> Recorder:
+    """Run trials of `trial_s` seconds, each with four epochs."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         table = write_small_split(folder, 60)
@@ -47,9 +47,9 @@ def search_sleepers(n_trials: int, trial_s: float) -> Diary:
 
 
 def overhead(n_trials: int, trial_s: float) -> Row:
-    """The span of a search over what its trials alone would take."""
-    diary = search_sleepers(n_trials, trial_s)
-    span_s, ideal_s = diary.last_end_s - diary.first_step_s, diary.training_s / CONCURRENT
+    """The span of a search over the time that its trials alone would take."""
+    recorder = search_sleepers(n_trials, trial_s)
+    span_s, ideal_s = recorder.last_end_s - recorder.first_step_s, recorder.training_s / CONCURRENT
     return Row(
         what=f"sweep: {n_trials} trials of {trial_s:.0f} s, {CONCURRENT} at a time",
         ours=f"{span_s:.1f} s",
@@ -60,7 +60,7 @@ def overhead(n_trials: int, trial_s: float) -> Row:
 
 
 def first_step_s(cache: Path, database: Path) -> float:
-    """Seconds from the start of `tune`'s process to its first training step."""
+    """Seconds from the start of the process of `tune` to its first training step."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "MLFLOW_TRACKING_URI": f"sqlite:///{database}"}
     command = [sys.executable, "-m", "muralab", "tune", "--part", "wrist", "--weights", "none"]
     started = time.time()
@@ -74,11 +74,11 @@ def first_step_s(cache: Path, database: Path) -> float:
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
-    raise RuntimeError(f"No epoch ended; `tune` left with code {process.returncode}.")
+    raise RuntimeError(f"`tune` logged no epoch within {GIVE_UP_S:.0f} s; its exit code is {process.returncode}.")
 
 
 def start(rounds: int) -> Row:
-    """The median of several starts, after one that fills the caches."""
+    """The median of several starts, after a first one that fills the caches."""
     with tempfile.TemporaryDirectory() as name:
         cache = Path(name) / "muralab"
         cache.mkdir()
@@ -93,12 +93,12 @@ def start(rounds: int) -> Row:
         ratio=statistics.median(warm) / START_LIMIT_S,
         spread=(min(warm) / START_LIMIT_S, max(warm) / START_LIMIT_S),
         at_most=1.0,
-        note=f"{cold_s:.1f} s with nothing decoded and no features",
+        note=f"{cold_s:.1f} s with empty caches",
     )
 
 
 def measure(options: Options) -> list[Row]:
-    """The start three times (full: five), the overhead once."""
+    """Measure the start three times (with --full five), the overhead once."""
     return [start(5 if options.full else 3), overhead(N_TRIALS, TRIAL_S)]
 
 

@@ -1,12 +1,12 @@
-"""What tracking costs training: with a local database, and with a store that takes 200 ms a call.
+"""How much training time does tracking cost, with a local database and with a store that takes 200 ms per call?
 
     python -m bench.tracking         (about a minute; --full: two)
 
-Training stands in as a fixed number of matrix products an epoch, a second of processor time, less than an epoch of a
-whole network takes: the share that is measured is an upper bound. Rounds (a run of 8 epochs: started, logged, ended)
-without tracking, with a local store and with a slow one alternate. Two figures each: what the caller waited plus the
-processor time of the writer's thread, as a share of training, and the wall time of a round over that of the round
-without tracking beside it, with its quartiles.
+Training is simulated by a fixed number of matrix products per epoch: one second of CPU time, less than an epoch of a
+real network takes, so the measured share is an upper bound. Rounds (one run with 8 epochs, from start to end) without
+tracking, with a local store and with a slow one alternate. Two figures each: the time that the caller waited plus the
+CPU time of the writer's thread, as a share of training; and the wall time of a round over that of the neighboring round
+without tracking.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SHARE_LIMIT = 0.01
 
 
 class SlowStore:
-    """A store whose every call takes 200 ms longer, as over a bad network."""
+    """A store on which every call takes 200 ms longer, as over a slow network."""
 
     is_remote = False
     sqlite_path = None
@@ -43,7 +43,7 @@ class SlowStore:
 
     @property
     def client(self) -> SlowStore:
-        """Itself, in place of the client."""
+        """The store itself, in place of the client."""
         return self
 
     def __getattr__(self, name: str) -> Any:
@@ -58,18 +58,18 @@ class SlowStore:
 
 @dataclass(frozen=True)
 class Round:
-    """Seconds of one round."""
+    """Times of one round, in seconds."""
 
     training: float
-    """Wall time from the first epoch's start to the last one's end, logging included."""
+    """Wall time from the start of the first epoch to the end of the last, including logging."""
     waited: float = 0.0
-    """Of it, the caller's time in the writer's methods."""
+    """Part of it that the caller spent in the writer's methods."""
     writing: float = 0.0
-    """Processor time of the writer's thread for the whole round."""
+    """CPU time of the writer's thread in the whole round."""
 
 
 def calibrate() -> Callable[[], None]:
-    """An epoch of fixed work that takes about EPOCH_S."""
+    """Build an epoch of fixed work that takes about `EPOCH_S`."""
     left = np.random.default_rng(0).random((192, 192), dtype=np.float32)
     start_s, n = time.thread_time(), 0
     while time.thread_time() - start_s < EPOCH_S:
@@ -110,7 +110,7 @@ def run_tracked(epoch: Callable[[], None], store: Any) -> Round:
 
 
 def row_of(name: str, done: list[Round], plain: list[Round]) -> Row:
-    """The share of a store, with the wall time beside it."""
+    """The share for one store, with the wall time as a note."""
     shares = [(one.waited + one.writing) / one.training for one in done]
     waited = statistics.median(one.waited / one.training for one in done)
     wall, (low, high) = ratios([one.training for one in done], [one.training for one in plain])
@@ -121,17 +121,18 @@ def row_of(name: str, done: list[Round], plain: list[Round]) -> Row:
         ratio=statistics.median(shares),
         spread=(min(shares), max(shares)),
         at_most=SHARE_LIMIT,
-        note=f"the caller waited {waited:.3%}; wall time over that without {wall:.3f} ({low:.3f} to {high:.3f})",
+        note=f"the caller waited {waited:.3%}; wall time over that without tracking {wall:.3f} "
+        f"({low:.3f} to {high:.3f})",
     )
 
 
 def measure(options: Options) -> list[Row]:
-    """Rounds without tracking, with a local store and with a slow one, in turn."""
+    """Measure rounds without tracking, with a local store and with a slow one, in turn."""
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(f"sqlite:///{Path(folder) / 'mlflow.db'}")
-        stores = {"local sqlite": store, f"{DELAY_S * 1000:.0f} ms a call": SlowStore(store)}
+        stores = {"local sqlite": store, f"{DELAY_S * 1000:.0f} ms per call": SlowStore(store)}
         epoch = calibrate()
-        run_tracked(epoch, store)  # imports and first-use costs
+        run_tracked(epoch, store)  # pays for imports and first use
         plain: list[Round] = []
         tracked: dict[str, list[Round]] = {name: [] for name in stores}
         for _ in range(4 if options.full else 2):

@@ -1,6 +1,6 @@
-"""How long does the command line take to say anything, and what does it load for that?
+"""How long does the command line take to print its help, and which heavy libraries does it load?
 
-python -m bench.starting         (seconds)
+python -m bench.startup          (seconds)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LOADED = f"import sys, muralab, muralab.cli; print(*[m for m in {HEAVY!r} if m i
 
 
 def measure(options: Options) -> list[Row]:
-    """The time of `--help`, and the heavy libraries that it loads."""
+    """The time of `--help`, and the heavy libraries that are loaded."""
     command = [sys.executable, "-m", "muralab", "--help"]
     times = [
         seconds(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
@@ -26,7 +26,7 @@ def measure(options: Options) -> list[Row]:
     loaded = subprocess.run([sys.executable, "-c", LOADED], check=True, capture_output=True, text=True).stdout.split()
     return [
         Row(
-            what="starting: python -m muralab --help",
+            what="startup: python -m muralab --help",
             ours=f"{statistics.median(times):.2f} s",
             theirs=f"limit {LIMIT_S:.0f} s",
             ratio=statistics.median(times) / LIMIT_S,
@@ -34,7 +34,7 @@ def measure(options: Options) -> list[Row]:
             at_most=1.0,
         ),
         Row(
-            what="starting: heavy libraries that `import muralab` and the command line load",
+            what="startup: heavy libraries that `import muralab` and the command line load",
             ours=", ".join(loaded) or "none",
             theirs=f"none of {', '.join(HEAVY)}",
             ratio=float(len(loaded)),
