@@ -1,4 +1,4 @@
-"""A real browser by WebDriver's own protocol: JSON over HTTP to chromedriver, no client library."""
+"""A real browser over the WebDriver protocol: JSON over HTTP to chromedriver, without a client library."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Browser:
         self.ask("POST", "/url", {"url": url})
 
     def size(self, width: int, height: int, *, phone: bool = False) -> None:
-        """The page's own size, as a phone has it: a window cannot be made narrower than 500 px."""
+        """Set the size of the page as on a phone: a window cannot be narrower than 500 px."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone}
         self.ask("POST", "/goog/cdp/execute", {"cmd": "Emulation.setDeviceMetricsOverride", "params": metrics})
 
@@ -74,11 +74,11 @@ class Browser:
             time.sleep(0.05)
 
     def messages(self) -> list[str]:
-        """What the page wrote to the console: scripts that failed, things that the policy blocked."""
+        """Console of the page: failed scripts, and what the content security policy blocked."""
         return [entry["message"] for entry in self.ask("POST", "/se/log", {"type": "browser"})]
 
     def screenshot(self, path: Path) -> None:
-        """Of the whole page."""
+        """Save the whole page."""
         shot = {"cmd": "Page.captureScreenshot", "params": {"captureBeyondViewport": True}}
         path.write_bytes(base64.b64decode(self.ask("POST", "/goog/cdp/execute", shot)["data"]))
 

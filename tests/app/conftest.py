@@ -1,4 +1,4 @@
-"""The app on loopback, in a thread, with a network that takes no time."""
+"""The app on loopback, in a thread, with a tiny network."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def model(model_folder):
 
     before = [*sys.path]
     loaded = mlflow.pyfunc.load_model(str(model_folder))
-    sys.path[:] = before  # it puts its own copies of our packages there, and processes started later would find them
+    sys.path[:] = before  # otherwise processes started later would import the model's copies of our packages
     return loaded
 
 
 @contextlib.contextmanager
 def serving(app: object) -> Iterator[str]:
-    """Serve an ASGI app from a thread; gives its address."""
+    """Serve an ASGI app from a thread; yields its address."""
     import uvicorn
 
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off"))
@@ -85,7 +85,7 @@ def address(model, model_folder) -> Iterator[str]:
 def post(
     address: str, payload: object, kind: str | None = "application/json", **headers: str
 ) -> tuple[int, dict, dict]:
-    """Status, body and headers; without a kind, no Content-Type is sent."""
+    """Status, body and headers; with kind=None, no Content-Type is sent."""
     body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     request = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": kind or "", **headers})
     if kind is None:

@@ -1,4 +1,4 @@
-"""What others may write to the log while the app serves."""
+"""What is written to the log while the app serves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from muralab.app.log import describe, log_request, silence
 
 
 @pytest.mark.parametrize("name", ["mlflow.models.utils", "mlflow.pyfunc.scoring_server", "mlflow.later", "pydicom"])
-def test_warnings_that_quote_a_request_are_kept_out(name):
+def test_loggers_that_quote_a_request_are_silenced(name):
     before = {known: logging.getLogger(known).level for known in logging.root.manager.loggerDict}
     silence()
     assert not logging.getLogger(name).isEnabledFor(logging.ERROR)
@@ -20,7 +20,7 @@ def test_warnings_that_quote_a_request_are_kept_out(name):
         logging.getLogger(known).setLevel(level)
 
 
-def test_an_error_is_described_by_its_places_and_those_of_its_causes():
+def test_an_error_is_described_by_its_traceback_and_causes_without_messages():
     try:
         try:
             int("secret")
@@ -32,7 +32,7 @@ def test_an_error_is_described_by_its_places_and_those_of_its_causes():
     assert "secret" not in found.replace('int("secret")', "").replace('KeyError("secret too")', "")
 
 
-def test_a_line_holds_no_letter_that_ends_it_or_colours_a_terminal(caplog):
+def test_a_line_holds_no_line_break_or_terminal_control_character(caplog):
     scope = {
         "type": "http",
         "method": "GET",

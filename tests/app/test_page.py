@@ -1,4 +1,4 @@
-"""The page in a real browser: drop views, see the answer; skipped where there is no chromium."""
+"""The page in a real browser; skipped where chromium is not installed."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def test_a_study_is_answered_with_its_views_and_heat_maps(page, views):
     page.wait(lambda: page.run("return document.images[0].src.startsWith('blob:')"))
 
 
-def test_a_file_that_cannot_be_read_says_why_and_does_not_count(page, views):
+def test_an_unreadable_file_shows_its_error_and_is_left_out(page, views):
     ask(page, views)
-    assert "unreadable: 1 of 3 files" in page.text("#answer")
+    assert "left out: 1 of 3 files" in page.text("#answer")
     assert "Not answered: not a PNG, JPEG or DICOM file" in page.text("figure:last-child")
 
 
-def test_only_bad_files_are_an_error(page, views):
+def test_only_unreadable_files_are_an_error(page, views):
     ask(page, views[2:])
     assert "None of these files can be read" in page.text("#error")
 
@@ -98,7 +98,7 @@ for (const kind of ["dragover", "drop"])
 """
 
 
-def test_dropped_files_are_taken(page):
+def test_dropped_files_are_added(page):
     page.run(DROP % text())
     assert "1. dropped.png" in page.text("#views")
     page.click("#ask")
@@ -112,9 +112,9 @@ def test_start_over_empties_the_page(page, views):
     assert page.run("return document.getElementById('ask').disabled")
 
 
-def test_the_disclaimer_and_the_synthetic_origin_are_told(page):
+def test_the_disclaimer_and_the_synthetic_origin_are_shown(page):
     assert "Not a medical device" in page.text("#disclaimer")
-    assert "synthetic pictures" in page.text("#disclaimer")
+    assert "synthetic images" in page.text("#disclaimer")
 
 
 @pytest.mark.parametrize("width", [320, 390, 1200])
@@ -135,7 +135,7 @@ def test_a_token_is_asked_for_and_used(browser, model, views):
         assert "Calibrated probability" in browser.text("#answer")
 
 
-def test_the_page_asks_nobody_else_and_breaks_no_rule(page, views):
+def test_the_page_contacts_no_other_server_and_violates_no_policy(page, views):
     page.messages()
     ask(page, views[:2])
     asked = page.run("return performance.getEntriesByType('resource').map(e => e.name)")

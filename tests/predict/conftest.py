@@ -1,4 +1,4 @@
-"""A folder of pictures, and someone who answers without a model."""
+"""A folder of images, and an engine without a model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write_picture(path: Path, seed: int = 0) -> Path:
 
 
 class FakeEngine:
-    """Answers every row with the length of its text; refuses texts that hold no base64 of a PNG."""
+    """Answers every row with fixed numbers, or with an error if it is not base64 text of a PNG."""
 
     name = "a fake"
 
@@ -70,13 +70,13 @@ def refusal() -> DataError:
 
 @pytest.fixture(scope="session")
 def store_uri(tmp_path_factory) -> str:
-    """A store of its own; making its tables takes seconds, so once."""
+    """A new store for the session; creating its tables takes seconds."""
     return f"sqlite:///{tmp_path_factory.mktemp('store')}/m.db"
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _no_store_is_left_behind():
-    """Loading a model sets MLflow's current store for the whole process, so for the tests of other files too."""
+    """Loading a model sets MLflow's store for the whole process, and so for tests in other files."""
     yield
     import mlflow
 

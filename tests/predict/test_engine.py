@@ -1,4 +1,4 @@
-"""What a client says about servers that do not answer, refuse or are something else."""
+"""Errors of a client whose server does not answer, refuses or serves something else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GOOD = {"predictions": [{"probability": 0.5}]}
 
 @pytest.fixture
 def serve():
-    """A function that starts a server with a fixed answer and statuses in turn; gives its address and its requests."""
+    """A function that starts a server with a fixed answer and a list of statuses; returns its address and requests."""
     servers = []
 
     def start(status: int | list[int], body: object) -> tuple[str, list]:
@@ -64,7 +64,7 @@ def test_rows_and_params_reach_the_server_with_the_token(serve):
     assert seen == [("/invocations", "Bearer secret", payload)]
 
 
-def test_a_server_that_is_not_there_is_named():
+def test_a_server_that_does_not_answer_is_named():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
@@ -73,12 +73,12 @@ def test_a_server_that_is_not_there_is_named():
 
 
 def test_a_refused_token_ends_the_command(serve):
-    url, _ = serve(401, {"message": "A bearer token is needed."})
-    with pytest.raises(ServerError, match="refuses: A bearer token is needed"):
+    url, _ = serve(401, {"message": "A bearer token is required."})
+    with pytest.raises(ServerError, match="refuses access: A bearer token is required"):
         ServerEngine(url).answer([{"image": "x"}], {})
 
 
-def test_a_refused_request_is_told_without_mlflows_prefix(serve):
+def test_the_error_of_a_refused_request_omits_mlflows_prefix(serve):
     url, _ = serve(400, {"message": "Failed to predict data '   image\n0  abc'. \nError: The request has no rows."})
     with pytest.raises(DataError, match=r"^The request has no rows\.$"):
         ServerEngine(url).answer([{"image": "x"}], {})
@@ -91,15 +91,15 @@ def waits(monkeypatch) -> list[float]:
     return waited
 
 
-def test_a_busy_server_is_asked_again_when_it_says(serve, waits):
+def test_a_request_to_a_busy_server_is_repeated_after_the_time_it_names(serve, waits):
     url, seen = serve([429, 503, 504, 200], GOOD)
     assert ServerEngine(url).answer([{"image": "x"}], {}) == GOOD["predictions"]
     assert (len(seen), waits) == (4, [3.0, 2.0, 4.0])
 
 
-def test_a_server_that_stays_busy_is_no_fault_of_the_pictures(serve, waits):
+def test_a_server_that_keeps_failing_ends_the_command(serve, waits):
     url, seen = serve(500, {"message": "The model failed."})
-    with pytest.raises(ServerError, match=r"answered a request with 500, 5 times: The model failed\..*Look at its log"):
+    with pytest.raises(ServerError, match=r"answered a request with 500 5 times: The model failed\. Check its log"):
         ServerEngine(url).answer([{"image": "x"}], {})
     assert (len(seen), len(waits)) == (5, 4)
 
@@ -107,7 +107,7 @@ def test_a_server_that_stays_busy_is_no_fault_of_the_pictures(serve, waits):
 @pytest.mark.parametrize("body", [{"predictions": []}, {"predictions": [3]}, {"hello": 1}, b"<html>"])
 def test_another_kind_of_server_is_recognised(serve, body):
     url, _ = serve(200, body)
-    with pytest.raises(ServerError, match="not as a model of this platform does"):
+    with pytest.raises(ServerError, match="does not serve a model of this platform"):
         ServerEngine(url).answer([{"image": "x"}], {})
 
 

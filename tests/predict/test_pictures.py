@@ -1,4 +1,4 @@
-"""Which files are pictures, and what a study is."""
+"""Which files are images, and which study they belong to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from muralab.errors import DataError, SettingsError
-from muralab.predict.pictures import Item, build_batches, find_pictures, study_of
+from muralab.predict.item import Item
+from muralab.predict.pictures import build_batches, find_pictures, study_of
 
 DICOM = b"\0" * 128 + b"DICM"
 
@@ -26,11 +27,11 @@ def items(*studies: str, n_bytes: int = 10) -> list[Item]:
         ("a.png", "."),
     ],
 )
-def test_a_study_is_muras_study_folder_or_else_the_folder(name, study):
+def test_a_study_is_the_study_folder_of_a_mura_tree_or_else_the_folder(name, study):
     assert study_of(name) == study
 
 
-def test_pictures_are_found_by_suffix_and_dicom_also_without(tmp_path):
+def test_images_are_found_by_suffix_and_dicom_files_also_without(tmp_path):
     for name in ("b/2.JPG", "b/1.dcm", "notes.txt", ".hidden.png", ".git/x.png", "DICOMDIR"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(DICOM)
@@ -39,14 +40,14 @@ def test_pictures_are_found_by_suffix_and_dicom_also_without(tmp_path):
     assert [item.name for item in find_pictures(tmp_path)] == ["IM000001", "b/1.dcm", "b/2.JPG"]
 
 
-def test_linked_studies_are_found_once_and_a_link_back_ends(tmp_path):
+def test_linked_studies_are_found_once_and_a_link_to_a_parent_is_not_followed(tmp_path):
     (tmp_path / "kept" / "s1").mkdir(parents=True)
     (tmp_path / "kept" / "s1" / "1.png").write_bytes(b"?")
-    asked = tmp_path / "asked"
-    asked.mkdir()
-    (asked / "linked").symlink_to(tmp_path / "kept")
-    (tmp_path / "kept" / "s1" / "back").symlink_to(asked)
-    assert [item.name for item in find_pictures(asked)] == ["linked/s1/1.png"]
+    requested = tmp_path / "requested"
+    requested.mkdir()
+    (requested / "linked").symlink_to(tmp_path / "kept")
+    (tmp_path / "kept" / "s1" / "back").symlink_to(requested)
+    assert [item.name for item in find_pictures(requested)] == ["linked/s1/1.png"]
 
 
 def test_two_links_to_one_study_find_it_once_by_its_own_name(tmp_path):
@@ -59,7 +60,7 @@ def test_two_links_to_one_study_find_it_once_by_its_own_name(tmp_path):
 
 @pytest.fixture
 def locked(monkeypatch, tmp_path) -> Path:
-    """A folder that may not be listed, whoever runs the tests."""
+    """An unreadable folder, for any user who runs the tests."""
     folder, list_folder = tmp_path / "ward" / "locked", os.scandir
     folder.mkdir(parents=True)
 
@@ -72,37 +73,37 @@ def locked(monkeypatch, tmp_path) -> Path:
     return folder
 
 
-def test_a_folder_that_cannot_be_listed_is_a_study_and_not_left_out(locked):
+def test_an_unreadable_folder_is_a_study_of_its_own(locked):
     (locked.parent / "1.png").write_bytes(b"?")
     found = find_pictures(locked.parents[1])
     assert [(item.name, item.study) for item in found] == [("ward/1.png", "ward"), ("ward/locked/", "ward/locked")]
 
 
-def test_files_that_may_not_be_looked_at_are_left_to_the_table(monkeypatch, tmp_path):
+def test_files_that_cannot_be_inspected_are_listed(monkeypatch, tmp_path):
     (tmp_path / "s" / "sub").mkdir(parents=True)
     for name in ("1.png", "2"):
         (tmp_path / "s" / name).write_bytes(b"?")
-    look = Path.stat
+    stat = Path.stat
 
     def refuse(path, **more):
         if path.parent.name == "s":
             raise PermissionError(13, "Permission denied", str(path))
-        return look(path, **more)
+        return stat(path, **more)
 
     monkeypatch.setattr(Path, "stat", refuse)
     assert [item.name for item in find_pictures(tmp_path)] == ["s/1.png"]
 
 
-def test_a_named_pipe_is_not_waited_for(tmp_path):
+def test_a_named_pipe_is_skipped(tmp_path):
     for name in ("pipe", "pipe.png"):
         os.mkfifo(tmp_path / name)
     (tmp_path / "1.png").write_bytes(b"?")
     assert [item.name for item in find_pictures(tmp_path)] == ["1.png"]
-    with pytest.raises(DataError, match="holds no picture"):
+    with pytest.raises(DataError, match="holds no image"):
         find_pictures(tmp_path / "pipe")
 
 
-def test_names_of_other_bytes_than_utf8_are_spelt_out(tmp_path):
+def test_bytes_that_are_not_utf8_are_escaped_in_names(tmp_path):
     file = tmp_path / os.fsdecode(b"st\xff") / os.fsdecode(b"\xfe.png")
     file.parent.mkdir()
     file.write_bytes(b"?")
@@ -111,27 +112,27 @@ def test_names_of_other_bytes_than_utf8_are_spelt_out(tmp_path):
     assert item.path.read_bytes() == b"?"
 
 
-def test_a_single_file_is_taken_whatever_it_is_called(tmp_path):
+def test_a_single_file_may_have_any_name(tmp_path):
     (tmp_path / "scan.bin").write_bytes(b"?")
     assert [(i.name, i.study) for i in find_pictures(tmp_path / "scan.bin")] == [("scan.bin", ".")]
 
 
-def test_study_file_makes_each_picture_its_own(tiny_tree):
+def test_study_file_makes_each_image_a_study(tiny_tree):
     found = find_pictures(tiny_tree / "valid", study="file")
     assert len({item.study for item in found}) == len(found) > 8
 
 
 @pytest.mark.parametrize(
-    ("where", "study", "error", "words"),
+    ("folder", "study", "error", "message"),
     [
         ("nowhere", "folder", DataError, "nowhere does not exist"),
-        (".", "folder", DataError, r"holds no picture. Looked at every depth for .*\.png"),
+        (".", "folder", DataError, r"holds no image. Searched all subfolders for .*\.png"),
         (".", "patient", SettingsError, "study=patient: expected folder or file"),
     ],
 )
-def test_what_cannot_be_listed_is_refused(tmp_path, where, study, error, words):
-    with pytest.raises(error, match=words):
-        find_pictures(tmp_path / where, study=study)
+def test_an_invalid_request_is_refused(tmp_path, folder, study, error, message):
+    with pytest.raises(error, match=message):
+        find_pictures(tmp_path / folder, study=study)
 
 
 def test_batches_hold_whole_studies():

@@ -1,4 +1,4 @@
-"""A network small enough to be written by hand, for the served model's tests."""
+"""A tiny hand-written network for tests of the served model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SIZE = 32
 
 
 def write_onnx(path: Path) -> None:
-    """A network whose logit is 8 * (mean grey / 255 - 0.5), and whose heat map is its input."""
+    """Write a network whose logit is 8 * (mean grey / 255 - 0.5) and whose heat map is its input."""
     from onnx import TensorProto, helper, save
 
     nodes = [

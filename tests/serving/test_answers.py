@@ -1,4 +1,4 @@
-"""The served model: what it takes, what it answers, and what it refuses in which words."""
+"""The served model: inputs, answers and error messages."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_more_rows_than_a_batch_keep_their_order(model):
     assert answer["probability"].is_monotonic_increasing
 
 
-def test_the_threshold_is_the_stored_one_unless_asked(model):
+def test_the_threshold_is_the_stored_one_unless_given(model):
     row = [{"image": png(130)}]
     assert (model(row)["abnormal"][0], model(row)["threshold"][0]) == (False, 0.6)
     assert (model(row, threshold=0.5)["abnormal"][0], model(row, threshold=0.5)["threshold"][0]) == (True, 0.5)
@@ -98,7 +98,7 @@ def test_inside_the_band_an_answer_is_uncertain(model, level, uncertain):
     assert model([{"image": png(level)}])["uncertain"][0] == uncertain
 
 
-def test_warnings_name_what_is_odd(model):
+def test_warnings_name_blank_images_and_single_views(model):
     blank, single = model([{"image": png(100)}])["warnings"][0], model([{"image": png()}])["warnings"][0]
     assert "blank picture" in blank
     assert single == ["single view"]
@@ -117,7 +117,7 @@ def test_explain_adds_a_heat_map(model):
     assert "heatmap" not in model([{"image": png()}])
 
 
-def test_each_row_gets_the_heat_map_of_its_own_picture(model):
+def test_each_row_gets_the_heat_map_of_its_own_image(model):
     rows = [{"image": png(seed=1)}, {"image": png(seed=2)}, {"image": png(seed=3)}]
     alone = [model([row], explain=True)["heatmap"][0] for row in rows]
     assert len(set(alone)) == 3
@@ -132,10 +132,10 @@ def test_a_heat_map_is_warm_where_the_heat_is():
 
 
 @pytest.mark.parametrize(
-    "dress", [lambda text: "data:image/png;base64," + text, lambda text: text[:40] + "\n" + text[40:]]
+    "wrap", [lambda text: "data:image/png;base64," + text, lambda text: text[:40] + "\n" + text[40:]]
 )
-def test_data_urls_and_line_breaks_are_read(model, dress):
-    assert model([{"image": dress(png())}])["probability"][0] == model([{"image": png()}])["probability"][0]
+def test_data_urls_and_line_breaks_are_read(model, wrap):
+    assert model([{"image": wrap(png())}])["probability"][0] == model([{"image": png()}])["probability"][0]
 
 
 def test_raw_bytes_are_read(model):
@@ -147,8 +147,8 @@ def test_all_bad_rows_are_named_in_one_message(model):
     rows = [{"image": png()}, {"image": "%%%"}, {"image": None}, {"image": base64.b64encode(b"text").decode()}]
     with pytest.raises(MlflowException, match="3 of 4 rows cannot be used") as caught:
         model(rows)
-    for words in ("row 2: not base64 text", "row 3: no image", "row 4: not a PNG, JPEG or DICOM file"):
-        assert words in str(caught.value)
+    for reason in ("row 2: not base64 text", "row 3: no image", "row 4: not a PNG, JPEG or DICOM file"):
+        assert reason in str(caught.value)
     assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
 
 
@@ -173,7 +173,7 @@ def test_a_view_without_a_finite_logit_is_an_error_and_never_normal(model, monke
 
 
 @pytest.mark.parametrize(
-    ("params", "words"),
+    ("params", "message"),
     [
         ({"threshold": float("nan")}, "threshold must be a number from 0 to 1, not nan"),
         ({"threshold": 1.5}, "threshold must be a number from 0 to 1, not 1.5"),
@@ -184,26 +184,26 @@ def test_a_view_without_a_finite_logit_is_an_error_and_never_normal(model, monke
         ({"explain": "yes"}, "explain must be true or false"),
     ],
 )
-def test_impossible_parameters_are_refused(model, params, words):
-    with pytest.raises(MlflowException, match=words):
+def test_invalid_parameters_are_refused(model, params, message):
+    with pytest.raises(MlflowException, match=message):
         model([{"image": png()}], **params)
 
 
 @pytest.mark.parametrize(
-    ("rows", "words"),
+    ("rows", "message"),
     [
         ([], "has no rows"),
         ([{"picture": "x"}], "column image is missing"),
-        ([{"image": pd.NA}, {"image": ["x", "y"]}], r"row 1: no image \(null\); row 2: the image is no base64 text"),
+        ([{"image": pd.NA}, {"image": ["x", "y"]}], r"row 1: no image \(null\); row 2: the image is not base64 text"),
         ([{"image": "x"}] * (MAX_ROWS + 1), f"has {MAX_ROWS + 1} rows; at most {MAX_ROWS}"),
     ],
 )
-def test_impossible_tables_are_refused(model, rows, words):
-    with pytest.raises(MlflowException, match=words):
+def test_invalid_tables_are_refused(model, rows, message):
+    with pytest.raises(MlflowException, match=message):
         model(rows)
 
 
-def test_waiting_threads_do_not_spin_in_the_server_nor_in_what_it_is_compared_with(onnx_file):
+def test_waiting_threads_do_not_spin(onnx_file):
     options = open_session(onnx_file).get_session_options()
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
@@ -212,7 +212,7 @@ def test_a_study_without_a_readable_view_has_no_probability():
     assert np.isnan(study_probabilities(["a", "b"], np.array([0.0, np.nan]), 1.0)).tolist() == [False, True]
 
 
-def test_a_study_is_answered_as_it_was_evaluated_however_certain_its_views():
+def test_a_study_is_answered_as_it_was_evaluated_however_confident_its_views():
     logits = np.array([30.0, 45.0, -38.0, -2.0, 1.5])
     names = ["a", "a", "b", "c", "c"]
     table = pd.DataFrame({"image": list("12345"), "study": names, "patient": names, "part": "wrist", "label": 1})

@@ -1,4 +1,4 @@
-"""What `mlflow models generate-dockerfile` writes of a model holds all that serving needs, and no more."""
+"""The Docker build context of `mlflow models generate-dockerfile` holds what serving needs, and no more."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def folder(tmp_path_factory, onnx_file) -> Path:
 
 @pytest.fixture(scope="module")
 def model(folder) -> Path:
-    """What the image copies."""
+    """The folder that the image copies."""
     copied = re.search(r"^COPY (\S+) /opt/ml/model$", (folder / "Dockerfile").read_text(), re.MULTILINE)
     return folder / copied[1]
 

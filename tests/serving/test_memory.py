@@ -1,4 +1,4 @@
-"""Memory of large images is returned to the system where the C library supports it."""
+"""Memory of large images returns to the system where the C library supports it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,12 +22,12 @@ from tests.fixtures.payloads import base64_text, valid_files
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
-def test_glibc_takes_the_settings():
+def test_glibc_accepts_the_settings():
     assert give_memory_back() is True
 
 
 @pytest.mark.parametrize("error", [AttributeError, OSError, TypeError])
-def test_another_c_library_is_left_alone(monkeypatch, error):
+def test_another_c_library_is_not_changed(monkeypatch, error):
     def refuse(_: object) -> None:
         raise error
 
@@ -80,7 +81,7 @@ def _due(trim: Trimmer) -> threading.Thread:
     return thread
 
 
-def test_one_trim_is_due_at_a_time_and_the_next_after_it(monkeypatch):
+def test_one_trim_waits_at_a_time(monkeypatch):
     done: list[int] = []
     monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(malloc_trim=done.append))
     trim = Trimmer()
@@ -93,9 +94,18 @@ def test_one_trim_is_due_at_a_time_and_the_next_after_it(monkeypatch):
     assert done == [0, 0]
 
 
-def test_nothing_is_due_with_another_c_library(monkeypatch):
+def test_another_c_library_is_not_trimmed(monkeypatch):
     def refuse(_: object) -> None:
         raise OSError
 
     monkeypatch.setattr(ctypes, "CDLL", refuse)
     assert Trimmer()() is None
+
+
+def test_base64_in_short_lines_takes_a_small_multiple_of_its_size():
+    lines = "aaaa\n" * 200_000
+    tracemalloc.start()
+    request._decode_base64(lines)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * len(lines)

@@ -1,4 +1,4 @@
-"""What a reader is told about a view, on either side of each limit."""
+"""Warnings about a view, on both sides of each limit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FAR = "far from the training pictures in brightness or contrast"
 
 
 def picture(levels: float = 100, *, side: int = 64, spread: float = 0.0) -> Picture:
-    """A ramp of so many grey levels from 50 on."""
+    """A ramp over a number of grey levels, starting at 50."""
     ramp = np.rint(np.linspace(50, 50 + levels, side * side)).astype(np.uint8).reshape(side, side)
     return Picture(grey=ramp, colour_spread=spread)
 
@@ -39,16 +39,16 @@ def warnings(shown: Picture, **config: object) -> list[str]:
         (picture(side=31), ["small picture (31 x 31 px)"]),
     ],
 )
-def test_a_view_gets_the_warnings_that_it_deserves(shown: Picture, expected: list[str]) -> None:
+def test_a_view_beyond_a_limit_gets_a_warning(shown: Picture, expected: list[str]) -> None:
     assert warnings(shown) == expected
 
 
-def test_a_model_of_the_demo_says_so() -> None:
+def test_a_model_trained_on_synthetic_images_says_so() -> None:
     assert warnings(picture(), synthetic=True) == ["model trained on synthetic pictures"]
 
 
 @pytest.mark.parametrize("name", ["typical_mean", "typical_contrast"])
-def test_what_lies_outside_the_training_pictures_is_far(name: str) -> None:
+def test_an_image_outside_the_range_of_the_training_images_is_far(name: str) -> None:
     value = float(picture().grey.mean() if name == "typical_mean" else picture().grey.std())
     assert warnings(picture(), **{name: (value - 1, value + 1)}) == []
     assert warnings(picture(), **{name: (value + 1, value + 2)}) == [FAR]

@@ -1,4 +1,4 @@
-"""MLflow's own server on the served model: every form of payload, and what bad ones are answered."""
+"""MLflow's own server on the served model: every form of request, and the answers to invalid ones."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, onnx_file):
-    """MLflow's own server on a bundle of its own; yields a function that posts to it."""
+    """MLflow's own server on a new bundle; yields a function that posts to it."""
     from muralab.registry.bundle import write_bundle
 
     folder, port = tmp_path_factory.mktemp("served"), free_port()
@@ -98,7 +98,7 @@ FORMS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
-def test_server_takes_every_form(server, form):
+def test_server_accepts_every_form(server, form):
     status, body = server(FORMS[form])
     assert status == 200, body
     assert len(body["predictions"]) == 2
@@ -107,13 +107,13 @@ def test_server_takes_every_form(server, form):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("header", ["image,study\n{0},s1\n{0},7\n", "image\n{0}\n{0}\n"])
-def test_server_takes_csv(server, header):
+def test_server_accepts_csv(server, header):
     status, body = server(header.format(png()), "text/csv")
     assert (status, len(body["predictions"])) == (200, 2)
 
 
 @pytest.mark.slow
-def test_server_answers_params(server):
+def test_server_uses_params(server):
     payload = {
         "dataframe_records": [ROW, {"image": "%"}],
         "params": {"policy": "partial", "explain": True, "threshold": 0.0},
@@ -128,7 +128,7 @@ def test_server_answers_params(server):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", valid_files())
-def test_server_reads_every_wrapping_of_a_picture(server, name):
+def test_server_reads_every_file_format(server, name):
     found, plain = (server(request_body(base64_text(valid_files()[kind]))) for kind in (name, "png"))
     tolerance = 0.2 if name == "png one bit" else 0.05 if "jpeg" in name else 1e-6
     assert found[1]["predictions"][0]["probability"] == pytest.approx(

@@ -1,1 +1,1 @@
-"""MLflow's own scoring app, wrapped for exposure, with a page for people beside it."""
+"""The served model behind a token, limits and plain errors, with a web page."""

@@ -1,4 +1,4 @@
-"""The app: MLflow's scoring behind a token, limits and plain errors, and the page beside it."""
+"""The app: the served model behind a token, limits and plain errors, and a web page."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from starlette.routing import Route
 
 from muralab.app.limits import Limits, Turns, read_body
 from muralab.app.log import describe, log_request, logger
-from muralab.app.payload import RefusalError, read_request
-from muralab.app.scoring import Watched, ask
+from muralab.app.payload import CheckedRequest, build_params_type, read_request
+from muralab.app.scoring import answer
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-_CODES = {
+_ERROR_CODES = {
     400: "INVALID_PARAMETER_VALUE",
     401: "UNAUTHENTICATED",
     404: "NOT_FOUND",
@@ -37,27 +37,29 @@ _CODES = {
     429: "TOO_MANY_REQUESTS",
     504: "DEADLINE_EXCEEDED",
 }
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
 
 
 def build_app(model: Any, about: dict[str, Any], *, token: str | None = None, limits: Limits | None = None) -> Any:
-    """Wrap a model for exposure.
+    """Wrap a model so that others may reach it.
 
     Args:
         model: MLflow's `PyFuncModel`.
-        about: what `/about` tells: name and version, calibration, disclaimer.
-        token: clients must send it as a bearer token; None: no token.
+        about: what `/about` answers: name and version, calibration, disclaimer.
+        token: the bearer token that clients must send; None: none.
         limits: what a client may ask.
 
     Returns:
         An ASGI app with `/` (the page), `/about`, `/invocations`, `/ping`, `/health` and `/version`.
     """
-    from mlflow.pyfunc import scoring_server
     from mlflow.version import VERSION
 
     limits = limits or Limits()
-    scoring, turns = scoring_server.init(Watched(model)), Turns(limits)
-    schema = model.metadata.get_params_schema()
-    params = [spec.name for spec in schema.params] if schema else []
+    turns, params_type = Turns(limits), build_params_type(model.metadata.get_params_schema())
     page, policy = read_page()
 
     async def invocations(request: Request) -> Response:
@@ -65,14 +67,15 @@ def build_app(model: Any, about: dict[str, Any], *, token: str | None = None, li
             body = await read_body(request, limits, place)
             async with turns.answering:
                 async with turns.parsing:
-                    asked = await asyncio.to_thread(read_request, body, request.headers.get("content-type"), params)
+                    content_type = request.headers.get("content-type")
+                    checked = await asyncio.to_thread(read_request, body, content_type, params_type)
                 del body
-                return Response(await ask(scoring, asked), media_type="application/json")
+                return Response(await _answer_in_time(model, checked, limits), media_type="application/json")
 
     async def show_page(_: Request) -> Response:
         return HTMLResponse(page, headers={"Content-Security-Policy": policy})
 
-    async def tell(_: Request) -> Response:
+    async def show_about(_: Request) -> Response:
         return JSONResponse({**about, "max_bytes": limits.max_bytes})
 
     async def ping(_: Request) -> Response:
@@ -81,20 +84,20 @@ def build_app(model: Any, about: dict[str, Any], *, token: str | None = None, li
     async def version(_: Request) -> Response:
         return Response(VERSION, media_type="application/json")
 
-    open_to_all = [("/", show_page), ("/ping", ping), ("/health", ping)]
-    guarded = [("/about", tell), ("/version", version)]
+    public = [("/", show_page), ("/ping", ping), ("/health", ping)]
+    guarded = [("/about", show_about), ("/version", version)]
     routes = [
-        *(Route(path, _answering(endpoint, None)) for path, endpoint in open_to_all),
-        *(Route(path, _answering(endpoint, token)) for path, endpoint in guarded),
-        Route("/invocations", _answering(invocations, token), methods=["POST"]),
+        *(Route(path, _guard(endpoint, None)) for path, endpoint in public),
+        *(Route(path, _guard(endpoint, token)) for path, endpoint in guarded),
+        Route("/invocations", _guard(invocations, token), methods=["POST"]),
     ]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _no_such_page})
-    app.router.redirect_slashes = False  # an empty 307 helps nobody; a 404 in words does
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _unknown_route})
+    app.router.redirect_slashes = False  # answer 404 with a message rather than an empty 307
     return app
 
 
 def read_page() -> tuple[str, str]:
-    """The page, and the content security policy that lets nothing run but what is in it."""
+    """The page, and a content security policy that runs only the page's own script and style."""
     page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     rules = ["default-src 'none'", "connect-src 'self'", "img-src data: blob:", "base-uri 'none'", "form-action 'none'"]
     for tag in ("script", "style"):
@@ -104,62 +107,62 @@ def read_page() -> tuple[str, str]:
     return page, "; ".join([*rules, "frame-ancestors 'none'"])
 
 
-def _answering(endpoint: Endpoint, token: str | None) -> Endpoint:
-    """An endpoint with its token checked, its refusals in JSON, and a line in the log without contents."""
+async def _answer_in_time(model: Any, checked: CheckedRequest, limits: Limits) -> str:
+    try:
+        async with asyncio.timeout(limits.answer_s):
+            return await asyncio.to_thread(answer, model, checked)
+    except TimeoutError:
+        raise HTTPException(504, f"The model did not answer within {limits.answer_s:g} s.") from None
 
-    async def answer(request: Request) -> Response:
-        started, number = time.perf_counter(), _number()
+
+def _guard(endpoint: Endpoint, token: str | None) -> Endpoint:
+    """Check the token of an endpoint, answer errors as JSON, and log a line without contents."""
+
+    async def guarded(request: Request) -> Response:
+        started, request_id = time.perf_counter(), _new_id()
         try:
             _check_token(request, token)
             response = await endpoint(request)
-        except RefusalError as refusal:
-            response = _refused(refusal.status, refusal.message)
+        except HTTPException as error:
+            response = _error_response(error.status_code, error.detail)
         except ClientDisconnect:
             response = Response(status_code=400)
         except Exception as error:
-            logger.error("request %s failed:\n%s", number, describe(error))
-            response = _refused(500, f"The server failed on this request; its log has the details under {number}.")
-        return _finish(request, response, started, number)
+            logger.error("request %s failed:\n%s", request_id, describe(error))
+            response = _error_response(500, f"The server failed on this request; see {request_id} in its log.")
+        return _finish(request, response, started, request_id)
 
-    return answer
+    return guarded
 
 
-def _number() -> str:
-    """Names a request to its client and in the log."""
+def _new_id() -> str:
+    """Identifies a request to its client and in the log."""
     return uuid.uuid4().hex[:12]
 
 
-def _finish(request: Request, response: Response, started: float, number: str) -> Response:
-    response.headers.update({**_HEADERS, "X-Request-ID": number})
-    log_request(request, response, started, number)
+def _finish(request: Request, response: Response, started: float, request_id: str) -> Response:
+    response.headers.update({**_HEADERS, "X-Request-ID": request_id})
+    log_request(request, response, started, request_id)
     return response
 
 
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
-
-
 def _check_token(request: Request, token: str | None) -> None:
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    right = hmac.compare_digest(given.strip().encode("utf-8", "replace"), (token or "").encode())
-    if token is not None and not (right and scheme.lower() == "bearer"):
-        raise RefusalError(401, "A bearer token is needed: send the header Authorization: Bearer <token>.")
+    scheme, _, sent = request.headers.get("authorization", "").partition(" ")
+    is_equal = hmac.compare_digest(sent.strip().encode("utf-8", "replace"), (token or "").encode())
+    if token is not None and not (is_equal and scheme.lower() == "bearer"):
+        raise HTTPException(401, "A bearer token is required: send the header Authorization: Bearer <token>.")
 
 
-def _refused(status: int, message: str) -> JSONResponse:
+def _error_response(status: int, message: str) -> JSONResponse:
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {"Retry-After": "5"} if status == 429 else {}
     if status in (408, 413):
-        headers["Connection"] = "close"  # what is left of the body is not read
-    return JSONResponse(
-        {"error_code": _CODES.get(status, "INTERNAL_ERROR"), "message": message}, status_code=status, headers=headers
-    )
+        headers["Connection"] = "close"  # the rest of the body is not read
+    content = {"error_code": _ERROR_CODES.get(status, "INTERNAL_ERROR"), "message": message}
+    return JSONResponse(content, status_code=status, headers=headers)
 
 
-async def _no_such_page(request: Request, error: Exception) -> Response:
+async def _unknown_route(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    what = "is asked with another method" if status == 405 else "does not exist"
-    response = _refused(status, f"{request.url.path[:80]} {what}; there are GET /, GET /about and POST /invocations.")
-    return _finish(request, response, time.perf_counter(), _number())
+    problem = f"does not accept {request.method}" if status == 405 else "does not exist"
+    message = f"{request.url.path[:80]} {problem}; available are GET /, GET /about and POST /invocations."
+    return _finish(request, _error_response(status, message), time.perf_counter(), _new_id())

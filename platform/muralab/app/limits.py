@@ -1,4 +1,4 @@
-"""What a client may ask: bytes, time, turns."""
+"""Limits on clients: size and duration of a body, requests at once, duration of an answer."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from muralab.app.payload import RefusalError
+from starlette.exceptions import HTTPException
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-PATIENCE = 4
-"""A body of up to so many times the limit is read to its end, though not kept: most clients hear nothing before."""
+READ_FACTOR = 4
+"""A body of up to this many times the limit is read to its end and dropped: most clients read no answer before that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,29 +23,31 @@ class Limits:
     """What a client may ask of the app."""
 
     max_bytes: int = 48 * 2**20
-    """Of a request's body."""
+    """Size of a request's body."""
     body_s: float = 60.0
-    """In which a body must have arrived."""
+    """Time in which a body must arrive."""
+    answer_s: float = 60.0
+    """Time after which a client that waits for the model gets 504; the model's work itself is not cut off."""
     at_once: int = 8
-    """Requests that are answered at once; all bodies in memory, arriving ones too, hold this times `max_bytes`."""
+    """Requests answered at once. All bodies in memory, arriving ones included, hold this times `max_bytes`."""
     waiting: int = 64
     """Requests that arrive or wait for their turn; one more gets 429."""
 
 
 class Turns:
-    """So many requests at once, so many arriving or waiting, so many bytes of bodies, no more."""
+    """Bounds the requests answered at once, those arriving or waiting, and the bytes of all bodies in memory."""
 
     def __init__(self, limits: Limits) -> None:
-        self._limits, self._taken, self._n_bytes = limits, 0, 0
+        self._limits, self._n_requests, self._n_bytes = limits, 0, 0
 
     @cached_property
     def answering(self) -> asyncio.Semaphore:
-        """Held while a request is answered; not while its body arrives, since that may be slow."""
+        """Held while a request is answered, but not while its body arrives, which may be slow."""
         return asyncio.Semaphore(self._limits.at_once)
 
     @cached_property
     def parsing(self) -> asyncio.Semaphore:
-        """Held while a body is parsed: that may take several times its size."""
+        """Held while a body is parsed, which may take several times its size in memory."""
         return asyncio.Semaphore(1)
 
     @contextmanager
@@ -53,23 +55,23 @@ class Turns:
         """Hold a place until a request is answered.
 
         Raises:
-            RefusalError: too many requests are here; 429.
+            HTTPException: 429, all places are taken.
         """
-        if self._taken >= self._limits.at_once + self._limits.waiting:
+        if self._n_requests >= self._limits.at_once + self._limits.waiting:
             raise _busy()
-        self._taken += 1
+        self._n_requests += 1
         place = Place(self)
         try:
             yield place
         finally:
-            self._taken -= 1
+            self._n_requests -= 1
             self._n_bytes -= place.n_bytes
 
     def hold(self, n_bytes: int) -> None:
         """Count bytes of a body.
 
         Raises:
-            RefusalError: the bodies of all requests are too large together; 429.
+            HTTPException: 429, the bodies of all requests are too large together.
         """
         if self._n_bytes + n_bytes > max(1, self._limits.at_once) * self._limits.max_bytes:
             raise _busy()
@@ -77,46 +79,46 @@ class Turns:
 
 
 class Place:
-    """A request that has been let in."""
+    """Held by one request that has been admitted."""
 
     def __init__(self, turns: Turns) -> None:
         self._turns, self.n_bytes = turns, 0
 
     def hold(self, n_bytes: int) -> None:
-        """Count bytes of its body; given back with the place."""
+        """Count bytes of its body, which are freed with the place."""
         self._turns.hold(n_bytes)
         self.n_bytes += n_bytes
 
 
 async def read_body(request: Request, limits: Limits, place: Place) -> bytes:
-    """A request's body.
+    """Read the body of a request.
 
     Raises:
-        RefusalError: it is too large (413), too slow (408), or there is no room for it now (429).
+        HTTPException: 413, it is too large; 408, it is too slow; 429, there is no memory for it now.
     """
-    too_large = RefusalError(413, f"The body is larger than {limits.max_bytes:,} bytes; send fewer views at once.")
-    claimed = request.headers.get("content-length", "0")[:20]
-    if claimed.isdigit() and int(claimed) > PATIENCE * limits.max_bytes:
+    too_large = HTTPException(413, f"The body is larger than {limits.max_bytes:,} bytes; send fewer views at once.")
+    declared = request.headers.get("content-length", "0")[:20]
+    if declared.isdigit() and int(declared) > READ_FACTOR * limits.max_bytes:
         raise too_large
     body, n_bytes = bytearray(), 0
     try:
         async with asyncio.timeout(limits.body_s):
-            async for chunk in request.stream():  # a chunked body claims no length, so all are measured
+            async for chunk in request.stream():  # a chunked body declares no length, so every body is measured
                 n_bytes += len(chunk)
                 if n_bytes <= limits.max_bytes:
                     place.hold(len(chunk))
                     body += chunk
                 else:
                     body = bytearray()
-                if n_bytes > PATIENCE * limits.max_bytes:
+                if n_bytes > READ_FACTOR * limits.max_bytes:
                     break
     except TimeoutError:
         if n_bytes <= limits.max_bytes:
-            raise RefusalError(408, f"The body did not arrive within {limits.body_s:g} s.") from None
+            raise HTTPException(408, f"The body did not arrive within {limits.body_s:g} s.") from None
     if n_bytes > limits.max_bytes:
         raise too_large
     return bytes(body)
 
 
-def _busy() -> RefusalError:
-    return RefusalError(429, "Too many requests are waiting; ask again in some seconds.")
+def _busy() -> HTTPException:
+    return HTTPException(429, "Too many requests are waiting; try again in a few seconds.")

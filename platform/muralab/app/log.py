@@ -1,4 +1,4 @@
-"""What the app writes to its log: a line a request, and where something failed; never what a request held."""
+"""The app's log: one line per request, and where something failed; never the contents of a request."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("muralab.app")
 
-_TALKATIVE = ("mlflow", "pydicom")
-"""Their warnings quote what they were given: names of columns, elements of a patient's file."""
+_QUOTING = ("mlflow", "pydicom")
+"""Packages whose warnings quote their input: column names, elements of a patient's file."""
 
 
 def silence() -> None:
-    """Keep what others would write of a request's contents out of the log."""
-    named = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in _TALKATIVE]
-    for name in (*_TALKATIVE, *named):
+    """Keep warnings that quote a request out of the log."""
+    known = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in _QUOTING]
+    for name in (*_QUOTING, *known):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def describe(error: BaseException | None) -> str:
-    """Type and places of an error and its causes, without its words: these may quote the request."""
+    """Types and tracebacks of an error and its causes, without their messages, which may quote the request."""
     pieces = []
     while error is not None:
         pieces.append("".join(traceback.format_list(traceback.extract_tb(error.__traceback__))))
@@ -34,25 +34,25 @@ def describe(error: BaseException | None) -> str:
     return "".join(pieces)
 
 
-def log_request(request: Request, response: Response, started: float, number: str) -> None:
-    """Write a request's line.
+def log_request(request: Request, response: Response, started: float, request_id: str) -> None:
+    """Write the line of one request.
 
     Args:
-        request: it.
-        response: its answer.
-        started: `time.perf_counter()` when it came.
-        number: names it to the client, too.
+        request: what was asked.
+        response: what was answered.
+        started: `time.perf_counter()` on arrival.
+        request_id: also sent to the client.
     """
     logger.info(
         "%s %s %s %d %.0f ms, %s bytes in, %s out, from %s",
-        number,
+        request_id,
         request.method,
-        # As it came: a decoded path may hold what ends a line or colours a terminal.
+        # Undecoded: a decoded path may hold line breaks or terminal control characters.
         ascii(request.scope["raw_path"][:200].decode("latin-1"))[1:-1],
         response.status_code,
         1000 * (time.perf_counter() - started),
         request.headers.get("content-length", "?")[:20],
         response.headers.get("content-length", "?"),
-        # A proxy's word, which uvicorn takes from this machine unchecked.
+        # uvicorn takes it from a proxy on this machine without a check.
         ascii(request.client.host[:60])[1:-1] if request.client else "-",
     )

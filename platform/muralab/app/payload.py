@@ -1,230 +1,231 @@
-"""A request's body, looked at before MLflow's server sees it: what cannot be a request is refused in one sentence.
+"""Check the body of a request: one of MLflow's JSON forms, or CSV, becomes rows and parameters.
 
-What is refused is not quoted: it may be a picture, or a name.
+Error messages are one sentence. They name the row and the field and never quote the request, which may hold an image
+or a name.
 """
 
 from __future__ import annotations
 
 import codecs
 import io
-import json
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model, field_validator
+from starlette.exceptions import HTTPException
 
 from muralab.errors import nearest
 from muralab.serving.config import MAX_ROWS
 
 JSON, CSV = "application/json", "text/csv"
-COLUMNS = ("image", "study")
-MAX_TEXT = 1000
-"""Characters of a study's name, and of an image that cannot be base64."""
+MAX_STUDY = 1000
+"""Characters in the name of a study."""
 MAX_MARKS = 20_000
-"""Opening brackets and commas of a body; 64 rows have some 300. So a body cannot become millions of small objects."""
-
+"""Opening brackets and commas in a body: 64 rows need about 300, and more could become millions of small objects."""
 
 Record = dict[str, Any]
+Problem = Mapping[str, Any]
+"""An error of pydantic: type, loc, msg, input, ctx."""
+T = TypeVar("T")
 
 
-class RefusalError(Exception):
-    """A request that is not answered: an HTTP status and one sentence."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status, self.message = status, message
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
 
 
-def read_request(body: bytes, content_type: str | None, params: Collection[str]) -> bytes:
-    """Refuse a body that is no request, and put it in a form that MLflow's server reads as it was meant.
+class Row(_Strict):
+    """One view."""
 
-    Of `inputs` and `instances` that server makes arrays of text: a study of null becomes one called "None", which all
-    such rows share, and rows with and without a study do not fit together.
+    image: str | None
+    """Base64 text of an image file. Null is left to the model, which can still answer the other rows."""
+    study: Annotated[str, Field(max_length=MAX_STUDY)] | None = None
+    """Shared by the views of one study."""
+
+
+class _SplitTable(_Strict):
+    columns: list[str]
+    data: list[list[Any]]
+    index: list[int | str] | None = None
+    """Not used; accepted because pandas writes one."""
+
+
+_COLUMNS = TypeAdapter(dict[str, list[Any]])
+_ROWS = TypeAdapter(Annotated[list[Row], Field(min_length=1, max_length=MAX_ROWS)])
+
+
+class Payload(_Strict):
+    """A JSON body."""
+
+    dataframe_records: list[Record] = []
+    dataframe_split: list[Record] = []
+    inputs: list[Record] = []
+    instances: list[Record] = []
+    params: Record | None = None
+
+    @field_validator("dataframe_split", mode="before")
+    @classmethod
+    def _from_split(cls, value: Any) -> list[Record]:
+        table = _SplitTable.model_validate(value)
+        if len(set(table.columns)) < len(table.columns) or len(table.index or table.data) != len(table.data):
+            raise ValueError
+        return [dict(zip(table.columns, row, strict=True)) for row in table.data]
+
+    @field_validator("inputs", mode="before")
+    @classmethod
+    def _from_columns(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        columns = _COLUMNS.validate_python(value, strict=True)
+        return [dict(zip(columns, row)) for row in zip(*columns.values(), strict=True)]
+
+
+_RECORDS = 'a list of objects, one per view: [{"image": "<base64>", "study": "s1"}]'
+FORMS = {
+    "dataframe_records": _RECORDS,
+    "dataframe_split": "an object with columns, a list of different names, and data, a list of rows with one value per "
+    "column; an index, if present, is a list of one number or text per row",
+    "inputs": 'a list of objects, or an object of lists of the same length: {"image": ["<base64>"], "study": ["s1"]}',
+    "instances": _RECORDS,
+}
+"""MLflow's JSON forms, and what each must hold."""
+
+_PARAM_TYPES: dict[str, Any] = {"double": float, "boolean": bool, "string": str}
+"""By MLflow's name."""
+_EXPECTED = {"float_type": "a number", "bool_type": "true or false", "string_type": "text"}
+"""By pydantic's name of the error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedRequest:
+    """What the model is asked."""
+
+    rows: list[Row]
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+def build_params_type(schema: Any) -> type[BaseModel]:
+    """Type of the parameters that a model accepts.
+
+    Args:
+        schema: MLflow's schema of them; None: there are none.
+    """
+    specs = schema.params if schema else []
+    fields: dict[str, Any] = {spec.name: (_PARAM_TYPES.get(spec.dtype.name, Any) | None, None) for spec in specs}
+    return create_model("Params", __base__=_Strict, **fields)
+
+
+def read_request(body: bytes, content_type: str | None, params_type: type[BaseModel]) -> CheckedRequest:
+    """Parse and check the body of a request.
 
     Args:
         body: all of it.
-        content_type: the header, if there was one.
-        params: names that the model's `params` may have.
-
-    Returns:
-        The request as JSON.
+        content_type: the header, if there is one.
+        params_type: see `build_params_type`.
 
     Raises:
-        RefusalError: 415 for the content type, else 400.
+        HTTPException: 415 for the content type, 400 for anything else.
     """
     kind = _check_type(content_type)
+    body = body.removeprefix(codecs.BOM_UTF8)
     if not body.strip():
-        raise RefusalError(400, "The body is empty.")
+        raise HTTPException(400, "The body is empty.")
     if sum(body.count(mark) for mark in (b"{", b"[", b",")) > MAX_MARKS:
-        raise RefusalError(400, f"The body holds more brackets and commas than {MAX_ROWS} rows can need.")
+        raise HTTPException(400, f"The body holds more brackets and commas than {MAX_ROWS} rows can need.")
     if kind == CSV:
-        return json.dumps({"dataframe_records": _check_split(_parse_csv(body))}).encode()
-    request = _parse(body)
-    form, records = _check_request(request, params)
-    # A letter beyond ASCII makes Python hold the whole text in two or four bytes a letter; escaped it does not.
-    if form == "dataframe_records" and body.isascii():
-        return body
-    return json.dumps({"dataframe_records": records, "params": request.get("params") or {}}).encode()
+        return CheckedRequest(rows=_validate(_ROWS.validate_python, _parse_csv(body), _row_problem))
+    payload = _validate(Payload.model_validate_json, body, _payload_problem)
+    forms = payload.model_fields_set & FORMS.keys()
+    if len(forms) != 1:
+        raise HTTPException(400, f"The body needs exactly one of the keys {', '.join(FORMS)}; it has {len(forms)}.")
+    params = _validate(params_type.model_validate, payload.params or {}, partial(_param_problem, params_type))
+    rows = _validate(_ROWS.validate_python, getattr(payload, forms.pop()), _row_problem)
+    return CheckedRequest(rows=rows, params=params.model_dump(exclude_unset=True))
 
 
 def _check_type(content_type: str | None) -> str:
     kind, *rest = [piece.strip().lower() for piece in (content_type or "").split(";")]
     if kind not in (JSON, CSV):
-        said = f"is {kind[:60]!r}" if kind else "is missing"
-        raise RefusalError(415, f"The Content-Type {said}; send {JSON} or {CSV}.")
-    for name, _, value in (piece.partition("=") for piece in rest if piece):
-        if name != "charset" or value.strip('"') != "utf-8":
-            raise RefusalError(415, f"The Content-Type may only add charset=utf-8, not {name[:40]!r} = {value[:40]!r}.")
-        if value.startswith('"'):
-            raise RefusalError(415, "Write charset=utf-8 without quotation marks.")
+        found = f"is {kind[:60]!r}" if kind else "is missing"
+        raise HTTPException(415, f"The Content-Type {found}; send {JSON} or {CSV}.")
+    if any(piece.replace('"', "") != "charset=utf-8" for piece in rest if piece):
+        raise HTTPException(415, "The Content-Type may only add charset=utf-8.")
     return kind
 
 
-def _parse(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise RefusalError(400, f"The body is not valid JSON: {error.msg} ({where}).") from None
-    except UnicodeDecodeError:
-        raise RefusalError(400, "The body is not valid JSON: it is no text in UTF-8.") from None
-    except (ValueError, RecursionError):  # numbers of thousands of digits, brackets nested without end
-        raise RefusalError(400, "The body is not valid JSON: a number is too long or the nesting too deep.") from None
-
-
-def _parse_csv(body: bytes) -> dict[str, list[Any]]:
-    """CSV text -> columns and data; a study called NA or null keeps its name."""
+def _parse_csv(body: bytes) -> list[Record]:
+    """Rows of a CSV table; a study called NA or null keeps its name."""
     import pandas as pd
 
     if b"\0" in body:
-        raise RefusalError(400, "The CSV holds zero bytes; send text in UTF-8.")
-    if not _is_utf8(body):
-        raise RefusalError(400, "The CSV is no text in UTF-8.")
-    body = body.removeprefix(codecs.BOM_UTF8).lstrip()
-    header = [name.strip(b' "\r') for name in body[:MAX_TEXT].partition(b"\n")[0].split(b",")]
+        raise HTTPException(400, "The CSV holds zero bytes; send text in UTF-8.")
+    body = body.lstrip()
+    header = [name.strip(b' "\r') for name in body[:1000].partition(b"\n")[0].split(b",")]
     if sorted(header) not in ([b"image"], [b"image", b"study"]):
-        raise RefusalError(400, "The CSV needs the header line image,study, or image alone.")
+        raise HTTPException(400, "The CSV needs the header line image,study, or image alone.")
     try:
+        body.decode()
         table = pd.read_csv(
             io.BytesIO(body), dtype=str, nrows=MAX_ROWS + 1, keep_default_na=False, skipinitialspace=True
         )
+    except UnicodeDecodeError:
+        raise HTTPException(400, "The CSV is not text in UTF-8.") from None
     except (ValueError, pd.errors.ParserError):
         table = None
     if table is None or not isinstance(table.index, pd.RangeIndex):
-        wrong = "quotes that do not end, or a row with more values than the header has"
-        raise RefusalError(400, f"The body is no CSV table with a header line: {wrong}.")
-    return {"columns": [name.decode() for name in header], "data": table.fillna("").to_numpy().tolist()}
+        reason = "a quoted value does not end, or a row has more values than the header"
+        raise HTTPException(400, f"The body is not a CSV table with a header line: {reason}.")
+    names = [name.decode() for name in header]
+    return [dict(zip(names, row)) for row in table.fillna("").to_numpy().tolist()]
 
 
-def _is_utf8(body: bytes) -> bool:
+def _validate(validate: Callable[[Any], T], value: Any, describe: Callable[[Problem], str]) -> T:
+    """Validate with pydantic; the first error becomes the message."""
     try:
-        body.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+        return validate(value)
+    except ValidationError as error:
+        raise HTTPException(400, describe(error.errors(include_url=False)[0])) from None
 
 
-def _check_request(request: Any, params: Collection[str]) -> tuple[str, list[Record]]:
-    """The form of a payload, and its rows."""
-    if not isinstance(request, dict):
-        raise RefusalError(400, f"The body must be a JSON object with one of the keys {', '.join(FORMS)}.")
-    unknown = [key for key in request if key not in FORMS and key != "params"]
-    if unknown:
-        raise RefusalError(
-            400, f"The key {unknown[0][:40]!r} means nothing here. {nearest(unknown[0][:40], [*FORMS, 'params'])}"
-        )
-    forms = [key for key in request if key in FORMS]
-    if len(forms) != 1:
-        raise RefusalError(
-            400, f"The body needs exactly one of the keys {', '.join(FORMS)}; it has {len(forms)} of them."
-        )
-    _check_params(request.get("params"), params)
-    return forms[0], FORMS[forms[0]](request[forms[0]])
+def _payload_problem(problem: Problem) -> str:
+    match problem["type"], problem["loc"]:
+        case "json_invalid", _:
+            return f"The body is not valid JSON: {problem['ctx']['error']}."
+        case "extra_forbidden", (str(key),):
+            return f"The key {key[:40]!r} is unknown. {nearest(key[:40], Payload.model_fields)}"
+        case _, ("params", *_):
+            return 'params must be an object, such as {"explain": true}.'
+        case _, (str(form), *_):
+            return f"{form} must be {FORMS[form]}."
+    return f"The body must be a JSON object with one of the keys {', '.join(FORMS)}."
 
 
-def _check_params(given: Any, known: Collection[str]) -> None:
-    if given is not None and not isinstance(given, dict):
-        raise RefusalError(400, "The key 'params' must hold an object, such as {\"explain\": true}.")
-    unknown = [key for key in given or {} if key not in known]
-    if unknown:
-        raise RefusalError(400, f"There is no parameter {unknown[0][:40]!r}. {nearest(unknown[0][:40], known)}")
-    for key, value in (given or {}).items():
-        if isinstance(value, (list, dict)):
-            raise RefusalError(400, f"The parameter {key} must be one value, not a list or an object.")
+def _param_problem(params_type: type[BaseModel], problem: Problem) -> str:
+    name = str(problem["loc"][0])[:40]
+    if problem["type"] == "extra_forbidden":
+        return f"There is no parameter {name!r}. {nearest(name, params_type.model_fields)}"
+    return f"The parameter {name} must be {_EXPECTED[problem['type']]}, not {_type_name(problem['input'])}."
 
 
-def _check_records(records: Any) -> list[Record]:
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise RefusalError(400, 'Expected a list of objects, one a view: [{"image": "<base64>", "study": "s1"}].')
-    _check_rows(len(records))
-    for row, record in enumerate(records, start=1):
-        if "image" not in record:
-            raise RefusalError(400, f"Row {row} has no image; it needs base64 text of one PNG, JPEG or DICOM file.")
-        if not record.keys() <= set(COLUMNS):
-            raise RefusalError(400, f"Row {row} has more than an image and a study; leave the rest out.")
-        _check_cells(row, record)
-    return records
+def _row_problem(problem: Problem) -> str:
+    match problem["type"], problem["loc"]:
+        case "too_short", _:
+            return "The request has no rows."
+        case "too_long", _:
+            n_rows = problem["ctx"]["actual_length"]
+            return f"The request has {n_rows} rows; at most {MAX_ROWS} are answered at once."
+        case "missing", (int(row), _):
+            return f"Row {row + 1} has no image; it needs base64 text of one PNG, JPEG or DICOM file."
+        case "extra_forbidden", (int(row), _):
+            return f"Row {row + 1} has a field other than image and study; remove it."
+        case "string_too_long", (int(row), name):
+            return f"Row {row + 1}: {name} is longer than {MAX_STUDY:,} characters."
+        case _, (int(row), name):
+            return f"Row {row + 1}: {name} must be text, not {_type_name(problem['input'])}."
+    return str(problem["msg"])
 
 
-def _check_split(table: Any) -> list[Record]:
-    whole = isinstance(table, dict) and all(isinstance(table.get(key), list) for key in ("columns", "data"))
-    if not whole or set(table) - {"columns", "data", "index"}:
-        raise RefusalError(400, "Expected an object with the lists columns and data.")
-    columns, data = table["columns"], table["data"]
-    if not all(isinstance(name, str) for name in columns) or len(set(columns)) < len(columns):
-        raise RefusalError(400, "The columns must be different names.")
-    _check_rows(len(data))
-    if not all(isinstance(row, list) and len(row) == len(columns) for row in data):
-        raise RefusalError(
-            400, f"Each row of data must be a list of {len(columns)} values, as many as there are columns."
-        )
-    index = table.get("index")
-    if index is not None and not (isinstance(index, list) and len(index) == len(data) and _are_plain(index)):
-        raise RefusalError(400, "The index must be a list of one number or text a row; leave it out.")
-    return _check_records([dict(zip(columns, row)) for row in data])
-
-
-def _check_inputs(inputs: Any) -> list[Record]:
-    if isinstance(inputs, list):
-        return _check_records(inputs)
-    if not isinstance(inputs, dict) or not all(isinstance(values, list) for values in inputs.values()):
-        raise RefusalError(
-            400, 'Expected an object of lists, {"image": ["<base64>"], "study": ["s1"]}, or a list of objects.'
-        )
-    if len({len(values) for values in inputs.values()}) > 1:
-        raise RefusalError(400, "The lists of the columns have different lengths.")
-    _check_rows(max(map(len, inputs.values()), default=0))
-    names = list(inputs)
-    return _check_records([dict(zip(names, row)) for row in zip(*inputs.values())])
-
-
-def _check_rows(n_rows: int) -> None:
-    if not n_rows:
-        raise RefusalError(400, "The request has no rows.")
-    if n_rows > MAX_ROWS:
-        raise RefusalError(400, f"The request has {n_rows} rows; at most {MAX_ROWS} are answered at once.")
-
-
-_KINDS: dict[type, str] = {list: "a list", dict: "an object", bool: "true or false"}
-
-
-def _check_cells(row: int, record: dict[str, Any]) -> None:
-    for name in COLUMNS:
-        value = record.get(name)
-        if value is not None and not isinstance(value, str):
-            raise RefusalError(400, f"Row {row}: {name} must be text, not {_KINDS.get(type(value), 'a number')}.")
-        if value is not None and len(value) > MAX_TEXT and (name == "study" or not value.isascii()):
-            raise RefusalError(400, f"Row {row}: {name} is longer than {MAX_TEXT:,} characters, and no base64 text.")
-        if value is not None and not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise RefusalError(400, f"Row {row}: {name} holds half of a character (a lone surrogate).")
-
-
-def _are_plain(values: list[Any]) -> bool:
-    return all(isinstance(value, (str, int)) for value in values)
-
-
-FORMS: dict[str, Callable[[Any], list[Record]]] = {
-    "dataframe_records": _check_records,
-    "dataframe_split": _check_split,
-    "inputs": _check_inputs,
-    "instances": _check_records,
-}
-"""MLflow's forms of a payload."""
+def _type_name(value: object) -> str:
+    names: dict[type, str] = {list: "a list", dict: "an object", bool: "true or false", str: "text"}
+    return names.get(type(value), "a number")

@@ -1,4 +1,4 @@
-"""The file that holds a bearer token: one word, which a server asks for and a client sends."""
+"""The file that holds a bearer token, for the server that requires it and the client that sends it."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from muralab.errors import SettingsError
 
 
 def read_token_file(file: Path, *, least: int = 1) -> str:
-    """The token in a file.
+    """Read a token.
 
     Args:
-        file: text with one word; spaces and line ends around it are passed over.
-        least: characters that it must have.
+        file: text with one word; white space around it is ignored.
+        least: minimum number of characters.
 
     Raises:
-        SettingsError: the file cannot be read, or holds something that no header may carry.
+        SettingsError: the file is unreadable, or its content cannot be sent in a header.
     """
     try:
         token = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"token_file={file} cannot be read ({error}).") from error
-    # Not printable: a line end would begin another header.
+    # Not printable: a line break would start another header.
     if len(token) < least or not token.isascii() or not token.isprintable() or " " in token:
         length = f" of at least {least} characters" if least > 1 else ""
         raise SettingsError(f"token_file={file}: expected one word{length}, such as `openssl rand -hex 24` writes.")

@@ -17,7 +17,8 @@ from muralab.config.environment import Environment
 from muralab.console import build_console, build_progress
 from muralab.errors import DataError, MuraLabError, ServerError, SettingsError, numbered
 from muralab.predict.engine import Engine, LocalEngine, Row, ServerEngine, is_missing
-from muralab.predict.pictures import Item, build_batches, find_pictures, spell
+from muralab.predict.item import Item
+from muralab.predict.pictures import build_batches, find_pictures, spell
 from muralab.serving.config import DISCLAIMER, MAX_ROWS
 from muralab.tracking import RunWriter, claim_run, open_store
 from muralab.tracking.tags import Tag

@@ -1,1 +1,1 @@
-"""Answers for files: pictures of a disk in, a table out, by a model of the registry or by a server."""
+"""Predictions for image files, by a registered model in this process or by a server, as one table."""

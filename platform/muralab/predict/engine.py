@@ -1,4 +1,4 @@
-"""Who answers: a registered model in this process, or a server. Both take rows and give rows."""
+"""Engines: a registered model in this process, or a server. Both take rows and return rows."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from muralab.registry.load import load_registered
 
 CONNECT_S = 10.0
 ANSWER_S = 300.0
-TRIES = 5
-"""Of a request that a server is too busy for, or fails on."""
-AGAIN = (408, 429)
-"""Statuses below 500 that say nothing about the request."""
+MAX_ATTEMPTS = 5
+"""Attempts per request while the server is busy or fails."""
+RETRY_STATUSES = (408, 429)
+"""Statuses below 500 that are not the fault of the request."""
 MAX_WAIT_S = 30.0
 
 Row = dict[str, Any]
@@ -25,30 +25,30 @@ class Engine(Protocol):
     """Answers requests."""
 
     name: str
-    """What it is, for people."""
+    """Shown to the user."""
 
     def answer(self, rows: list[Row], params: dict[str, Any]) -> list[Row]:
-        """One row of answer a row.
+        """One answer per row.
 
         Raises:
-            DataError: this request is refused; another may be answered.
+            DataError: this request is refused; others may be answered.
             MuraLabError: no request can be answered.
         """
         ...
 
 
 class LocalEngine:
-    """A model of the registry, or a folder that holds one, in this process; needs no torch."""
+    """A registered model, or a model folder, in this process. Does not need torch."""
 
     def __init__(self, model: str, tracking_uri: str) -> None:
         """Load the model.
 
         Args:
             model: a URI such as models:/mura-wrist@champion, or a folder.
-            tracking_uri: of the store that knows it.
+            tracking_uri: store of the registry.
 
         Raises:
-            StoreError: there is no such model, or it does not load.
+            StoreError: the model does not exist or does not load.
         """
         self.name = model
         self._model, _ = load_registered(model, tracking_uri)
@@ -69,14 +69,14 @@ class ServerEngine:
     """`mlflow models serve` or `muralab app`, on any machine."""
 
     def __init__(self, url: str, token: str | None = None) -> None:
-        """Ask once whether the server is there.
+        """Check that the server answers.
 
         Args:
-            url: its address, with or without /invocations.
-            token: what `muralab app` was started with.
+            url: address of the server, with or without /invocations.
+            token: bearer token that the server requires.
 
         Raises:
-            ServerError: no server answers there.
+            ServerError: the server does not answer.
         """
         import requests
 
@@ -88,28 +88,29 @@ class ServerEngine:
 
     def answer(self, rows: list[Row], params: dict[str, Any]) -> list[Row]:
         """See `Engine`."""
-        payload = {"dataframe_records": rows, "params": params}
-        response = self._ask(payload)
+        response = self._post({"dataframe_records": rows, "params": params})
         if response.status_code in (401, 403):
-            raise ServerError(f"The server {self.name} refuses: {_said(response)}")
+            raise ServerError(f"The server {self.name} refuses access: {_error_text(response)}")
         if response.status_code != 200:
-            raise DataError(_said(response))
+            raise DataError(_error_text(response))
         answers = _predictions(response)
         if answers is None or len(answers) != len(rows):
-            raise ServerError(f"{self.name} answers, but not as a model of this platform does: {response.text[:200]}")
+            raise ServerError(
+                f"{self.name} does not serve a model of this platform; it answered: {response.text[:200]}"
+            )
         return answers
 
-    def _ask(self, payload: dict[str, Any]) -> Any:
-        """A response; what is no fault of the request is asked for again, some times."""
-        for turn in range(TRIES):
+    def _post(self, payload: dict[str, Any]) -> Any:
+        """Send a request, again while the server is busy or fails."""
+        for attempt in range(MAX_ATTEMPTS):
             response = self._call("POST", "/invocations", ANSWER_S, json=payload)
-            if response.status_code not in AGAIN and response.status_code < 500:
+            if response.status_code not in RETRY_STATUSES and response.status_code < 500:
                 return response
-            if turn < TRIES - 1:
-                time.sleep(_wait_s(response, turn))
+            if attempt < MAX_ATTEMPTS - 1:
+                time.sleep(_wait_s(response, attempt))
         raise ServerError(
-            f"The server {self.name} answered a request with {response.status_code}, {TRIES} times: {_said(response)} "
-            "Look at its log; ask again later, or with fewer pictures a request (rows)."
+            f"The server {self.name} answered a request with {response.status_code} {MAX_ATTEMPTS} times: "
+            f"{_error_text(response)} Check its log; try again later, or with fewer images per request (rows)."
         )
 
     def _call(self, method: str, path: str, answer_s: float, **content: Any) -> Any:
@@ -120,14 +121,14 @@ class ServerEngine:
         except (requests.RequestException, ValueError) as error:
             raise ServerError(
                 f"The server {self.name} does not answer ({type(error).__name__}). Start it (`make serve`, "
-                "`make app`), correct url, or leave url out to load the model here."
+                "`make app`), correct url, or omit url to load the model in this process."
             ) from error
 
 
-def _wait_s(response: Any, turn: int) -> float:
-    """Seconds that the server asks to wait, or 1, 2, 4 ...; never more than `MAX_WAIT_S`."""
-    said = response.headers.get("Retry-After", "")
-    return min(float(said) if said.isdigit() else 2.0**turn, MAX_WAIT_S)
+def _wait_s(response: Any, attempt: int) -> float:
+    """Seconds from the Retry-After header, else 1, 2, 4 ...; at most `MAX_WAIT_S`."""
+    wanted = response.headers.get("Retry-After", "")
+    return min(float(wanted) if wanted.isdigit() else 2.0**attempt, MAX_WAIT_S)
 
 
 def _predictions(response: Any) -> list[Row] | None:
@@ -139,8 +140,8 @@ def _predictions(response: Any) -> list[Row] | None:
     return answers if good else None
 
 
-def _said(response: Any) -> str:
-    """The server's own words, in one line, without MLflow's copy of the request."""
+def _error_text(response: Any) -> str:
+    """Error message of the server in one line, without MLflow's copy of the request."""
     try:
         message = str(json.loads(response.text)["message"])
     except (ValueError, KeyError, TypeError):
@@ -150,5 +151,5 @@ def _said(response: Any) -> str:
 
 
 def is_missing(value: object) -> bool:
-    """None, or a NaN that pandas put in its place."""
+    """Whether a value is None, or the NaN that pandas stores for it."""
     return value is None or (isinstance(value, float) and math.isnan(value))

@@ -1,4 +1,4 @@
-"""A file, a folder, a MURA tree or a DICOM folder -> a list of pictures and the study that each belongs to."""
+"""Find image files in a folder, a MURA tree or a DICOM export, and the study that each belongs to."""
 
 from __future__ import annotations
 
@@ -7,56 +7,44 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 from muralab.errors import DataError, SettingsError, nearest
+from muralab.predict.item import Item
 from muralab.predict.studies import split_studies
 
 GROUPINGS = ("folder", "file")
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".dcm", ".dicom"})
 MAX_REQUEST_BYTES = 24 * 2**20
-"""Bytes of files in a request, so that base64 and all it stays below a server's body limit."""
+"""Bytes of files in a request: in base64 it stays below the body limit of a server."""
 
 _MURA_STUDY = re.compile(r"(?:.*/)?XR_[^/]+/patient\d+/study[^/]+(?=/)")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Item:
-    """One picture."""
-
-    path: Path
-    name: str
-    """Below the folder that was asked for, with slashes."""
-    study: str
-    """What the views of one study share."""
-    n_bytes: int = 0
-
-
 def find_pictures(images: Path, *, study: str = "folder") -> list[Item]:
-    """List what is to be answered, sorted by study and name.
+    """List image files, sorted by study and name.
 
     Args:
-        images: a picture, or a folder with pictures at any depth (PNG, JPEG, DICOM; DICOM also without a suffix).
-            Hidden files are passed over, links are followed.
-        study: "folder": a study's views lie in one folder (in a MURA tree: its study folder), where DICOM files of
-            several studies are told apart by their headers; "file": each picture is a study of its own.
+        images: an image file, or a folder with images at any depth (PNG, JPEG, DICOM; DICOM also without a suffix).
+            Hidden files are skipped and links are followed.
+        study: "folder": the views of a study are in one folder (in a MURA tree, the study folder); DICOM files of
+            several studies in one folder are separated by their headers. "file": each image is a study of its own.
 
     Raises:
-        DataError: the path does not exist, or holds no picture.
+        DataError: the path does not exist or holds no image.
         SettingsError: an unknown grouping.
     """
     if study not in GROUPINGS:
         raise SettingsError(f"study={study}: expected folder or file. {nearest(study, GROUPINGS)}")
     if not os.access(images, os.F_OK):
         raise DataError(
-            f"images={images} does not exist, or may not be reached. Give a picture, or a folder that holds pictures."
+            f"images={images} does not exist, or is not accessible. Expected an image file or a folder with images."
         )
     files = [images] if images.is_file() else sorted(_walk(images))
     if not files:
         raise DataError(
-            f"images={images} holds no picture. Looked at every depth for {', '.join(sorted(PICTURE_SUFFIXES))} and "
+            f"images={images} holds no image. Searched all subfolders for {', '.join(sorted(PICTURE_SUFFIXES))} and "
             "for DICOM files without a suffix."
         )
     base = images.parent if images.is_file() else images
@@ -69,26 +57,26 @@ def _order(item: Item) -> tuple[str, str]:
 
 
 def study_of(name: str) -> str:
-    """The study of a picture by its folder, "." for one that lies in no folder.
+    """Study of an image by its folder; "." for an image directly in the requested folder.
 
     Args:
-        name: the picture's path below the folder that was asked for.
+        name: path of the image below the requested folder.
     """
     mura = _MURA_STUDY.match(name)
     return mura.group(0) if mura else name.rpartition("/")[0] or "."
 
 
 def spell(path: Path) -> str:
-    """A path as text in UTF-8; other bytes, which could stand in no table and on no terminal, as `\\xff`."""
+    """Path as UTF-8 text; other bytes, which tables and terminals cannot hold, are escaped as `\\xff`."""
     return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
 def build_batches(items: Sequence[Item], *, rows: int) -> list[list[Item]]:
-    """Group pictures into requests; a study is never split, since its answer is made of all its views.
+    """Group images into requests; a study is never split, because its answer depends on all its views.
 
     Args:
         items: sorted by study.
-        rows: of a request, wanted; a larger study gets a request of its own.
+        rows: target size of a request; a larger study gets a request of its own.
     """
     batches: list[list[Item]] = []
     for _, views in groupby(items, key=lambda item: item.study):
@@ -108,20 +96,20 @@ def _fits(batch: list[Item], views: list[Item], rows: int) -> bool:
 def _build_item(file: Path, base: Path, study: str) -> Item:
     name = spell(file.relative_to(base))
     n_bytes = 0
-    with contextlib.suppress(OSError):  # a dangling link: reading it will say so
+    with contextlib.suppress(OSError):  # a dangling link: reading it reports the error
         status = file.stat()
         n_bytes = status.st_size
         if stat.S_ISDIR(status.st_mode):
-            name += "/"  # one that cannot be listed: a study of its own
+            name += "/"  # an unreadable folder: a study of its own
     return Item(path=file, name=name, study=name if study == "file" else study_of(name), n_bytes=n_bytes)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Pictures, each once, and folders that cannot be listed: reading such a one will say why."""
+    """Image files, each once, and unreadable folders, which report their error when they are read."""
     unlisted: list[Path] = []
 
     def note(error: OSError) -> None:
-        if not isinstance(error, NotADirectoryError):  # a named pipe as the place to look in
+        if not isinstance(error, NotADirectoryError):  # the requested path is a named pipe
             unlisted.append(Path(error.filename))
 
     seen: set[tuple[int, int]] = set()
@@ -137,10 +125,10 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _is_new(folder: Path, seen: set[tuple[int, int]]) -> bool:
-    """Whether a folder is met for the first time: a link may lead back, or where another has led."""
+    """Whether a folder has not been visited: links may lead back to a parent, or to the same place twice."""
     try:
         status = folder.stat()
-    except OSError:  # listing it will say so
+    except OSError:  # listing it reports the error
         return True
     identity = (status.st_dev, status.st_ino)
     new = identity not in seen
@@ -149,12 +137,12 @@ def _is_new(folder: Path, seen: set[tuple[int, int]]) -> bool:
 
 
 def _is_picture(file: Path) -> bool:
-    with contextlib.suppress(OSError):  # a dangling link, or no right to look: the table tells of it
-        if not stat.S_ISREG(file.stat().st_mode):  # a named pipe would be waited for
+    with contextlib.suppress(OSError):  # a dangling link or no permission: reported in the table
+        if not stat.S_ISREG(file.stat().st_mode):  # reading a named pipe would block
             return False
     if file.suffix.lower() in PICTURE_SUFFIXES:
         return True
-    # DICOM exports number their files: IM000001, or names full of dots.
+    # DICOM exports number their files: IM000001, or UIDs with dots.
     if file.name == "DICOMDIR" or (file.suffix and not file.suffix[1:].isdigit()):
         return False
     try:

@@ -1,4 +1,4 @@
-"""Which DICOM files of one folder belong to which study: exports often lay those of several patients side by side."""
+"""Separate the DICOM files of one folder by study: exports often mix the files of several patients."""
 
 from __future__ import annotations
 
@@ -6,32 +6,30 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from muralab.predict.pictures import Item
+from muralab.predict.item import Item
 
-_WANTED = ("StudyInstanceUID", "PatientID")
+_TAGS = ("StudyInstanceUID", "PatientID")
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 
 Key = tuple[str, str]
-"""A file's study UID and patient. The patient is compared, but stands in no table."""
+"""Study UID and patient of a file. The patient is compared but never written to a table."""
 
 
 def split_studies(items: Sequence[Item]) -> list[Item]:
-    """Part the DICOM files of a folder by the study and patient that they name.
+    """Separate the DICOM files of each folder by study and patient.
 
     Args:
         items: sorted by study, which is the folder.
 
     Returns:
-        The same pictures. Where a folder holds DICOM files of several studies, the study of each is
-        "<folder>/<StudyInstanceUID>", or the UID alone at the top; all else stays with its folder.
+        The same images. In a folder with DICOM files of several studies, their study is "<folder>/<StudyInstanceUID>",
+        or the UID alone at the top level; all other files stay with their folder.
     """
-    parted: list[Item] = []
+    separated: list[Item] = []
     for _, views in groupby(items, key=lambda item: item.study):
-        parted += _split_folder(list(views))
-    return parted
+        separated += _split_folder(list(views))
+    return separated
 
 
 def _split_folder(items: list[Item]) -> list[Item]:
@@ -45,7 +43,7 @@ def _split_folder(items: list[Item]) -> list[Item]:
 
 
 def _complete(keys: Sequence[Key | None]) -> list[Key | None]:
-    """A view without a patient is of the only one that its study names, if it names one."""
+    """Give a view without a patient the patient of its study, if the other views agree on one."""
     named: dict[str, set[str]] = {}
     for uid, patient in (key for key in keys if key is not None and key[1]):
         named.setdefault(uid, set()).add(patient)
@@ -54,7 +52,7 @@ def _complete(keys: Sequence[Key | None]) -> list[Key | None]:
 
 
 def _name(keys: Sequence[Key]) -> dict[Key, str]:
-    """A study's UID; where several patients share one, as after careless anonymising, numbered."""
+    """Name studies by their UID, numbered where several patients share one, as after careless anonymisation."""
     names: dict[Key, str] = {}
     for uid, same in groupby(keys, key=lambda key: key[0]):
         shared = list(same)
@@ -63,7 +61,7 @@ def _name(keys: Sequence[Key]) -> dict[Key, str]:
 
 
 def read_study(path: Path) -> Key | None:
-    """Study UID and patient of a DICOM file; None where it names no study, or is no DICOM file."""
+    """Study UID and patient of a DICOM file; None if it names no study or is not a DICOM file."""
     try:
         with path.open("rb") as file:
             if file.read(132)[128:] != b"DICM":
@@ -71,14 +69,14 @@ def read_study(path: Path) -> Key | None:
             import pydicom
             from pydicom import config
 
-            # pydicom's warnings of odd values would print pieces of a patient's file.
+            # pydicom's warnings about invalid values would print parts of a patient's file.
             config.settings.reading_validation_mode = config.IGNORE
-            # Deflated files would be inflated whole, however large, and are refused later anyway.
+            # A deflated file would be inflated whole, however large, and is refused later anyway.
             if pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") == _DEFLATED:
                 return None
             file.seek(0)
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_WANTED))
-            uid, patient = (str(header.get(name) or "").strip() for name in _WANTED)
-    except Exception:  # a damaged file may raise anything; that it cannot be read is said when it is answered
+            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
+            uid, patient = (str(header.get(name) or "").strip() for name in _TAGS)
+    except Exception:  # a damaged file may raise anything; the model reports that it is unreadable
         return None
     return (uid, patient) if uid else None

@@ -1,6 +1,6 @@
-"""The served model: pictures of a study in, one calibrated answer out. Not a medical device.
+"""The served model: the images of a study in, one calibrated answer out. Not a medical device.
 
-Needs numpy, pandas, onnxruntime, Pillow, OpenCV, pydicom and MLflow; no torch, no ray and no pickle. A registered model
+Needs numpy, pandas, onnxruntime, Pillow, OpenCV, pydicom and MLflow; no torch, no Ray and no pickle. A registered model
 carries its own copy of this package, of `muralab.errors` and of `muralab.data.images`.
 """
 

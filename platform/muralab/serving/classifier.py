@@ -1,6 +1,6 @@
 """The pyfunc that MLflow serves: decode, run the network in onnxruntime, answer.
 
-Shape legend: V views (rows) of a request, S side of the network's input, h w side of its last feature map.
+Shape legend: V views (rows) of a request, S side of the network input, h w height and width of the last feature map.
 """
 
 from __future__ import annotations
@@ -21,33 +21,32 @@ from mlflow.pyfunc import PythonModel
 from muralab.serving.answer import build_answer
 from muralab.serving.config import ServingConfig, read_config, read_version
 from muralab.serving.memory import Trimmer, give_memory_back
-from muralab.serving.request import View, check_views, read_settings, read_views
+from muralab.serving.request import View, check_views, read_params, read_views
 
 BATCH_SIZE = 8
-"""Views that the network sees at once, so that a large request takes no more memory than a small one."""
-
+"""Views per run of the network, so that a large request takes no more memory than a small one."""
 
 RUNS = 4
-"""Batches that run at once, at most: each takes memory, and each already uses all cores."""
+"""Largest number of batches at once: each takes memory, and each already uses all cores."""
 
 
 def open_session(path: str | Path) -> Any:
-    """Open a network as it is served, on the processor."""
+    """Open a network as it is served, on the CPU."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # Threads that wait in a loop double the processor time of an image and halve the throughput of many clients.
+    # Threads that spin while waiting double the CPU time of an image and halve the throughput with many clients.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 class StudyClassifier(PythonModel):  # type: ignore[misc]
-    """Answers for the studies of a request whether they are abnormal. Not a medical device."""
+    """Classifies the studies of a request as abnormal or not. Not a medical device."""
 
     def load_context(self, context: Any) -> None:
         """Open the network and its configuration.
 
         Args:
-            context: MLflow's; its artifacts are `onnx` and `config`.
+            context: from MLflow; its artifacts are `onnx` and `config`.
         """
         give_memory_back()
         self._trim = Trimmer()
@@ -62,15 +61,15 @@ class StudyClassifier(PythonModel):  # type: ignore[misc]
 
         Args:
             context: not used.
-            model_input: a table with `image` (base64 text or bytes of a PNG, JPEG or DICOM file) and perhaps `study`.
-            params: `threshold`, `explain` and `policy`, see `Settings`.
+            model_input: table with `image` (base64 text or bytes of a PNG, JPEG or DICOM file) and optionally `study`.
+            params: `threshold`, `explain` and `policy`, see `RequestParams`.
 
         Returns:
-            One row of answer an input row, see `build_answer`; with `heatmap` where asked for, and `error` under the
-            policy "partial".
+            One row per input row, see `build_answer`; also `heatmap` with `explain`, and `error` with the policy
+            "partial".
 
         Raises:
-            MlflowException: what was sent cannot be used; one message names all bad rows. HTTP 400.
+            MlflowException: the request cannot be answered; one message names all bad rows. HTTP 400.
         """
         del context
         try:
@@ -79,24 +78,26 @@ class StudyClassifier(PythonModel):  # type: ignore[misc]
             self._trim()
 
     def _answer(self, model_input: pd.DataFrame, params: dict[str, Any] | None) -> pd.DataFrame:
-        settings = read_settings(params)
-        views = read_views(model_input, settings, self._config)
-        asked = [(row, view.square) for row, view in enumerate(views) if view.square is not None]
-        found, heat = self._run([square for _, square in asked], explain=settings.explain)
+        checked = read_params(params)
+        views = read_views(model_input, checked, self._config)
+        readable = [(row, view.square) for row, view in enumerate(views) if view.square is not None]
+        found, heat = self._run([square for _, square in readable], explain=checked.explain)
         logits = np.full(len(views), np.nan)
-        logits[[row for row, _ in asked]] = found
+        logits[[row for row, _ in readable]] = found
         views = _drop_unanswered(views, logits)
-        check_views(views, settings)
-        answer = build_answer(views, logits, self._config, settings, self._version)
-        if settings.explain:
-            drawn = {row: draw_heat(square, warm) for (row, square), warm in zip(asked, heat) if not views[row].error}
+        check_views(views, checked)
+        answer = build_answer(views, logits, self._config, checked, self._version)
+        if checked.explain:
+            drawn = {
+                row: draw_heat(square, warm) for (row, square), warm in zip(readable, heat) if not views[row].error
+            }
             answer["heatmap"] = pd.Series([drawn.get(row) for row in range(len(views))], dtype=object)
-        if settings.policy == "partial":
+        if checked.policy == "partial":
             answer["error"] = pd.Series([view.error for view in views], dtype=object)
         return answer
 
     def _run(self, squares: list[np.ndarray], *, explain: bool) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Logits, float [V], and heat maps, float [h, w] each; none unless asked for."""
+        """Logits, float [V], and with `explain` a heat map each, float [h, w]."""
         wanted = ["logits", "heatmap"] if explain else ["logits"]
         logits: list[np.ndarray] = []
         heat: list[np.ndarray] = []
@@ -109,23 +110,23 @@ class StudyClassifier(PythonModel):  # type: ignore[misc]
 
 
 def _drop_unanswered(views: list[View], logits: np.ndarray) -> list[View]:
-    """Make a view bad to which the network gives no number: compared with a threshold, NaN would read as normal."""
-    bad = "the network gives no finite answer for this picture"
+    """Turn views without a finite logit into errors: compared with a threshold, NaN would count as normal."""
+    reason = "the network gives no finite answer for this picture"
     return [
-        replace(view, square=None, error=bad) if view.square is not None and not np.isfinite(logit) else view
+        replace(view, square=None, error=reason) if view.square is not None and not np.isfinite(logit) else view
         for view, logit in zip(views, logits)
     ]
 
 
 def draw_heat(square: np.ndarray, heat: np.ndarray) -> str:
-    """Lay a heat map over the network's input.
+    """Overlay a heat map on the network input.
 
     Args:
         square: uint8 [S, S].
-        heat: float [h, w], not negative.
+        heat: float [h, w], at least 0.
 
     Returns:
-        Base64 text of a colour PNG, S x S px.
+        Base64 text of an S x S px colour PNG.
     """
     peak = float(heat.max())
     share = cv2.resize(heat / peak if peak > 0 else heat, square.shape[::-1], interpolation=cv2.INTER_LINEAR)

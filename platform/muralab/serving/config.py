@@ -1,4 +1,4 @@
-"""What a registered model knows beside its network: one JSON file among its artifacts."""
+"""Configuration of a registered model: one JSON file among its artifacts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 DISCLAIMER = "Not a medical device. For research and teaching only; no answer of this model may guide treatment."
 
 MAX_ROWS = 64
-"""Rows a request may have; a study has fewer than ten views."""
+"""Largest number of rows in a request; a study has fewer than ten views."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,43 +18,43 @@ class ServingConfig:
     """Preprocessing, calibration and origin of a served model."""
 
     image_size: int
-    """Side of the network's input in px."""
+    """Side of the network input in px."""
 
     image_temperature: float = 1.0
-    """Divides an image's logit."""
+    """Divisor of the logit of an image."""
 
     study_temperature: float = 1.0
-    """Divides the logit of a study's mean image probability."""
+    """Divisor of the logit of the mean image probability of a study."""
 
     threshold: float = 0.5
-    """Calibrated study probability from which a study is abnormal."""
+    """Calibrated study probability at or above which a study is called abnormal."""
 
     rule: str = ""
-    """How the threshold was chosen on the validation studies."""
+    """How the threshold was chosen on the validation studies, as text."""
 
     uncertain_low: float | None = None
-    """Lower end of the band of calibrated study probabilities that is called uncertain; None: no band."""
+    """Lower end of the band of calibrated study probabilities called uncertain; None: no band."""
 
     uncertain_high: float | None = None
     """Upper end of that band."""
 
     recipe: str = ""
-    """Name of the architecture."""
+    """Name of the recipe."""
 
     part: str = ""
-    """Body part that it was trained on."""
+    """Body part in the training data."""
 
     synthetic: bool = False
-    """Whether it was trained on synthetic pictures."""
+    """Whether the training images are synthetic."""
 
     typical_mean: tuple[float, float] | None = None
-    """Range of the mean grey value (0 to 255) in the training pictures; None: not known."""
+    """Range of the mean grey value (0 to 255) in the training images; None: unknown."""
 
     typical_contrast: tuple[float, float] | None = None
-    """Range of the standard deviation of the grey values in the training pictures; None: not known."""
+    """Range of the standard deviation of grey values in the training images; None: unknown."""
 
     disclaimer: str = DISCLAIMER
-    """What every client is told."""
+    """Shown to every client."""
 
 
 def write_config(config: ServingConfig, path: Path) -> None:
@@ -63,7 +63,7 @@ def write_config(config: ServingConfig, path: Path) -> None:
 
 
 def read_config(path: Path) -> ServingConfig:
-    """Read a registered model's file; keys of a later version are passed over."""
+    """Read the file of a registered model; unknown keys, from a later version, are ignored."""
     stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     known = {key: value for key, value in stored.items() if key in ServingConfig.__dataclass_fields__}
     for key in ("typical_mean", "typical_contrast"):
@@ -73,7 +73,7 @@ def read_config(path: Path) -> ServingConfig:
 
 
 def read_version(config_path: Path) -> str:
-    """Name and version of the registered model, from the file that MLflow lays beside a model it fetched by name."""
+    """Name and version of the registered model, from the file that MLflow adds when it downloads a model by name."""
     import yaml  # type: ignore[import-untyped]
 
     path = config_path.parent.parent / "registered_model_meta"

@@ -1,6 +1,6 @@
-"""What a reader should know about a view: blank, pale, colourful, small, unlike the training pictures.
+"""Warnings about a view: blank, low contrast, in colour, small, unlike the training images.
 
-Shape legend: S side of the network's input.
+Shape legend: S side of the network input.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from muralab.data.images.picture import Picture
 from muralab.serving.config import ServingConfig
 
 COLOUR_SPREAD = 12.0
-"""Mean difference between colour channels (0 to 255) from which a picture is a colour photo, not a tinted scan."""
+"""Mean difference between colour channels (0 to 255) above which an image is a colour photo, not a tinted scan."""
 
 LOW_CONTRAST = 40.0
-"""Grey levels between the 1st and the 99th percentile below which a picture has low contrast."""
+"""Grey levels between the 1st and the 99th percentile below which an image has low contrast."""
 
 BLANK = 2.0
-"""Grey levels between those percentiles up to which a picture is blank."""
+"""Grey levels between those percentiles up to which an image is blank."""
 
 
 def view_warnings(picture: Picture, square: np.ndarray, config: ServingConfig) -> list[str]:
-    """What a reader should know about one view.
+    """Warn about one view.
 
     Args:
-        picture: as it was sent.
-        square: uint8 [S, S], as the network sees it.
-        config: the model's.
+        picture: the decoded image.
+        square: the network input, uint8 [S, S].
+        config: configuration of the model.
     """
     grey = picture.grey
     low, high = np.percentile(grey[:: max(1, grey.shape[0] // 256), :: max(1, grey.shape[1] // 256)], [1, 99])
@@ -45,7 +45,7 @@ def view_warnings(picture: Picture, square: np.ndarray, config: ServingConfig) -
 
 
 def _distribution_warnings(square: np.ndarray, config: ServingConfig) -> list[str]:
-    """Whether the network's input lies far from what it was trained on."""
+    """Warn when the network input is far from the training images."""
     seen = ((float(square.mean()), config.typical_mean), (float(square.std()), config.typical_contrast))
     far = any(limits is not None and not limits[0] <= value <= limits[1] for value, limits in seen)
     return ["far from the training pictures in brightness or contrast"] if far else []

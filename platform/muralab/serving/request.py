@@ -1,4 +1,4 @@
-"""A request's table and parameters -> checked settings and decoded views, or one message that names every bad row."""
+"""Table and parameters of a request -> checked parameters and decoded views, or one message with every bad row."""
 
 from __future__ import annotations
 
@@ -22,53 +22,54 @@ from muralab.serving.quality import view_warnings
 POLICIES = ("refuse", "partial")
 
 DECODERS = 2
-"""Pictures that are decoded at once. A large one takes hundreds of MB, and in a container the cores that the system
-tells are the host's, so this is no number of cores."""
+"""Images decoded at once. A large one takes hundreds of MB. Not derived from the number of cores: in a container the
+system reports those of the host."""
 
 _DECODING = threading.BoundedSemaphore(DECODERS)
+_WHITE_SPACE = b" \t\n\r\v\f"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """A request's parameters, checked."""
+class RequestParams:
+    """Checked parameters of a request."""
 
     threshold: float | None = None
-    """Calibrated study probability from which a study is abnormal; None: the stored one."""
+    """Calibrated study probability at or above which a study is abnormal; None: the stored one."""
 
     explain: bool = False
-    """Whether each row gets a heat map."""
+    """Whether to add a heat map to each row."""
 
     policy: str = "refuse"
-    """What a bad row does: "refuse" refuses the request, "partial" gives that row an error and answers the others."""
+    """On a bad row: "refuse" refuses the request, "partial" reports an error for the row and answers the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One row: a picture of a study, or why it cannot be used."""
+    """One row: an image of a study, or why it cannot be used."""
 
     study: object
-    """What rows of one study share; unique for a row that names no study."""
+    """Equal for the rows of one study; unique for a row that names no study."""
 
     square: np.ndarray | None = None
-    """The network's input, uint8 [S, S]; None when the row is bad."""
+    """The network input, uint8 [S, S]; None for a bad row."""
 
     warnings: tuple[str, ...] = ()
-    """What a reader should know about the picture."""
+    """Warnings about the image."""
 
     error: str | None = None
-    """Why the row is bad."""
+    """Why the row cannot be used."""
 
 
 def refuse(message: str) -> MlflowException:
-    """An error that MLflow's server answers as HTTP 400 without a stack trace."""
+    """Error that MLflow's server answers as HTTP 400 without a stack trace."""
     return MlflowException(message, error_code=INVALID_PARAMETER_VALUE)
 
 
-def read_settings(params: dict[str, Any] | None) -> Settings:
-    """Check a request's parameters.
+def read_params(params: dict[str, Any] | None) -> RequestParams:
+    """Check the parameters of a request.
 
     Raises:
-        MlflowException: an impossible value; HTTP 400.
+        MlflowException: an invalid value; HTTP 400.
     """
     given = params or {}
     threshold, explain = given.get("threshold"), given.get("explain", False)
@@ -79,36 +80,37 @@ def read_settings(params: dict[str, Any] | None) -> Settings:
         raise refuse(f"The parameter policy must be 'refuse' or 'partial', not {_show(policy)}.")
     if not isinstance(explain, (bool, np.bool_)):
         raise refuse(f"The parameter explain must be true or false, not {_show(explain)}.")
-    return Settings(threshold=None if threshold is None else float(threshold), explain=bool(explain), policy=policy)
+    limit = None if threshold is None else float(threshold)
+    return RequestParams(threshold=limit, explain=bool(explain), policy=policy)
 
 
-def read_views(model_input: Any, settings: Settings, config: ServingConfig) -> list[View]:
-    """Decode every row of a request; only the network's inputs are kept, however large the pictures are.
+def read_views(model_input: Any, params: RequestParams, config: ServingConfig) -> list[View]:
+    """Decode every row of a request; only the network inputs are kept, however large the images are.
 
     Args:
-        model_input: a table (or what pandas makes one of) with the column `image`, base64 text or bytes of a PNG, JPEG
-            or DICOM file, and perhaps `study`.
-        settings: whether a bad row refuses the request.
-        config: the model's.
+        model_input: table, or what pandas turns into one, with the column `image`, base64 text or bytes of a PNG, JPEG
+            or DICOM file, and optionally `study`.
+        params: whether a bad row refuses the request.
+        config: configuration of the model.
 
     Raises:
-        MlflowException: no or too many rows, no column `image`, or bad rows under the policy "refuse"; HTTP 400.
+        MlflowException: no or too many rows, no column `image`, or bad rows with the policy "refuse"; HTTP 400.
     """
     table = _read_table(model_input)
     studies = table["study"] if "study" in table else [None] * len(table)
     views = [_read_view(row, image, study, config) for row, (image, study) in enumerate(zip(table["image"], studies))]
-    check_views(views, settings)
+    check_views(views, params)
     return views
 
 
-def check_views(views: Sequence[View], settings: Settings) -> None:
-    """Refuse bad rows, unless partial answers are asked for.
+def check_views(views: Sequence[View], params: RequestParams) -> None:
+    """Refuse bad rows unless partial answers were requested.
 
     Raises:
-        MlflowException: bad rows under the policy "refuse", all named; HTTP 400.
+        MlflowException: bad rows with the policy "refuse", all named; HTTP 400.
     """
     problems = [f"row {row}: {view.error}" for row, view in enumerate(views, start=1) if view.error]
-    if problems and settings.policy == "refuse":
+    if problems and params.policy == "refuse":
         raise refuse(
             f"{len(problems)} of {len(views)} rows cannot be used (counted from 1): {'; '.join(problems)}. "
             "Nothing was answered; the parameter policy='partial' answers the other rows."
@@ -119,11 +121,11 @@ def _read_table(model_input: Any) -> pd.DataFrame:
     try:
         table = model_input if isinstance(model_input, pd.DataFrame) else pd.DataFrame(model_input)
     except (TypeError, ValueError):
-        raise refuse("The request is no table with the columns image and, if wanted, study.") from None
+        raise refuse("The request is not a table with the columns image and, optionally, study.") from None
     if table.columns.duplicated().any():
         raise refuse("The request has two columns of the same name.")
     if "image" not in table and len(table):
-        raise refuse("The column image is missing: base64 text of one PNG, JPEG or DICOM file a row.")
+        raise refuse("The column image is missing: base64 text of one PNG, JPEG or DICOM file per row.")
     if len(table) == 0:
         raise refuse("The request has no rows.")
     if len(table) > MAX_ROWS:
@@ -145,7 +147,7 @@ def _read_view(row: int, image: object, study: object, config: ServingConfig) ->
 
 
 def _read_bytes(image: object) -> bytes:
-    """The file's bytes from base64 text (also as a data URL or with line breaks) or from bytes."""
+    """Bytes of the file, from base64 text (also as a data URL or with line breaks) or from bytes."""
     if isinstance(image, np.ndarray) and image.shape == ():
         image = image.item()
     if isinstance(image, (bytes, bytearray)):
@@ -157,28 +159,25 @@ def _read_bytes(image: object) -> bytes:
     if isinstance(image, str):
         text = image.partition(",")[2] if image[:5] == "data:" else image
         return _decode_base64(text)
-    raise ImageError("no image (null)" if _is_null(image) else "the image is no base64 text")
+    raise ImageError("no image (null)" if _is_null(image) else "the image is not base64 text")
 
 
 def _is_null(value: object) -> bool:
-    """None, NaN, NaT or pandas' NA; an array or a list is none of them."""
+    """Whether a value is None, NaN, NaT or pandas' NA, not an array or a list of them."""
     return bool(pd.api.types.is_scalar(value) and pd.isna(value))
 
 
 def _decode_base64(text: str | bytes) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        pass
-    try:
-        joined = b"".join(text.split()) if isinstance(text, bytes) else "".join(text.split())
-        return base64.b64decode(joined, validate=True)
-    except (binascii.Error, ValueError):
+        raw = text.encode("ascii") if isinstance(text, str) else text
+        # Splitting and joining would turn a body of short lines into millions of strings.
+        return base64.b64decode(raw.translate(None, _WHITE_SPACE), validate=True)
+    except (binascii.Error, UnicodeEncodeError):
         raise ImageError("not base64 text") from None
 
 
 def _show(value: object) -> str:
-    """The start of a value; Python writes out no integers of thousands of digits."""
+    """Start of a value; Python does not print integers of thousands of digits."""
     try:
         return repr(value)[:40]
     except ValueError:
@@ -188,4 +187,4 @@ def _show(value: object) -> str:
 def _is_share(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         return False
-    return bool(0 <= value <= 1)  # compared as it is: 10**400 is no float
+    return bool(0 <= value <= 1)  # not converted first: 10**400 does not fit a float

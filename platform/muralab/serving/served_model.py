@@ -1,4 +1,4 @@
-"""What MLflow runs to make the served model (models from code): the one file here that works when it is imported."""
+"""MLflow runs this file to create the served model (models from code), so this module alone acts on import."""
 
 from __future__ import annotations
 
