@@ -172,7 +172,7 @@ def test_a_stored_evaluation_keeps_predictions_and_calibration(store, train_run)
 
 def test_a_run_without_test_predictions_raises_an_error(registry, train_run):
     run = train_run(1.0, tested=False)
-    with pytest.raises(StoreError, match=rf"{run} .* no predictions of 'test'"):
+    with pytest.raises(StoreError, match=rf"{run} .* no predictions on 'test'"):
         registry.promote(registry.add(run))
 
 
