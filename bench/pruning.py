@@ -33,7 +33,9 @@ def search_once(folder: Path, seed: int, *, prune: bool) -> Recorder:
     options = TuneConfig(
         recipes=(RECIPE,), epochs=(UPPER, FULL), image_size=SIZE, seed=seed, weights="none", trials=N_TRIALS
     )
-    config = resolve_search(options, options.recipes, trials=options.trials, machine=Machine(cpus=2, gpus=0))
+    config = resolve_search(
+        options, options.recipes, trials=options.trials, machine=Machine(cpus=2, gpus=0, memory_bytes=8 * 2**30)
+    )
     source = find_dataset(DEMO, "wrist", protocol=options.protocol, seed=seed)
     silent = lambda _title: lambda _done, _total: None  # noqa: E731
     dataset = open_dataset(source, image_sizes=[SIZE], cache_folder=folder / "cache", progress=silent)

@@ -15,9 +15,9 @@ from torch import nn
 
 from muralab.evaluation.gradcam import gradcam
 from muralab.registry import export as export_module
-from muralab.registry import export_onnx, register_model
 from muralab.registry.bundle import check_bundle, read_requirements, write_bundle
-from muralab.registry.register import build_config
+from muralab.registry.export import export_onnx
+from muralab.registry.register import build_config, register_model
 from muralab.serving.config import ServingConfig, read_config, write_config
 from muralab.training.network import Network
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from muralab.config.commands import TrainingOptions
 from muralab.config.options import Problems
-from muralab.config.parsing import LARGEST_COUNT, PACK, Value
+from muralab.config.parsing import PACK, Value
 from muralab.config.resources import Resources, count_cpus, count_gpus, free_memory
 from muralab.errors import MuraLabError, RecipeError, SettingsError, nearest
 from muralab.recipe import Recipe, override
@@ -21,22 +21,16 @@ CPU_TRIAL_BYTES, DRIVER_BYTES = 2_300_000_000, 1_000_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What a search may use; None where it is looked up."""
+    """What a search may use."""
 
-    cpus: int | None = None
-    gpus: int | None = None
-    memory_bytes: int | None = None
-
-    def measured(self) -> Machine:
-        """With nothing left to look up but free memory, which a system may not state."""
-        return Machine(
-            cpus=count_cpus() if self.cpus is None else self.cpus,
-            gpus=count_gpus() if self.gpus is None else self.gpus,
-            memory_bytes=free_memory() if self.memory_bytes is None else self.memory_bytes,
-        )
+    cpus: int
+    gpus: int
+    memory_bytes: int
 
 
-THIS_MACHINE = Machine()
+def measure_machine() -> Machine:
+    """What this process may use of its machine."""
+    return Machine(cpus=count_cpus(), gpus=count_gpus(), memory_bytes=free_memory())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +59,7 @@ def resolve_search(
     trials: int | None = None,
     max_concurrent: int | None = None,
     time_budget_s: float | None = None,
-    machine: Machine = THIS_MACHINE,
+    machine: Machine | None = None,
 ) -> SearchConfig:
     """Load and override the recipes, and divide the machine.
 
@@ -75,7 +69,7 @@ def resolve_search(
         trials: per recipe; None: 2 on the demo, else 8.
         max_concurrent: trials at once; None: as many as fit.
         time_budget_s: for the search.
-        machine: what may be used.
+        machine: what may be used; None: this machine.
 
     Raises:
         MuraLabError: everything that is wrong, as one numbered list.
@@ -103,7 +97,7 @@ def check_search(
     recipes: Sequence[str],
     max_concurrent: int | None,
     problems: Problems,
-    machine: Machine = THIS_MACHINE,
+    machine: Machine | None = None,
 ) -> None:
     """Collect what `resolve_search` would refuse."""
     resolve_recipes(options, recipes, fixed_values(options), problems)
@@ -179,15 +173,15 @@ def _merged(errors: Sequence[MuraLabError], names: Sequence[str]) -> list[MuraLa
 
 
 def divide_resources(
-    options: TrainingOptions, max_concurrent: int | None = None, machine: Machine = THIS_MACHINE
+    options: TrainingOptions, max_concurrent: int | None = None, machine: Machine | None = None
 ) -> Resources:
     """What a search takes of the machine.
 
     Raises:
         SettingsError: a trial asks for more than there is.
     """
-    machine = machine.measured()
-    cpus, gpus = machine.cpus or 1, machine.gpus or 0
+    machine = machine or measure_machine()
+    cpus, gpus = machine.cpus, machine.gpus
     per_gpu = _gpus_per_trial(options.gpus_per_trial, gpus)
     slots_by_gpu = gpus * int(1 / per_gpu + 1e-9) if per_gpu else cpus  # no trial is spread over two of them
     per_cpu = options.cpus_per_trial or (max(1, cpus // slots_by_gpu) if per_gpu else 1)
@@ -217,6 +211,6 @@ def _gpus_per_trial(wanted: float | str, gpus: int) -> float:
     return wanted
 
 
-def slots_in(memory_bytes: int | None) -> int:
-    """Trials without a GPU that some bytes of memory hold at once: at least one, and any number where unknown."""
-    return LARGEST_COUNT if memory_bytes is None else max(1, (memory_bytes - DRIVER_BYTES) // CPU_TRIAL_BYTES)
+def slots_in(memory_bytes: int) -> int:
+    """Trials without a GPU that some bytes of memory hold at once: at least one."""
+    return max(1, (memory_bytes - DRIVER_BYTES) // CPU_TRIAL_BYTES)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from muralab.config.parsing import PACK
-from muralab.config.resources import Resources, free_gpu_memory, free_memory
-from muralab.config.search import THIS_MACHINE, Machine, divide_resources, slots_in
+from muralab.config.resources import Resources, free_gpu_memory
+from muralab.config.search import Machine, divide_resources, measure_machine, slots_in
 from muralab.errors import MemoryExceededError
 from muralab.tune.plan import Sweep
 from muralab.tune.preflight import Pace
@@ -19,14 +19,14 @@ GIB = 2**30
 
 
 def pack_gpus(
-    sweep: Sweep, paces: Mapping[str, Pace], *, machine: Machine = THIS_MACHINE, free_bytes: int | None = None
+    sweep: Sweep, paces: Mapping[str, Pace], *, machine: Machine | None = None, free_bytes: int | None = None
 ) -> Sweep:
     """The sweep with its resources and its trials' threads settled for GPUs that trials share.
 
     Args:
         sweep: as planned.
         paces: recipe -> its cost on this machine.
-        machine: what may be used.
+        machine: what may be used; None: this machine.
         free_bytes: free memory of the fullest GPU; None: looked up.
 
     Raises:
@@ -40,7 +40,7 @@ def pack_gpus(
     free = free_gpu_memory() if free_bytes is None else free_bytes
     fitting = max(1, int(FILLED * free / each))
     if wanted == PACK:
-        return _packed(sweep, fitting, machine)
+        return _packed(sweep, fitting, machine or measure_machine())
     sharing = min(int(1 / resources.gpus_per_trial + 1e-9), resources.max_concurrent)
     if sharing > fitting:
         raise MemoryExceededError(
@@ -55,8 +55,7 @@ def _packed(sweep: Sweep, fitting: int, machine: Machine) -> Sweep:
     """As many trials per GPU as memory, cores and the number of trials allow: an empty share helps nobody."""
     config = sweep.config
     resources, at_most = config.resources, config.max_concurrent or len(sweep.specs)
-    memory = free_memory() if machine.memory_bytes is None else machine.memory_bytes
-    processes = min(resources.cpus, slots_in(memory), at_most, len(sweep.specs))
+    processes = min(resources.cpus, slots_in(machine.memory_bytes), at_most, len(sweep.specs))
     number = max(1, min(fitting, math.ceil(processes / resources.gpus)))
     options = replace(config.options, gpus_per_trial=share_of(number))
     divided: Resources = divide_resources(options, config.max_concurrent, machine)
