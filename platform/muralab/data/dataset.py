@@ -41,7 +41,7 @@ class DatasetSource:
 
     @property
     def is_demo(self) -> bool:
-        """Whether this is the demo, which `open_dataset` draws; until then it has no index."""
+        """Whether this is the demo, which is drawn when it is first used."""
         return self.data == DEMO
 
     @property
