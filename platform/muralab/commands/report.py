@@ -19,7 +19,7 @@ from muralab.report.page import write_report
 from muralab.report.results_table import results_table
 from muralab.report.sentences import difference_sentences
 from muralab.results.from_mlflow import PARENT_KINDS, build_trials, read_context, read_models, select_runs
-from muralab.results.gallery import build_gallery, may_show
+from muralab.results.gallery import build_gallery, may_show, open_test_images
 from muralab.results.trained_model import load_trained_model, trained_run
 from muralab.tracking import RunRecord, Store, read_children, read_datasets, read_run
 from muralab.tracking.tags import Tag
@@ -124,7 +124,8 @@ def draw_gallery(session: Session, records: Sequence[RunRecord], models: Sequenc
         if tested_on is None:
             raise DataError(f"the run {record.run_id} names no test set")
         root = Path(tested_on.source)
-        return build_gallery(best, trained.network, trained.recipe.image_size, root, session.cache)
+        images = open_test_images(best, trained.recipe.image_size, root, session.cache)
+        return build_gallery(best, trained.network, images)
     except MuraLabError as error:
         session.print(f"No gallery: {error}")
         return {}

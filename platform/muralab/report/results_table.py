@@ -13,7 +13,7 @@ from muralab.evaluation.metrics import main_metrics
 PHASES = ("upper", "full")
 SUMMARY_PREFIXES = {"train": "train", "validation": "val"}
 MEASURES = ("loss", "accuracy")
-SETS: tuple[SetName, SetName] = ("validation", "test")
+EVALUATED_SETS: tuple[SetName, SetName] = ("validation", "test")
 FULL_PHASE_ONLY = "the test set is evaluated after the full phase only"
 
 
@@ -42,7 +42,7 @@ def _row(model: EvaluatedModel, phase: str) -> dict[str, object]:
         for set_name, prefix in SUMMARY_PREFIXES.items():
             row[f"{set_name}_image_{measure}"] = summary.get(f"{phase}_{prefix}_{measure}", math.nan)
         row[f"test_image_{measure}"] = summary.get(f"test_{measure}", math.nan) if full else math.nan
-    for set_name in SETS:
+    for set_name in EVALUATED_SETS:
         for metric in main_metrics():
             row |= _metric_columns(model, phase, set_name, metric)
     studies = model.studies() if full and model.problem() is None else None

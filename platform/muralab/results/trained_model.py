@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from muralab.tracking.tags import Tag, resolved_values_of
 from muralab.training.checkpoint import read_tensors
 from muralab.training.network import Network
 
+T = TypeVar("T")
 N_VERIFIED = 32
 """Validation images on which an export is compared with torch."""
 
@@ -116,14 +118,9 @@ def verification_images(store: Store, record: RunRecord, size: int) -> np.ndarra
             f"The images of the run {record.run_id} are not on this machine (such as {missing[0]}), and a model is "
             "registered only after its export was checked on them. Promote it where its data are."
         )
-    return read_squares(paths, size)
-
-
-def spread_evenly(paths: Sequence[Path], n: int = N_VERIFIED) -> list[Path]:
-    """At most n of some paths, evenly spread."""
-    return [paths[place] for place in np.linspace(0, len(paths) - 1, min(n, len(paths))).astype(int)]
-
-
-def read_squares(paths: Sequence[Path], size: int) -> np.ndarray:
-    """Images as the network sees them, uint8 [N, size, size]."""
     return np.stack([read_square(path, size) for path in paths])
+
+
+def spread_evenly(items: Sequence[T], n: int = N_VERIFIED) -> list[T]:
+    """At most n of some items, evenly spread."""
+    return [items[place] for place in np.linspace(0, len(items) - 1, min(n, len(items))).astype(int)]

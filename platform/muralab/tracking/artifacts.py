@@ -17,7 +17,7 @@ from muralab.tracking.address import shown
 from muralab.tracking.store import Store, store_error
 from muralab.tracking.tags import Tag
 
-SETS = ("validation", "test")
+PREDICTED_SETS = ("validation", "test")
 PREDICTION_TYPES = {"image": str, "study": str, "patient": str, "part": str, "label": "int64", "logit": "float64"}
 
 
@@ -61,7 +61,7 @@ def _list_predictions(store: Store, run_id: str) -> list[str]:
         found = {Path(item.path).stem for item in store.client.list_artifacts(run_id, "predictions")}
     except Exception as error:
         raise store_error(store, f"list the predictions of the run {run_id}", error) from error
-    return [name for name in SETS if name in found]
+    return [name for name in PREDICTED_SETS if name in found]
 
 
 def _read_predictions(store: Store, run_id: str, name: str) -> pd.DataFrame:

@@ -146,7 +146,7 @@ def draw_gallery(result: SweepResult) -> Pictures:
     if best is None or best.network is None or not shown:
         return {}
     network = best.network.cpu().eval()
-    return build_gallery(best.model, network, best.image_size, sweep.dataset.root, sweep.folders.cache)
+    return build_gallery(best.model, network, sweep.dataset.caches[best.image_size])
 
 
 def log_outcome(result: SweepResult, outcome: Outcome, writer: RunWriter) -> None:

@@ -8,7 +8,8 @@ import shlex
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+
+import numpy as np
 
 from muralab.errors import MuraLabError
 from muralab.evaluation.metrics import main_metrics
@@ -18,7 +19,7 @@ from muralab.registry.register import RegisteredModel, register_model
 from muralab.report.card import model_card
 from muralab.report.context import Context
 from muralab.results.final_test import FinalTest
-from muralab.results.trained_model import read_squares, spread_evenly
+from muralab.results.trained_model import spread_evenly
 from muralab.tracking import Store
 from muralab.tracking.tags import Tag
 from muralab.tune.plan import Sweep
@@ -129,7 +130,8 @@ def _register(candidate: FinalTest, sweep: Sweep, store: Store, context: Context
     assert candidate.network is not None
     assert model.calibration is not None
     figures = {f"{Tag.TEST_STUDY_PREFIX}{metric}": str(model.intervals()[metric]) for metric in main_metrics()}
-    paths = spread_evenly([Path(path) for path in sweep.dataset.tables["validation"]["path"]])
+    images = sweep.dataset.caches[candidate.image_size]
+    rows = spread_evenly(list(images.rows(sweep.dataset.tables["validation"])))
     return register_model(
         network=candidate.network,
         image_size=candidate.image_size,
@@ -138,7 +140,7 @@ def _register(candidate: FinalTest, sweep: Sweep, store: Store, context: Context
         run_id=model.run_id,
         card=model_card(model, context),
         tags={**sweep.tags, Tag.RECIPE: model.recipe, **figures},
-        verify_images=read_squares(paths, candidate.image_size),
+        verify_images=np.asarray(images.images[rows]),
         alias=None,
         tracking_uri=store.uri,
     )
