@@ -116,21 +116,26 @@ class Observed:
             ]
 
     def read_reports(self) -> None:
-        """Add what the clients of a cycle found."""
-        for name in ("load.json", "load_failures.csv", "fuzz.json"):
-            if not (self.folder / name).exists():
-                log = (self.folder / "clients.log").read_text(encoding="utf-8")
-                raise RuntimeError(f"A client of {self.name} did not write {name}:\n{log[-2000:]}")
-        for entry in json.loads((self.folder / "load.json").read_text(encoding="utf-8")):
+        """Add what the clients of a cycle found, and remove their reports."""
+        load, failures, fuzz = (self._take(name) for name in ("load.json", "load_failures.csv", "fuzz.json"))
+        for entry in json.loads(load):
             self.counts[entry["name"]] += entry["num_requests"]
             if entry["name"] == "valid":
                 self.latencies_ms.update({int(ms): count for ms, count in entry["response_times"].items()})
-        with (self.folder / "load_failures.csv").open(encoding="utf-8") as file:
-            failures = csv.DictReader(file)
-            self.faults += [f"{row['Name']}, {row['Occurrences']} times: {row['Error']}" for row in failures]
-        fuzz = json.loads((self.folder / "fuzz.json").read_text(encoding="utf-8"))
-        self.counts["random"] += fuzz["test_cases"]["generated"]
-        self.faults += [f"random: {json.dumps(fault)[:1000]}" for fault in (*fuzz["failures"], *fuzz["errors"])]
+        rows = csv.DictReader(failures.splitlines())
+        self.faults += [f"{row['Name']}, {row['Occurrences']} times: {row['Error']}" for row in rows]
+        found = json.loads(fuzz)
+        self.counts["random"] += found["test_cases"]["generated"]
+        self.faults += [f"random: {json.dumps(fault)[:1000]}" for fault in (*found["failures"], *found["errors"])]
+
+    def _take(self, name: str) -> str:
+        path = self.folder / name
+        if not path.exists():
+            log = (self.folder / "clients.log").read_text(encoding="utf-8")
+            raise RuntimeError(f"A client of {self.name} did not write {name}:\n{log[-2000:]}")
+        text = path.read_text(encoding="utf-8")
+        path.unlink()
+        return text
 
     def assess_memory(self) -> list[str]:
         """Memory in MiB for the table; growth and peaks above the limits become faults."""
