@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+import muralab
 from muralab.data.augment import TRANSFORMS, Augment, build_augmenter, draw_augmentation, preview_grid
 from muralab.errors import SettingsError
 
@@ -126,7 +129,8 @@ def test_the_affine_map_and_contrast_do_not_import_albumentations():
         "build_augmenter(Augment(zoom=0.1, contrast=0.1), 41)(np.zeros((41, 41), np.uint8), 0);"
         "sys.exit('albumentations' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    environment = {**os.environ, "PYTHONPATH": str(Path(muralab.__file__).parents[1])}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
 
 
 # Further strengths
