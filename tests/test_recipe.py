@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muralab.errors import RecipeError
-from muralab.recipe import Recipe, Uniform, override, resolved_values
+from muralab.recipe import Choice, Recipe, Uniform, override, resolved_values
 from muralab.recipe_loader import load_recipe, recipe_names
 
 SMALL = "tiny_lab.small_net"
@@ -148,3 +148,10 @@ def test_an_explicit_model_value_takes_precedence() -> None:
 def test_an_invalid_recipe_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         replace(load_recipe(SMALL), **fields)
+
+
+@pytest.mark.parametrize("key", ["model.filters", "batch_size", "class_weighting"])
+def test_only_numbers_with_fractions_are_searched_in_a_range(key: str) -> None:
+    with pytest.raises(RecipeError, match=rf"search key '{key}' is .*: search it with Choice"):
+        replace(small(), search={key: Uniform(8, 32)})
+    assert key in replace(small(), search={key: Choice(8, 32)}).search

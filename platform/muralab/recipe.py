@@ -89,7 +89,12 @@ class Recipe:
             (self.feature_views >= 1, f"feature_views={self.feature_views}: expected 1 or more"),
         ]
         problems = [message for valid, message in checks if not valid]
-        known = set(resolved_values(self))
+        known = resolved_values(self)
+        problems += [
+            f"search key '{key}' is {TYPE_NAMES[type(known[key])]}: search it with Choice(...)"
+            for key, space in self.search.items()
+            if key in known and not isinstance(known[key], float) and not isinstance(space, Choice)
+        ]
         for name, keys in (("search", self.search), ("demo", self.demo)):
             problems += [f"unknown {name} key '{key}'. {nearest(key, known)}" for key in keys if key not in known]
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
