@@ -176,13 +176,14 @@ def copy_repository(folder: Path) -> Path:
     return folder
 
 
-def check_mutation(mutation: Mutation, copies: SimpleQueue[Path]) -> str | None:
-    """The first test that fails with a mutation, or None."""
+def check_mutation(mutation: Mutation, copies: SimpleQueue[Path]) -> tuple[str, str | None]:
+    """Cells of the table for a mutation, and the first test that fails with it, or None."""
     root = copies.get()
     original = (root / mutation.file).read_text(encoding="utf-8")
     try:
-        (root / mutation.file).write_text(mutation.read(root)[1], encoding="utf-8")
-        return next((failed for run in list_runs(mutation.package) if (failed := run_tests(root, run))), None)
+        cells, source = mutation.read(root)
+        (root / mutation.file).write_text(source, encoding="utf-8")
+        return cells, next((failed for run in list_runs(mutation.package) if (failed := run_tests(root, run))), None)
     finally:
         (root / mutation.file).write_text(original, encoding="utf-8")
         copies.put(root)
@@ -215,9 +216,9 @@ def main() -> None:
         caught = 0
         print("| place | mutation | caught by |\n|---|---|---|", flush=True)
         with ThreadPoolExecutor(options.jobs) as pool:
-            for mutation, failed in zip(drawn, pool.map(lambda one: check_mutation(one, copies), drawn)):
+            for cells, failed in pool.map(lambda mutation: check_mutation(mutation, copies), drawn):
                 caught += failed is not None
-                print(f"| {mutation.read(ROOT)[0]} | {failed or '**survived**'} |", flush=True)
+                print(f"| {cells} | {failed or '**survived**'} |", flush=True)
     drawing = f"drawn from {len(everything):,} with seed {options.seed}"
     print(f"\n{caught} of {len(drawn)} caught, {drawing}; {(time.monotonic() - started) / 60:.0f} minutes.")
     sys.exit(0 if caught >= TARGET * len(drawn) else 1)

@@ -1,4 +1,4 @@
-"""Does a server stand half an hour of valid, invalid and random requests in the same memory?
+"""Does a server withstand half an hour of valid, invalid and random requests without growing in memory?
 
     make soak                        (30 minutes; MINUTES=5, ARGS='--model models:/mura-wrist@champion --cases 2000')
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import math
 import os
@@ -122,7 +123,7 @@ class Observed:
             self.counts[entry["name"]] += entry["num_requests"]
             if entry["name"] == "valid":
                 self.latencies_ms.update({int(ms): count for ms, count in entry["response_times"].items()})
-        rows = csv.DictReader(failures.splitlines())
+        rows = csv.DictReader(io.StringIO(failures))
         self.faults += [f"{row['Name']}, {row['Occurrences']} times: {row['Error']}" for row in rows]
         found = json.loads(fuzz)
         self.counts["random"] += found["test_cases"]["generated"]
