@@ -28,6 +28,7 @@ BENCHMARKS = (
     "steps",
     "gpu",
     "sweep",
+    "draws",
     "pruning",
     "tracking",
     "startup",

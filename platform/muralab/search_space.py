@@ -1,11 +1,13 @@
-"""Ranges and choices that a search draws a trial's values from."""
+"""Ranges and choices that a search draws a trial's values from.
+
+A space turns a quantile, from 0 to 1 and below 1, into a value; where quantiles come from is the sampler's business
+(`tune/sampler.py`).
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-
-import numpy as np
 
 from muralab.errors import RecipeError
 
@@ -24,9 +26,10 @@ class LogUniform:
         if not 0 < self.low < self.high:
             raise RecipeError(f"LogUniform({self.low}, {self.high}): expected 0 < low < high.")
 
-    def draw(self, rng: np.random.Generator) -> float:
-        """Draw a value, rounded to three significant digits so that it can be typed in again."""
-        return float(f"{math.exp(rng.uniform(math.log(self.low), math.log(self.high))):.3g}")
+    def value_at(self, quantile: float) -> float:
+        """The value at a quantile, rounded to three significant digits so that it can be typed in again."""
+        low, high = math.log(self.low), math.log(self.high)
+        return float(f"{math.exp(low + quantile * (high - low)):.3g}")
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,9 @@ class Uniform:
         if not self.low < self.high:
             raise RecipeError(f"Uniform({self.low}, {self.high}): expected low < high.")
 
-    def draw(self, rng: np.random.Generator) -> float:
-        """Draw a value, rounded to three significant digits."""
-        return float(f"{rng.uniform(self.low, self.high):.3g}")
+    def value_at(self, quantile: float) -> float:
+        """The value at a quantile, rounded to three significant digits."""
+        return float(f"{self.low + quantile * (self.high - self.low):.3g}")
 
 
 class Choice:
@@ -53,9 +56,9 @@ class Choice:
             raise RecipeError("Choice(): expected at least one value.")
         self.values = values
 
-    def draw(self, rng: np.random.Generator) -> Value:
-        """Draw a value."""
-        return self.values[int(rng.integers(len(self.values)))]
+    def value_at(self, quantile: float) -> Value:
+        """The value at a quantile."""
+        return self.values[int(quantile * len(self.values))]
 
 
 Space = LogUniform | Uniform | Choice

@@ -68,6 +68,7 @@ def load(config: TuneConfig, session: Session) -> Sweep:
             trials=config.trials,
             max_concurrent=config.max_concurrent,
             time_budget_s=config.time_budget,
+            sampler=config.sampler,
         )
         return prepare_sweep(search_config, session.cache, session.progress)
     sweep = load_sweep(config.resume, session.store, session.cache, session.progress, command=TuneConfig, kind="tune")

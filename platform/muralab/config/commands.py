@@ -14,6 +14,7 @@ from muralab.config.options import CommandOptions, Problems, option
 from muralab.errors import SettingsError
 
 DEMO = "demo"
+SAMPLERS = ("sobol", "random")
 EVALUATED_SETS = ("test", "validation", "train", "all")
 RUN = "run"
 """In options of `evaluate`: the trained run's own."""
@@ -67,6 +68,9 @@ class TuneConfig(TrainingOptions):
 
     recipes: tuple[str, ...] = option("all", p.names, "`all`, or comma-separated names; also importable modules.")
     trials: int | None = option("auto", p.count_or("auto"), "Per recipe; `auto`: 2 on the demo, else 8.")
+    sampler: str = option(
+        "sobol", p.choice(lambda: SAMPLERS), "How values are drawn: `sobol` (evenly spread) or `random`."
+    )
     max_concurrent: int | None = option("auto", p.count_or("auto"), "Trials at once; `auto`: as many as fit.")
     time_budget: float | None = option("none", p.duration, "For the search: 900, 30m, 2h, or `none`.")
     pictures: bool | None = option("auto", p.yes_no_or_auto, PICTURES_HELP)

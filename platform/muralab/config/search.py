@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from muralab.config.commands import TrainingOptions
+from muralab.config.commands import SAMPLERS, TrainingOptions
 from muralab.config.options import Problems
 from muralab.config.parsing import PACK, Value
 from muralab.config.resources import Resources, count_cpus, count_gpus, free_memory
@@ -50,6 +50,8 @@ class SearchConfig:
     max_concurrent: int | None = None
     """As the user gave it."""
     time_budget_s: float | None = None
+    sampler: str = SAMPLERS[0]
+    """How the values of the trials are drawn."""
 
 
 def resolve_search(
@@ -59,6 +61,7 @@ def resolve_search(
     trials: int | None = None,
     max_concurrent: int | None = None,
     time_budget_s: float | None = None,
+    sampler: str = SAMPLERS[0],
     machine: Machine | None = None,
 ) -> SearchConfig:
     """Load and override the recipes, and divide the machine.
@@ -69,6 +72,7 @@ def resolve_search(
         trials: per recipe; None: 2 on the demo, else 8.
         max_concurrent: trials at once; None: as many as fit.
         time_budget_s: for the search.
+        sampler: how the values of the trials are drawn.
         machine: what may be used; None: this machine.
 
     Raises:
@@ -89,6 +93,7 @@ def resolve_search(
         resources=resources,
         max_concurrent=max_concurrent,
         time_budget_s=time_budget_s,
+        sampler=sampler,
     )
 
 

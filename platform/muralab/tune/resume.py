@@ -144,7 +144,12 @@ def resolve_again(options: TrainingOptions, specs: Sequence[TrialSpec], run_id: 
     if isinstance(kept, TuneConfig):
         recipes = tuple(names) if kept.recipes == ("all",) else kept.recipes
         return resolve_search(
-            kept, recipes, trials=kept.trials, max_concurrent=kept.max_concurrent, time_budget_s=kept.time_budget
+            kept,
+            recipes,
+            trials=kept.trials,
+            max_concurrent=kept.max_concurrent,
+            time_budget_s=kept.time_budget,
+            sampler=kept.sampler,
         )
     assert isinstance(kept, TrainConfig)
     return resolve_search(kept, (kept.recipe,), trials=1)

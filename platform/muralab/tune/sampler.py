@@ -1,4 +1,12 @@
-"""Which values each trial tries: drawn before the search starts, from the seed and the trial's number alone."""
+"""Which values each trial tries: drawn before the search starts, from the seed, the key and the trial's number alone.
+
+A sampler gives every key a sequence of quantiles, and the recipe's range turns a quantile into a value. So trial 3 of
+two recipes has `full.lr` at the same quantile of their ranges (the same value where the ranges are equal), whatever
+else the recipes search and whatever the user has fixed; and more trials leave the earlier ones as they are.
+
+`sobol`: a scrambled Sobol sequence (Owen 1998; Joe & Kuo 2008), which fills the space of all keys evenly from the first
+trials on. `random`: independent draws.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +14,38 @@ import zlib
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 
 from muralab.config.search import SearchConfig
 from muralab.recipe import Recipe, Value
 from muralab.trial import TrialSpec
 from muralab.tune.folders import Folders
+
+SOBOL_KEYS = (
+    "full.lr",
+    "augment.zoom",
+    "augment.rotate_degrees",
+    "augment.shift",
+    "augment.contrast",
+    "model.dropout",
+    "full.weight_decay",
+    "upper.lr",
+    "full.backbone_lr_factor",
+    "augment.noise",
+    "augment.gamma",
+    "augment.blur",
+    "augment.clahe",
+    "augment.cutout",
+    "augment.elastic",
+)
+"""Keys with a dimension of the joint sequence, in its order: the first dimensions cover their space best.
+
+Only append to this list: another order would change the draws of every seed.
+"""
+SOBOL_DIMENSIONS = 32
+"""Of the joint sequence, used or not: its scrambling depends on their number."""
+
+Quantiles = npt.NDArray[np.float64]
 
 
 def draw_specs(config: SearchConfig, folders: Folders, weights: Mapping[str, str]) -> list[TrialSpec]:
@@ -22,12 +57,16 @@ def draw_specs(config: SearchConfig, folders: Folders, weights: Mapping[str, str
         weights: recipe -> file of pretrained weights, or empty.
     """
     options = config.options
+    drawn = {
+        name: draw_values(recipe, config.trials, seed=options.seed, fixed=config.fixed, sampler=config.sampler)
+        for name, recipe in config.recipes.items()
+    }
     return [
         TrialSpec(
             name=f"{name}-{number:02d}",
             recipe=name,
             overrides=config.overrides[name],
-            drawn=draw_values(recipe, name, number, seed=options.seed, fixed=config.fixed),
+            drawn=drawn[name][number],
             seed=options.seed,
             weights=weights[name],
             table=str(folders.table),
@@ -38,14 +77,59 @@ def draw_specs(config: SearchConfig, folders: Folders, weights: Mapping[str, str
             gpu=config.resources.gpus_per_trial > 0,
         )
         for number in range(config.trials)
-        for name, recipe in config.recipes.items()
+        for name in config.recipes
     ]
 
 
-def draw_values(recipe: Recipe, name: str, number: int, *, seed: int, fixed: Mapping[str, Value]) -> dict[str, Value]:
-    """The searched values of one trial; what the user set is not drawn over."""
-    if number == 0:
-        return {}
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode()), number])
-    drawn = {key: space.draw(rng) for key, space in recipe.search.items()}
-    return {key: value for key, value in drawn.items() if key not in fixed}
+def draw_values(
+    recipe: Recipe, n_trials: int, *, seed: int, fixed: Mapping[str, Value], sampler: str
+) -> list[dict[str, Value]]:
+    """The searched values of every trial: none for the first one, and none that the user has set.
+
+    Args:
+        recipe: with the ranges to search.
+        n_trials: how many trials, at least 1.
+        seed: of the search.
+        fixed: what the user has set; its keys are not searched.
+        sampler: one of `SAMPLERS`.
+    """
+    keys = [key for key in recipe.search if key not in fixed]
+    quantiles = {key: draw_quantiles(key, n_trials - 1, seed=seed, sampler=sampler) for key in keys}
+    drawn = [
+        {key: recipe.search[key].value_at(float(quantiles[key][number])) for key in keys}
+        for number in range(n_trials - 1)
+    ]
+    return [{}, *drawn]
+
+
+def draw_quantiles(key: str, n: int, *, seed: int, sampler: str) -> Quantiles:
+    """The first `n` quantiles of a key, in [0, 1): trial 1 takes the first one."""
+    if sampler == "random":
+        seeds = ([seed, zlib.crc32(key.encode()), number] for number in range(1, n + 1))
+        return np.array([np.random.default_rng(one).random() for one in seeds])
+    if key in SOBOL_KEYS:
+        return _sobol(n, SOBOL_DIMENSIONS, np.random.default_rng(seed))[:n, SOBOL_KEYS.index(key)]
+    return _one_dimension(key, n, seed)
+
+
+def _one_dimension(key: str, n: int, seed: int) -> Quantiles:
+    """The quantiles of a key that has no dimension of the joint sequence: a one-dimensional Sobol sequence of its own.
+
+    Two such sequences fill the halves, quarters, ... of their axes in step, which would leave parts of the plane empty.
+    Therefore the points that each doubling adds (1, 2, 4, ...) come in an order of the key's own.
+    """
+    sequence, order = np.random.default_rng([seed, zlib.crc32(key.encode())]).spawn(2)
+    points = _sobol(n, 1, sequence)[:, 0]
+    parts, size = [points[:1]], 1
+    while size < len(points):
+        parts.append(points[size : 2 * size][order.permutation(size)])
+        size *= 2
+    return np.concatenate(parts)[:n]
+
+
+def _sobol(n: int, dimensions: int, rng: np.random.Generator) -> Quantiles:
+    """A scrambled Sobol sequence of at least `n` points, [power of 2, dimensions]; more points extend it."""
+    from scipy.stats import qmc
+
+    points: Quantiles = qmc.Sobol(dimensions, rng=rng).random_base2(max(n - 1, 0).bit_length())
+    return points
