@@ -56,6 +56,19 @@ def test_a_small_difference_is_not_resolved(build_model, build_predictions) -> N
     assert "not resolved, the interval contains 0" in sentence
 
 
+def test_several_comparisons_are_counted(build_model) -> None:
+    models = [build_model(name, skill=skill) for name, skill in (("good", 3.0), ("fair", 1.0), ("poor", 0.0))]
+    *differences, count = difference_sentences(models)
+    assert len(differences) == 2
+    assert count.startswith("These 2 comparisons are not adjusted")
+    assert "in up to 10 % of" in count
+
+
+def test_a_model_that_is_not_compared_is_not_counted(build_model) -> None:
+    models = [build_model(), build_model("poor", skill=0.0), build_model("new", test=None, objective=0.0)]
+    assert len(difference_sentences(models)) == 2
+
+
 def test_models_on_different_test_sets_are_not_compared(build_model, build_predictions) -> None:
     other = build_model("other", test=build_predictions(1.0, n_patients=30), objective=0.0)
     (sentence,) = difference_sentences([build_model(), other])

@@ -16,12 +16,14 @@ from muralab.evaluation.evaluated_model import EvaluatedModel, paired_difference
 from muralab.evaluation.predictions import level_rows
 from muralab.recipe import override
 from muralab.recipe_loader import load_recipe
+from muralab.report.sentences import number
 from muralab.results.seed_comparison import (
     budget,
     compare_models,
     comparison_sentence,
     difference_over_seeds,
     difference_table,
+    holm,
     seeds_difference,
     stretch,
     unpaired,
@@ -73,7 +75,7 @@ def dataset(*, synthetic: bool = True) -> SimpleNamespace:
 
 def test_the_estimate_is_the_mean_over_seeds(models):
     found = seeds_difference(models[:3], models[3:])
-    assert found.interval.estimate == pytest.approx(np.mean(found.by_seed))
+    assert found.interval.estimate == pytest.approx(np.mean([own.estimate for own in found.by_seed]))
     assert found.mean_a - found.mean_b == pytest.approx(found.interval.estimate)
     assert found.interval.low > 0
 
@@ -81,6 +83,79 @@ def test_the_estimate_is_the_mean_over_seeds(models):
 def test_a_recipe_does_not_differ_from_itself(models):
     found = seeds_difference(models[:3], models[:3])
     assert (found.interval.low, found.interval.estimate, found.interval.high) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("n_seeds", [1, 2])
+def test_few_seeds_resample_patients_and_show_each_seed(models, n_seeds):
+    found = seeds_difference(models[:n_seeds], models[3 : 3 + n_seeds])
+    assert not found.covers_seeds
+    for own, a, b in zip(found.by_seed, models, models[3:]):
+        plain = paired_difference(a, b)
+        assert own.estimate == plain.estimate
+        assert (own.low, own.high) == pytest.approx((plain.low, plain.high), abs=0.02)
+    assert found.interval.high - found.interval.low <= max(own.high - own.low for own in found.by_seed)
+
+
+def test_an_interval_of_two_seeds_is_no_wider_than_one_of_three_that_agree(models):
+    """By Student's distribution with one degree of freedom it would be wider than the metric's whole range."""
+    two, three = (seeds_difference(models[:k], models[3 : 3 + k]).interval for k in (2, 3))
+    assert two.high - two.low < 1.5 * (three.high - three.low)
+
+
+def test_three_seeds_also_resample_seeds(models):
+    assert seeds_difference(models[:3], models[3:]).covers_seeds
+
+
+def test_p_is_where_the_interval_touches_zero():
+    rng = np.random.default_rng(3)
+    samples = [ClusteredSample(level_rows(m.test, level="study")) for m in simulate(rng, [0.75] * 3 + [0.6] * 3)]
+    resampled = [resample(sample, ["auroc"]) for sample in samples]
+    p = difference_over_seeds(resampled[:3], resampled[3:], "auroc").p
+    for confidence, contains in ((1 - 1.02 * p, False), (1 - 0.98 * p, True)):
+        found = difference_over_seeds(resampled[:3], resampled[3:], "auroc", confidence=confidence).interval
+        assert (found.low <= 0 <= found.high) == contains
+
+
+def test_equal_models_have_p_of_one(models):
+    assert seeds_difference(models[:3], models[:3]).p == pytest.approx(1, abs=1e-5)
+    assert seeds_difference(models[:2], models[:2]).p == pytest.approx(1, abs=1e-5)
+
+
+def test_two_seeds_that_disagree_have_p_of_one(models):
+    assert seeds_difference([models[0], models[3]], [models[3], models[0]]).p == 1
+
+
+def test_two_seeds_have_the_p_of_the_less_clear_one(models):
+    both = seeds_difference(models[1:3], models[3:5]).p
+    assert both == max(seeds_difference([models[i]], [models[i + 2]]).p for i in (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("p", "adjusted"),
+    [
+        ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]),
+        ([0.04], [0.04]),
+        ([0.5, 0.6], [1.0, 1.0]),
+        ([], []),
+    ],
+)
+def test_holms_adjustment(p, adjusted):
+    assert holm(p) == pytest.approx(adjusted)
+
+
+def test_an_undefined_p_counts_as_a_comparison():
+    first, second = holm([np.nan, 0.02])
+    assert np.isnan(first)
+    assert second == pytest.approx(0.04)
+
+
+def test_holms_adjustment_keeps_false_discoveries_below_five_per_cent():
+    rng = np.random.default_rng(0)
+    p = rng.random((4000, 3))  # three comparisons without any difference
+    single = np.mean((p < 0.05).any(axis=1))
+    adjusted = np.mean([min(holm(row.tolist())) < 0.05 for row in p])
+    assert single > 0.12
+    assert adjusted < 0.06
 
 
 def test_one_seed_is_a_paired_difference_over_patients_only(models):
@@ -169,8 +244,22 @@ def test_the_sentence_can_be_quoted_alone(better):
     start = "On 60 test studies of 60 patients (wrist, SYNTHETIC demo data), over 2 seeds of one split"
     assert sentence.startswith(start)
     assert "one budget (1 + 2 epochs at 64 px)" in sentence
-    assert "patients and seeds resampled" in sentence
+    assert "with seed 0 and +0." in sentence
+    assert "(95 %, only patients resampled), higher: both intervals exclude 0. This compares the trained" in sentence
     assert "paired difference +0." in sentence
+
+
+def test_more_seeds_are_resampled_too():
+    skills = {(name, seed): skill for name, skill in (("cnn", 0.3), ("cnn_attention", 1.6)) for seed in range(5)}
+    (found,) = compare_models(*trained(skills), [*RECIPES])
+    sentence = comparison_sentence(found, RECIPES, dataset())
+    assert sentence.endswith("(95 %, patients and seeds resampled), higher: the interval excludes 0.")
+
+
+def test_two_seeds_that_disagree_are_not_resolved():
+    skills = {("cnn", 0): 0.3, ("cnn", 1): 1.5, ("cnn_attention", 0): 1.5, ("cnn_attention", 1): 0.3}
+    (found,) = compare_models(*trained(skills), [*RECIPES])
+    assert "which is not resolved: not every interval excludes 0." in comparison_sentence(found, RECIPES, dataset())
 
 
 def test_real_data_are_not_called_synthetic(better):
@@ -189,7 +278,46 @@ def test_with_one_seed_only_patients_are_resampled():
     (found,) = compare_models(models, specs, [*RECIPES])
     sentence = comparison_sentence(found, RECIPES, dataset())
     assert "only patients resampled: one seed" in sentence
-    assert sentence.endswith("higher: the interval excludes 0.")
+    assert "higher: the interval excludes 0. This compares the trained models, not the recipes" in sentence
+
+
+# Several comparisons
+
+THREE = {**RECIPES, "inception": override(load_recipe("inception"), {"image_size": 80})}
+
+
+def compare_three(skills: tuple[float, float, float]):
+    """Five seeds of each recipe, the second and the third compared with the first."""
+    found = {(name, seed): skill for name, skill in zip(THREE, skills) for seed in range(5)}
+    return compare_models(*trained(found), [*THREE])
+
+
+def test_several_comparisons_are_adjusted():
+    one, other = compare_three((0.3, 1.6, 0.3))
+    assert one.n_comparisons == other.n_comparisons == 2
+    for metric in ("auroc", "kappa"):
+        alone = [found.differences[metric].p for found in (one, other)]
+        assert [found.adjusted_p[metric] for found in (one, other)] == holm(alone)
+    assert one.adjusted_p["auroc"] < 0.05
+    text = f"higher: p = {number(one.adjusted_p['auroc'])} after Holm's adjustment for 2 comparisons."
+    assert text in comparison_sentence(one, THREE, dataset())
+    assert "which is not resolved: p = " in comparison_sentence(other, THREE, dataset())
+
+
+def test_what_holds_alone_may_not_hold_after_adjustment(better):
+    (found,) = better
+    several = replace(found, n_comparisons=3, adjusted_p={"auroc": 0.06, "kappa": 0.5})
+    assert "which is not resolved: p = 0.060 after Holm's" in comparison_sentence(several, RECIPES, dataset())
+
+
+def test_the_table_holds_p_before_and_after_adjustment():
+    table = difference_table(compare_three((0.3, 1.6, 0.3))).set_index(["recipe", "metric"])
+    assert (table["comparisons"] == 2).all()
+    assert (table["adjusted_p"] >= table["p"]).all()
+    assert set(table["resampled"]) == {"patients and seeds"}
+
+
+# Sentences and tables
 
 
 def test_the_table_names_level_set_and_every_seed(better):

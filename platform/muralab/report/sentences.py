@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 
 from muralab.errors import DataError
-from muralab.evaluation.bootstrap import Interval
+from muralab.evaluation.bootstrap import CONFIDENCE, Interval
 from muralab.evaluation.evaluated_model import NOT_TESTED, EvaluatedModel, best_of, paired_difference
 
 MAX_DIGITS = 6
+NOT_COMPARED = "not compared"
 NOT_SELECTED = "not selected on validation: no validation score is known"
 
 
@@ -84,12 +85,22 @@ def difference_sentences(models: Sequence[EvaluatedModel]) -> list[str]:
     """One sentence per model: how much lower or higher than the best one, paired on the same test patients.
 
     The best model is the one that validation selected, or the first where it selected none. A difference whose
-    interval contains 0 is called not resolved.
+    interval contains 0 is called not resolved. Where there are several, a last sentence counts them.
     """
     if not models:
         return []
     best = best_of(models) or models[0]
-    return [difference_sentence(model, best) for model in models if model is not best]
+    sentences = [difference_sentence(model, best) for model in models if model is not best]
+    n_compared = sum(NOT_COMPARED not in sentence for sentence in sentences)
+    return sentences if n_compared < 2 else [*sentences, several_comparisons(n_compared)]
+
+
+def several_comparisons(n: int) -> str:
+    """How often several unadjusted comparisons find a difference by chance, as one sentence."""
+    return (
+        f"These {n} comparisons are not adjusted for their number: if no model differed from the best one, at least "
+        f"one interval would exclude 0 in up to {100 * (1 - CONFIDENCE**n):.0f} % of such reports."
+    )
 
 
 def difference_sentence(model: EvaluatedModel, best: EvaluatedModel) -> str:
@@ -97,13 +108,13 @@ def difference_sentence(model: EvaluatedModel, best: EvaluatedModel) -> str:
     pair = f"{model.title} against {best.title}"
     for one in (model, best):
         if one.test is None:
-            return f"{pair}: not compared ({one.title}: {NOT_TESTED})."
+            return f"{pair}: {NOT_COMPARED} ({one.title}: {NOT_TESTED})."
     try:
         difference = paired_difference(model, best)
     except DataError as error:
-        return f"{pair}: not compared ({error})."
+        return f"{pair}: {NOT_COMPARED} ({error})."
     if not (math.isfinite(difference.low) and math.isfinite(difference.high)):
-        return f"{pair}: not compared ({difference.reason or 'the difference is undefined'})."
+        return f"{pair}: {NOT_COMPARED} ({difference.reason or 'the difference is undefined'})."
     shown = f"paired difference {with_bounds(difference, signed=True)} in test AUROC on studies"
     if difference.low <= 0 <= difference.high:
         return f"{pair}: {shown}: not resolved, the interval contains 0."

@@ -6,14 +6,21 @@ mean over these of the paired differences. Resampling K seeds underestimates the
 variance by K instead of K - 1 and assumes a normal instead of Student's distribution; the seeds' deviations are
 stretched by both factors. The noise of a patient under one seed is counted in both draws, so the interval is
 conservative: in simulations with 2 to 5 seeds and 150 patients, 95 % intervals contained the true value in 96 % to
-100 % of 300 sets, more often the less the seeds differed. Shapes: R resamples, K seeds, P patients.
+100 % of 300 sets, more often the less the seeds differed.
+
+Two seeds do not show how much seeds vary: an honest interval over seeds would be more than three times as wide as with
+three (`stretch`), and would resolve nothing. With fewer than MIN_SEEDS, therefore, only patients are resampled, every
+seed has its own interval, and the conclusion is about the trained models, not about the recipes.
+
+Several comparisons with one recipe are adjusted by Holm's method (1979); the p of a comparison is that at which its
+interval just touches 0. Shapes: R resamples, K seeds, P patients.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -35,15 +42,27 @@ from muralab.recipe import Recipe
 from muralab.report.sentences import number, with_bounds
 from muralab.trial import TrialSpec
 
+FEW_SEEDS = (
+    "This compares the trained models, not the recipes: fewer than three seeds do not show how much a recipe varies "
+    "from seed to seed"
+)
+P_STEPS = 20
+"""Of the bisection that finds p: to 1e-6."""
+MIN_SEEDS = 3
+"""Fewest seeds over which an interval also covers the spread of seeds."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SeedsDifference:
     """How much one recipe exceeds another in a metric, as a - b."""
 
     interval: Interval
-    """Of the mean over seeds, over patients and seeds."""
-    by_seed: tuple[float, ...]
-    """The paired difference of each seed, [K]."""
+    """Of the mean over seeds, over patients and seeds; with fewer than MIN_SEEDS over patients alone."""
+    by_seed: tuple[Interval, ...]
+    """The paired difference of each seed over patients, [K]."""
+    p: float
+    """The largest 1 - confidence at which the interval contains 0, two-sided; with fewer than MIN_SEEDS that of the
+    seed whose interval comes closest to containing it, 1 where seeds differ in sign. NaN without an interval."""
     mean_a: float
     """Mean over seeds of the metric of `a`."""
     mean_b: float
@@ -57,7 +76,12 @@ class SeedsDifference:
     @property
     def seed_spread(self) -> float:
         """Standard deviation of the differences between seeds; NaN with one seed."""
-        return float(np.std(self.by_seed, ddof=1)) if self.n_seeds > 1 else math.nan
+        return float(np.std([one.estimate for one in self.by_seed], ddof=1)) if self.n_seeds > 1 else math.nan
+
+    @property
+    def covers_seeds(self) -> bool:
+        """Whether the interval covers the spread of seeds, and not only of patients."""
+        return self.n_seeds >= MIN_SEEDS
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,6 +93,10 @@ class Comparison:
     seeds: tuple[int, ...]
     differences: Mapping[str, SeedsDifference]
     """Metric -> recipe minus the other, on test studies."""
+    n_comparisons: int = 1
+    """How many recipes are compared with the same one."""
+    adjusted_p: Mapping[str, float]
+    """Metric -> p after Holm's adjustment for these comparisons."""
 
 
 def seeds_difference(
@@ -105,26 +133,73 @@ def difference_over_seeds(
         seed: of the draws of seeds.
         confidence: of the interval.
     """
-    by_seed = np.array([x.sample.estimate(metric) - y.sample.estimate(metric) for x, y in zip(a, b, strict=True)])
     values = np.stack([x.values[metric] - y.values[metric] for x, y in zip(a, b, strict=True)], axis=1)
-    resampled = _draw_seeds(values, seed, confidence)
+    estimates = [x.sample.estimate(metric) - y.sample.estimate(metric) for x, y in zip(a, b, strict=True)]
+    sample, alone = a[0].sample, [_Draws(values[:, [k]], seed) for k in range(len(a))]
+    whole = _Draws(values, seed) if len(a) >= MIN_SEEDS else _Draws(values.mean(axis=1, keepdims=True), seed)
     return SeedsDifference(
-        interval=_percentile_interval(metric, a[0].sample, float(by_seed.mean()), resampled, confidence),
-        by_seed=tuple(float(one) for one in by_seed),
+        interval=whole.interval(metric, sample, float(np.mean(estimates)), confidence),
+        by_seed=tuple(draws.interval(metric, sample, float(own), confidence) for draws, own in zip(alone, estimates)),
+        p=whole.p() if len(a) >= MIN_SEEDS else _joint_p(alone, estimates),
         mean_a=float(np.mean([one.sample.estimate(metric) for one in a])),
         mean_b=float(np.mean([one.sample.estimate(metric) for one in b])),
     )
 
 
-def _draw_seeds(differences: Floats, seed: int, confidence: float) -> Floats:
-    """Means over drawn seeds of differences [R, K]; every resample draws its own seeds, [R]."""
-    n_resamples, n_seeds = differences.shape
-    if n_seeds == 1:
-        return differences[:, 0]
-    drawn = np.random.default_rng([seed, 1]).integers(n_seeds, size=(n_resamples, n_seeds))
-    centre = differences.mean(axis=1, keepdims=True)
-    deviations = np.take_along_axis(differences - centre, drawn, axis=1).mean(axis=1)
-    return np.asarray(centre[:, 0] + stretch(n_seeds, confidence) * deviations)
+class _Draws:
+    """Resampled differences [R, K]: their interval at any confidence, and its p."""
+
+    def __init__(self, differences: Floats, seed: int) -> None:
+        self.n_resamples, self.n_seeds = differences.shape
+        drawn = np.random.default_rng([seed, 1]).integers(self.n_seeds, size=differences.shape)
+        centre = differences.mean(axis=1, keepdims=True)
+        # A resample in which a value is undefined is NaN in both: it is left out of the quantiles.
+        self.centre = centre[:, 0]
+        self.deviations = np.take_along_axis(differences - centre, drawn, axis=1).mean(axis=1)
+
+    @property
+    def defined(self) -> int:
+        """Resamples in which the difference is defined."""
+        return int(np.count_nonzero(~np.isnan(self.centre)))
+
+    def bounds(self, confidence: float) -> tuple[float, float]:
+        """Percentiles, with the deviations between seeds stretched for this confidence."""
+        factor = stretch(self.n_seeds, confidence) if self.n_seeds > 1 else 1.0
+        values = self.centre + factor * self.deviations
+        tail = (1 - confidence) / 2
+        low, high = np.nanquantile(values, (tail, 1 - tail))
+        return float(low), float(high)
+
+    def interval(self, metric: str, sample: ClusteredSample, estimate: float, confidence: float) -> Interval:
+        """The interval at one confidence, or the reason why there is none."""
+        reason = no_interval_reason(metric, sample, self.defined / self.n_resamples)
+        low, high = (math.nan, math.nan) if reason is not None else self.bounds(confidence)
+        return Interval(
+            estimate=estimate, low=low, high=high, level=confidence, n_resamples=self.defined, reason=reason
+        )
+
+    def p(self) -> float:
+        """The largest 1 - confidence at which the interval contains 0, not below one resample's share."""
+        if not self.defined:
+            return math.nan
+        low_p, high_p = 1 / self.n_resamples, 1.0
+        if not _contains_zero(self.bounds(1 - low_p)):
+            return float(low_p)
+        for _ in range(P_STEPS):
+            middle = (low_p + high_p) / 2
+            low_p, high_p = (middle, high_p) if _contains_zero(self.bounds(1 - middle)) else (low_p, middle)
+        return high_p
+
+
+def _contains_zero(bounds: tuple[float, float]) -> bool:
+    return bounds[0] <= 0 <= bounds[1]
+
+
+def _joint_p(alone: Sequence[_Draws], estimates: Sequence[float]) -> float:
+    """That every single seed differs in the same direction: the largest of their p (intersection-union test)."""
+    if len(set(np.sign(estimates))) > 1:
+        return 1.0
+    return max(draws.p() for draws in alone)
 
 
 def stretch(n_seeds: int, confidence: float = CONFIDENCE) -> float:
@@ -135,16 +210,14 @@ def stretch(n_seeds: int, confidence: float = CONFIDENCE) -> float:
     return float(np.sqrt(n_seeds / df) * t.ppf(share, df) / norm.ppf(share))
 
 
-def _percentile_interval(
-    metric: str, sample: ClusteredSample, estimate: float, values: Floats, confidence: float
-) -> Interval:
-    defined = values[~np.isnan(values)]
-    reason = no_interval_reason(metric, sample, len(defined) / len(values))
-    low = high = math.nan
-    if reason is None:
-        tail = (1 - confidence) / 2
-        low, high = (float(bound) for bound in np.quantile(defined, (tail, 1 - tail)))
-    return Interval(estimate=estimate, low=low, high=high, level=confidence, n_resamples=len(defined), reason=reason)
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment of several p; a NaN counts as a comparison and stays NaN."""
+    adjusted, largest = [math.nan] * len(p), 0.0
+    for rank, place in enumerate(sorted(range(len(p)), key=lambda place: (math.isnan(p[place]), p[place]))):
+        if not math.isnan(p[place]):
+            largest = max(largest, min(1.0, (len(p) - rank) * p[place]))
+            adjusted[place] = largest
+    return adjusted
 
 
 def compare_models(
@@ -160,6 +233,26 @@ def compare_models(
     Returns:
         No comparison for a recipe that shares no finished seed with the first: see `unpaired`.
     """
+    return _adjusted(_compare_with_first(models, specs, recipes))
+
+
+def _adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """The same with their p adjusted for their number."""
+    by_metric = {
+        metric: holm([one.differences[metric].p for one in comparisons])
+        for metric in (comparisons[0].differences if comparisons else ())
+    }
+    return [
+        replace(
+            one, n_comparisons=len(comparisons), adjusted_p={name: found[place] for name, found in by_metric.items()}
+        )
+        for place, one in enumerate(comparisons)
+    ]
+
+
+def _compare_with_first(
+    models: Mapping[str, EvaluatedModel], specs: Sequence[TrialSpec], recipes: Sequence[str]
+) -> list[Comparison]:
     found = {(spec.recipe, spec.seed): models[spec.name] for spec in specs}
     comparisons = []
     for recipe in recipes[1:]:
@@ -170,7 +263,10 @@ def compare_models(
             continue
         pair = [[found[name, seed] for seed in seeds] for name in (recipe, recipes[0])]
         differences = {metric: seeds_difference(*pair, metric=metric) for metric in main_metrics()}
-        comparisons.append(Comparison(recipe=recipe, against=recipes[0], seeds=seeds, differences=differences))
+        own_p = {metric: one.p for metric, one in differences.items()}
+        comparisons.append(
+            Comparison(recipe=recipe, against=recipes[0], seeds=seeds, differences=differences, adjusted_p=own_p)
+        )
     return comparisons
 
 
@@ -218,21 +314,52 @@ def comparison_sentence(comparison: Comparison, recipes: Mapping[str, Recipe], d
     test = dataset.tables["test"]
     data = "SYNTHETIC demo data" if dataset.synthetic else "radiographs"
     seeds = f"{found.n_seeds} seed{'s' * (found.n_seeds > 1)}"
-    resampled = "patients and seeds resampled" if found.n_seeds > 1 else "only patients resampled: one seed"
     return (
         f"On {test['study'].nunique()} test studies of {test['patient'].nunique()} patients ({dataset.part}, {data}), "
         f"over {seeds} of one split and {budget(pair)}, {titles[0]} reaches a mean study-level "
         f"{METRICS[name].title} of {number(found.mean_a)} and {titles[1]} of {number(found.mean_b)}: paired difference "
-        f"{with_bounds(found.interval, signed=True)} (95 %, {resampled}), {_conclusion(found.interval)}."
+        f"{_figures(comparison, found)}, {_conclusion(comparison, name)}."
     )
 
 
-def _conclusion(interval: Interval) -> str:
-    if not interval.low <= interval.high:  # also where they are NaN
-        return f"which cannot be evaluated: {interval.reason or 'there is no interval'}"
-    if interval.low <= 0 <= interval.high:
-        return "which is not resolved: the interval contains 0"
-    return f"{'higher' if interval.low > 0 else 'lower'}: the interval excludes 0"
+def _figures(comparison: Comparison, found: SeedsDifference) -> str:
+    """The difference with its interval and what it covers; with few seeds, each seed by itself."""
+    shown = with_bounds(found.interval, signed=True)
+    if found.covers_seeds:
+        return f"{shown} (95 %, patients and seeds resampled)"
+    if found.n_seeds == 1:
+        return f"{shown} (95 %, only patients resampled: one seed)"
+    each = " and ".join(
+        f"{with_bounds(one, signed=True)} with seed {seed}" for seed, one in zip(comparison.seeds, found.by_seed)
+    )
+    return f"{number(found.interval.estimate, signed=True)}: {each} (95 %, only patients resampled)"
+
+
+def _conclusion(comparison: Comparison, metric: str) -> str:
+    found = comparison.differences[metric]
+    undefined = next((one for one in (found.interval, *found.by_seed) if not one.low <= one.high), None)
+    if undefined is not None:  # its bounds are NaN
+        return f"which cannot be evaluated: {undefined.reason or 'there is no interval'}"
+    side = "higher" if found.interval.estimate > 0 else "lower"
+    if comparison.n_comparisons > 1:
+        p = comparison.adjusted_p[metric]
+        adjustment = f"p = {number(p)} after Holm's adjustment for {comparison.n_comparisons} comparisons"
+        text = f"which is not resolved: {adjustment}" if p >= 1 - CONFIDENCE else f"{side}: {adjustment}"
+    else:
+        intervals = [found.interval] if found.covers_seeds else list(found.by_seed)
+        text = _by_intervals(intervals, side)
+    return text if found.covers_seeds else f"{text}. {FEW_SEEDS}"
+
+
+def _by_intervals(intervals: Sequence[Interval], side: str) -> str:
+    """What one interval shows, or one for each seed."""
+    each = len(intervals) > 1
+    resolved = all(one.low > 0 for one in intervals) or all(one.high < 0 for one in intervals)
+    if not resolved:
+        return (
+            f"which is not resolved: {'not every' if each else 'the'} interval {'excludes' if each else 'contains'} 0"
+        )
+    return f"{side}: {'both intervals exclude' if each else 'the interval excludes'} 0"
 
 
 def difference_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
@@ -251,7 +378,12 @@ def difference_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
                 "difference": found.interval.estimate,
                 "low": found.interval.low,
                 "high": found.interval.high,
+                "resampled": "patients and seeds" if found.covers_seeds else "patients",
+                "p": found.p,
+                "comparisons": one.n_comparisons,
+                "adjusted_p": one.adjusted_p[metric],
                 "seed_spread": found.seed_spread,
             }
-            rows.append(row | {f"seed_{seed}": value for seed, value in zip(one.seeds, found.by_seed)})
+            seeds = {f"seed_{seed}": alone.estimate for seed, alone in zip(one.seeds, found.by_seed)}
+            rows.append(row | seeds)
     return pd.DataFrame(rows)
