@@ -29,6 +29,7 @@ from bench.common import Options, Row, run
 from bench.payloads import encode, encode_dicom, grey_images
 from bench.servers import ROOT
 from bench.serving_models import build_network
+from muralab.serving.config import ServingConfig, read_config
 
 MODEL = "models:/mura-wrist@champion"
 
@@ -65,7 +66,7 @@ def measure_equivalence() -> list[Row]:
     files = [(root / image).read_bytes() for image in predictions["image"]]
     wrapped = [encode_dicom(decode(data)) for data in files]
     model, folder = load_registered(f"models:/{name}/{version.version}", store.uri)
-    trained = _evaluate(predictions, pd.read_json(folder / "artifacts" / "config.json", typ="series"))
+    trained = _evaluate(predictions, read_config(folder / "artifacts" / "config.json"))
     rows = []
     for kind, contents in (("PNG", files), ("DICOM", wrapped)):
         served = _serve(model, predictions["study"], contents)
@@ -84,12 +85,12 @@ def measure_equivalence() -> list[Row]:
     return rows
 
 
-def _evaluate(predictions: pd.DataFrame, config: pd.Series) -> pd.DataFrame:
+def _evaluate(predictions: pd.DataFrame, config: ServingConfig) -> pd.DataFrame:
     """What the platform evaluates: probability and study_probability of each image, in the order of the table."""
     from muralab.evaluation.predictions import level_rows
 
-    images = level_rows(predictions, level="image", temperature=float(config["image_temperature"]))
-    studies = level_rows(predictions, level="study", temperature=float(config["study_temperature"]))
+    images = level_rows(predictions, level="image", scaling=config.image_scaling)
+    studies = level_rows(predictions, level="study", scaling=config.study_scaling)
     by_study = studies.set_index("study")["probability"]
     return pd.DataFrame(
         {

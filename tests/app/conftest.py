@@ -40,7 +40,8 @@ def model_folder(tmp_path_factory, onnx_file) -> Path:  # noqa: F811
     from muralab.serving.config import ServingConfig
 
     folder = tmp_path_factory.mktemp("app") / "model"
-    write_bundle(folder, onnx_file, ServingConfig(image_size=32, part="wrist", synthetic=True, threshold=0.6))
+    fitted = {"method": "slope and intercept", "prevalence": 0.3, "study_intercept": 0.1, "threshold": 0.6}
+    write_bundle(folder, onnx_file, ServingConfig(image_size=32, part="wrist", synthetic=True, **fitted))
     return folder
 
 

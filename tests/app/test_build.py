@@ -137,7 +137,16 @@ def test_about_describes_the_model_and_holds_the_disclaimer(address):
     with urllib.request.urlopen(f"{address}/about", timeout=60) as response:
         about = json.load(response)
     assert (about["part"], about["threshold"], about["max_rows"], about["max_bytes"]) == ("wrist", 0.6, 64, 10**6)
+    assert (about["method"], about["prevalence"]) == ("slope and intercept", 0.3)
     assert about["disclaimer"].startswith("Not a medical device")
+
+
+def test_a_prevalence_shifts_the_answer(address):
+    (common,), (rare,) = (post(address, {"inputs": [ROW], "params": params})[1]["predictions"]
+                          for params in ({}, {"prevalence": 0.01}))  # fmt: skip
+    assert rare["study_probability"] < common["study_probability"]
+    assert (rare["prevalence"], common["prevalence"]) == (0.01, 0.3)
+    assert rare["abnormal"] == common["abnormal"]
 
 
 def test_a_token_protects_answers_but_not_the_page(model):

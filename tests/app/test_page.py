@@ -105,6 +105,19 @@ def test_dropped_files_are_added(page):
     page.wait(lambda: "Calibrated probability" in page.text("#answer"))
 
 
+def test_the_share_of_abnormal_studies_at_the_site_is_sent(page, views):
+    assert "Probabilities hold where 30" in page.text("#facts")
+    page.type("#prevalence", "5")
+    ask(page, views[:1])
+    assert "Both for 5" in page.text("#answer")
+
+
+def test_an_impossible_share_is_refused_on_the_page(page, views):
+    page.type("#prevalence", "140")
+    ask(page, views[:1])
+    assert "give 0.1 to 99.9" in page.text("#error")
+
+
 def test_start_over_empties_the_page(page, views):
     ask(page, views[:1])
     page.click("#clear")

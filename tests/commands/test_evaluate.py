@@ -58,6 +58,18 @@ def test_another_tree_has_no_known_leakage(trained: RunRecord, muralab: Muralab,
     assert evaluations(store)[0].tags["muralab.learnt_images"] == "0"
 
 
+def test_another_prevalence_shifts_probabilities_and_keeps_the_calls(
+    trained: RunRecord, muralab: Muralab, store: Store
+) -> None:
+    outcomes = [muralab("evaluate", model=trained.run_id, **more) for more in ({}, {"prevalence": 0.05})]
+    assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
+    before, after = sorted(evaluations(store), key=lambda run: run.started_s)
+    assert after.metrics["test_study_kappa"] == before.metrics["test_study_kappa"]
+    assert after.metrics["test_study_brier"] != before.metrics["test_study_brier"]
+    assert after.metrics["threshold"] < before.metrics["threshold"]
+    assert "shifted to a share of 5.0% abnormal studies" in outcomes[1].out
+
+
 def test_an_evaluation_is_evaluated_again_through_its_trained_run(
     trained: RunRecord, muralab: Muralab, store: Store, easy_tree: Path
 ) -> None:
@@ -72,6 +84,8 @@ def test_an_evaluation_is_evaluated_again_through_its_trained_run(
         ({"seed": "one"}, "seed=one: expected run (the trained run's), or a whole number from 0 to 4294967295"),
         ({"seed": -1}, "seed=-1: expected run"),
         ({"seed": 2**32}, "seed=4294967296: expected run"),
+        ({"prevalence": 0}, "prevalence=0: expected validation, or a share above 0 and below 1 such as 0.1"),
+        ({"prevalence": "rare"}, "prevalence=rare: expected validation, or a share"),
         ({"protocol": "valid"}, "protocol=valid is unknown. Did you mean 'valid-as-test'?"),
     ],
     ids=str,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from muralab.tracking import RunRecord, Store, download_artifact
+from muralab.results.from_mlflow import read_models
+from muralab.tracking import RunRecord, Store, download_artifact, read_run
 from tests.cli.conftest import Muralab
 from tests.fixtures.old_store import unpack
 from tests.fixtures.runs import find_run, find_runs
@@ -57,6 +60,38 @@ def test_a_report_has_the_same_figures(muralab: Muralab, old_store: Store, tmp_p
     assert new.kind == "report"
     before, after = (read_figures(old_store, run, tmp_path / run.run_id) for run in (old, new))
     pd.testing.assert_frame_equal(after, before)
+
+
+def test_a_report_names_the_calibration_of_an_old_model(muralab: Muralab, old_store: Store, tmp_path: Path) -> None:
+    run = find_run(old_store, f"train-{NET}").run_id
+    assert muralab("report", runs=run, out=tmp_path / "report.html").code == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "calibrated in an earlier version by a temperature alone (images " in page
+
+
+def test_an_old_run_refuses_another_prevalence(muralab: Muralab, old_store: Store) -> None:
+    outcome = muralab("evaluate", model=find_run(old_store, f"train-{NET}").run_id, prevalence=0.1)
+    assert outcome.code == 2
+    assert "calibrated by a temperature alone, in an earlier version" in outcome.complaint
+
+
+def predict(*flags: str) -> subprocess.CompletedProcess[str]:
+    """Run `predict` in a process of its own, which imports the registered model's code."""
+    command = [sys.executable, "-m", "muralab", "predict", "--study", "folder", *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_an_old_version_answers_with_the_old_probabilities(old_store: Store, easy_tree: Path, tmp_path: Path) -> None:
+    version = old_store.client.get_model_version_by_alias("mura-wrist", "champion")
+    asked = ("--images", str(easy_tree / "valid"), "--model", "models:/mura-wrist@champion")
+    done = predict(*asked, "--out", str(tmp_path / "out.csv"))
+    assert done.returncode == 0, done.stderr
+    model = read_models(old_store, [read_run(old_store, version.run_id)])[0]
+    wanted, found = model.studies().set_index("study")["calibrated"], pd.read_csv(tmp_path / "out.csv")
+    answered = found.assign(study="valid/" + found["study"]).drop_duplicates("study").set_index("study")
+    assert answered["study_probability"].to_dict() == pytest.approx(wanted.to_dict(), abs=1e-5)
+    refused = predict(*asked, "--out", str(tmp_path / "shifted.csv"), "--prevalence", "0.1")
+    assert "this model was registered by an earlier version, which cannot shift its probabilities" in refused.stderr
 
 
 def test_the_report_of_a_comparison_repeats_its_result(muralab: Muralab, old_store: Store, tmp_path: Path) -> None:

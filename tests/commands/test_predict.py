@@ -56,6 +56,19 @@ def test_requests_hold_whole_studies_and_ask_for_partial_answers(ask, engine, pi
     assert engine.params == {"policy": "partial", "threshold": 0.3}
 
 
+def test_a_prevalence_reaches_the_model_and_the_table(ask, engine, pictures):
+    table = predict(ask(prevalence=0.1))
+    assert engine.params == {"policy": "partial", "prevalence": 0.1}
+    assert table["prevalence"].tolist() == [0.1] * 3
+
+
+def test_a_model_that_ignores_the_prevalence_is_refused(ask, engine, pictures):
+    engine.knows_prevalence = False
+    assert predict(ask())["error"].isna().all()
+    with pytest.raises(DataError, match=r"prevalence=0\.1: this model was registered by an earlier version"):
+        predict(ask(prevalence=0.1))
+
+
 def test_bad_files_are_rows_with_a_reason_and_a_warning(ask, engine, pictures, capsys):
     (pictures / "s1/3.png").write_bytes(b"text")
     (pictures / "s1/4.png").symlink_to("nowhere")

@@ -67,11 +67,20 @@ def test_a_training_is_one_run_with_everything(trained: RunRecord, store: Store,
 def test_the_threshold_is_fitted_by_the_given_rule(
     muralab: Muralab, store: Store, easy_tree: Path, tmp_path: Path
 ) -> None:
-    assert muralab("train", data=easy_tree, threshold="sensitivity>=0.8", **QUICK).code == 0
+    assert muralab("train", data=easy_tree, threshold="sensitivity>=0.4", **QUICK).code == 0
     run = only_run(store).run_id
     text, page = (download_artifact(store, run, name, tmp_path) for name in ("calibration.json", "report.html"))
-    assert json.loads(text.read_text())["rule"] == "sensitivity>=0.8"
-    assert "<small>sensitivity&gt;=0.8</small>" in page.read_text("utf-8")
+    assert json.loads(text.read_text())["rule"] == "sensitivity>=0.4"
+    assert "<small>sensitivity&gt;=0.4, lower bound 0." in page.read_text("utf-8")
+
+
+def test_a_sensitivity_that_so_few_patients_cannot_show_is_refused_before_training(
+    muralab: Muralab, store: Store, easy_tree: Path
+) -> None:
+    outcome = muralab("train", data=easy_tree, threshold="sensitivity>=0.9", **QUICK)
+    assert outcome.code == 2
+    assert "needs at least 29 abnormal validation patients; there are" in outcome.complaint
+    assert all_runs(store) == []
 
 
 @pytest.mark.parametrize("pictures", ["true", "auto"])

@@ -22,6 +22,7 @@ from muralab.evaluation.bootstrap import (
 )
 from muralab.evaluation.metrics import METRICS, evaluate_predictions
 from muralab.evaluation.predictions import level_rows
+from muralab.serving.scaling import Scaling
 
 SKEWED = np.random.default_rng(0).exponential(size=25)
 TIED = np.array([0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 9], dtype=float)
@@ -127,8 +128,11 @@ def test_exact_share_equals_clopper_pearson():
 
 
 def test_estimates_equal_the_metrics(predictions):
-    found = bootstrap(predictions, level="study", metrics=list(METRICS), threshold=0.4, temperature=2, n_resamples=100)
-    expected = evaluate_predictions(predictions, level="study", threshold=0.4, temperature=2)
+    scaling = Scaling(temperature=2, intercept=-0.5)
+    found = bootstrap(
+        predictions, level="study", metrics=list(METRICS), threshold=0.4, scaling=scaling, n_resamples=100
+    )
+    expected = evaluate_predictions(predictions, level="study", threshold=0.4, scaling=scaling)
     assert {name: interval.estimate for name, interval in found.items()} == pytest.approx(expected, abs=1e-12)
     found.pop("ece")
     assert all(i.low < i.estimate < i.high and i.reason is None for i in found.values())

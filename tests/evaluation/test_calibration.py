@@ -1,92 +1,80 @@
-"""Temperatures, threshold and band: what is fitted, on what, and what is refused."""
+"""Calibration: what is fitted, on what, what is stored, and what is refused."""
 
 from __future__ import annotations
+
+import json
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import cohen_kappa_score, recall_score, roc_curve
 
 from muralab.errors import DataError, SettingsError
-from muralab.evaluation.calibration import Calibration, fit_calibration, fit_temperature
-from muralab.evaluation.operating_point import RISK_TARGET, operating_threshold, risk_coverage, uncertain_band
-from muralab.evaluation.predictions import sigmoid, to_studies
+from muralab.evaluation.calibration import LOG_SLOPE_SD, Calibration, fit_calibration, fit_scaling
+from muralab.evaluation.operating_point import operating_threshold, uncertain_band
+from muralab.evaluation.predictions import to_studies
+from muralab.serving.scaling import Scaling, sigmoid
 
 
-def draw(seed, n=120, digits=2, effect=0.25):
+def one_view(labels, logits):
+    """One image, study and patient for each label."""
+    names = [f"s{number:03d}" for number in range(len(labels))]
+    columns = {"image": names, "study": names, "patient": names, "part": "wrist", "label": labels, "logit": logits}
+    return pd.DataFrame(columns)
+
+
+def draw(n, *, temperature=1.0, intercept=0.0, prevalence=0.3, seed=1):
+    """Labels, and logits that this scaling calibrates exactly."""
     rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 2, n)
-    return labels, np.round(np.clip(rng.normal(0.4 + effect * labels, 0.2), 0.01, 0.99), digits)
+    labels = (rng.random(n) < prevalence).astype(int)
+    true = 2.25 * (labels - 0.5) + 1.5 * rng.normal(size=n) + np.log(prevalence / (1 - prevalence))
+    return labels, temperature * (true - intercept)
 
 
-@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
-def test_a_known_temperature_is_recovered(temperature):
-    rng = np.random.default_rng(1)
-    true_logits = rng.normal(0, 2, 20_000)
-    labels = (rng.random(20_000) < sigmoid(true_logits)).astype(int)
-    assert fit_temperature(labels, temperature * true_logits) == pytest.approx(temperature, rel=0.05)
+@pytest.mark.parametrize(("temperature", "intercept"), [(0.3, 0.0), (1.0, -0.85), (4.0, 2.0)])
+def test_a_known_scaling_is_recovered(temperature, intercept):
+    labels, logits = draw(20_000, temperature=temperature, intercept=intercept)
+    fitted = fit_scaling(labels, logits)
+    assert fitted.temperature == pytest.approx(temperature, rel=0.05)
+    assert fitted.intercept == pytest.approx(intercept, abs=0.08)
 
 
-def test_separable_studies_get_a_finite_temperature():
+def test_the_shift_of_class_weights_is_undone():
+    labels, logits = draw(600, intercept=np.log(0.3 / 0.7))  # as trained with both classes weighing the same
+    studies = one_view(labels, logits)
+    fitted = fit_calibration(studies)
+    assert sigmoid(logits).mean() > labels.mean() + 0.1
+    for level in ("image", "study"):
+        assert fitted.scaling(level).probabilities(logits).mean() == pytest.approx(labels.mean(), abs=0.005)
+
+
+def test_the_scaling_minimises_the_penalised_log_loss():
+    labels, logits = draw(60, temperature=3)
+    n = labels.sum()
+    targets = np.where(labels == 1, (n + 1) / (n + 2), 1 / (60 - n + 2))
+    fitted = fit_scaling(labels, logits)
+    residuals, slope = fitted.probabilities(logits) - targets, 1 / fitted.temperature
+    assert residuals.sum() == pytest.approx(0, abs=1e-6)
+    assert slope * (residuals @ logits) + np.log(slope) / LOG_SLOPE_SD**2 == pytest.approx(0, abs=1e-6)
+
+
+def test_separable_studies_get_finite_probabilities():
     labels = np.repeat([0, 1], 15)
-    temperature = fit_temperature(labels, np.where(labels == 1, 1.0, -1.0))
-    assert sigmoid(np.array([1 / temperature]))[0] == pytest.approx(16 / 17)
+    low, high = fit_scaling(labels, np.where(labels == 1, 1.0, -1.0)).probabilities([-1.0, 1.0])
+    assert (low, high) == pytest.approx((1 - high, 0.90), abs=0.03)
 
 
-def test_misleading_logits_get_the_highest_temperature():
+def test_misleading_logits_get_the_highest_temperature_and_a_warning():
     labels = np.repeat([0, 1], 50)
-    assert fit_temperature(labels, np.where(labels == 1, -3.0, 3.0)) == pytest.approx(20)
+    fitted = fit_calibration(one_view(labels, np.where(labels == 1, -3.0, 3.0) + np.linspace(0, 1, 100)))
+    assert fitted.study_temperature == pytest.approx(20)
+    assert any("study probabilities hit its bound, a temperature of 20" in warning for warning in fitted.warnings)
 
 
-def test_the_temperature_minimises_the_log_loss():
-    rng = np.random.default_rng(3)
-    logits = rng.normal(0, 3, 400)
-    labels = (rng.random(400) < sigmoid(logits / 2)).astype(int)
-    n_abnormal = labels.sum()
-    targets = np.where(labels == 1, (n_abnormal + 1) / (n_abnormal + 2), 1 / (400 - n_abnormal + 2))
-    derivative = np.mean((sigmoid(logits / fit_temperature(labels, logits)) - targets) * logits)
-    assert derivative == pytest.approx(0, abs=1e-12)
-
-
-@pytest.mark.parametrize("digits", [1, 6])
-def test_max_kappa_is_the_best_of_all_thresholds(digits):
-    for seed in range(5):
-        labels, probabilities = draw(seed, digits=digits)
-        chosen = operating_threshold(labels, probabilities, "max-kappa")
-        best = max(cohen_kappa_score(labels, probabilities >= t) for t in np.unique(probabilities))
-        assert cohen_kappa_score(labels, probabilities >= chosen) == pytest.approx(best, abs=1e-12)
-
-
-def test_youden_is_the_best_of_the_roc_curve():
-    labels, probabilities = draw(3)
-    chosen = probabilities >= operating_threshold(labels, probabilities, "youden")
-    false_rate, true_rate, _ = roc_curve(labels, probabilities)
-    found = recall_score(labels, chosen) - (1 - recall_score(labels, chosen, pos_label=0))
-    assert found == pytest.approx((true_rate - false_rate).max(), abs=1e-12)
-
-
-@pytest.mark.parametrize("share", [0.5, 0.9, 1.0])
-def test_the_highest_threshold_with_the_sensitivity_is_taken(share):
-    labels, probabilities = draw(4)
-    threshold = operating_threshold(labels, probabilities, f"sensitivity>={share}")
-    assert recall_score(labels, probabilities >= threshold) >= share
-    next_higher = probabilities[probabilities >= threshold].min() + 1e-9
-    assert recall_score(labels, probabilities >= next_higher) < share
-
-
-def test_a_threshold_lies_between_two_probabilities():
-    assert operating_threshold([0, 0, 1, 1], [0.1, 0.2, 0.6, 0.9]) == pytest.approx(0.4)
-
-
-def test_probabilities_that_differ_in_the_last_bit_are_separated():
-    low, high = 0.3, np.nextafter(0.3, 1)
-    threshold = operating_threshold([0, 0, 1], [low, low, high])
-    assert low < threshold <= high
-
-
-def test_of_equally_good_thresholds_the_nearest_to_one_half_is_taken():
-    # Both 0.15 and 0.75 give the same kappa.
-    assert operating_threshold([0, 1, 0, 1], [0.1, 0.2, 0.6, 0.9]) == pytest.approx(0.75)
+@pytest.mark.parametrize(("n_abnormal", "warned"), [(9, True), (10, False)])
+def test_fewer_than_ten_patients_of_a_class_are_a_warning(n_abnormal, warned):
+    labels = np.repeat([0, 1], [40, n_abnormal])
+    fitted = fit_calibration(one_view(labels, np.linspace(-1, 1, len(labels)) + 0.5 * (labels == 0)))
+    assert any("9 validation patients with abnormal studies, fewer than 10" in one for one in fitted.warnings) == warned
 
 
 @pytest.mark.parametrize(
@@ -103,26 +91,24 @@ def test_wrong_rules_are_refused(rule, message, predictions):
         fit_calibration(predictions, rule=rule)
 
 
-def test_no_threshold_from_one_class_or_constant_probabilities():
-    with pytest.raises(DataError, match="all 3 validation studies are abnormal"):
-        operating_threshold([1, 1, 1], [0.1, 0.2, 0.3])
-    with pytest.raises(DataError, match=r"have the same probability, 0\.400"):
-        operating_threshold([0, 1], [0.4, 0.4])
-
-
 def test_threshold_comes_from_calibrated_studies(predictions):
     fitted = fit_calibration(predictions)
     studies = to_studies(predictions)
-    probabilities = sigmoid(studies["logit"].to_numpy() / fitted.study_temperature)
+    probabilities = fitted.scaling("study").probabilities(studies["logit"])
     assert fitted.threshold == operating_threshold(studies["label"], probabilities)
     assert fitted.study_temperature != pytest.approx(fitted.image_temperature, rel=0.01)
     assert fitted.reason is None
 
 
-def test_each_temperature_is_fitted_at_its_level(predictions):
+def test_each_scaling_is_fitted_at_its_level(predictions):
     fitted, studies = fit_calibration(predictions), to_studies(predictions)
-    assert fitted.temperature("image") == fit_temperature(predictions["label"], predictions["logit"])
-    assert fitted.temperature("study") == fit_temperature(studies["label"], studies["logit"])
+    assert fitted.scaling("image") == fit_scaling(predictions["label"], predictions["logit"])
+    assert fitted.scaling("study") == fit_scaling(studies["label"], studies["logit"])
+
+
+def test_the_share_of_abnormal_studies_is_stored(predictions):
+    fitted, studies = fit_calibration(predictions), to_studies(predictions)
+    assert (fitted.prevalence, fitted.n_studies) == (studies["label"].mean(), len(studies))
 
 
 @pytest.mark.parametrize(
@@ -140,63 +126,68 @@ def test_missing_logits_are_refused(predictions):
         fit_calibration(predictions)
 
 
-def test_risk_and_coverage_start_at_all_studies():
-    coverage, risk, distance = risk_coverage([0, 1, 0, 1], [0.1, 0.45, 0.6, 0.9], 0.5)
-    assert coverage.tolist() == [1, 0.75, 0.5]  # 0.1 and 0.9 are equally far
-    assert risk.tolist() == [0.5, pytest.approx(1 / 3), 0]
-    assert (np.diff(distance) > 0).all()
-
-
-def test_the_band_lowers_the_risk_to_its_target():
-    labels, probabilities = draw(5, n=400, digits=6, effect=0.4)
-    threshold = operating_threshold(labels, probabilities)
-    low, high = uncertain_band(labels, probabilities, threshold)
-    wrong = (probabilities >= threshold) != labels
-    answered = (probabilities < low) | (probabilities > high)
-    assert low < threshold < high
-    assert wrong[answered].mean() <= RISK_TARGET * wrong.mean()
-    assert answered.mean() >= 0.7
-
-
-def test_no_band_where_it_would_not_help():
-    labels, probabilities = draw(6, n=400)
-    assert uncertain_band(labels, np.where(labels == 1, 0.8, 0.2), 0.5) is None  # no error
-    assert uncertain_band(labels, np.where(probabilities > 0.5, 0.9, 0.1), 0.5) is None  # all at the same distance
-
-
-def test_fifty_studies_are_enough_for_a_band():
-    labels = np.tile([0, 1], 25)
-    probabilities = np.where(labels == 1, 0.9, 0.1)
-    probabilities[:4] = [0.55, 0.45, 0.56, 0.44]  # wrong, and near the threshold
-    low, high = uncertain_band(labels, probabilities, 0.5)
-    assert 0.44 < low < 0.45
-    assert 0.55 < high < 0.56
-    assert uncertain_band(labels[:49], probabilities[:49], 0.5) is None
-
-
-@pytest.mark.parametrize(("n_near", "given"), [(30, True), (31, False)])
-def test_a_band_leaves_out_three_of_ten_studies_at_most(n_near, given):
-    labels = np.tile([0, 1], 50)
-    probabilities = np.where(labels == 1, 0.95, 0.05)
-    probabilities[:n_near] = np.where(labels[:n_near] == 1, 0.6, 0.4)
-    probabilities[:4] = 1 - probabilities[:4]  # all errors lie within the band
-    assert (uncertain_band(labels, probabilities, 0.5) is not None) == given
-
-
 def test_the_band_is_fitted_on_calibrated_studies():
-    labels, probabilities = draw(5, n=400, digits=6, effect=0.4)
-    logits = 3 * np.log(probabilities / (1 - probabilities))  # far too confident
-    names = [f"s{number:03d}" for number in range(400)]
-    columns = {"image": names, "study": names, "patient": names, "part": "wrist", "label": labels, "logit": logits}
-    fitted = fit_calibration(pd.DataFrame(columns))
-    expected = uncertain_band(labels, sigmoid(logits / fitted.study_temperature), fitted.threshold)
+    labels, logits = draw(400, temperature=3)
+    fitted = fit_calibration(one_view(labels, logits))
+    expected = uncertain_band(fitted.scaling("study").probabilities(logits), fitted.threshold)
     assert expected is not None
     assert (fitted.uncertain_low, fitted.uncertain_high) == pytest.approx(expected)
 
 
+def test_a_sensitivity_is_stored_with_its_bound():
+    labels, logits = draw(200)
+    fitted = fit_calibration(one_view(labels, logits), rule="sensitivity>=0.8")
+    called = fitted.scaling("study").probabilities(logits) >= fitted.threshold
+    assert 0.8 <= fitted.sensitivity_bound < called[labels == 1].mean()
+    assert fit_calibration(one_view(labels, logits)).sensitivity_bound is None
+
+
+def test_another_prevalence_shifts_probabilities_and_changes_no_call():
+    labels, logits = draw(2000, temperature=2, intercept=-0.85, prevalence=0.3)
+    fitted = fit_calibration(one_view(labels, logits))
+    rare, (few, many) = fitted.at_prevalence(0.1), draw(20_000, temperature=2, intercept=-0.85, prevalence=0.3, seed=2)
+    kept = np.random.default_rng(3).random(20_000) < np.where(few == 1, (0.1 / 0.9) / (0.3 / 0.7), 1)
+    before, after = (one.scaling("study").probabilities(many[kept]) for one in (fitted, rare))
+    assert few[kept].mean() == pytest.approx(0.1, abs=0.01)
+    assert before.mean() > 0.2
+    assert after.mean() == pytest.approx(0.1, abs=0.015)
+    assert ((before >= fitted.threshold) == (after >= rare.threshold)).all()
+    assert ((before >= fitted.uncertain_low) == (after >= rare.uncertain_low)).all()
+
+
+def test_a_shift_can_be_undone_and_starts_from_the_shifted_share():
+    fitted = Calibration(method="slope and intercept", prevalence=0.3, threshold=0.4)
+    back = fitted.at_prevalence(0.1).at_prevalence(0.3)
+    assert (back.threshold, back.study_intercept) == pytest.approx((0.4, 0))
+
+
+@pytest.mark.parametrize(("share", "message"), [(0.0, "expected a share above 0"), (0.1, "temperature alone")])
+def test_an_impossible_prevalence_is_refused(share, message):
+    with pytest.raises(SettingsError, match=message):
+        Calibration(threshold=0.4).at_prevalence(share)
+
+
+OLD = {
+    "image_temperature": 1.3,
+    "study_temperature": 1.7,
+    "threshold": 0.31,
+    "rule": "sensitivity>=0.9",
+    "uncertain_low": 0.2,
+    "uncertain_high": 0.4,
+    "reason": None,
+}
+
+
+def test_a_temperature_of_an_earlier_version_gives_the_same_probabilities():
+    old = Calibration.from_dict(OLD)
+    logits = np.random.default_rng(0).normal(0, 5, 1000)
+    assert (old.scaling("study").probabilities(logits) == sigmoid(logits / 1.7)).all()
+    assert (old.method, old.prevalence, old.sensitivity_bound) == ("temperature", None, None)
+
+
 def test_a_calibration_can_be_stored():
-    stored = Calibration(study_temperature=1.7, threshold=0.31, uncertain_low=0.2, uncertain_high=0.4)
-    assert Calibration.from_dict(stored.to_dict()) == stored
+    stored = Calibration(study_temperature=1.7, study_intercept=-0.4, threshold=0.31, warnings=("Rough.",))
+    assert Calibration.from_dict(json.loads(json.dumps(stored.to_dict()))) == stored
 
 
 def test_the_fitted_threshold_is_only_for_studies():
@@ -214,3 +205,7 @@ def test_values_out_of_range_are_refused():
         Calibration(study_temperature=0)
     with pytest.raises(SettingsError, match=r"must be 0 <= low <= high <= 1, or None; got 0\.6 and 0\.4"):
         Calibration(uncertain_low=0.6, uncertain_high=0.4)
+    with pytest.raises(SettingsError, match="Unknown calibration method 'isotonic'"):
+        Calibration(method="isotonic")
+    with pytest.raises(SettingsError, match="An intercept must be a finite number; got nan"):
+        Scaling(intercept=float("nan"))

@@ -15,8 +15,10 @@ from muralab.evaluation.bootstrap import bootstrap, metric_interval, resample
 from muralab.evaluation.calibration import Calibration
 from muralab.evaluation.evaluated_model import EvaluatedModel, TrainingRecord, best_of, paired_difference
 from muralab.evaluation.metrics import METRICS, evaluate_predictions
+from muralab.serving.scaling import Scaling
 
-CALIBRATION = Calibration(threshold=0.4, study_temperature=1.5, image_temperature=1.2)
+SCALING = Scaling(temperature=1.5, intercept=-0.3)
+CALIBRATION = Calibration(threshold=0.4, study_temperature=1.5, study_intercept=-0.3, image_temperature=1.2)
 
 
 @pytest.fixture
@@ -40,12 +42,12 @@ def n_resampled(monkeypatch) -> list[int]:
 
 def test_studies_are_calibrated_and_called_at_the_threshold(model):
     studies = model.studies()
-    assert studies["calibrated"].to_numpy() == pytest.approx(1 / (1 + np.exp(-studies["logit"] / 1.5)))
+    assert studies["calibrated"].to_numpy() == pytest.approx(1 / (1 + np.exp(0.3 - studies["logit"] / 1.5)))
     assert (studies["called"] == (studies["calibrated"] >= 0.4)).all()
 
 
 def test_study_intervals_use_the_calibration(model, predictions):
-    expected = bootstrap(predictions, level="study", metrics=["kappa", "brier"], threshold=0.4, temperature=1.5)
+    expected = bootstrap(predictions, level="study", metrics=["kappa", "brier"], threshold=0.4, scaling=SCALING)
     assert {name: model.intervals()[name] for name in expected} == expected
     assert list(model.intervals()) == list(METRICS)
 
@@ -124,7 +126,7 @@ def test_sets_are_kept_apart(model, predictions):
 
 
 def test_without_a_calibration_the_threshold_is_one_half(other):
-    assert (other.threshold, other.temperature_of("study"), other.temperature_of("image")) == (0.5, 1.0, 1.0)
+    assert (other.threshold, other.scaling_of("study"), other.scaling_of("image")) == (0.5, Scaling(), Scaling())
 
 
 def test_the_selection_score_is_a_validation_value(model):

@@ -17,6 +17,7 @@ from muralab.evaluation.metrics import (
     undefined_reason,
 )
 from muralab.evaluation.weighted_sums import ECE_BINS, SortedScores
+from muralab.serving.scaling import Scaling
 
 REFERENCES = {
     "auroc": lambda y, p, c: sk.roc_auc_score(y, p),
@@ -105,8 +106,8 @@ def test_predictions_are_evaluated_at_their_level(predictions):
     assert evaluate_predictions(predictions, level="study")["auroc"] != images["auroc"]
 
 
-def test_temperature_changes_the_calibration_only(predictions):
-    cold, warm = (evaluate_predictions(predictions, level="study", temperature=t) for t in (1.0, 3.0))
+def test_a_temperature_changes_the_calibration_only(predictions):
+    cold, warm = (evaluate_predictions(predictions, level="study", scaling=Scaling(temperature=t)) for t in (1.0, 3.0))
     assert cold["auroc"] == pytest.approx(warm["auroc"], abs=1e-12)
     assert cold["log_loss"] != pytest.approx(warm["log_loss"], abs=1e-3)
 

@@ -11,6 +11,7 @@ import torch
 
 from muralab.errors import DataError
 from muralab.evaluation.predictions import PREDICTION_COLUMNS, check_predictions, level_rows, predict_images, to_studies
+from muralab.serving.scaling import Scaling
 
 
 class Brightness(torch.nn.Module):
@@ -106,8 +107,10 @@ def test_extreme_logits_stay_finite():
 
 def test_a_temperature_applies_to_its_own_level():
     rows = table([2.0, -1.0], ["a", "a"])
-    assert level_rows(rows, level="image", temperature=2)["probability"][0] == pytest.approx(1 / (1 + np.exp(-1)))
-    study = level_rows(rows, level="study", temperature=2)
+    assert level_rows(rows, level="image", scaling=Scaling(temperature=2))["probability"][0] == pytest.approx(
+        1 / (1 + np.exp(-1))
+    )
+    study = level_rows(rows, level="study", scaling=Scaling(temperature=2))
     assert study["probability"][0] == pytest.approx(1 / (1 + np.exp(-study["logit"][0] / 2)))
 
 

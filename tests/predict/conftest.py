@@ -30,6 +30,7 @@ class FakeEngine:
         self.requests: list[list[dict]] = []
         self.params: dict = {}
         self.failing: dict[int, Exception] = {}
+        self.knows_prevalence = True
 
     def answer(self, rows: list[dict], params: dict) -> list[dict]:
         self.requests.append(rows)
@@ -42,6 +43,8 @@ class FakeEngine:
         good = row["image"].startswith("iVBOR")
         answer = {"probability": 0.25, "study_probability": 0.5, "abnormal": True, "uncertain": False}
         fixed = {"threshold": 0.5, "model_version": "tiny/1", "warnings": ["single view"] if good else []}
+        if self.knows_prevalence:
+            fixed["prevalence"] = self.params.get("prevalence", 0.3)
         return fixed | ({**answer, "error": None} if good else {**dict.fromkeys(answer), "error": "not a picture"})
 
 

@@ -19,7 +19,12 @@ from tests.serving.conftest import SIZE, write_onnx
 
 FITTED = {
     "image_temperature": 1.3,
+    "image_intercept": -0.6,
     "study_temperature": 1.7,
+    "study_intercept": -0.8,
+    "method": "slope and intercept",
+    "prevalence": 0.3,
+    "n_studies": 120,
     "threshold": 0.31,
     "rule": "youden",
     "uncertain_low": 0.2,

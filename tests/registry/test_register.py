@@ -23,7 +23,14 @@ from muralab.training.network import Network
 
 SIZE = 32
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE), dtype=np.uint8)
-CALIBRATION = {"image_temperature": 1.5, "study_temperature": 2.0, "threshold": 0.4, "rule": "max-kappa"}
+CALIBRATION = {
+    "image_temperature": 1.5,
+    "image_intercept": -0.7,
+    "study_temperature": 2.0,
+    "study_intercept": -0.9,
+    "threshold": 0.4,
+    "rule": "max-kappa",
+}
 TAGS = {"muralab.recipe": "tiny", "muralab.part": "wrist", "muralab.synthetic": "true"}
 
 

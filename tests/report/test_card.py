@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from muralab.evaluation.calibration import Calibration
 from muralab.evaluation.metrics import METRICS
 from muralab.report.card import model_card
 
@@ -16,7 +17,7 @@ def test_card_states_use_limitations_and_metrics(build_model, context) -> None:
     assert "Not a medical device" in card
     assert "Synthetic data" in card
     assert re.search(r"\| AUROC \| 0\.\d{3} \[0\.\d{3}, [01]\.\d{3}\] \|", card)
-    assert "Threshold 0.450" in card
+    assert "threshold 0.450" in card
 
 
 def test_card_has_every_metric(build_model, context) -> None:
@@ -24,10 +25,15 @@ def test_card_has_every_metric(build_model, context) -> None:
     assert [metric.title for metric in METRICS.values() if f"| {metric.title} |" not in card] == []
 
 
+def test_card_states_the_warnings_of_the_calibration(build_model, context) -> None:
+    card = model_card(build_model(calibration=Calibration(warnings=("It rests on 3 patients.",))), context)
+    assert "- **Good: It rests on 3 patients.**" in card
+
+
 def test_card_of_an_untested_model_has_the_reason(build_model, context) -> None:
     card = model_card(build_model(test=None, calibration=None), context)
     assert "No test results: this model was not evaluated on the test set." in card
-    assert "Uncalibrated, at 0.5" in card
+    assert "uncalibrated, at 0.5" in card
 
 
 def test_card_states_the_errors_of_the_audit(build_model, context) -> None:

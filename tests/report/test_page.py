@@ -11,6 +11,7 @@ import pytest
 
 from muralab.evaluation import evaluated_model
 from muralab.evaluation.bootstrap import resample
+from muralab.evaluation.calibration import Calibration
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.evaluation.metrics import METRICS, evaluate_predictions, register_metric
 from muralab.report.card import model_card
@@ -50,6 +51,12 @@ def test_page_loads_nothing_from_the_network(page) -> None:
 def test_links_lead_to_sections(page) -> None:
     targets = re.findall(r'href="#(\w+)"', page)
     assert [target for target in targets if f'id="{target}"' not in page] == []
+
+
+def test_each_models_calibration_is_described_and_its_warnings_stand_at_the_top(build_model, write) -> None:
+    html = write([build_model(calibration=Calibration(warnings=("It rests on 3 patients.",)))])
+    assert "Good: calibrated in an earlier version by a temperature alone" in html
+    assert html.index("Rough calibration.</strong> Good: It rests on 3 patients.") < html.index('class="hero"')
 
 
 def test_page_is_small(page) -> None:

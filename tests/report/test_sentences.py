@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from muralab.evaluation.bootstrap import Interval
+from muralab.evaluation.calibration import Calibration
 from muralab.report.page import champion_sentence
-from muralab.report.sentences import difference_sentences, headline, number, with_bounds
+from muralab.report.sentences import (
+    calibration_notes,
+    calibration_sentence,
+    difference_sentences,
+    headline,
+    number,
+    with_bounds,
+)
 
 NAN = float("nan")
 
@@ -40,6 +50,37 @@ def test_the_headline_states_the_size_of_the_test_set(build_model) -> None:
 def test_a_headline_without_test_results_has_the_reason(build_model, build_predictions) -> None:
     broken = build_model(test=build_predictions(1.0).assign(logit=np.nan))
     assert headline(broken).startswith("Good has no test results: 80 of 80 predicted images have no finite logit")
+
+
+FITTED = Calibration(method="slope and intercept", study_intercept=-0.85, prevalence=0.3, n_studies=191)
+
+
+@pytest.mark.parametrize(
+    ("calibration", "text"),
+    [
+        (None, "uncalibrated, at 0.5: no calibration was fitted"),
+        (
+            Calibration(reason="all 3 validation studies are normal"),
+            "nothing could be fitted (all 3 validation studies",
+        ),
+        (Calibration(study_temperature=1.7), "calibrated in an earlier version by a temperature alone (images 1.000"),
+        (FITTED, "studies 1.000 and −0.850) on 191 validation studies, of which 30.0% are abnormal"),
+        (FITTED.at_prevalence(0.1), "shifted to a share of 10.0% abnormal studies"),
+        (Calibration(rule="sensitivity>=0.9"), "met on the validation studies only, without a confidence bound"),
+        (replace(FITTED, rule="sensitivity>=0.9", sensitivity_bound=0.912), "sensitivity on new patients: 0.912"),
+        (replace(FITTED, uncertain_low=0.2, uncertain_high=0.4), "the 20% of studies nearest to the threshold"),
+        (Calibration(uncertain_low=0.2, uncertain_high=0.4), "chosen in an earlier version by the error rate"),
+    ],
+)
+def test_the_calibration_is_described(build_model, calibration, text) -> None:
+    assert text in calibration_sentence(build_model(calibration=calibration))
+
+
+def test_a_warning_of_all_models_is_stated_once(build_model) -> None:
+    rough, worse = Calibration(warnings=("Rough.",)), Calibration(warnings=("Rough.", "At a bound."))
+    models = [build_model("good", calibration=rough), build_model("poor", calibration=worse)]
+    assert calibration_notes(models) == ["All 2 models: Rough.", "Poor: At a bound."]
+    assert calibration_notes([*models, build_model("new")])[0] == "Good, Poor: Rough."
 
 
 def test_a_clear_difference_excludes_zero(build_model) -> None:

@@ -1,4 +1,4 @@
-"""The final test: what is fitted on which set, and at which threshold and temperature a figure stands."""
+"""The final test: what is fitted on which set, and at which threshold and calibration a figure stands."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def test_the_calibration_is_fitted_on_validation(tested: tuple[EvaluatedModel, R
     assert tested[0].calibration != fit_calibration(TEST, rule=RULE)
 
 
-def test_study_figures_are_at_the_fitted_threshold_and_temperature(tested: tuple[EvaluatedModel, Recorder]) -> None:
+def test_study_figures_are_at_the_fitted_threshold_and_scaling(tested: tuple[EvaluatedModel, Recorder]) -> None:
     fitted = fit_calibration(VALIDATION, rule=RULE)
-    at = {"threshold": fitted.threshold, "temperature": fitted.study_temperature}
+    at = {"threshold": fitted.threshold, "scaling": fitted.scaling("study")}
     expected = evaluate_predictions(TEST, level="study", **at)
     assert {name: logged(tested)[f"test_study_{name}"] for name in METRICS} == pytest.approx(expected)
     assert logged(tested)["threshold"] == fitted.threshold
@@ -67,7 +67,7 @@ def test_study_figures_are_at_the_fitted_threshold_and_temperature(tested: tuple
 
 def test_image_figures_are_at_a_half_and_uncalibrated(tested: tuple[EvaluatedModel, Recorder]) -> None:
     names = {"test_loss": "log_loss", "test_accuracy": "accuracy", "test_auroc": "auroc"}
-    raw = evaluate_predictions(TEST, level="image", threshold=0.5, temperature=1.0)
+    raw = evaluate_predictions(TEST, level="image", threshold=0.5)
     assert {name: logged(tested)[name] for name in names} == {name: raw[metric] for name, metric in names.items()}
     assert tested[0].training.summary["test_accuracy"] == raw["accuracy"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,9 +15,11 @@ from PIL import Image
 
 from muralab.data.images.decode import decode, to_square
 from muralab.evaluation.predictions import level_rows
-from muralab.serving.answer import study_probabilities
+from muralab.serving.answer import operating_point, study_probabilities
 from muralab.serving.classifier import StudyClassifier, draw_heat, open_session
 from muralab.serving.config import MAX_ROWS, ServingConfig, write_config
+from muralab.serving.request import RequestParams
+from muralab.serving.scaling import Scaling, log_odds
 
 SIZE = 32
 CONFIG = ServingConfig(
@@ -41,10 +44,9 @@ def logit_of(text: str) -> float:
     return 8 * (to_square(decode(base64.b64decode(text)), SIZE).mean() / 255 - 0.5)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory, onnx_file):
-    folder = tmp_path_factory.mktemp("model")
-    write_config(CONFIG, folder / "config.json")
+def load(folder, onnx_file, config):
+    """A function of rows and parameters that asks a served model."""
+    write_config(config, folder / "config.json")
     classifier = StudyClassifier()
     artifacts = {"onnx": str(onnx_file), "config": str(folder / "config.json")}
     classifier.load_context(SimpleNamespace(artifacts=artifacts))
@@ -54,6 +56,11 @@ def model(tmp_path_factory, onnx_file):
 
     answer.classifier = classifier
     return answer
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, onnx_file):
+    return load(tmp_path_factory.mktemp("model"), onnx_file, CONFIG)
 
 
 def test_an_image_alone_is_its_own_study(model):
@@ -96,6 +103,45 @@ def test_a_study_at_the_threshold_is_abnormal(model):
 @pytest.mark.parametrize(("level", "uncertain"), [(60, False), (132, True), (200, False)])
 def test_inside_the_band_an_answer_is_uncertain(model, level, uncertain):
     assert model([{"image": png(level)}])["uncertain"][0] == uncertain
+
+
+def test_the_band_follows_the_threshold_of_a_request():
+    stored = operating_point(CONFIG, RequestParams())
+    assert (stored.uncertain_low, stored.uncertain_high) == (0.55, 0.7)
+    own = operating_point(CONFIG, RequestParams(threshold=0.2))
+    assert own.uncertain_low < 0.2 < own.uncertain_high
+    assert log_odds(own.uncertain_high) - log_odds(0.2) == pytest.approx(log_odds(0.7) - log_odds(0.6))
+    assert not own.is_uncertain(0.6)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_at_an_extreme_threshold_the_band_stays_within_0_and_1(threshold):
+    own = operating_point(CONFIG, RequestParams(threshold=threshold))
+    assert 0 <= own.uncertain_low <= own.uncertain_high <= 1
+    assert not own.is_uncertain(0.5)
+
+
+def test_a_prevalence_shifts_the_answer_and_not_the_call(tmp_path, onnx_file):
+    config = replace(CONFIG, method="slope and intercept", prevalence=0.5, study_intercept=0.2)
+    model, row = load(tmp_path, onnx_file, config), [{"image": png(132)}]
+    stored, rare = model(row).iloc[0], model(row, prevalence=0.1).iloc[0]
+    for column in ("probability", "study_probability", "threshold"):
+        assert log_odds(rare[column]) - log_odds(stored[column]) == pytest.approx(log_odds(0.1))
+    assert (stored["prevalence"], rare["prevalence"]) == (0.5, 0.1)
+    assert (rare["abnormal"], rare["uncertain"]) == (stored["abnormal"], stored["uncertain"])
+
+
+def test_a_requests_own_threshold_is_compared_with_the_shifted_probability(tmp_path, onnx_file):
+    model, row = load(tmp_path, onnx_file, replace(CONFIG, prevalence=0.5)), [{"image": png(132)}]
+    assert model(row, threshold=0.3)["abnormal"][0]
+    assert not model(row, threshold=0.3, prevalence=0.1)["abnormal"][0]
+
+
+def test_a_model_that_records_no_prevalence_refuses_one(model):
+    with pytest.raises(MlflowException, match="does not record for which share of abnormal studies") as caught:
+        model([{"image": png()}], prevalence=0.1)
+    assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+    assert model([{"image": png()}])["prevalence"][0] is None
 
 
 def test_warnings_name_blank_images_and_single_views(model):
@@ -180,6 +226,9 @@ def test_a_view_without_a_finite_logit_is_an_error_and_never_normal(model, monke
         ({"threshold": "high"}, "threshold must be a number"),
         ({"threshold": 10**400}, "threshold must be a number from 0 to 1, not 1000"),
         ({"threshold": 10**5000}, "threshold must be a number from 0 to 1, not one of thousands of digits"),
+        ({"prevalence": 0.0}, "prevalence must be a number above 0 and below 1, not 0.0"),
+        ({"prevalence": 1}, "prevalence must be a number above 0 and below 1, not 1"),
+        ({"prevalence": "rare"}, "prevalence must be a number above 0"),
         ({"policy": "maybe"}, "policy must be 'refuse' or 'partial', not 'maybe'"),
         ({"explain": "yes"}, "explain must be true or false"),
     ],
@@ -209,14 +258,14 @@ def test_waiting_threads_do_not_spin(onnx_file):
 
 
 def test_a_study_without_a_readable_view_has_no_probability():
-    assert np.isnan(study_probabilities(["a", "b"], np.array([0.0, np.nan]), 1.0)).tolist() == [False, True]
+    assert np.isnan(study_probabilities(["a", "b"], np.array([0.0, np.nan]), Scaling())).tolist() == [False, True]
 
 
 def test_a_study_is_answered_as_it_was_evaluated_however_confident_its_views():
     logits = np.array([30.0, 45.0, -38.0, -2.0, 1.5])
     names = ["a", "a", "b", "c", "c"]
     table = pd.DataFrame({"image": list("12345"), "study": names, "patient": names, "part": "wrist", "label": 1})
-    for temperature in (0.5, 1.0, 5.0):
-        evaluated = level_rows(table.assign(logit=logits), level="study", temperature=temperature)
+    for scaling in (Scaling(temperature=0.5), Scaling(temperature=5, intercept=-1.2)):
+        evaluated = level_rows(table.assign(logit=logits), level="study", scaling=scaling)
         wanted = evaluated.set_index("study")["probability"].loc[names]
-        np.testing.assert_allclose(study_probabilities(names, logits, temperature), wanted, atol=1e-9)
+        np.testing.assert_allclose(study_probabilities(names, logits, scaling), wanted, atol=1e-9)

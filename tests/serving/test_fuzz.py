@@ -34,7 +34,7 @@ ROWS = st.lists(st.fixed_dictionaries({"image": CELLS}, optional={"study": CELLS
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory, onnx_file) -> StudyClassifier:
     config = tmp_path_factory.mktemp("fuzz") / "config.json"
-    write_config(ServingConfig(image_size=32), config)
+    write_config(ServingConfig(image_size=32, prevalence=0.3), config)
     classifier = StudyClassifier()
     classifier.load_context(SimpleNamespace(artifacts={"onnx": str(onnx_file), "config": str(config)}))
     return classifier

@@ -15,7 +15,19 @@ from muralab.errors import SettingsError
 from muralab.serving.config import DISCLAIMER, MAX_ROWS, read_version
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-SHOWN_KEYS = ("image_size", "threshold", "rule", "uncertain_low", "uncertain_high", "recipe", "part", "synthetic")
+SHOWN_KEYS = (
+    "image_size",
+    "method",
+    "prevalence",
+    "threshold",
+    "rule",
+    "sensitivity_bound",
+    "uncertain_low",
+    "uncertain_high",
+    "recipe",
+    "part",
+    "synthetic",
+)
 MIN_TOKEN = 16
 
 

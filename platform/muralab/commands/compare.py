@@ -23,6 +23,7 @@ from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.experiment import set_threads
 from muralab.report.page import write_report
 from muralab.report.results_table import results_table
+from muralab.report.sentences import calibration_notes
 from muralab.results.context import build_context
 from muralab.results.final_test import run_final_test
 from muralab.results.inputs import log_audit, log_sets
@@ -143,6 +144,7 @@ def finish(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
     if not comparisons:
         raise SettingsError(f"{' '.join(missing)} The figures of complete trainings are in the run {logger.parent}.")
     session.print("", *sentences, "")
+    session.warn(calibration_notes(list(models.values())))
     session.print_run(logger.parent)
 
 

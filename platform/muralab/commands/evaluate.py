@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import torch
 
@@ -14,6 +16,7 @@ from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.evaluation.metrics import main_metrics
 from muralab.evaluation.predictions import predict_images
 from muralab.experiment import set_threads
+from muralab.report.sentences import calibration_notes, calibration_sentence
 from muralab.results.final_test import log_test
 from muralab.results.inputs import log_audit, log_evaluated_set
 from muralab.results.leakage import count_leaked, data_of, leakage_note, split_of
@@ -34,6 +37,8 @@ def run(config: EvaluateConfig, environment: Environment) -> None:
         protocol, seed = split_of(record, config.protocol, config.seed)
         data, part = data_of(record, config.data, config.part, trained_on)
         trained = load_trained_model(session.store, record)
+        if config.prevalence is not None:
+            trained = replace(trained, calibration=trained.calibration.at_prevalence(config.prevalence))
         dataset = open_dataset(
             find_dataset(data, part, protocol=protocol, seed=seed),
             image_sizes=[trained.recipe.image_size],
@@ -95,3 +100,5 @@ def print_figures(session: Session, record: RunRecord, model: EvaluatedModel, wh
     figures = ", ".join(f"{name} {model.intervals()[name]}" for name in main_metrics())
     n_studies = model.predictions()["study"].nunique()
     session.print(f"{record.name} ({record.recipe}) on {where}: {n_studies} studies, study level, {figures}")
+    session.print(calibration_sentence(model))
+    session.warn(calibration_notes([model]))

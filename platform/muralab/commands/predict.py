@@ -23,7 +23,16 @@ from muralab.serving.config import DISCLAIMER, MAX_ROWS
 from muralab.tracking import RunWriter, claim_run, open_store
 from muralab.tracking.tags import Tag
 
-ANSWERS = ("probability", "study_probability", "abnormal", "uncertain", "threshold", "model_version", "warnings")
+ANSWERS = (
+    "probability",
+    "study_probability",
+    "abnormal",
+    "uncertain",
+    "threshold",
+    "prevalence",
+    "model_version",
+    "warnings",
+)
 COLUMNS = ("image", "study", *ANSWERS, "error")
 SUFFIXES = (".csv", ".parquet")
 
@@ -48,7 +57,8 @@ def run(config: PredictConfig, environment: Environment) -> pd.DataFrame:
     n_studies = len({item.study for item in items})
     engine = _build_engine(config, environment)
     console.print(f"{len(items):,} images of {n_studies:,} studies; {engine.name} answers.", highlight=False)
-    params = {"policy": "partial"} | ({} if config.threshold is None else {"threshold": config.threshold})
+    wanted = {"threshold": config.threshold, "prevalence": config.prevalence}
+    params = {"policy": "partial"} | {name: value for name, value in wanted.items() if value is not None}
     table, failure = _answer_all(engine, batches, params, build_progress(console)("images answered"))
     if table["error"].notna().all():
         raise failure or _nothing_read(table, config.images)
@@ -108,12 +118,22 @@ def _answer_batch(engine: Engine, batch: list[Item], params: dict[str, Any]) -> 
     asked = [{"image": text if isinstance(text, str) else "", "study": item.study} for item, text in zip(batch, read)]
     try:
         answers = engine.answer(asked, params)
+        _check_prevalence(answers, params)
     except DataError as error:
         return [_failed(item, text if isinstance(text, OSError) else error) for item, text in zip(batch, read)]
     return [
         _build_row(item, answer) if isinstance(text, str) else _failed(item, text)
         for item, text, answer in zip(batch, read, answers, strict=True)
     ]
+
+
+def _check_prevalence(answers: list[Row], params: dict[str, Any]) -> None:
+    """Refuse answers of a model that ignored the prevalence: MLflow drops parameters that a model does not know."""
+    if "prevalence" in params and any(is_missing(answer.get("prevalence")) for answer in answers):
+        raise DataError(
+            f"prevalence={params['prevalence']:g}: this model was registered by an earlier version, which cannot shift "
+            "its probabilities. Omit prevalence, or train and register the model again."
+        )
 
 
 def _too_many(batch: list[Item]) -> str:
@@ -147,7 +167,13 @@ def _nothing_read(table: pd.DataFrame, images: Path) -> DataError:
 
 def _write(table: pd.DataFrame, out: Path) -> None:
     """Write the table completely or not at all."""
-    typed = {"abnormal": "boolean", "uncertain": "boolean", "probability": float, "study_probability": float}
+    typed = {
+        "abnormal": "boolean",
+        "uncertain": "boolean",
+        "probability": float,
+        "study_probability": float,
+        "prevalence": float,
+    }
     try:
         with atomic_path(out) as path, path.open("wb") as file:  # pyarrow cannot open a name that is not UTF-8
             if out.suffix.lower() == ".csv":

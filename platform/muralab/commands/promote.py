@@ -12,6 +12,7 @@ from muralab.registry.gate import Margins
 from muralab.registry.promote import Promotion, promote_version, read_version, version_of_run
 from muralab.registry.register import RegisteredModel, register_model
 from muralab.report.card import model_card
+from muralab.report.sentences import calibration_notes
 from muralab.results.from_mlflow import read_context, read_model
 from muralab.results.trained_model import load_trained_model, trained_run, verification_images
 from muralab.tracking import RunRecord, Store
@@ -69,6 +70,7 @@ def find_version(config: PromoteConfig, name: str, session: Session) -> tuple[st
         )
     check_run(record, config.part)
     model = read_model(session.store, record)
+    session.warn(calibration_notes([model]))
     known = version_of_run(session.store, name, record.run_id)
     if known is not None:
         return str(known.version), model

@@ -17,7 +17,7 @@ from muralab.registry.promote import CHAMPION, find_alias
 from muralab.report.context import Context, SearchTrial
 from muralab.report.page import write_report
 from muralab.report.results_table import results_table
-from muralab.report.sentences import difference_sentences
+from muralab.report.sentences import calibration_notes, difference_sentences
 from muralab.results.from_mlflow import PARENT_KINDS, build_trials, read_context, read_models, select_runs
 from muralab.results.gallery import build_gallery, may_show, open_test_images
 from muralab.results.trained_model import load_trained_model, trained_run
@@ -47,6 +47,7 @@ def run(config: ReportConfig, environment: Environment) -> None:
         run_id = session.start_run(name=f"report-{context.part}", part=context.part, tags=tags)
         out = write(config, session, run_id, context, models, records, gallery)
         session.print(*(f"  {sentence}" for sentence in findings(context, models)))
+        session.warn(calibration_notes(models))
         where = f"{out} and run" if out is not None else "run"
         session.print_run(run_id, f"The report of {len(records)} runs: {where}")
 

@@ -20,6 +20,7 @@ from muralab.evaluation.metrics import main_metrics
 from muralab.experiment import predictions_path, run_trial
 from muralab.report.page import write_report
 from muralab.report.results_table import results_table
+from muralab.report.sentences import calibration_notes, calibration_sentence
 from muralab.results.context import build_context
 from muralab.results.final_test import FinalTest, run_final_test
 from muralab.results.inputs import log_audit, log_sets
@@ -58,6 +59,8 @@ def run(config: TrainConfig, environment: Environment) -> None:
         session.writer.finish(run_id)
         figures = ", ".join(f"{name} {tested.model.intervals()[name]}" for name in main_metrics())
         session.print(f"{spec.recipe}, test set of {sweep.part}, study level: {figures}")
+        session.print(calibration_sentence(tested.model))
+        session.warn(calibration_notes([tested.model]))
         session.print_run(run_id)
     shutil.rmtree(sweep.folders.sweep, ignore_errors=True)
 

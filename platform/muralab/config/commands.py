@@ -20,6 +20,7 @@ RUN = "run"
 """In options of `evaluate`: the trained run's own."""
 PICTURES_HELP = "`true` logs radiographs of errors; `auto`: of the demo only."
 MODEL_HELP = "A registered model, models:/<name>@<alias>, or a model's folder."
+PREVALENCE_HELP = "Share of abnormal studies that probabilities hold for, or `validation`: that of the validation set."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +148,7 @@ class EvaluateConfig(CommandOptions):
     set: str = option("test", p.choice(lambda: EVALUATED_SETS), "test, validation, train or all.")
     protocol: str = option(RUN, p.choice(lambda: (*p.protocols(), RUN)), "Of the split; `run`: the trained run's own.")
     seed: int | None = option(RUN, p.seed_or_run, "Of the split; `run`: the trained run's own.")
+    prevalence: float | None = option("validation", p.prevalence, PREVALENCE_HELP)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +210,7 @@ class PredictConfig(CommandOptions):
     study: str = option("folder", p.text, "What a study is: `folder`, or `file` (each image alone).")
     rows: int = option("16", p.whole(1, p.LARGEST_COUNT), "Images per request; a study is never split.")
     threshold: float | None = option("model", p.number_or("model", 0, 1), "From 0 to 1, or `model`: the model's own.")
+    prevalence: float | None = option("validation", p.prevalence, PREVALENCE_HELP)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -166,6 +166,19 @@ def number_or(keyword: str, low: float, high: float) -> Callable[[str, str], flo
     return lambda name, text: None if text == keyword else parse_number(name, text)
 
 
+def prevalence(name: str, text: str) -> float | None:
+    """A share of abnormal studies, or `validation` (that of the validation studies) as None."""
+    if text == "validation":
+        return None
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 < share < 1:
+        raise SettingsError(f"{name}={text}: expected validation, or a share above 0 and below 1 such as 0.1.")
+    return share
+
+
 seed = whole(0, LARGEST_SEED)
 
 

@@ -21,8 +21,9 @@ from scipy.special import ndtr, ndtri
 
 from muralab.errors import DataError, SettingsError, numbered
 from muralab.evaluation.metrics import METRICS, Needs, check_metrics, undefined_reason
-from muralab.evaluation.predictions import Level, level_rows
+from muralab.evaluation.predictions import UNCALIBRATED, Level, level_rows
 from muralab.evaluation.weighted_sums import Floats, SortedScores
+from muralab.serving.scaling import Scaling
 
 N_RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -160,7 +161,7 @@ def bootstrap(
     level: Level,
     metrics: Sequence[str],
     threshold: float = 0.5,
-    temperature: float = 1.0,
+    scaling: Scaling = UNCALIBRATED,
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
     confidence: float = CONFIDENCE,
@@ -172,7 +173,7 @@ def bootstrap(
         level: "image" or "study".
         metrics: names in `METRICS`.
         threshold: on the calibrated probability of that level.
-        temperature: divides the logits of that level.
+        scaling: of the logits of that level.
         n_resamples: how often the patients are drawn.
         seed: of the draws.
         confidence: of the intervals.
@@ -181,7 +182,7 @@ def bootstrap(
         DataError: the table cannot be evaluated (see `check_predictions`).
         SettingsError: a name is not a metric, or a setting is out of range.
     """
-    sample = ClusteredSample(level_rows(predictions, level=level, temperature=temperature), threshold=threshold)
+    sample = ClusteredSample(level_rows(predictions, level=level, scaling=scaling), threshold=threshold)
     resampled = resample(sample, metrics, n_resamples=n_resamples, seed=seed)
     return {name: metric_interval(resampled, name, confidence=confidence) for name in metrics}
 

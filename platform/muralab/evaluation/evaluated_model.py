@@ -25,8 +25,9 @@ from muralab.evaluation.bootstrap import (
 )
 from muralab.evaluation.calibration import Calibration
 from muralab.evaluation.metrics import METRICS
-from muralab.evaluation.predictions import Level, check_predictions, level_rows, to_studies
+from muralab.evaluation.predictions import UNCALIBRATED, Level, check_predictions, level_rows, to_studies
 from muralab.evaluation.weighted_sums import Floats
+from muralab.serving.scaling import Scaling
 
 SetName = Literal["validation", "test"]
 T = TypeVar("T")
@@ -100,9 +101,9 @@ class EvaluatedModel:
         """The operating point of a level: fitted for studies, 0.5 for images."""
         return 0.5 if self.calibration is None else self.calibration.threshold_of(level)
 
-    def temperature_of(self, level: Level) -> float:
-        """What the logits of a level are divided by."""
-        return 1.0 if self.calibration is None else self.calibration.temperature(level)
+    def scaling_of(self, level: Level) -> Scaling:
+        """What calibrates the logits of a level."""
+        return UNCALIBRATED if self.calibration is None else self.calibration.scaling(level)
 
     @property
     def selection_score(self) -> float:
@@ -150,10 +151,10 @@ class EvaluatedModel:
         """
         if self.problem(set_name) is not None:
             return {}
-        temperature = self.temperature_of(level) if level == "study" else 1.0
+        scaling = self.scaling_of(level) if level == "study" else UNCALIBRATED
         return self._once(
             ("intervals", set_name, level),
-            lambda: {name: metric_interval(self._resampled(set_name, level, temperature), name) for name in METRICS},
+            lambda: {name: metric_interval(self._resampled(set_name, level, scaling), name) for name in METRICS},
         )
 
     def resampled(self, level: Level = "study") -> Resampled:
@@ -162,7 +163,7 @@ class EvaluatedModel:
         Raises:
             DataError: as `predictions`.
         """
-        return self._resampled("test", level, self.temperature_of(level))
+        return self._resampled("test", level, self.scaling_of(level))
 
     def curves(self) -> Curves | None:
         """Receiver operating and precision-recall curve of the test studies; None where they are of one class.
@@ -204,16 +205,16 @@ class EvaluatedModel:
 
     def _build_studies(self, set_name: SetName) -> pd.DataFrame:
         table = self.predictions(set_name)
-        rows = level_rows(table, level="study", temperature=self.temperature_of("study"))
+        rows = level_rows(table, level="study", scaling=self.scaling_of("study"))
         calibrated = rows["probability"]
         return to_studies(table).assign(calibrated=calibrated, called=calibrated >= self.threshold)
 
-    def _resampled(self, set_name: SetName, level: Level, temperature: float) -> Resampled:
+    def _resampled(self, set_name: SetName, level: Level, scaling: Scaling) -> Resampled:
         def compute() -> Resampled:
-            rows = level_rows(self.predictions(set_name), level=level, temperature=temperature)
+            rows = level_rows(self.predictions(set_name), level=level, scaling=scaling)
             return resample(ClusteredSample(rows, threshold=self.threshold_of(level)), list(METRICS))
 
-        return self._once(("resampled", set_name, level, temperature), compute)
+        return self._once(("resampled", set_name, level, scaling), compute)
 
     def _build_curves(self) -> Curves | None:
         from sklearn.metrics import precision_recall_curve, roc_curve

@@ -18,8 +18,9 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from muralab.errors import SettingsError, nearest
-from muralab.evaluation.predictions import Level, level_rows
+from muralab.evaluation.predictions import UNCALIBRATED, Level, level_rows
 from muralab.evaluation.weighted_sums import Floats, Ints, SortedScores, WeightedSums, checked_arrays
+from muralab.serving.scaling import Scaling
 
 Needs = Literal["rows", "abnormal", "normal", "both"]
 PlainMetric = Callable[[Ints, Floats], float]
@@ -262,7 +263,7 @@ def _only_class(n_abnormal: int, n_rows: int) -> Needs | None:
 
 
 def evaluate_predictions(
-    predictions: pd.DataFrame, *, level: Level, threshold: float = 0.5, temperature: float = 1.0
+    predictions: pd.DataFrame, *, level: Level, threshold: float = 0.5, scaling: Scaling = UNCALIBRATED
 ) -> dict[str, float]:
     """All metrics of a predictions table at one level.
 
@@ -270,10 +271,10 @@ def evaluate_predictions(
         predictions: the columns of `PREDICTION_COLUMNS`.
         level: "image" or "study".
         threshold: on the calibrated probability of that level.
-        temperature: divides the logits of that level.
+        scaling: of the logits of that level.
 
     Raises:
         DataError: the table cannot be evaluated (see `check_predictions`).
     """
-    rows = level_rows(predictions, level=level, temperature=temperature)
+    rows = level_rows(predictions, level=level, scaling=scaling)
     return evaluate(rows["label"], rows["probability"], threshold=threshold)

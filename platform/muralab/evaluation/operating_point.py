@@ -5,6 +5,8 @@ Both are fitted on calibrated probabilities of *studies*. Shapes: S studies, G g
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -14,31 +16,36 @@ from muralab.evaluation.weighted_sums import Floats, SortedScores, checked_array
 RULES = ("max-kappa", "youden", "sensitivity>=0.9")
 """The threshold rules; the last one accepts any share above 0 and up to 1."""
 
-RISK_TARGET = 0.75
-"""The band is wide enough when the error rate outside it is at most this share of the error rate of all studies.
+SENSITIVITY_CONFIDENCE = 0.95
+"""Share of fits whose threshold reaches the sensitivity of "sensitivity>=x" on new patients."""
+BAND_SHARE = 0.2
+"""Share of the studies that are answered "uncertain": those nearest to the threshold.
 
-With two normal score distributions and `MAX_ABSTAINED`, a model with an AUROC of 0.8 just reaches it.
+A share, because it holds on new studies: a band that is chosen by its error rate on the validation studies is chosen
+by their noise as well (bench/calibration.py).
 """
-MAX_ABSTAINED = 0.3
-"""Largest share of the studies that may be answered "uncertain"."""
 MIN_STUDIES = 50
-"""With fewer studies the risk-coverage curve is too coarse to choose a band from."""
+"""With fewer studies the share of new ones inside the band is too uncertain."""
 
 
-def operating_threshold(labels: ArrayLike, probabilities: ArrayLike, rule: str = "max-kappa") -> float:
+def operating_threshold(
+    labels: ArrayLike, probabilities: ArrayLike, rule: str = "max-kappa", *, patients: ArrayLike | None = None
+) -> float:
     """The threshold that a rule chooses from S studies; a probability at or above it is abnormal.
 
     It lies halfway between two neighbouring probabilities. If several are equally good, "max-kappa" and "youden" take
-    the one nearest to 0.5 (the lower of two), and "sensitivity>=x" takes the highest.
+    the one nearest to 0.5 (the lower of two). "sensitivity>=x" takes the highest whose `sensitivity_bound` is at least
+    x, so that the sensitivity on new patients is at least x in 95 % of fits.
 
     Args:
         labels: 0 or 1, shape [S].
         probabilities: calibrated, shape [S].
         rule: one of `RULES`.
+        patients: of the studies, [S]; None: each study is of another patient.
 
     Raises:
         DataError: one class only, all probabilities are equal, or one is missing.
-        SettingsError: an unknown rule, or a share outside (0, 1].
+        SettingsError: an unknown rule, a share outside (0, 1], or too few abnormal patients for it.
     """
     wanted = check_rule(rule)
     reason = degenerate_reason(labels, probabilities)
@@ -48,10 +55,11 @@ def operating_threshold(labels: ArrayLike, probabilities: ArrayLike, rule: str =
     _, normal, found = scores.unweighted().ranking
     tp, fp = found[0], np.cumsum(normal[0])
     thresholds = _midpoints(scores.probabilities[scores.starts])
-    sensitivity = tp / tp[-1]
     if wanted is not None:
-        return float(thresholds[np.argmax(sensitivity >= wanted)])
-    score = _kappas(tp, fp) if rule == "max-kappa" else sensitivity - fp / fp[-1]
+        check_patients(labels, patients, rule)
+        n_independent = independent_patients(labels, patients)
+        return float(thresholds[np.argmax(_lower_bounds(tp / tp[-1], n_independent) >= wanted)])
+    score = _kappas(tp, fp) if rule == "max-kappa" else tp / tp[-1] - fp / fp[-1]
     best = thresholds[score >= score.max() - 1e-12]
     return float(min(best, key=lambda t: (abs(t - 0.5), t)))
 
@@ -76,6 +84,75 @@ def check_rule(rule: str) -> float | None:
     if not 0 < wanted <= 1:
         raise SettingsError(f"The threshold rule '{rule}' needs a share above 0 and up to 1, such as sensitivity>=0.9.")
     return wanted
+
+
+def sensitivity_bound(
+    labels: ArrayLike, probabilities: ArrayLike, threshold: float, patients: ArrayLike | None = None
+) -> float:
+    """Lower 95 % confidence bound (one-sided, Clopper-Pearson) of the sensitivity at a threshold on new patients.
+
+    It also holds for a threshold chosen from these studies by this bound: the share of new abnormal studies below the
+    k-th lowest of n has a Beta(k, n + 1 - k) distribution, whatever the distribution of the probabilities.
+
+    Args:
+        labels: 0 or 1, shape [S], some of them 1.
+        probabilities: calibrated, shape [S].
+        threshold: the operating point.
+        patients: of the studies, [S]; None: each study is of another patient.
+    """
+    y, p = checked_arrays(labels, probabilities)
+    found = np.asarray([np.mean(p[y == 1] >= threshold)])
+    return float(_lower_bounds(found, independent_patients(y, patients))[0])
+
+
+def independent_patients(labels: ArrayLike, patients: ArrayLike | None) -> float:
+    """How many independent abnormal studies these are worth, if all studies of a patient were found or missed together.
+
+    This is Kish's effective size, (sum m)^2 / sum m^2 for patients with m abnormal studies: their number where all have
+    one.
+    """
+    y = np.asarray(labels)
+    if patients is None:
+        return float((y == 1).sum())
+    _, sizes = np.unique(np.asarray(patients)[y == 1], return_counts=True)
+    return float(sizes.sum() ** 2 / (sizes**2).sum()) if len(sizes) else 0.0
+
+
+def check_patients(labels: ArrayLike, patients: ArrayLike | None, rule: str) -> None:
+    """Refuse a sensitivity that no threshold can guarantee with so few abnormal patients.
+
+    Args:
+        labels: of validation studies, 0 or 1, shape [S].
+        patients: of the studies, [S]; None: each study is of another patient.
+        rule: one of `RULES`.
+
+    Raises:
+        SettingsError: an unknown rule, or too few abnormal patients; names how many are needed.
+    """
+    wanted = check_rule(rule)
+    n_independent = independent_patients(labels, patients)
+    if wanted is None or (n_independent and _lower_bounds(np.ones(1), n_independent)[0] >= wanted):
+        return
+    y = np.asarray(labels)
+    n_patients = int((y == 1).sum()) if patients is None else len(set(np.asarray(patients)[y == 1].tolist()))
+    miss = 1 - SENSITIVITY_CONFIDENCE
+    needed = f"at least {math.ceil(math.log(miss) / math.log(wanted))}" if wanted < 1 else "infinitely many"
+    possible = math.floor(100 * miss ** (1 / n_independent)) / 100 if n_independent else 0.0
+    lower = f" sensitivity>={possible:g} or lower," if possible else ""
+    raise SettingsError(
+        f"The threshold rule '{rule}' must hold on new patients in {SENSITIVITY_CONFIDENCE:.0%} of fits, which needs "
+        f"{needed} abnormal validation patients; there {'is' if n_patients == 1 else 'are'} {n_patients}"
+        f"{'' if n_independent == n_patients else f', worth {n_independent:.1f} with one study each'}. "
+        f"Give{lower} max-kappa or youden, or more data."
+    )
+
+
+def _lower_bounds(shares: Floats, n: float) -> Floats:
+    """One-sided Clopper-Pearson lower bounds of observed shares of n, which need not be whole."""
+    from scipy.special import betaincinv
+
+    found = np.maximum(n * shares, 1e-12)
+    return np.where(shares > 0, betaincinv(found, n * (1 - shares) + 1, 1 - SENSITIVITY_CONFIDENCE), 0.0)
 
 
 def degenerate_reason(labels: ArrayLike, probabilities: ArrayLike) -> str | None:
@@ -138,24 +215,28 @@ def risk_coverage(labels: ArrayLike, probabilities: ArrayLike, threshold: float)
     return answered / len(y), errors / answered, distances[starts]
 
 
-def uncertain_band(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> tuple[float, float] | None:
+def uncertain_band(probabilities: ArrayLike, threshold: float) -> tuple[float, float] | None:
     """The band of probabilities around the threshold in which the model should say "uncertain".
 
-    It is the narrowest band, symmetric in logits, outside of which the error rate falls to `RISK_TARGET` of that of all
-    studies, with at most `MAX_ABSTAINED` of the studies inside.
+    It is symmetric in logits and contains `BAND_SHARE` of the studies, or the largest smaller share where several have
+    the same distance from the threshold.
+
+    Args:
+        probabilities: calibrated, shape [S].
+        threshold: the operating point.
 
     Returns:
-        Its lower and upper end; None if there is no such band, no study is wrong, or there are under `MIN_STUDIES`.
-
-    Raises:
-        DataError: as `risk_coverage`.
+        Its lower and upper end; None if there are under `MIN_STUDIES`, or all nearest ones have the same distance.
     """
-    coverage, risk, distance = risk_coverage(labels, probabilities, threshold)
-    enough = (risk <= RISK_TARGET * risk[0]) & (coverage >= 1 - MAX_ABSTAINED - 1e-12)
-    if np.size(labels) < MIN_STUDIES or risk[0] == 0 or not enough.any():
+    distances = np.sort(np.abs(_logit(np.asarray(probabilities, dtype=np.float64)) - _logit(np.asarray(threshold))))
+    if len(distances) < MIN_STUDIES:
         return None
-    first = int(np.argmax(enough))  # at least 1: the risk of all studies is above the target
-    half_width = (distance[first - 1] + distance[first]) / 2
+    gaps = np.diff(distances)[: int(BAND_SHARE * len(distances) + 1e-9)]
+    separated = np.flatnonzero(gaps > 1e-9)
+    if not len(separated):
+        return None
+    last = int(separated[-1])
+    half_width = (distances[last] + distances[last + 1]) / 2
     middle = _logit(np.asarray(threshold))
     low, high = 1 / (1 + np.exp(half_width - middle)), 1 / (1 + np.exp(-half_width - middle))
     return float(low), float(high)

@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from muralab.errors import DataError, SettingsError, numbered
+from muralab.serving.scaling import Scaling, sigmoid
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from muralab.data.cache import PixelCache
 
 Level = Literal["image", "study"]
+
+UNCALIBRATED = Scaling()
 
 PREDICTION_COLUMNS = ("image", "study", "patient", "part", "label", "logit")
 
@@ -151,33 +154,26 @@ def to_studies(predictions: pd.DataFrame) -> pd.DataFrame:
     return studies.assign(probability=probabilities, logit=abnormal - normal, n_views=n_views)
 
 
-def level_rows(predictions: pd.DataFrame, *, level: Level, temperature: float = 1.0) -> pd.DataFrame:
+def level_rows(predictions: pd.DataFrame, *, level: Level, scaling: Scaling = UNCALIBRATED) -> pd.DataFrame:
     """The rows of a level, images or studies, with calibrated probabilities.
 
     Args:
         predictions: the columns of `PREDICTION_COLUMNS`.
         level: "image" or "study".
-        temperature: divides the logits of that level.
+        scaling: of the logits of that level.
 
     Returns:
-        The table of images or of studies (`to_studies`), whose `probability` is the sigmoid of logit / temperature.
+        The table of images or of studies (`to_studies`), whose `probability` is that of the scaled logit.
 
     Raises:
         DataError: see `check_predictions`.
-        SettingsError: an unknown level, or a temperature that is not above 0.
+        SettingsError: an unknown level.
     """
     if level not in get_args(Level):
         raise SettingsError(f"Unknown level '{level}': expected 'image' or 'study'.")
-    if not (np.isfinite(temperature) and temperature > 0):
-        raise SettingsError(f"A temperature must be a finite number above 0; got {temperature}.")
     if level == "study":
         rows = to_studies(predictions)
     else:
         check_predictions(predictions)
         rows = predictions.reset_index(drop=True)
-    return rows.assign(probability=sigmoid(rows["logit"].to_numpy(dtype=np.float64) / temperature))
-
-
-def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logits to probabilities, without overflow."""
-    return np.asarray(np.exp(-np.logaddexp(0, -logits)))
+    return rows.assign(probability=scaling.probabilities(rows["logit"]))

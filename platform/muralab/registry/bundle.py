@@ -85,7 +85,8 @@ def build_signature() -> Any:
 
     numbers = [ColSpec("double", name) for name in ("probability", "study_probability")]
     flags = [ColSpec("boolean", name) for name in ("abnormal", "uncertain")]
-    rest = [ColSpec("double", "threshold"), ColSpec("string", "model_version")]
+    prevalence = ColSpec("double", "prevalence", required=False)
+    rest = [ColSpec("double", "threshold"), prevalence, ColSpec("string", "model_version")]
     notes = [ColSpec(Array(DataType.string), "warnings")]
     extra = [ColSpec("string", name, required=False) for name in ("heatmap", "error")]
     return ModelSignature(
@@ -94,6 +95,7 @@ def build_signature() -> Any:
         params=ParamSchema(
             [
                 ParamSpec("threshold", DataType.double, None),
+                ParamSpec("prevalence", DataType.double, None),
                 ParamSpec("explain", DataType.boolean, False),
                 ParamSpec("policy", DataType.string, "refuse"),
             ]

@@ -14,6 +14,7 @@ import pandas as pd
 from muralab.data.cache import open_cache
 from muralab.errors import DataError, StoreError
 from muralab.evaluation.calibration import Calibration
+from muralab.registry.register import CALIBRATION
 from muralab.registry.silence import silenced
 from muralab.serving.config import ServingConfig, read_config
 from muralab.tracking import Store
@@ -89,11 +90,5 @@ def _predict(onnx: Path, config: ServingConfig, table: pd.DataFrame, folder: Pat
 
 
 def _calibration(config: ServingConfig) -> Calibration:
-    return Calibration(
-        image_temperature=config.image_temperature,
-        study_temperature=config.study_temperature,
-        threshold=config.threshold,
-        rule=config.rule or "max-kappa",
-        uncertain_low=config.uncertain_low,
-        uncertain_high=config.uncertain_high,
-    )
+    stored = {name: getattr(config, name) for name in CALIBRATION}
+    return Calibration(**{**stored, "rule": config.rule or "max-kappa"})

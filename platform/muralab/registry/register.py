@@ -17,12 +17,27 @@ from muralab.registry.bundle import check_bundle, write_bundle
 from muralab.registry.export import export_onnx
 from muralab.registry.silence import silenced
 from muralab.serving.config import DISCLAIMER, ServingConfig
+from muralab.serving.scaling import Scaling
 from muralab.tracking.tags import Tag
 
 if TYPE_CHECKING:
     from muralab.training.network import Network
 
-_CALIBRATION = ("image_temperature", "study_temperature", "threshold", "rule", "uncertain_low", "uncertain_high")
+CALIBRATION = (
+    "image_temperature",
+    "image_intercept",
+    "study_temperature",
+    "study_intercept",
+    "method",
+    "prevalence",
+    "n_studies",
+    "threshold",
+    "rule",
+    "sensitivity_bound",
+    "uncertain_low",
+    "uncertain_high",
+)
+"""Fields of a calibration that a served model's configuration has too."""
 _MIN_TYPICAL = 20
 """Fewer training images than this give no usable range of typical brightness and contrast."""
 
@@ -61,7 +76,7 @@ def register_model(
     Args:
         network: the trained network.
         image_size: S in px.
-        calibration: image_temperature, study_temperature, threshold, rule, uncertain_low, uncertain_high.
+        calibration: the fields of `CALIBRATION`; those that are missing or None take the configuration's defaults.
         name: of the registered model.
         run_id: the run that trained it.
         card: description of the version, Markdown.
@@ -87,7 +102,7 @@ def register_model(
         logged = _create_logged_model(client, run_id)
         try:
             write_bundle(folder, onnx, config, model=_mlflow_model(logged, run_id), example=_example())
-            check_bundle(folder, verify_images, _probabilities(network, verify_images, config.image_temperature))
+            check_bundle(folder, verify_images, _probabilities(network, verify_images, config.image_scaling))
             client.log_model_artifacts(logged.model_id, str(folder))
         except BaseException:
             client.finalize_logged_model(logged.model_id, "FAILED")
@@ -107,7 +122,7 @@ def build_config(
 
     Args:
         image_size: S in px.
-        calibration: the fitted temperatures, threshold and band.
+        calibration: the fitted scalings, threshold and band.
         tags: of the version; recipe, part and synthetic are read.
         images: uint8 [N, S, S], from the training distribution.
     """
@@ -119,7 +134,7 @@ def build_config(
         synthetic=tags.get(Tag.SYNTHETIC) == "true",
         typical_mean=_widened(means),
         typical_contrast=_widened(contrasts),
-        **{key: calibration[key] for key in _CALIBRATION if calibration.get(key) is not None},
+        **{key: calibration[key] for key in CALIBRATION if calibration.get(key) is not None},
     )
 
 
@@ -177,7 +192,7 @@ def _example() -> list[bytes]:
     return example_study(0)
 
 
-def _probabilities(network: Network, images: np.ndarray, temperature: float) -> np.ndarray:
+def _probabilities(network: Network, images: np.ndarray, scaling: Scaling) -> np.ndarray:
     """Calibrated probabilities in torch, float [N]."""
     import copy
 
@@ -186,4 +201,4 @@ def _probabilities(network: Network, images: np.ndarray, temperature: float) -> 
     frozen = copy.deepcopy(network).to("cpu").float().eval()
     with torch.inference_mode():
         logits = frozen(torch.from_numpy(np.ascontiguousarray(images)))
-        return np.asarray(torch.sigmoid(logits.double() / temperature).numpy())
+        return np.asarray(torch.sigmoid(logits.double() / scaling.temperature + scaling.intercept).numpy())

@@ -8,7 +8,14 @@ from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.evaluation.metrics import METRICS
 from muralab.report.context import Context
 from muralab.report.sections import audit_errors
-from muralab.report.sentences import describe_test_set, headline, number, with_bounds
+from muralab.report.sentences import (
+    calibration_notes,
+    calibration_sentence,
+    describe_test_set,
+    headline,
+    number,
+    with_bounds,
+)
 
 NOT_A_DEVICE = (
     "**Not a medical device.** For research and teaching only. It must not be used for diagnosis, triage, or any "
@@ -24,7 +31,8 @@ LIMITS = (
     "performance was not measured.",
     "Labels of this kind are noisy (in MURA about 60 % sensitivity for degenerative joint disease: Oakden-Rayner).",
     "The intervals cover the sampling of test patients, not that of training data, seeds or hospitals.",
-    "Threshold and temperatures were fitted on the validation set; each is valid only at the level it was fitted on.",
+    "Calibration and threshold were fitted on the validation set; each is valid only at the level it was fitted on.",
+    "Probabilities hold for the share of abnormal studies named above; where it differs, give `prevalence`.",
 )
 
 
@@ -45,7 +53,7 @@ def model_card(model: EvaluatedModel, context: Context) -> str:
             "views of one part of one patient at one time) abnormal?",
             "## Data\n\n" + _data(context),
             "## Metrics\n\n" + _metrics(model),
-            "## Operating point\n\n" + _operating_point(model),
+            "## Calibration and operating point\n\n" + _operating_point(model),
             "## Limitations\n\n" + "\n".join(f"- {limit}" for limit in LIMITS),
             "## Provenance\n\n" + _provenance(model, context),
         ]
@@ -91,19 +99,8 @@ def _metrics(model: EvaluatedModel) -> str:
 
 
 def _operating_point(model: EvaluatedModel) -> str:
-    c = model.calibration
-    if c is None:
-        return "Uncalibrated, at 0.5: no calibration was fitted."
-    text = (
-        f"Threshold {number(c.threshold)} on the calibrated study probability (rule {plain(c.rule)}); temperatures: "
-        f"images {number(c.image_temperature)}, studies {number(c.study_temperature)}. Fitted on the validation set: "
-        "the first temperature on images, everything else on studies."
-    )
-    if c.reason:
-        text += f" Nothing could be fitted: {plain(c.reason)}."
-    if c.uncertain_low is not None and c.uncertain_high is not None:
-        return f'{text} Between {number(c.uncertain_low)} and {number(c.uncertain_high)} the answer is "uncertain".'
-    return f'{text} There is no band of probabilities in which the answer is "uncertain".'
+    warnings = [f"- **{plain(note)}**" for note in calibration_notes([model])]
+    return "\n".join([plain(calibration_sentence(model)), *([""] if warnings else []), *warnings])
 
 
 def _provenance(model: EvaluatedModel, context: Context) -> str:

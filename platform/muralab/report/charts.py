@@ -11,7 +11,7 @@ from muralab.evaluation import plots
 from muralab.evaluation.calibration import Calibration
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.evaluation.metrics import METRICS, main_metrics
-from muralab.evaluation.operating_point import MAX_ABSTAINED, MIN_STUDIES, RISK_TARGET
+from muralab.evaluation.operating_point import BAND_SHARE, MIN_STUDIES
 from muralab.report.context import Context, SearchTrial
 from muralab.report.references import study_accuracies
 from muralab.report.sentences import number
@@ -136,12 +136,21 @@ def _threshold_caption(calibration: Calibration | None) -> str:
 def _risk_caption(best: EvaluatedModel, band: plots.Band | None) -> str:
     meaning = "Error rate when the studies nearest to the threshold are left to a person."
     if band is None:
-        return (
-            f"{meaning} No uncertain band was fitted: the validation set has fewer than {MIN_STUDIES} studies, or no "
-            f"band of at most {MAX_ABSTAINED:.0%} of them lowers its error rate by {1 - RISK_TARGET:.0%}."
-        )
-    inside = best.studies()["calibrated"].between(*band).mean()
+        return f"{meaning} No uncertain band was fitted: {_no_band(best.calibration)}."
+    studies = best.studies()
+    inside, wrong = studies["calibrated"].between(*band), studies["called"] != (studies["label"] == 1)
+    rest = f"of the rest, {wrong[~inside].mean():.0%} are wrong" if not inside.all() else "no study is left"
+    ends = f"{number(band[0])} to {number(band[1])}"
     return (
-        f"{meaning} The uncertain band, {number(band[0])} to {number(band[1])}, was fitted on validation studies and "
-        f"contains {inside:.0%} of the test studies."
+        f"{meaning} The uncertain band, {ends}, contains {inside.mean():.0%} of the test studies; {rest}, of all "
+        f"{wrong.mean():.0%}."
     )
+
+
+def _no_band(calibration: Calibration | None) -> str:
+    if calibration is not None and calibration.method == "temperature":  # an earlier version chose it by error rates
+        return (
+            f"the validation set has fewer than {MIN_STUDIES} studies, or no band of at most 30% of them lowers its "
+            "error rate by 25%"
+        )
+    return f"the validation set has fewer than {MIN_STUDIES} studies, or equal scores for more than {BAND_SHARE:.0%}"

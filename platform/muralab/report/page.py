@@ -17,7 +17,16 @@ from muralab.evaluation.evaluated_model import EvaluatedModel, best_of
 from muralab.report import sections
 from muralab.report.charts import Chart, model_charts, search_charts
 from muralab.report.context import Context, SearchTrial
-from muralab.report.sentences import bounds, difference_sentences, headline, number, selection, unscored
+from muralab.report.sentences import (
+    bounds,
+    calibration_notes,
+    calibration_sentence,
+    difference_sentences,
+    headline,
+    number,
+    selection,
+    unscored,
+)
 from muralab.report.tables import Table, frame_table
 
 if TYPE_CHECKING:
@@ -77,6 +86,8 @@ def write_report(
         "previews": [embed_image(name, grid) for name, grid in (previews or {}).items()],
         "gallery": [embed_image(caption, picture) for caption, picture in (gallery or {}).items()],
         "tables": _tables(context, models, best if evaluated else None, trials),
+        "calibrations": [calibration_sentence(model) for model in models],
+        "calibration_notes": calibration_notes(models),
         "error_sentence": sections.error_sentence(models),
         "audit_text": context.audit[0] if context.audit else "",
         "audit_errors": sections.audit_errors(context),

@@ -77,7 +77,12 @@ def image_metrics_table(models: Sequence[EvaluatedModel]) -> Table:
 
 def _threshold(model: EvaluatedModel) -> Cell:
     fitted = model.calibration
-    rule = "not fitted" if fitted is None or fitted.reason else fitted.rule
+    if fitted is None or fitted.reason:
+        rule = "not fitted"
+    elif fitted.sensitivity_bound is not None:
+        rule = f"{fitted.rule}, lower bound {number(fitted.sensitivity_bound)}"
+    else:
+        rule = f"{fitted.rule}, on validation only" if ">=" in fitted.rule else fitted.rule
     return Cell(text=number(model.threshold), small=rule)
 
 

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from muralab.errors import DataError
 from muralab.evaluation.bootstrap import CONFIDENCE, Interval
+from muralab.evaluation.calibration import Calibration
 from muralab.evaluation.evaluated_model import NOT_TESTED, EvaluatedModel, best_of, paired_difference
+from muralab.evaluation.operating_point import BAND_SHARE
 
 MAX_DIGITS = 6
 NOT_COMPARED = "not compared"
@@ -61,6 +63,67 @@ def headline(model: EvaluatedModel) -> str:
         f"{with_bounds(kappa)} at its threshold of {number(model.threshold)} "
         f"({describe_test_set(model)}; 95 % patient-clustered intervals)."
     )
+
+
+def calibration_sentence(model: EvaluatedModel) -> str:
+    """How a model's probabilities and threshold were calibrated, and what they hold for."""
+    fitted = model.calibration
+    if fitted is None:
+        return f"{model.title}: uncalibrated, at 0.5: no calibration was fitted."
+    if fitted.reason:
+        return f"{model.title}: uncalibrated, at 0.5: nothing could be fitted ({fitted.reason})."
+    text = f"{model.title}: {_scaling_clause(fitted)}; {_threshold_clause(fitted)}; {_band_clause(fitted)}."
+    if fitted.site_prevalence is not None:
+        text += f" Everything was shifted to a share of {fitted.site_prevalence:.1%} abnormal studies (prevalence)."
+    return text
+
+
+def _scaling_clause(fitted: Calibration) -> str:
+    image, study = fitted.scaling("image"), fitted.scaling("study")
+    if fitted.method == "temperature":
+        return (
+            f"calibrated in an earlier version by a temperature alone (images {number(image.temperature)}, studies "
+            f"{number(study.temperature)}), which cannot undo class weights: with them, probabilities are too high "
+            "where fewer than half of the studies are abnormal"
+        )
+    slopes = f"images {number(1 / image.temperature)} and {number(image.intercept)}"
+    slopes += f", studies {number(1 / study.temperature)} and {number(study.intercept)}"
+    size = "" if fitted.n_studies is None else f"{fitted.n_studies} "
+    share = "" if fitted.prevalence is None else f", of which {fitted.prevalence:.1%} are abnormal"
+    return f"calibrated by slope and intercept of the log-odds ({slopes}) on {size}validation studies{share}"
+
+
+def _threshold_clause(fitted: Calibration) -> str:
+    text = f"threshold {number(fitted.threshold)} by the rule {fitted.rule}"
+    if fitted.sensitivity_bound is not None:
+        bound = number(fitted.sensitivity_bound)
+        return f"{text} (lower 95 % confidence bound of the sensitivity on new patients: {bound})"
+    if ">=" in fitted.rule:
+        return f"{text}, which an earlier version met on the validation studies only, without a confidence bound"
+    return text
+
+
+def _band_clause(fitted: Calibration) -> str:
+    if fitted.uncertain_low is None or fitted.uncertain_high is None:
+        return 'no answer is "uncertain"'
+    what = (
+        "chosen in an earlier version by the error rate of validation studies"
+        if fitted.method == "temperature"
+        else f"the {BAND_SHARE:.0%} of studies nearest to the threshold"
+    )
+    return f'"uncertain" between {number(fitted.uncertain_low)} and {number(fitted.uncertain_high)}, {what}'
+
+
+def calibration_notes(models: Sequence[EvaluatedModel]) -> list[str]:
+    """What makes the models' calibrations doubtful, each warning once with the models that it is about."""
+    titles: dict[str, list[str]] = {}
+    for model in models:
+        for warning in () if model.calibration is None else model.calibration.warnings:
+            titles.setdefault(warning, []).append(model.title)
+    return [
+        f"{f'All {len(found)} models' if len(found) == len(models) > 1 else ', '.join(found)}: {warning}"
+        for warning, found in titles.items()
+    ]
 
 
 def selection(models: Sequence[EvaluatedModel], *, comparison: bool = False) -> str:

@@ -7,13 +7,65 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from muralab.serving.config import ServingConfig
-from muralab.serving.request import RequestParams, View
+from muralab.serving.request import RequestParams, View, refuse
+from muralab.serving.scaling import Scaling, log_odds, move, prevalence_shift
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatingPoint:
+    """What a request's parameters make of a model's calibration, threshold and band."""
+
+    image: Scaling
+    study: Scaling
+    prevalence: float | None
+    """Share of abnormal studies for which the probabilities hold; None: not recorded."""
+    threshold: float
+    uncertain_low: float | None
+    uncertain_high: float | None
+
+    def is_uncertain(self, probability: float) -> bool:
+        """Whether a study's probability lies in the band."""
+        if self.uncertain_low is None or self.uncertain_high is None:
+            return False
+        return self.uncertain_low <= probability <= self.uncertain_high
+
+
+def operating_point(config: ServingConfig, params: RequestParams) -> OperatingPoint:
+    """The calibration, threshold and band of a request.
+
+    Another prevalence shifts the log-odds of probabilities, the model's own threshold and the band alike, so that it
+    changes no call. A request's own threshold is compared with the shifted probability; the band moves to it, with the
+    same width in log-odds.
+
+    Raises:
+        MlflowException: a prevalence, and the model does not record its own; HTTP 400.
+    """
+    shift = 0.0
+    if params.prevalence is not None:
+        if config.prevalence is None:
+            raise refuse(
+                "The parameter prevalence cannot be used with this model: it does not record for which share of "
+                "abnormal studies its probabilities hold. Omit the parameter, or train and register the model again."
+            )
+        shift = prevalence_shift(config.prevalence, params.prevalence)
+    threshold = move(config.threshold, shift) if params.threshold is None else params.threshold
+    moved = shift if params.threshold is None else log_odds(threshold) - log_odds(config.threshold)
+    low, high = config.uncertain_low, config.uncertain_high
+    return OperatingPoint(
+        image=config.image_scaling.shifted(shift),
+        study=config.study_scaling.shifted(shift),
+        prevalence=config.prevalence if params.prevalence is None else params.prevalence,
+        threshold=threshold,
+        uncertain_low=None if low is None else move(low, moved),
+        uncertain_high=None if high is None else move(high, moved),
+    )
 
 
 def build_answer(
@@ -29,34 +81,38 @@ def build_answer(
         model_version: name and version of the model.
 
     Returns:
-        Table with probability, study_probability, abnormal, uncertain, threshold, model_version and warnings; the first
-        four are None for unreadable views.
+        Table with probability, study_probability, abnormal, uncertain, threshold, prevalence, model_version and
+        warnings; the first four are None for unreadable views, prevalence where the model does not record it.
+
+    Raises:
+        MlflowException: as `operating_point`.
     """
-    threshold = config.threshold if params.threshold is None else params.threshold
+    point = operating_point(config, params)
     total = Counter(view.study for view in views)
     readable = Counter(view.study for view in views if view.square is not None)
-    study_probability = study_probabilities([view.study for view in views], logits, config.study_temperature)
+    study_probability = study_probabilities([view.study for view in views], logits, point.study)
     rows = []
     for view, logit, study in zip(views, logits, study_probability):
         row: dict[str, Any] = dict.fromkeys(("probability", "study_probability", "abnormal", "uncertain"))
         warnings: list[str] = []
         if view.square is not None:
-            row["probability"] = float(_sigmoid(logit / config.image_temperature))
+            row["probability"] = float(point.image.probabilities(logit))
             row["study_probability"] = float(study)
-            row["abnormal"] = bool(study >= threshold)
-            row["uncertain"] = _is_uncertain(float(study), config)
+            row["abnormal"] = bool(study >= point.threshold)
+            row["uncertain"] = point.is_uncertain(float(study))
             warnings = [*_study_warnings(readable[view.study], total[view.study]), *view.warnings]
-        rows.append({**row, "threshold": float(threshold), "model_version": model_version, "warnings": warnings})
+        used = {"threshold": float(point.threshold), "prevalence": point.prevalence, "model_version": model_version}
+        rows.append({**row, **used, "warnings": warnings})
     return pd.DataFrame(rows, dtype=object if any(view.error for view in views) else None)
 
 
-def study_probabilities(studies: Sequence[object], logits: np.ndarray, temperature: float) -> np.ndarray:
-    """Calibrated probability of the study of each row: the mean over its views, with temperature scaling.
+def study_probabilities(studies: Sequence[object], logits: np.ndarray, scaling: Scaling) -> np.ndarray:
+    """Calibrated probability of the study of each row: the mean over its views, scaled.
 
     Args:
         studies: study of each row, [V].
         logits: float [V]; rows with NaN are left out of the mean.
-        temperature: divisor of the logit of the mean.
+        scaling: of the logit of the mean.
 
     Returns:
         float [V]; NaN for a study without a readable view.
@@ -69,19 +125,9 @@ def study_probabilities(studies: Sequence[object], logits: np.ndarray, temperatu
     np.logaddexp.at(abnormal, keys[readable], -np.logaddexp(0, -values[readable]))
     np.logaddexp.at(normal, keys[readable], -np.logaddexp(0, values[readable]))
     with np.errstate(invalid="ignore"):  # a study without a readable view stays NaN
-        return _sigmoid(((abnormal - normal) / temperature)[keys])
+        return np.asarray(scaling.probabilities(abnormal - normal)[keys])
 
 
 def _study_warnings(readable: int, total: int) -> list[str]:
     found = ["single view"] if readable == 1 else []
     return [*found, f"{total - readable} of the study's {total} views could not be read"] if readable < total else found
-
-
-def _is_uncertain(probability: float, config: ServingConfig) -> bool:
-    if config.uncertain_low is None or config.uncertain_high is None:
-        return False
-    return config.uncertain_low <= probability <= config.uncertain_high
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -60, 60))))

@@ -62,7 +62,7 @@ class StudyClassifier(PythonModel):  # type: ignore[misc]
         Args:
             context: not used.
             model_input: table with `image` (base64 text or bytes of a PNG, JPEG or DICOM file) and optionally `study`.
-            params: `threshold`, `explain` and `policy`, see `RequestParams`.
+            params: `threshold`, `prevalence`, `explain` and `policy`, see `RequestParams`.
 
         Returns:
             One row per input row, see `build_answer`; also `heatmap` with `explain`, and `error` with the policy

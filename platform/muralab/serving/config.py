@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from muralab.serving.scaling import Scaling
+
 DISCLAIMER = "Not a medical device. For research and teaching only; no answer of this model may guide treatment."
 
 MAX_ROWS = 64
@@ -23,8 +25,26 @@ class ServingConfig:
     image_temperature: float = 1.0
     """Divisor of the logit of an image."""
 
+    image_intercept: float = 0.0
+    """Is added to it."""
+
     study_temperature: float = 1.0
     """Divisor of the logit of the mean image probability of a study."""
+
+    study_intercept: float = 0.0
+    """Is added to it."""
+
+    method: str = "temperature"
+    """What was fitted: "temperature" (earlier versions), "slope and intercept" or "none"."""
+
+    prevalence: float | None = None
+    """Share of abnormal studies for which the probabilities hold; None: not recorded, so they cannot be shifted."""
+
+    n_studies: int | None = None
+    """Validation studies that the calibration was fitted on; None: not recorded."""
+
+    sensitivity_bound: float | None = None
+    """Lower 95 % confidence bound of the sensitivity on new patients, for the rule "sensitivity>=x"."""
 
     threshold: float = 0.5
     """Calibrated study probability at or above which a study is called abnormal."""
@@ -55,6 +75,16 @@ class ServingConfig:
 
     disclaimer: str = DISCLAIMER
     """Shown to every client."""
+
+    @property
+    def image_scaling(self) -> Scaling:
+        """What calibrates the logit of an image."""
+        return Scaling(temperature=self.image_temperature, intercept=self.image_intercept)
+
+    @property
+    def study_scaling(self) -> Scaling:
+        """What calibrates the logit of the mean image probability of a study."""
+        return Scaling(temperature=self.study_temperature, intercept=self.study_intercept)
 
 
 def write_config(config: ServingConfig, path: Path) -> None:

@@ -36,6 +36,9 @@ class RequestParams:
     threshold: float | None = None
     """Calibrated study probability at or above which a study is abnormal; None: the stored one."""
 
+    prevalence: float | None = None
+    """Share of abnormal studies where the images come from; None: that of the validation studies."""
+
     explain: bool = False
     """Whether to add a heat map to each row."""
 
@@ -72,16 +75,18 @@ def read_params(params: dict[str, Any] | None) -> RequestParams:
         MlflowException: an invalid value; HTTP 400.
     """
     given = params or {}
-    threshold, explain = given.get("threshold"), given.get("explain", False)
+    threshold, prevalence, explain = given.get("threshold"), given.get("prevalence"), given.get("explain", False)
     policy = given.get("policy") or "refuse"
     if threshold is not None and not _is_share(threshold):
         raise refuse(f"The parameter threshold must be a number from 0 to 1, not {_show(threshold)}.")
+    if prevalence is not None and not (_is_share(prevalence) and 0 < prevalence < 1):
+        raise refuse(f"The parameter prevalence must be a number above 0 and below 1, not {_show(prevalence)}.")
     if policy not in POLICIES:
         raise refuse(f"The parameter policy must be 'refuse' or 'partial', not {_show(policy)}.")
     if not isinstance(explain, (bool, np.bool_)):
         raise refuse(f"The parameter explain must be true or false, not {_show(explain)}.")
-    limit = None if threshold is None else float(threshold)
-    return RequestParams(threshold=limit, explain=bool(explain), policy=policy)
+    limit, share = (None if value is None else float(value) for value in (threshold, prevalence))
+    return RequestParams(threshold=limit, prevalence=share, explain=bool(explain), policy=policy)
 
 
 def read_views(model_input: Any, params: RequestParams, config: ServingConfig) -> list[View]:

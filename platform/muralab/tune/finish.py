@@ -17,7 +17,7 @@ from muralab.registry.register import RegisteredModel
 from muralab.report.context import Context, SearchTrial
 from muralab.report.page import champion_sentence, write_report
 from muralab.report.results_table import results_table
-from muralab.report.sentences import difference_sentences, headline
+from muralab.report.sentences import calibration_notes, difference_sentences, headline
 from muralab.results.final_test import FinalTest, run_final_test
 from muralab.results.from_mlflow import build_trials
 from muralab.results.gallery import build_gallery, may_show
@@ -194,6 +194,7 @@ def figure_lines(result: SweepResult, champion: str | None) -> list[str]:
         intervals = model.intervals()
         lines.append(f"  {model.recipe:<20} AUROC {intervals['auroc']}   kappa {intervals['kappa']}")
     lines += [f"  {sentence}" for sentence in [*difference_sentences(result.models), *result.missing]]
+    lines += [f"  Note: {note}" for note in calibration_notes(result.models)]
     if result.best is not None:
         lines += ["", f"Selected on validation: {headline(result.best.model)}"]
     return lines if champion is None else [*lines, champion_sentence(result.models, champion)]

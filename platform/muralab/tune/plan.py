@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pandas as pd
+
 from muralab.config.search import CPU_TRIAL_BYTES, SearchConfig
 from muralab.console import format_duration
 from muralab.data.dataset import Dataset, DatasetSource, find_dataset, open_dataset
+from muralab.evaluation.operating_point import check_patients
 from muralab.recipe import Recipe
 from muralab.tracking.tags import Tag
 from muralab.trial import TrialSpec
@@ -111,9 +114,27 @@ def find_source(config: SearchConfig) -> DatasetSource:
 
 
 def open_data(config: SearchConfig, source: DatasetSource, cache: Any, progress: Any) -> Dataset:
-    """The data set, decoded at every image size of the search and audited."""
+    """The data set, decoded at every image size of the search and audited.
+
+    Raises:
+        SettingsError: its validation set has too few abnormal patients for the threshold rule.
+    """
     sizes = {recipe.image_size for recipe in config.recipes.values()}
-    return open_dataset(source, image_sizes=sizes, cache_folder=cache, progress=progress)
+    if not source.is_demo:  # before hours of decoding
+        check_threshold_rule(source.split_of_all[0].validation, config.options.threshold)
+    dataset = open_dataset(source, image_sizes=sizes, cache_folder=cache, progress=progress)
+    check_threshold_rule(dataset.tables["validation"], config.options.threshold)
+    return dataset
+
+
+def check_threshold_rule(validation: pd.DataFrame, rule: str) -> None:
+    """Refuse a threshold rule that could not be fitted on these images once everything is trained.
+
+    Raises:
+        SettingsError: too few abnormal patients; names how many are needed.
+    """
+    studies = validation.drop_duplicates("study")
+    check_patients(studies["label"], studies["patient"], rule)
 
 
 def in_order(specs: Sequence[TrialSpec], estimated: Estimate) -> tuple[TrialSpec, ...]:
