@@ -60,16 +60,6 @@ class Recorder:
         return float(sum(epoch["metrics"]["epoch_seconds"] for trial in self._trials for _, epoch in trial))
 
     @property
-    def n_epochs(self) -> int:
-        """Number of epochs trained."""
-        return sum(len(trial) for trial in self._trials)
-
-    @property
-    def best(self) -> float:
-        """The best objective in any full phase."""
-        return float(max(e["objective"] for trial in self._trials for _, e in trial if e["phase"] == "full"))
-
-    @property
     def _trials(self) -> list[list[tuple[float, Mapping[str, Any]]]]:
         return [trial for trial in self.epochs.values() if trial]
 
@@ -100,9 +90,9 @@ def build_specs(
     ]
 
 
-def search(specs: Sequence[TrialSpec], folder: Path, *, prune: bool = True) -> Recorder:
+def search(specs: Sequence[TrialSpec], folder: Path) -> Recorder:
     """Run the trials, two at a time on two cores."""
     recorder = Recorder()
     resources = Resources(cpus=CONCURRENT, gpus=0, cpus_per_trial=1, gpus_per_trial=0, max_concurrent=CONCURRENT)
-    run_trials(specs, resources=resources, listener=recorder, folder=folder / "ray", prune=prune)
+    run_trials(specs, resources=resources, listener=recorder, folder=folder / "ray")
     return recorder

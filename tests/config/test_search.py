@@ -30,6 +30,8 @@ def resolve(cpus: int = 4, gpus: int = 0, memory_bytes: int = 64 * 10**9, **text
         trials=config.trials,
         max_concurrent=config.max_concurrent,
         time_budget_s=config.time_budget,
+        sampler=config.sampler,
+        pruning=config.pruning,
         machine=machine,
     )
 
@@ -179,6 +181,16 @@ def test_the_plan_states_where_memory_is_the_limit(texts: dict[str, Any], limite
     assert ("memory is the limit at 2.3 GB per trial, max_concurrent=4 overrides it" in summary) is limited
 
 
+@pytest.mark.parametrize(
+    ("texts", "mentioned"),
+    [({"trials": "16"}, True), ({"trials": "16", "pruning": "off"}, False), ({"trials": "2"}, False)],
+    ids=str,
+)
+def test_the_plan_states_that_pruning_may_shorten_it(texts: dict[str, str], mentioned: bool) -> None:
+    summary = plan_summary(resolve(recipes="cnn", **texts), Estimate(epoch_s={}, wall_s=1, disk_bytes=0))
+    assert ("or less (pruning)" in summary) is mentioned
+
+
 def test_a_recipe_outside_the_repository_is_found(lab: Path) -> None:
     assert set(resolve(recipes=f"{SMALL},cnn,{SMALL}").recipes) == {SMALL, "cnn"}
 
@@ -203,6 +215,12 @@ def test_the_first_trial_of_each_recipe_is_the_recipe_unchanged(lab: Path, tmp_p
     assert len(drawn) == 6
     assert drawn["cnn-00"] == drawn[f"{SMALL}-00"] == {}
     assert len({str(values) for values in drawn.values()}) == 5
+
+
+def test_the_sampler_is_an_option(tmp_path: Path) -> None:
+    configs = [resolve(recipes="cnn", trials="3", sampler=sampler) for sampler in ("sobol", "random")]
+    drawn = [draw_specs(c, Folders(cache=tmp_path, sweep=tmp_path), {"cnn": ""}) for c in configs]
+    assert drawn[0] != drawn[1]
 
 
 def test_more_trials_do_not_change_the_first_ones(tmp_path: Path) -> None:

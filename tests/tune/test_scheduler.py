@@ -1,4 +1,4 @@
-"""Which trials are stopped: by their own recipe's rivals alone, and never before a third of the full phase."""
+"""Pruning as Tune asks for it: within a recipe, in the full phase, also after an interruption."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from muralab.tune.scheduler import Past, build_scheduler
 from tests.conftest import BuildSpec
 
 OURS, OTHER = "tiny_lab.small_net", "cnn"
-GOOD, MIDDLING, POOR, BEST = [0.8] * 9, [0.6] * 9, [0.2] * 9, [0.9] * 9
+GOOD, POOR, BEST = [0.8] * 9, [0.2] * 9, [0.9] * 9
+ENOUGH = 4
+"""Trials after which a poor one is stopped."""
 
 
 class Search:
@@ -24,7 +26,8 @@ class Search:
     def stopped_at(self, objectives: Sequence[float], *, recipe: str = OURS, upper: Sequence[float] = ()) -> int | None:
         """The epoch of the full phase after which a new trial is stopped; None where it may go on to its end."""
         self.n_trials += 1
-        trial = SimpleNamespace(trial_id=f"t{self.n_trials}", config={"spec": {"recipe": recipe}})
+        spec = {"recipe": recipe, "name": f"t{self.n_trials}"}
+        trial = SimpleNamespace(trial_id=f"id{self.n_trials}", config={"spec": spec})
         self.scheduler.on_trial_add(None, trial)
         clock = [(0, objective) for objective in upper] + list(enumerate(objectives, start=1))
         for epoch, objective in clock:
@@ -47,47 +50,51 @@ def search(build_spec: BuildSpec) -> Any:
 
 def test_the_worst_is_stopped_and_the_best_goes_on(search: Any) -> None:
     found = search()
-    assert found.stopped_at(GOOD) is None, "the first has no rival"
-    assert found.stopped_at(POOR) == 3
+    assert [found.stopped_at(GOOD) for _ in range(ENOUGH)] == [None] * ENOUGH
+    assert found.stopped_at(POOR) == 5
     assert found.stopped_at(BEST) is None
 
 
-def test_nothing_is_stopped_before_a_third_of_the_full_phase(search: Any) -> None:
-    found = search()
-    found.stopped_at(GOOD)
-    assert found.stopped_at([0.1, 0.1, *BEST[2:]]) is None
-
-
-def test_who_falls_behind_later_is_stopped_at_the_next_decision(search: Any) -> None:
-    found = search()
-    found.stopped_at(GOOD)
-    assert found.stopped_at([0.9] * 8 + [0.1]) == 9
+def test_of_two_trials_none_is_stopped(search: Any) -> None:
+    for pair in ((GOOD, POOR), (POOR, GOOD)):
+        found = search()
+        assert [found.stopped_at(one) for one in pair] == [None, None]
 
 
 def test_epochs_before_the_full_phase_decide_nothing(search: Any) -> None:
     found = search()
-    found.stopped_at(GOOD, upper=[0.99] * 30)
+    for _ in range(ENOUGH):
+        found.stopped_at(GOOD, upper=[0.99] * 30)
     assert found.stopped_at(BEST, upper=[0.01] * 30) is None
 
 
 def test_recipes_are_never_compared(search: Any) -> None:
     found = search()
-    found.stopped_at(GOOD)
+    for _ in range(ENOUGH):
+        found.stopped_at(GOOD)
     assert found.stopped_at(POOR, recipe=OTHER) is None
-    assert found.stopped_at(POOR) == 3
+    assert found.stopped_at(POOR) == 5
+
+
+def test_a_failed_trials_report_decides_nothing(search: Any) -> None:
+    trial = SimpleNamespace(config={"spec": {"recipe": OURS, "name": "broken"}})
+    assert search().scheduler.on_trial_result(None, trial, {"failed": "no such shape"}) == "CONTINUE"
+
+
+def past(objectives: Sequence[float], recipe: str = OURS) -> dict[str, Past]:
+    return {f"old{number}": (recipe, objectives) for number in range(ENOUGH)}
 
 
 def test_trials_that_ended_before_an_interruption_count(search: Any) -> None:
-    assert search().stopped_at(MIDDLING) is None
-    found = search({"old": (OURS, GOOD)})
-    assert found.stopped_at(MIDDLING) == 3
+    found = search(past(GOOD))
+    assert found.stopped_at(POOR) == 5
     assert found.stopped_at(BEST) is None
 
 
 def test_past_trials_of_other_recipes_do_not(search: Any) -> None:
-    assert search({"old": (OTHER, GOOD), "gone": ("not_in_this_sweep", GOOD)}).stopped_at(MIDDLING) is None
+    assert search({**past(GOOD, OTHER), "gone": ("not_in_this_sweep", GOOD)}).stopped_at(POOR) is None
 
 
-def test_a_past_trial_counts_at_the_decisions_that_it_reached(search: Any) -> None:
-    assert search({"old": (OURS, GOOD[:2])}).stopped_at(MIDDLING) is None
-    assert search({"old": (OURS, GOOD[:3])}).stopped_at(MIDDLING) == 3
+def test_a_past_trial_counts_as_far_as_it_got(search: Any) -> None:
+    assert search(past(GOOD[:4])).stopped_at(POOR) is None
+    assert search(past(GOOD[:5])).stopped_at(POOR) == 5

@@ -69,6 +69,7 @@ def load(config: TuneConfig, session: Session) -> Sweep:
             max_concurrent=config.max_concurrent,
             time_budget_s=config.time_budget,
             sampler=config.sampler,
+            pruning=config.pruning,
         )
         return prepare_sweep(search_config, session.cache, session.progress)
     sweep = load_sweep(config.resume, session.store, session.cache, session.progress, command=TuneConfig, kind="tune")
@@ -102,7 +103,7 @@ def search(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
         writer.log_resolved(parent, {"recipes": ",".join(sweep.config.recipes), "trials": sweep.config.trials})
         log_sets(writer, parent, sweep.dataset)
         log_audit(writer, parent, sweep.dataset)
-    run_search(sweep, logger, session.console, past=past)
+    run_search(sweep, logger, session.console, past=past, prune=sweep.config.pruning)
     writer.flush()
 
 

@@ -72,6 +72,9 @@ class TuneConfig(TrainingOptions):
     sampler: str = option(
         "sobol", p.choice(lambda: SAMPLERS), "How values are drawn: `sobol` (evenly spread) or `random`."
     )
+    pruning: bool = option(
+        "on", p.flag, "`on` stops trials early that are clearly behind; `off` trains all to the end."
+    )
     max_concurrent: int | None = option("auto", p.count_or("auto"), "Trials at once; `auto`: as many as fit.")
     time_budget: float | None = option("none", p.duration, "For the search: 900, 30m, 2h, or `none`.")
     pictures: bool | None = option("auto", p.yes_no_or_auto, PICTURES_HELP)

@@ -22,7 +22,7 @@ EPOCHS_FORM = re.compile(r"(\d+)\+(\d+)")
 TIME_FORM = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
 LONGEST_S = 366 * 86_400.0
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
-FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+FLAGS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
 def text(name: str, text: str) -> str:

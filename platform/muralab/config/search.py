@@ -52,6 +52,8 @@ class SearchConfig:
     time_budget_s: float | None = None
     sampler: str = SAMPLERS[0]
     """How the values of the trials are drawn."""
+    pruning: bool = True
+    """Whether trials that are clearly behind are stopped early."""
 
 
 def resolve_search(
@@ -62,6 +64,7 @@ def resolve_search(
     max_concurrent: int | None = None,
     time_budget_s: float | None = None,
     sampler: str = SAMPLERS[0],
+    pruning: bool = True,
     machine: Machine | None = None,
 ) -> SearchConfig:
     """Load and override the recipes, and divide the machine.
@@ -73,6 +76,7 @@ def resolve_search(
         max_concurrent: trials at once; None: as many as fit.
         time_budget_s: for the search.
         sampler: how the values of the trials are drawn.
+        pruning: whether trials that are clearly behind are stopped early.
         machine: what may be used; None: this machine.
 
     Raises:
@@ -94,6 +98,7 @@ def resolve_search(
         max_concurrent=max_concurrent,
         time_budget_s=time_budget_s,
         sampler=sampler,
+        pruning=pruning,
     )
 
 

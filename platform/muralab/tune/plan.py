@@ -21,6 +21,7 @@ from muralab.tune.estimate import Estimate
 from muralab.tune.folders import Folders
 from muralab.tune.preflight import check_trial
 from muralab.tune.sampler import draw_specs
+from muralab.tune.stopping import MIN_PEERS
 from muralab.tune.weights import find_weights
 
 
@@ -174,10 +175,11 @@ def plan_summary(config: SearchConfig, estimated: Estimate) -> str:
         where += (
             f"; memory is the limit at {CPU_TRIAL_BYTES / 1e9:g} GB per trial, max_concurrent={by_cores} overrides it"
         )
+    fewer = " or less (pruning)" if config.pruning and config.trials > MIN_PEERS else ""
     return (
         f"{trials} trials, {epochs} epochs at most; {resources.max_concurrent} at a time "
-        f"({resources.cpus_per_trial} CPU cores and {where}); about {format_duration(estimated.wall_s)} or less "
-        f"(pruning), {estimated.disk_bytes / 2**30:.1f} GiB of disk."
+        f"({resources.cpus_per_trial} CPU cores and {where}); about {format_duration(estimated.wall_s)}{fewer}, "
+        f"{estimated.disk_bytes / 2**30:.1f} GiB of disk."
     )
 
 

@@ -150,6 +150,7 @@ def resolve_again(options: TrainingOptions, specs: Sequence[TrialSpec], run_id: 
             max_concurrent=kept.max_concurrent,
             time_budget_s=kept.time_budget,
             sampler=kept.sampler,
+            pruning=kept.pruning,
         )
     assert isinstance(kept, TrainConfig)
     return resolve_search(kept, (kept.recipe,), trials=1)

@@ -1,4 +1,4 @@
-"""Pruning: asynchronous successive halving (ASHA), for each recipe by itself.
+"""Pruning as Ray Tune asks for it: each recipe has its own stopping rule.
 
 A small network and an InceptionV3 are never compared. The clock is the epoch within the full phase, so trials whose
 backbone is still frozen are never compared either.
@@ -7,54 +7,37 @@ backbone is still frozen are never compared either.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 from muralab.trial import TrialSpec, recipes_of
+from muralab.tune.stopping import StoppingRule
 
-REDUCTION_FACTOR = 3
 Past = tuple[str, Sequence[float]]
 """A trial that has ended: its recipe, and the objective after each epoch of its full phase."""
 
 
 def build_scheduler(specs: Sequence[TrialSpec], past: Mapping[str, Past]) -> Any:
-    """One ASHA per recipe behind one scheduler: Tune asks, the trial's own recipe decides."""
-    from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
+    """First in, first out; a trial is stopped by the rule of its own recipe.
 
-    def asha(epochs: int) -> Any:
-        return AsyncHyperBandScheduler(
-            time_attr="full_epoch",
-            metric="objective",
-            mode="max",
-            grace_period=max(1, epochs // REDUCTION_FACTOR),
-            max_t=max(2, epochs + 1),  # beyond the last epoch: a trial ends by itself, not by its scheduler
-            reduction_factor=REDUCTION_FACTOR,
-        )
+    Args:
+        specs: the trials.
+        past: trials that ended before an interruption: new ones are compared with them too.
+    """
+    from ray.tune.schedulers import FIFOScheduler
 
-    by_recipe = {spec.recipe: asha(recipes_of(spec)[1].full.epochs) for spec in specs}
+    rules = {spec.recipe: StoppingRule(recipes_of(spec)[1].full.epochs) for spec in specs}
     for name, (recipe, objectives) in past.items():
-        if recipe in by_recipe:
-            trial = SimpleNamespace(trial_id=f"past-{name}")
-            by_recipe[recipe].on_trial_add(None, trial)
-            for epoch, objective in enumerate(objectives, start=1):
-                by_recipe[recipe].on_trial_result(None, trial, {"full_epoch": epoch, "objective": objective})
+        for epoch, objective in enumerate(objectives if recipe in rules else (), start=1):
+            rules[recipe].stops(name, epoch, objective)
 
-    class PerRecipe(FIFOScheduler):  # type: ignore[misc]
-        """First in, first out; a trial is stopped by the ASHA of its own recipe."""
-
-        def _own(self, trial: Any) -> Any:
-            return by_recipe[trial.config["spec"]["recipe"]]
-
-        def on_trial_add(self, controller: Any, trial: Any) -> None:
-            self._own(trial).on_trial_add(controller, trial)
+    class Scheduler(FIFOScheduler):  # type: ignore[misc]
+        """Tune asks after every epoch."""
 
         def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
-            return str(self._own(trial).on_trial_result(controller, trial, result))
+            spec = trial.config["spec"]
+            if result.get("full_epoch", 0) < 1:  # the backbone is frozen, or the trial failed
+                return str(self.CONTINUE)
+            stops = rules[spec["recipe"]].stops(spec["name"], result["full_epoch"], result["objective"])
+            return str(self.STOP if stops else self.CONTINUE)
 
-        def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
-            self._own(trial).on_trial_complete(controller, trial, result)
-
-        def on_trial_remove(self, controller: Any, trial: Any) -> None:
-            self._own(trial).on_trial_remove(controller, trial)
-
-    return PerRecipe()
+    return Scheduler()

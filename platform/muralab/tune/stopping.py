@@ -1,0 +1,66 @@
+"""When a trial is stopped early: it is clearly behind the other trials of its recipe, late in the full phase.
+
+A trial is stopped if, even if it went on gaining as it did lately, it would not reach what the best third of the
+trials had at the same epoch. So a trial that starts slowly, and gains as its rate falls, goes on; a single noisy epoch
+decides nothing; and with too few trials to compare with, none is stopped. `bench.pruning` replays recorded curves.
+
+A decision depends on the trials that have got as far by then, so on their order of arrival; `pruning=off` does without.
+Ray's side of the rule is `scheduler`. Epochs are those of the full phase.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+FIRST_DECISION = 0.5
+"""Share of the full phase before which no trial is stopped: a cosine schedule has halved its rate by then."""
+SMOOTHED = 0.25
+"""Share of the full phase over which the objective is averaged, at least two epochs: a single one is noisy."""
+MIN_PEERS = 3
+"""Other trials that must have got as far before one can be stopped: one rival says little."""
+KEPT = 1 / 3
+"""Share of the trials that are good enough to go on."""
+
+
+class StoppingRule:
+    """The rule for the trials of one recipe; it is told every epoch of every full phase."""
+
+    def __init__(self, n_epochs: int) -> None:
+        """Args: n_epochs: of the full phase."""
+        self.n_epochs = n_epochs
+        self.first = max(math.ceil(FIRST_DECISION * n_epochs), 1)
+        self.window = max(round(SMOOTHED * n_epochs), 2)
+        self.curves: dict[str, list[float]] = {}
+
+    def stops(self, trial: str, epoch: int, objective: float) -> bool:
+        """Whether a trial is stopped after an epoch.
+
+        Args:
+            trial: its name.
+            epoch: from 1; one that was reported before, by a trial that was restarted, decides nothing.
+            objective: after this epoch; NaN ranks last.
+        """
+        curve = self.curves.setdefault(trial, [])
+        if epoch != len(curve) + 1:
+            return False
+        curve.append(-math.inf if math.isnan(objective) else objective)
+        if epoch < self.first:
+            return False
+        others = (other for name, other in self.curves.items() if name != trial)
+        peers = [self._smoothed(other, epoch) for other in others if len(other) >= epoch]
+        better = sum(peer > self._projected(curve) for peer in peers)
+        return len(peers) >= MIN_PEERS and better >= KEPT * (len(peers) + 1)
+
+    def _projected(self, curve: Sequence[float]) -> float:
+        """What a trial would reach if it went on gaining as it did over the last window."""
+        epoch = len(curve)
+        now, before = self._smoothed(curve, epoch), self._smoothed(curve, max(epoch - self.window, 1))
+        if not now > before:  # also where both are minus infinity
+            return now
+        return now + (now - before) / self.window * (self.n_epochs - epoch)
+
+    def _smoothed(self, curve: Sequence[float], epoch: int) -> float:
+        """Mean of the last epochs up to this one."""
+        last = curve[max(0, epoch - self.window) : epoch]
+        return sum(last) / len(last)

@@ -1,0 +1,24 @@
+"""`tune`: its options reach the search."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from muralab.commands import tune
+from muralab.config.commands import TuneConfig
+from muralab.config.options import parse_options
+
+
+@pytest.mark.parametrize(("text", "prunes"), [("on", True), ("off", False)])
+def test_pruning_is_an_option(monkeypatch: pytest.MonkeyPatch, text: str, prunes: bool) -> None:
+    passed: dict[str, Any] = {}
+    monkeypatch.setattr(tune, "run_search", lambda *_, **options: passed.update(options))
+    monkeypatch.setattr(tune, "read_children", lambda *_: [])
+    config = parse_options(TuneConfig, {"pruning": text, "recipes": "cnn"})
+    sweep = SimpleNamespace(resumed="abc", config=SimpleNamespace(pruning=config.pruning))
+    logger = SimpleNamespace(parent="abc", restore=lambda _: {})
+    tune.search(sweep, logger, SimpleNamespace(writer=SimpleNamespace(flush=lambda: None), store=None, console=None))
+    assert passed["prune"] is prunes
