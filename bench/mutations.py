@@ -168,7 +168,8 @@ def run_tests(root: Path, arguments: Sequence[str]) -> str | None:
 
 
 def copy_repository(folder: Path) -> Path:
-    """A copy of the files that git tracks."""
+    """A clone of the checkout, with the uncommitted changes of the files that git tracks."""
+    subprocess.run(["git", "clone", "--quiet", "--shared", str(ROOT), str(folder)], check=True)
     names = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in names.splitlines():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
