@@ -102,11 +102,17 @@ def read_rows(path: Path) -> list[Row]:
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Replace the file."""
+    ordered = sorted(rows, key=_in_training_order)
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        # "upper" comes before "full" in training, and after it in the alphabet.
-        writer.writerows(sorted(rows, key=lambda row: (*row[:3], row[3] == "full", row[4])))
+        writer.writerows(ordered)
+
+
+def _in_training_order(row: Row) -> tuple[str, int, int, bool, int]:
+    """Key of a sort: "upper" comes before "full" in training, and after it in the alphabet."""
+    recipe, seed, trial, phase, epoch, *_ = row
+    return recipe, seed, trial, phase == "full", epoch
 
 
 def main() -> None:
