@@ -119,12 +119,13 @@ def test_a_row_shows_phase_epoch_objective_and_best() -> None:
     ]
 
 
-def test_the_best_of_a_frozen_phase_is_forgotten() -> None:
-    board, _, _ = build_table(TrialRow("a", [1.0] * 4))
+@pytest.mark.parametrize(("over_phases", "best"), [(True, 0.9), (False, 0.6)])
+def test_the_best_is_that_of_the_weights_that_are_kept(over_phases: bool, best: float) -> None:
+    board, _, _ = build_table(TrialRow("a", [1.0] * 4, over_phases=over_phases))
     board.started("a")
     board.epoch("a", 1, "upper", 0.9)
     board.epoch("a", 2, "full", 0.6)
-    assert board.rows["a"].best == 0.6
+    assert board.rows["a"].best == best
 
 
 def test_an_undefined_objective_does_not_stay_the_best() -> None:

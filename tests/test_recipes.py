@@ -69,7 +69,7 @@ def test_a_recipe_trains_in_both_phases(name: str, build_spec: Any) -> None:
 
 CNN_VALUES = {
     "image_size": 224, "batch_size": 32, "ema_decay": 0.99, "clip_norm": 1.0, "class_weighting": True,
-    "compile": False, "feature_views": 6,
+    "kept_phase": "best", "compile": False, "feature_views": 6,
     "upper.epochs": 2, "upper.lr": 0.0003, "upper.trains": "*", "upper.backbone_lr_factor": 1.0,
     "upper.weight_decay": 0.0001, "upper.warmup_epochs": 2.0, "upper.schedule": "constant",
     "upper.frozen_batchnorm": "eval", "upper.patience": 0,
@@ -83,7 +83,7 @@ CNN_VALUES = {
 }  # fmt: skip
 INCEPTION_VALUES = {
     "image_size": 299, "batch_size": 32, "ema_decay": 0.99, "clip_norm": 1.0, "class_weighting": True,
-    "compile": False, "feature_views": 6,
+    "kept_phase": "best", "compile": False, "feature_views": 6,
     "upper.epochs": 30, "upper.lr": 0.001, "upper.trains": "head.*", "upper.backbone_lr_factor": 1.0,
     "upper.weight_decay": 0.0001, "upper.warmup_epochs": 1.0, "upper.schedule": "cosine",
     "upper.frozen_batchnorm": "eval", "upper.patience": 0,

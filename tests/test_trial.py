@@ -114,11 +114,12 @@ def test_predictions_of_the_best_epoch_are_written(build_spec: Any) -> None:
         assert loss == pytest.approx(best.validation["val_loss"], abs=1e-5)
 
 
-def test_the_test_set_is_predicted_with_the_best_weights_of_the_last_phase(build_spec: Any) -> None:
+@pytest.mark.parametrize("phase", ["upper", "full"])
+def test_the_test_set_is_predicted_with_the_best_weights_of_a_phase(build_spec: Any, phase: str) -> None:
     spec = build_spec()
     run(spec)
-    network, validation, test = predict_validation_and_test(spec)
-    kept = pd.read_csv(predictions_path(spec.folder, "full"))
+    network, validation, test = predict_validation_and_test(spec, phase)
+    kept = pd.read_csv(predictions_path(spec.folder, phase))
     np.testing.assert_allclose(validation["logit"], kept["logit"], atol=1e-5)
     assert set(test["study"]).isdisjoint(validation["study"])
     assert not network.training
@@ -128,14 +129,14 @@ def test_missing_validation_predictions_are_recomputed(build_spec: Any) -> None:
     spec = build_spec()
     run(spec)
     predictions_path(spec.folder, "full").unlink()
-    assert len(predict_validation_and_test(spec)[1])
+    assert len(predict_validation_and_test(spec, "full")[1])
 
 
 def test_a_backbone_trained_before_the_head_is_kept(build_spec: Any) -> None:
     spec = build_spec(overrides={"upper.trains": "*", "full.trains": "head.*"})
     start = build_network(spec, read_data(spec.table, spec.cache_folder, 36)).backbone.state_dict()
     run(spec)
-    trained = load_trained(spec)[0].backbone.state_dict()
+    trained = load_trained(spec, "full")[0].backbone.state_dict()
     assert not torch.equal(start["0.weight"], trained["0.weight"])
 
 

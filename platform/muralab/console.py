@@ -23,6 +23,8 @@ class TrialRow:
     name: str
     estimated_s: list[float]
     """Seconds of each planned epoch."""
+    over_phases: bool = True
+    """Whether `best` is over both phases; if not, of the current one."""
     state: str = "waiting"
     epoch: int = 0
     phase: str = ""
@@ -95,8 +97,8 @@ class TrialTable:
     def epoch(self, name: str, epoch: int, phase: str, objective: float, seconds: float = 0.0) -> None:
         """An epoch of a trial ended; `seconds` of training."""
         row, now = self.rows[name], self.clock()
-        if phase != row.phase:
-            row.best = None  # a trial is selected by its full phase, not by its frozen one
+        if phase != row.phase and not row.over_phases:
+            row.best = None
         if row.best is None or math.isnan(row.best) or objective > row.best:
             row.best = objective
         # A resumed trial repeats its old epochs at once; they count with the time that they took then.

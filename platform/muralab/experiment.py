@@ -152,20 +152,19 @@ def warm_up(spec: TrialSpec) -> None:
         release_memory(device_of(spec))  # for the processes of the trials
 
 
-def load_trained(spec: TrialSpec) -> tuple[Network, TrialData, str]:
-    """Load a finished trial: the network with its best weights, its data, and the phase that the weights come from."""
+def load_trained(spec: TrialSpec, phase: str) -> tuple[Network, TrialData]:
+    """Load a finished trial: the network with the best weights of a phase, and its data."""
     _, recipe = recipes_of(spec)
     data = read_data(spec.table, spec.cache_folder, recipe.image_size)
     network = build_network(spec, data)
-    phase, tensors, _ = trained_state(Path(spec.folder))
-    network.load_state_dict({**network.state_dict(), **tensors}, strict=True)
-    return network.eval(), data, phase
+    network.load_state_dict({**network.state_dict(), **trained_state(Path(spec.folder), phase)}, strict=True)
+    return network.eval(), data
 
 
-def predict_validation_and_test(spec: TrialSpec) -> tuple[Network, pd.DataFrame, pd.DataFrame]:
-    """Load the trained network and predict validation and test; a trial uses the test set nowhere else."""
+def predict_validation_and_test(spec: TrialSpec, phase: str) -> tuple[Network, pd.DataFrame, pd.DataFrame]:
+    """Predict validation and test with the best weights of a phase; a trial uses the test set nowhere else."""
     with memory_errors():
-        network, data, _ = load_trained(spec)
+        network, data = load_trained(spec, phase)
         # Validation is predicted again: a process killed between two writes leaves an earlier epoch's predictions.
         # In float32 on a GPU too, like the served model: bfloat16 has too few digits for calibration and ranking.
         validation, test = (

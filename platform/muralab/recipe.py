@@ -17,7 +17,7 @@ from muralab.data.augment import Augment
 from muralab.errors import RecipeError, nearest
 from muralab.search_space import Choice, LogUniform, Space, Uniform, Value
 from muralab.training.network import Network
-from muralab.training.phases import EVERYTHING, HEAD_ONLY, Phase
+from muralab.training.phases import EVERYTHING, HEAD_ONLY, KEPT_PHASES, Phase
 
 __all__ = [
     "EVERYTHING",
@@ -34,7 +34,16 @@ __all__ = [
     "resolved_values",
 ]
 
-PLAIN_KEYS = ("image_size", "batch_size", "ema_decay", "clip_norm", "class_weighting", "compile", "feature_views")
+PLAIN_KEYS = (
+    "image_size",
+    "batch_size",
+    "ema_decay",
+    "clip_norm",
+    "class_weighting",
+    "kept_phase",
+    "compile",
+    "feature_views",
+)
 GROUPS = ("upper", "full", "augment")
 TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 TRUTH_VALUES = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -71,6 +80,8 @@ class Recipe:
     """Maximum norm of the gradient; 0 turns clipping off."""
     class_weighting: bool = True
     """Weight the loss by inverse class frequency."""
+    kept_phase: str = "best"
+    """Whose best weights are tested and kept: `best` (the phase that validates better by the objective) or `full`."""
     compile: bool = False
     """Compile the training steps of the whole network: minutes at the start of each trial, faster steps afterwards."""
     feature_views: int = 6
@@ -86,6 +97,10 @@ class Recipe:
             (2 <= self.batch_size <= 65536, f"batch_size={self.batch_size}: expected 2 to 65536"),
             (0 <= self.ema_decay < 1, f"ema_decay={self.ema_decay}: expected at least 0 and below 1"),
             (self.clip_norm >= 0, f"clip_norm={self.clip_norm}: expected 0 or more"),
+            (
+                self.kept_phase in KEPT_PHASES,
+                f"kept_phase={self.kept_phase!r}: expected one of {', '.join(KEPT_PHASES)}",
+            ),
             (self.feature_views >= 1, f"feature_views={self.feature_views}: expected 1 or more"),
         ]
         problems = [message for valid, message in checks if not valid]

@@ -48,6 +48,15 @@ def break_steps(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PhaseTrainer, "_step", step)
 
 
+def mislabel_full_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = PhaseTrainer._step
+
+    def mislabelled(trainer: PhaseTrainer, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return step(trainer, inputs, 1 - labels if trainer.name == "full" else labels)
+
+    monkeypatch.setattr(PhaseTrainer, "_step", mislabelled)
+
+
 @pytest.fixture
 def trained(muralab: Muralab, store: Store, tiny_tree: Path) -> RunRecord:
     assert muralab("train", data=tiny_tree, **QUICK).code == 0
@@ -100,6 +109,23 @@ def test_figures_are_printed_with_their_intervals(muralab: Muralab, easy_tree: P
 
 def test_only_shared_files_are_left_on_disk(trained: RunRecord, tmp_path: Path) -> None:
     assert list((tmp_path / "cache" / "muralab" / "sweeps").iterdir()) == []
+
+
+def test_a_full_phase_that_spoils_the_model_is_not_kept(
+    muralab: Muralab, store: Store, easy_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mislabel_full_phase(monkeypatch)
+    values = {**QUICK, "epochs": "6+3", "set": "upper.trains=*,upper.lr=0.05,full.lr=0.1"}
+    assert muralab("train", data=easy_tree, **values).code == 0
+    run = only_run(store)
+    upper, full = (run.metrics[f"{phase}_val_study_auroc"] for phase in ("upper", "full"))
+    assert (run.metrics["objective"], run.tags["muralab.kept_phase"]) == (upper, "upper")
+    assert upper > full
+    table = pd.read_csv(download_artifact(store, run.run_id, "results.csv", tmp_path)).set_index("phase")
+    assert table.loc["upper", "validation_study_auroc"] == pytest.approx(upper)
+    assert table["test_studies"].to_dict() == {"upper": 24, "full": 0}
+    page = download_artifact(store, run.run_id, "report.html", tmp_path).read_text("utf-8")
+    assert "best epoch of the upper phase (the phase that validated better" in page
 
 
 # Interrupted

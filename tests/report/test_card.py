@@ -30,6 +30,11 @@ def test_card_states_the_warnings_of_the_calibration(build_model, context) -> No
     assert "- **Good: It rests on 3 patients.**" in card
 
 
+def test_card_states_the_phase_of_the_weights(build_model, context) -> None:
+    card = model_card(build_model(training={"kept_phase": "upper"}), context)
+    assert "best epoch of the upper phase" in card
+
+
 def test_card_of_an_untested_model_has_the_reason(build_model, context) -> None:
     card = model_card(build_model(test=None, calibration=None), context)
     assert "No test results: this model was not evaluated on the test set." in card

@@ -18,8 +18,20 @@ def test_results_have_test_values_after_the_full_phase_only(build_model) -> None
     upper, full = results_table([build_model()]).to_dict("records")
     assert np.isnan(upper["test_image_accuracy"])
     assert np.isnan(upper["test_study_auroc"])
-    assert "full phase only" in upper["note"]
+    assert "those of the full phase" in upper["note"]
     assert (full["test_image_loss"], full["test_image_accuracy"], full["test_studies"]) == (0.61, 0.72, 40)
+
+
+def test_the_phase_whose_weights_were_kept_has_the_test_values(build_model) -> None:
+    upper, full = results_table([build_model(training={"kept_phase": "upper"})]).to_dict("records")
+    assert (upper["test_image_loss"], upper["test_image_accuracy"], upper["test_studies"]) == (0.61, 0.72, 40)
+    assert np.isnan([full["test_image_loss"], full["test_study_auroc"], full["threshold"]]).all()
+    assert "those of the upper phase" in full["note"]
+
+
+def test_a_network_from_scratch_has_an_upper_row_if_its_warm_up_was_kept(build_model) -> None:
+    table = results_table([build_model("cnn", training={"from_scratch": True, "kept_phase": "upper"})])
+    assert list(table["phase"]) == ["upper", "full"]
 
 
 def test_results_are_at_the_models_own_threshold(build_model) -> None:

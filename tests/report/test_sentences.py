@@ -15,6 +15,7 @@ from muralab.report.sentences import (
     calibration_sentence,
     difference_sentences,
     headline,
+    kept_weights,
     number,
     with_bounds,
 )
@@ -45,6 +46,29 @@ def test_the_headline_states_the_size_of_the_test_set(build_model) -> None:
     sentence = headline(build_model(skill=0.5))
     assert sentence.startswith("Good reaches a study-level test AUROC of 0.")
     assert "(40 studies of 40 patients; 95 % patient-clustered intervals)" in sentence
+
+
+REACHED = {"upper_val_study_auroc": 0.910, "full_val_study_auroc": 0.883}
+
+
+@pytest.mark.parametrize(
+    ("kept", "values", "text"),
+    [
+        ("upper", {"kept_phase": "best"}, "upper phase (the phase that validated better; "),
+        ("full", {"kept_phase": "full"}, "full phase (kept_phase=full takes the full phase; "),
+        ("", {}, "full phase (the version that logged this run always took the full phase; "),
+    ],
+)
+def test_the_phase_of_the_weights_is_stated_with_its_reason(build_model, kept, values, text) -> None:
+    model = build_model(training={"summary": REACHED, "kept_phase": kept, "values": values})
+    sentence = kept_weights(model, "val_study_auroc")
+    assert sentence.startswith(f"The weights are those of the best epoch of the {text}")
+    assert sentence.endswith("val_study_auroc: upper 0.910, full 0.883).")
+
+
+def test_an_evaluated_model_names_the_phase_of_its_weights(build_model) -> None:
+    model = build_model(training={"summary": {}, "kept_phase": "upper"})
+    assert kept_weights(model, "val_auroc") == "The weights are those of the best epoch of the upper phase."
 
 
 def test_a_headline_without_test_results_has_the_reason(build_model, build_predictions) -> None:

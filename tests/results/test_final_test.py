@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,7 +43,7 @@ def tested(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[EvaluatedMo
     """A trial that was evaluated on the test set, and what was logged of it."""
     recorder: Any = Recorder()
     spec: Any = SimpleNamespace(recipe="cnn", folder=str(tmp_path))
-    monkeypatch.setattr(final_test, "predict_validation_and_test", lambda _: (None, VALIDATION, TEST))
+    monkeypatch.setattr(final_test, "predict_validation_and_test", lambda *_: (None, VALIDATION, TEST))
     found = run_final_test(spec, RECORD, recorder, rule=RULE, keep_weights=False)
     return found.model, recorder
 
@@ -90,6 +91,24 @@ def test_a_registered_metric_is_logged_with_its_bounds() -> None:
 
 def test_the_objective_is_the_trials_own(tested: tuple[EvaluatedModel, Recorder]) -> None:
     assert tested[0].objective == 0.7
+
+
+@pytest.mark.parametrize(("tags", "phase"), [({"muralab.kept_phase": "upper"}, "upper"), ({}, "full")])
+def test_the_weights_are_those_of_the_phase_that_the_run_names(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tags: dict[str, str], phase: str
+) -> None:
+    asked: list[str] = []
+
+    def predict(_: Any, phase: str) -> tuple[None, pd.DataFrame, pd.DataFrame]:
+        asked.append(phase)
+        return None, VALIDATION, TEST
+
+    monkeypatch.setattr(final_test, "predict_validation_and_test", predict)
+    spec: Any = SimpleNamespace(recipe="cnn", folder=str(tmp_path))
+    recorder: Any = Recorder()
+    found = run_final_test(spec, replace(RECORD, tags=tags), recorder, rule=RULE, keep_weights=False)
+    assert asked == [phase]
+    assert found.model.training.tested_phase == phase
 
 
 def test_the_runs_tag_says_whether_weights_are_kept(tested: tuple[EvaluatedModel, Recorder]) -> None:

@@ -9,10 +9,26 @@ from torch import nn
 
 from muralab.errors import RecipeError
 from muralab.training.phase_trainer import LOWEST_RATE, rate_factor
-from muralab.training.phases import HEAD_ONLY, Phase, freeze, head_alone, parameter_groups, set_modes
+from muralab.training.phases import HEAD_ONLY, Phase, freeze, head_alone, parameter_groups, select_phase, set_modes
 from tests.training.conftest import build_network
 
 UPPER = Phase(epochs=1, lr=0.1, trains=HEAD_ONLY)
+
+
+@pytest.mark.parametrize(
+    ("scores", "keeps", "kept"),
+    [
+        ({"upper": 0.8, "full": 0.7}, "best", "upper"),
+        ({"upper": 0.7, "full": 0.8}, "best", "full"),
+        ({"upper": 0.7, "full": 0.7}, "best", "full"),
+        ({"upper": 0.8, "full": 0.7}, "full", "full"),
+        ({"upper": 0.8}, "full", "upper"),
+    ],
+)
+def test_the_weights_of_the_better_phase_are_kept_unless_told_otherwise(
+    scores: dict[str, float], keeps: str, kept: str
+) -> None:
+    assert select_phase(scores, keeps) == kept
 
 
 def factors(n_steps: int, n_warmup: int, schedule: str = "cosine") -> list[float]:

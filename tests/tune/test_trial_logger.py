@@ -19,7 +19,7 @@ from muralab.training.phases import PHASES
 from muralab.training.trainer import LAST, best_name
 from muralab.trial import TrialSpec
 from muralab.tune import trial_logger
-from muralab.tune.trial_logger import TrialLogger, phase_summary
+from muralab.tune.trial_logger import TrialLogger, score_trial
 from tests.tune.recorder import Recorder
 
 SUMMARISED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auroc", "val_study_auroc")
@@ -55,10 +55,12 @@ def logger(tmp_path: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) 
     return TrialLogger(writer=writer, table=table, specs=specs, dataset=dataset, parent="parent", tags={})
 
 
-def run(logger: TrialLogger, name: str, *objectives: float, how: str = "finished", reason: str = "") -> None:
+def run(
+    logger: TrialLogger, name: str, *objectives: float, how: str = "finished", reason: str = "", upper: float = 0.1
+) -> None:
     """A trial with one upper epoch, and a full one for each objective."""
     logger.trial_started(name)
-    logger.trial_epoch(name, epoch(1, "upper", 0.1))
+    logger.trial_epoch(name, epoch(1, "upper", upper))
     for number, objective in enumerate(objectives, start=2):
         logger.trial_epoch(name, epoch(number, "full", objective))
     logger.trial_ended(name, how, reason)
@@ -108,7 +110,8 @@ def test_a_failed_trial_keeps_its_checkpoint(logger: TrialLogger, recorder: Reco
     run(logger, "cnn-00", 0.9, how="failed", reason="It broke.")
     assert (logger.best, logger.failures) == ({}, {"cnn-00": "It broke."})
     assert LAST in kept(tmp_path, "cnn-00")
-    assert ("cnn-00", {"muralab.ended": "failed", "muralab.error": "It broke."}) in recorder.all("set_tags")
+    tags = {"muralab.ended": "failed", "muralab.error": "It broke.", "muralab.kept_phase": "full"}
+    assert ("cnn-00", tags) in recorder.all("set_tags")
     assert recorder.all("finish") == [("cnn-00", "FAILED")]
 
 
@@ -157,10 +160,48 @@ def test_a_phase_is_summarised_by_its_best_epoch_even_if_others_are_undefined() 
     history = [epoch(n, phase, value)["metrics"] for n, phase, value in (
         (1, "upper", math.nan), (2, "upper", 0.6), (3, "full", 0.9), (4, "full", 0.7), (5, "full", math.nan),
     )]  # fmt: skip
-    found = phase_summary(history, "val_study_auroc")
+    found = score_trial(history, "val_study_auroc", "best").summary
     assert (found["upper_val_accuracy"], found["full_val_accuracy"], found["objective"]) == (0.6, 0.9, 0.9)
     assert (found["upper_epochs"], found["full_epochs"]) == (2, 3)
-    assert phase_summary([], "val_study_auroc") == {}
+    assert score_trial([], "val_study_auroc", "best") is None
+
+
+@pytest.mark.parametrize(
+    ("upper", "full", "keeps", "kept"),
+    [
+        (0.910, 0.883, "best", ("upper", 0.910)),
+        (0.910, 0.883, "full", ("full", 0.883)),
+        (0.665, 0.714, "best", ("full", 0.714)),
+        (0.7, 0.7, "best", ("full", 0.7)),  # of tied phases the one that trained for longer
+        (0.5, math.nan, "best", ("upper", 0.5)),
+    ],
+)
+def test_a_trials_score_is_that_of_the_weights_that_are_kept(
+    upper: float, full: float, keeps: str, kept: tuple[str, float]
+) -> None:
+    history = [epoch(1, "upper", upper)["metrics"], epoch(2, "full", full)["metrics"]]
+    score = score_trial(history, "val_study_auroc", keeps)
+    assert (score.phase, score.objective) == kept
+    assert score.summary["objective"] == kept[1]
+
+
+def test_a_trial_counts_with_its_upper_phase_where_that_validated_better(
+    logger: TrialLogger, recorder: Recorder
+) -> None:
+    run(logger, "cnn-00", 0.7, 0.8, upper=0.95)
+    run(logger, "cnn-01", 0.9)
+    assert logger.best == {"cnn": (0.95, "cnn-00")}
+    assert [tags["muralab.kept_phase"] for _, tags in recorder.all("set_tags")] == ["upper", "full"]
+
+
+def test_the_predictions_of_the_kept_phase_are_logged(logger: TrialLogger, recorder: Recorder) -> None:
+    columns = {"image": ["a"], "study": ["1"], "patient": ["7"], "part": ["hand"], "label": [0]}
+    for logit, phase in enumerate(PHASES):
+        written = pd.DataFrame({**columns, "logit": [float(logit)]})
+        written.to_csv(predictions_path(logger.specs["cnn-00"].folder, phase), index=False)
+    run(logger, "cnn-00", 0.8, upper=0.9)
+    ((*_, logged),) = recorder.all("log_predictions")
+    assert list(logged["logit"]) == [0.0]
 
 
 def test_an_interrupt_is_passed_on(logger: TrialLogger) -> None:

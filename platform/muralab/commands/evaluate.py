@@ -61,6 +61,7 @@ def run(config: EvaluateConfig, environment: Environment) -> None:
             Tag.SEED: str(seed),
             Tag.OBJECTIVE: record.tags.get(Tag.OBJECTIVE, ""),
             Tag.WEIGHTS: record.tags.get(Tag.WEIGHTS, ""),
+            Tag.KEPT_PHASE: record.tags.get(Tag.KEPT_PHASE, ""),
         }
         run_id = session.start_run(name=f"evaluate-{record.name}", part=part, tags=tags)
         log_evaluated_set(session.writer, run_id, dataset, config.set, model.predictions())

@@ -27,6 +27,7 @@ COPIED_TAGS = (
     Tag.OBJECTIVE,
     Tag.WEIGHTS,
     Tag.RECIPE,
+    Tag.KEPT_PHASE,
 )
 """Of a run, copied to the version that is registered from it."""
 

@@ -27,12 +27,11 @@ from muralab.results.inputs import log_audit, log_sets
 from muralab.results.previews import build_previews
 from muralab.tracking import read_predictions, read_run
 from muralab.tracking.tags import Tag
-from muralab.training.phases import PHASES
-from muralab.trial import TrialSpec
+from muralab.trial import TrialSpec, recipes_of
 from muralab.tune.finish import SweepResult, draw_gallery
 from muralab.tune.plan import Sweep, prepare_sweep
 from muralab.tune.resume import load_sweep, write_plan
-from muralab.tune.trial_logger import log_description, phase_summary, trial_tags
+from muralab.tune.trial_logger import log_description, score_trial, trial_tags
 
 
 def run(config: TrainConfig, environment: Environment) -> None:
@@ -92,21 +91,24 @@ def describe(sweep: Sweep, session: Session, run_id: str) -> None:
 
 
 def train(spec: TrialSpec, session: Session, run_id: str) -> None:
-    """Train to the end, logging and printing each epoch."""
+    """Train to the end, logging and printing each epoch and which weights are kept."""
     history: list[Mapping[str, Any]] = []
-    phase = PHASES[0]
     with closing(run_trial(spec)) as epochs:
         for result in epochs:
-            metrics, phase = result.metrics(), result.phase
+            metrics = result.metrics()
             history.append(metrics)
             session.writer.log_epoch(run_id, result.global_epoch, metrics)
             session.print(
-                f"{phase} {result.epoch}: train_loss {result.train_loss:.4f}, "
+                f"{result.phase} {result.epoch}: train_loss {result.train_loss:.4f}, "
                 f"val_loss {metrics['val_loss']:.4f}, {spec.objective} {metrics[spec.objective]:.4f}"
                 f"{' (best)' if result.best else ''}, {format_duration(result.seconds)}"
             )
-    session.writer.log_epoch(run_id, len(history), phase_summary(history, spec.objective))
-    predictions = read_predictions(predictions_path(spec.folder, phase))
+    score = score_trial(history, spec.objective, recipes_of(spec)[1].kept_phase)
+    assert score is not None  # a recipe without an epoch is refused
+    session.print(f"Kept: the best weights of the {score.phase} phase, {spec.objective} {score.objective:.4f}")
+    session.writer.log_epoch(run_id, len(history), score.summary)
+    session.writer.set_tags(run_id, {Tag.KEPT_PHASE: score.phase})
+    predictions = read_predictions(predictions_path(spec.folder, score.phase))
     session.writer.log_predictions(run_id, "validation", predictions)
 
 

@@ -47,8 +47,15 @@ class TrainingRecord:
     val_study_auroc, phase (1 or 2), lr."""
     summary: Mapping[str, float] = field(default_factory=dict)
     """Values at each phase's best epoch: upper_train_loss, ..., full_val_accuracy; test_loss, test_accuracy."""
+    kept_phase: str = ""
+    """`upper` or `full`: the phase whose weights were tested. Empty in runs of versions that always kept full's."""
     from_scratch: bool = False
     """Whether the network has no pretrained backbone, so that the study's table has no upper row for it."""
+
+    @property
+    def tested_phase(self) -> str:
+        """The phase whose weights were tested."""
+        return self.kept_phase or "full"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,7 +117,7 @@ class EvaluatedModel:
         """What selects the best model: the objective, or else the validation AUROC of studies. Never a test value."""
         if not math.isnan(self.objective):
             return self.objective
-        value = self.training.summary.get("full_val_study_auroc", math.nan)
+        value = self.training.summary.get(f"{self.training.tested_phase}_val_study_auroc", math.nan)
         if math.isnan(value) and "val_study_auroc" in self.training.history:
             value = float(self.training.history["val_study_auroc"].max())
         return value

@@ -13,6 +13,7 @@ from muralab.report.sentences import (
     calibration_sentence,
     describe_test_set,
     headline,
+    kept_weights,
     number,
     with_bounds,
 )
@@ -48,7 +49,7 @@ def model_card(model: EvaluatedModel, context: Context) -> str:
             f"# {plain(model.title)}, {plain(context.part)}",
             NOT_A_DEVICE,
             *([SYNTHETIC] if context.synthetic else []),
-            f"{plain(headline(model))}",
+            f"{plain(headline(model))} {plain(kept_weights(model, context.objective))}",
             "## Intended use\n\nResearch on, and teaching of, binary classifiers of bone radiographs: is a study (all "
             "views of one part of one patient at one time) abnormal?",
             "## Data\n\n" + _data(context),

@@ -14,7 +14,6 @@ PHASES = ("upper", "full")
 SUMMARY_PREFIXES = {"train": "train", "validation": "val"}
 MEASURES = ("loss", "accuracy")
 EVALUATED_SETS: tuple[SetName, SetName] = ("validation", "test")
-FULL_PHASE_ONLY = "the test set is evaluated after the full phase only"
 
 
 def results_table(models: Sequence[EvaluatedModel]) -> pd.DataFrame:
@@ -22,7 +21,7 @@ def results_table(models: Sequence[EvaluatedModel]) -> pd.DataFrame:
 
     Losses (without class weights) and accuracies (at 0.5) are at image level, AUROC, kappa and registered metrics at
     study level with patient-clustered 95 % intervals; kappa is at the threshold fitted on validation studies. Only the
-    row of the full phase has test values; a missing value is NaN, and `note` gives the reason.
+    row of the phase whose weights were kept has test values; a missing value is NaN, and `note` gives the reason.
 
     Args:
         models: usually one per recipe.
@@ -31,30 +30,39 @@ def results_table(models: Sequence[EvaluatedModel]) -> pd.DataFrame:
 
 
 def phases_of(model: EvaluatedModel) -> tuple[str, ...]:
-    """The rows of a model in the study's table: a network from scratch has only a row of the full phase."""
-    return PHASES[1:] if model.training.from_scratch else PHASES
+    """The rows of a model in the study's table.
+
+    A network from scratch has only a row of the full phase, unless the weights of its warm-up were kept.
+    """
+    only_full = model.training.from_scratch and model.training.tested_phase == "full"
+    return PHASES[1:] if only_full else PHASES
+
+
+def not_tested(model: EvaluatedModel) -> str:
+    """Why one of a model's phases has no test values."""
+    return f"the test set is evaluated once, with the kept weights: those of the {model.training.tested_phase} phase"
 
 
 def _row(model: EvaluatedModel, phase: str) -> dict[str, object]:
-    summary, full = model.training.summary, phase == "full"
+    summary, kept = model.training.summary, phase == model.training.tested_phase
     row: dict[str, object] = {"recipe": model.label, "phase": phase, "run_id": model.run_id}
     for measure in MEASURES:
         for set_name, prefix in SUMMARY_PREFIXES.items():
             row[f"{set_name}_image_{measure}"] = summary.get(f"{phase}_{prefix}_{measure}", math.nan)
-        row[f"test_image_{measure}"] = summary.get(f"test_{measure}", math.nan) if full else math.nan
+        row[f"test_image_{measure}"] = summary.get(f"test_{measure}", math.nan) if kept else math.nan
     for set_name in EVALUATED_SETS:
         for metric in main_metrics():
             row |= _metric_columns(model, phase, set_name, metric)
-    studies = model.studies() if full and model.problem() is None else None
-    row["threshold"] = model.threshold if full else math.nan
+    studies = model.studies() if kept and model.problem() is None else None
+    row["threshold"] = model.threshold if kept else math.nan
     row["test_studies"] = 0 if studies is None else len(studies)
     row["test_patients"] = 0 if studies is None else int(studies["patient"].nunique())
-    row["note"] = _note(model) if full else FULL_PHASE_ONLY
+    row["note"] = _note(model) if kept else not_tested(model)
     return row
 
 
 def _metric_columns(model: EvaluatedModel, phase: str, set_name: SetName, metric: str) -> dict[str, float]:
-    interval = model.intervals(set_name).get(metric) if phase == "full" else None
+    interval = model.intervals(set_name).get(metric) if phase == model.training.tested_phase else None
     name = f"{set_name}_study_{metric}"
     if interval is not None:
         return {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}

@@ -13,7 +13,7 @@ from muralab.evaluation.metrics import METRICS, evaluate
 from muralab.evaluation.predictions import Level
 from muralab.report.context import Context, SearchTrial
 from muralab.report.references import STUDY_PROTOCOL, STUDY_ROWS, StudyRow, references_for
-from muralab.report.results_table import FULL_PHASE_ONLY, PHASES, phases_of
+from muralab.report.results_table import PHASES, not_tested, phases_of
 from muralab.report.sentences import number
 from muralab.report.tables import Cell, Group, Row, Table, frame_table
 
@@ -42,8 +42,9 @@ def _our_row(table: Table, model: EvaluatedModel, phase: str) -> Row:
         for set_name in ("train", "val"):
             value = summary.get(f"{phase}_{set_name}_{measure}", math.nan)
             cells.append(table.value(value, _untrained(model, phase)))
-        tested = summary.get(f"test_{measure}", math.nan) if phase == "full" else math.nan
-        cells.append(table.value(tested, FULL_PHASE_ONLY if phase == "upper" else NOT_TESTED))
+        kept = phase == model.training.tested_phase
+        tested = summary.get(f"test_{measure}", math.nan) if kept else math.nan
+        cells.append(table.value(tested, NOT_TESTED if kept else not_tested(model)))
     return cells
 
 

@@ -126,6 +126,25 @@ def calibration_notes(models: Sequence[EvaluatedModel]) -> list[str]:
     ]
 
 
+def kept_weights(model: EvaluatedModel, objective: str) -> str:
+    """Which phase's weights were tested, and what each phase reached on validation.
+
+    Args:
+        model: a trained model.
+        objective: name of the metric that selects.
+    """
+    training, kept = model.training, model.training.tested_phase
+    reached = {phase: training.summary.get(f"{phase}_{objective}", math.nan) for phase in ("upper", "full")}
+    why = {
+        "best": "the phase that validated better",
+        "full": "kept_phase=full takes the full phase",
+        "": "the version that logged this run always took the full phase",
+    }[training.values.get("kept_phase", "") if training.kept_phase else ""]
+    figures = ", ".join(f"{phase} {number(value)}" for phase, value in reached.items() if not math.isnan(value))
+    compared = f" ({why}; {objective}: {figures})" if figures else ""
+    return f"The weights are those of the best epoch of the {kept} phase{compared}."
+
+
 def selection(models: Sequence[EvaluatedModel], *, comparison: bool = False) -> str:
     """How the model at the top of the page was selected."""
     if comparison:

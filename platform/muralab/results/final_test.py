@@ -46,12 +46,13 @@ def run_final_test(
 
     Args:
         spec: the trial.
-        record: its run, with its history.
+        record: its run, with its history and its tag of the phase whose weights are kept.
         writer: of that run.
         rule: of the operating threshold, fitted on validation studies.
         keep_weights: whether the run keeps the weights, for `promote`, `evaluate` and galleries.
     """
-    network, validation, test = predict_validation_and_test(spec)
+    # A trial that an earlier version finished has no such tag: its logged score is the full phase's.
+    network, validation, test = predict_validation_and_test(spec, record.tags.get(Tag.KEPT_PHASE, "full"))
     model = build_model(spec.recipe, record, validation, test, rule=rule)
     if keep_weights:
         weights = Path(spec.folder) / "weights.safetensors"
@@ -79,6 +80,7 @@ def build_model(
             values=resolved_values_of(record.params),
             history=history.dropna(subset=["train_loss"]) if "train_loss" in history else history,
             summary={**record.metrics, **image_metrics(test)},
+            kept_phase=record.tags.get(Tag.KEPT_PHASE, ""),
             from_scratch=not recipe.pretrained,
         ),
     )

@@ -132,6 +132,7 @@ def read_model(store: Store, record: RunRecord, *, suffix: str = "") -> Evaluate
             values=resolved_values_of(record.params),
             history=history.dropna(subset=["train_loss"]) if "train_loss" in history else pd.DataFrame(),
             summary=record.metrics,
+            kept_phase=record.tags.get(Tag.KEPT_PHASE, ""),
             from_scratch=from_scratch,
         ),
     )

@@ -35,6 +35,8 @@ class Tag:
     ENDED = "muralab.ended"
     """finished, pruned, stopped or failed."""
     ERROR = "muralab.error"
+    KEPT_PHASE = "muralab.kept_phase"
+    """upper or full: the phase whose best weights were kept; runs of earlier versions lack it and kept full's."""
     BEST_OF_RECIPE = "muralab.best_of_recipe"
     WINNER = "muralab.winner"
     REGISTERED = "muralab.registered"

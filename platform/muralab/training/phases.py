@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ PHASES = ("upper", "full")
 HEAD_ONLY = ("head.*",)
 EVERYTHING = ("*",)
 SCHEDULES = ("cosine", "constant")
+KEPT_PHASES = ("best", "full")
+"""Whose best weights a trial keeps: those of the phase that validates better, or always those of the full phase."""
 BATCHNORM_MODES = ("eval", "train")
 
 
@@ -63,6 +66,21 @@ class Phase:
     def trains_parameter(self, name: str) -> bool:
         """Whether this phase trains the parameter with the given name."""
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.trains)
+
+
+def select_phase(scores: Mapping[str, float], keeps: str) -> str:
+    """The phase whose best weights are kept.
+
+    Args:
+        scores: phase -> objective of its best epoch, of the phases that ran, in training order; at least one.
+        keeps: one of `KEPT_PHASES`.
+
+    Returns:
+        The phase with the higher score; of tied phases the later one, which has trained for longer. With `full`, the
+        last phase that ran.
+    """
+    latest_first = list(scores)[::-1]
+    return latest_first[0] if keeps == "full" else max(latest_first, key=lambda phase: scores[phase])
 
 
 def freeze(network: nn.Module, phase: Phase) -> list[str]:

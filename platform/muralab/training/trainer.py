@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -190,9 +189,12 @@ def _out_of_patience(scores: list[float], patience: int) -> bool:
     return len(scores) - 1 - int(np.argmax(scores)) >= patience
 
 
-def trained_state(folder: Path) -> tuple[str, dict[str, torch.Tensor], dict[str, Any]]:
-    """Read the best weights of the last phase that ran: its name, tensors (of the head if it was frozen), state."""
-    for phase in reversed(PHASES):
-        if (folder / best_name(phase)).exists():
-            return (phase, *read_tensors(folder / best_name(phase)))
-    raise SettingsError(f"{folder} contains no trained weights: no epoch has finished there.")
+def trained_state(folder: Path, phase: str) -> dict[str, torch.Tensor]:
+    """Read a phase's best weights: those of the head alone if the backbone was frozen.
+
+    Raises:
+        SettingsError: the phase has finished no epoch there.
+    """
+    if not (folder / best_name(phase)).exists():
+        raise SettingsError(f"{folder} contains no weights of the {phase} phase: it has finished no epoch there.")
+    return read_tensors(folder / best_name(phase))[0]

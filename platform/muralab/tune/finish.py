@@ -192,7 +192,8 @@ def figure_lines(result: SweepResult, champion: str | None) -> list[str]:
     lines = ["", heading]
     for model in result.models:
         intervals = model.intervals()
-        lines.append(f"  {model.recipe:<20} AUROC {intervals['auroc']}   kappa {intervals['kappa']}")
+        phase = "   weights of the upper phase" if model.training.tested_phase == "upper" else ""
+        lines.append(f"  {model.recipe:<20} AUROC {intervals['auroc']}   kappa {intervals['kappa']}{phase}")
     lines += [f"  {sentence}" for sentence in [*difference_sentences(result.models), *result.missing]]
     lines += [f"  Note: {note}" for note in calibration_notes(result.models)]
     if result.best is not None:

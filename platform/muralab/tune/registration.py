@@ -139,7 +139,7 @@ def _register(candidate: FinalTest, sweep: Sweep, store: Store, context: Context
         name=name,
         run_id=model.run_id,
         card=model_card(model, context),
-        tags={**sweep.tags, Tag.RECIPE: model.recipe, **figures},
+        tags={**sweep.tags, Tag.RECIPE: model.recipe, Tag.KEPT_PHASE: model.training.kept_phase, **figures},
         verify_images=np.asarray(images.images[rows]),
         alias=None,
         tracking_uri=store.uri,

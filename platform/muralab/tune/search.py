@@ -38,7 +38,14 @@ def build_logger(
         on_interrupt: called at Ctrl-C, before anything is taken down.
         keep_all: whether every trial keeps its weights, and not only the best of each recipe.
     """
-    rows = {spec.name: TrialRow(name=spec.name, estimated_s=epoch_s[spec.recipe]) for spec in sweep.specs}
+    rows = {
+        spec.name: TrialRow(
+            name=spec.name,
+            estimated_s=epoch_s[spec.recipe],
+            over_phases=recipes_of(spec)[1].kept_phase == "best",
+        )
+        for spec in sweep.specs
+    }
     resources, objective = sweep.config.resources, sweep.config.options.objective
     return TrialLogger(
         writer=writer,

@@ -17,7 +17,7 @@ from muralab.recipe_loader import read_source
 from muralab.results.inputs import log_sets
 from muralab.tracking import RunRecord, RunWriter, read_predictions
 from muralab.tracking.tags import Tag
-from muralab.training.phases import PHASES
+from muralab.training.phases import PHASES, select_phase
 from muralab.training.trainer import LAST, best_name
 from muralab.trial import TrialSpec, recipes_of
 from muralab.tune.resume import has_weights
@@ -41,16 +41,37 @@ def log_description(writer: RunWriter, run: str, spec: TrialSpec) -> None:
     writer.log_text(run, read_source(spec.recipe), f"recipe/{spec.recipe.rsplit('.', 1)[-1]}.py")
 
 
-def phase_summary(history: Sequence[Mapping[str, Any]], objective: str) -> dict[str, float]:
-    """`upper_*` and `full_*`: the metrics of each phase's best epoch, whose weights are kept."""
-    summary: dict[str, float] = {}
-    for number, phase in enumerate(PHASES, start=1):
-        epochs = [row for row in history if row["phase"] == number]
-        if epochs:
-            best = max(epochs, key=lambda row: _comparable(row[objective]))
-            summary |= {f"{phase}_{name}": best[name] for name in SUMMARISED}
-            summary |= {f"{phase}_epochs": float(len(epochs)), "objective": best[objective]}
-    return summary
+@dataclass(frozen=True, kw_only=True)
+class TrialScore:
+    """What a trial has reached on validation, and with the weights of which phase."""
+
+    phase: str
+    """The phase whose best weights are kept."""
+    objective: float
+    """Of these weights."""
+    summary: Mapping[str, float]
+    """To be logged: `objective`, and as `upper_*` and `full_*` the metrics of each phase's best epoch."""
+
+
+def score_trial(history: Sequence[Mapping[str, Any]], objective: str, keeps: str) -> TrialScore | None:
+    """Summarise a trial's epochs; None without one.
+
+    Args:
+        history: the metrics of every epoch.
+        objective: name of the metric that selects.
+        keeps: the recipe's `kept_phase`.
+    """
+    by_phase = {phase: [row for row in history if row["phase"] == n] for n, phase in enumerate(PHASES, start=1)}
+    best = {
+        phase: max(epochs, key=lambda row: _comparable(row[objective])) for phase, epochs in by_phase.items() if epochs
+    }
+    if not best:
+        return None
+    kept = select_phase({phase: _comparable(row[objective]) for phase, row in best.items()}, keeps)
+    summary = {f"{phase}_{name}": float(row[name]) for phase, row in best.items() for name in {*SUMMARISED, objective}}
+    summary |= {f"{phase}_epochs": float(len(by_phase[phase])) for phase in best}
+    reached = float(best[kept][objective])
+    return TrialScore(phase=kept, objective=reached, summary={**summary, "objective": reached})
 
 
 def _comparable(value: float) -> float:
@@ -137,16 +158,18 @@ class TrialLogger:
 
     def _log_end(self, name: str, how: str, reason: str) -> None:
         run, spec = self.runs[name], self.specs[name]
-        summary = phase_summary(self.history[name], spec.objective)
-        if summary:
-            self.writer.log_epoch(run, len(self.history[name]), summary)
-        self.writer.set_tags(run, {Tag.ENDED: how, **({Tag.ERROR: reason} if reason else {})})
-        paths = [predictions_path(spec.folder, phase) for phase in reversed(PHASES)]
-        last = next((path for path in paths if path.exists()), None)
-        if last is not None:
-            self.writer.log_predictions(run, "validation", read_predictions(last))
+        tags = {Tag.ENDED: how, **({Tag.ERROR: reason} if reason else {})}
+        score = score_trial(self.history[name], spec.objective, recipes_of(spec)[1].kept_phase)
+        if score is None:
+            self.writer.set_tags(run, tags)
+            return
+        self.writer.log_epoch(run, len(self.history[name]), score.summary)
+        self.writer.set_tags(run, {**tags, Tag.KEPT_PHASE: score.phase})
+        written = predictions_path(spec.folder, score.phase)
+        if written.exists():
+            self.writer.log_predictions(run, "validation", read_predictions(written))
         if how != "failed" and self.reached_full_phase(name):
-            self.consider(name, summary["objective"])
+            self.consider(name, score.objective)
 
     def reached_full_phase(self, name: str) -> bool:
         """Whether a trial has finished an epoch of its full phase."""
