@@ -17,13 +17,13 @@ from torch import nn
 from muralab.recipe import Augment, LogUniform, Network, Phase, Recipe, Uniform
 
 
-def build(*, image_size: int, filters: int = 8, units: int = 10, dropout: float = 0.3) -> Network:
+def build(*, image_size: int, filters: int = 8, units: int = 10, dropout: float = 0.3, channels: int = 1) -> Network:
     """Build the network for squares of `image_size` px."""
     side = image_size  # becomes the side of the last feature map
     for _ in range(2):  # stride 2, then pooling by 2
         side = ((side + 1) // 2) // 2
     backbone = nn.Sequential(
-        nn.Conv2d(1, filters, 3, stride=2, padding=1),
+        nn.Conv2d(channels, filters, 3, stride=2, padding=1),
         nn.ReLU(),
         nn.Conv2d(filters, filters, 3, dilation=2, padding=2),
         nn.ReLU(),
@@ -44,7 +44,7 @@ def build(*, image_size: int, filters: int = 8, units: int = 10, dropout: float 
         nn.ReLU(),
         nn.Linear(units, 1),
     )
-    return Network(backbone=backbone, pool=nn.Flatten(), head=head, channels=1)
+    return Network(backbone=backbone, pool=nn.Flatten(), head=head, channels=channels)
 
 
 RECIPE = Recipe(
@@ -65,4 +65,16 @@ RECIPE = Recipe(
         "augment.shift": Uniform(0.0, 0.2),
     },
     demo={"image_size": 128, "batch_size": 16, "upper.epochs": 1, "upper.warmup_epochs": 1, "full.epochs": 12},
+    study={
+        "model.channels": 3,  # RGB, as the files would be read; MURA's are grey, so the three channels are equal
+        "ema_decay": 0.0,
+        "clip_norm": 0.0,
+        "class_weighting": False,
+        "kept_phase": "full",
+        "upper.epochs": 0,
+        "full.weight_decay": 0.0,
+        "full.schedule": "constant",
+        "full.patience": 0,
+        "augment.contrast": 0.0,
+    },
 )

@@ -42,7 +42,7 @@ class SelfAttention(nn.Module):
         return gated
 
 
-def build(*, image_size: int, filters: int = 32, units: int = 10, dropout: float = 0.3) -> Network:
+def build(*, image_size: int, channels: int = 1, filters: int = 32, units: int = 10, dropout: float = 0.3) -> Network:
     """Build the network; it accepts squares of any size, so `image_size` is unused."""
     del image_size
 
@@ -56,7 +56,7 @@ def build(*, image_size: int, filters: int = 32, units: int = 10, dropout: float
             nn.MaxPool2d(2),
         ]
 
-    backbone = nn.Sequential(*block(1, filters), *block(filters, 2 * filters), SelfAttention(2 * filters))
+    backbone = nn.Sequential(*block(channels, filters), *block(filters, 2 * filters), SelfAttention(2 * filters))
     pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     head = nn.Sequential(
         nn.Dropout(dropout),
@@ -66,7 +66,7 @@ def build(*, image_size: int, filters: int = 32, units: int = 10, dropout: float
         nn.ReLU(),
         nn.Linear(units, 1),
     )
-    return Network(backbone=backbone, pool=pool, head=head, channels=1)
+    return Network(backbone=backbone, pool=pool, head=head, channels=channels)
 
 
 RECIPE = Recipe(
@@ -87,4 +87,16 @@ RECIPE = Recipe(
         "augment.shift": Uniform(0.0, 0.2),
     },
     demo={"image_size": 128, "batch_size": 16, "upper.epochs": 1, "upper.warmup_epochs": 1, "full.epochs": 12},
+    study={
+        "model.channels": 3,  # RGB, as the files would be read; MURA's are grey, so the three channels are equal
+        "ema_decay": 0.0,
+        "clip_norm": 0.0,
+        "class_weighting": False,
+        "kept_phase": "full",
+        "upper.epochs": 0,
+        "full.weight_decay": 0.0,
+        "full.schedule": "constant",
+        "full.patience": 0,
+        "augment.contrast": 0.0,
+    },
 )

@@ -91,4 +91,22 @@ RECIPE = Recipe(
         "model.feature_dropout": 0.0,  # six short epochs on two views are too few to overfit
         "ema_decay": 0.97,
     },
+    study={
+        "ema_decay": 0.0,
+        "clip_norm": 0.0,
+        "class_weighting": False,
+        "kept_phase": "full",
+        "feature_views": 30,  # new random numbers for every epoch of the upper phase
+        "upper.weight_decay": 0.0,
+        "upper.warmup_epochs": 0.0,
+        "upper.schedule": "constant",
+        "full.backbone_lr_factor": 1.0,
+        "full.weight_decay": 0.0,
+        "full.warmup_epochs": 0.0,
+        "full.schedule": "constant",
+        "full.patience": 0,
+        "augment.contrast": 0.0,
+        "model.dropout": 0.0,
+        "model.feature_dropout": 0.0,
+    },
 )

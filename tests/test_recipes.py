@@ -79,7 +79,7 @@ CNN_VALUES = {
     "augment.zoom": 0.15, "augment.rotate_degrees": 20.0, "augment.shift": 0.1, "augment.contrast": 0.2,
     "augment.flip": False, "augment.gamma": 0.0, "augment.noise": 0.0, "augment.blur": 0.0, "augment.clahe": 0.0,
     "augment.cutout": 0.0, "augment.elastic": 0.0,
-    "model.filters": 8, "model.units": 10, "model.dropout": 0.3,
+    "model.channels": 1, "model.filters": 8, "model.units": 10, "model.dropout": 0.3,
 }  # fmt: skip
 INCEPTION_VALUES = {
     "image_size": 299, "batch_size": 32, "ema_decay": 0.99, "clip_norm": 1.0, "class_weighting": True,
@@ -109,9 +109,9 @@ def test_the_values_are_pinned(name: str) -> None:
 
 
 @pytest.mark.parametrize(("one", "other"), [("cnn", "cnn_attention"), ("inception", "inception_add_gate")])
-def test_recipes_of_one_family_search_the_same_space_and_have_the_same_demo(one: str, other: str) -> None:
+def test_recipes_of_one_family_differ_in_their_network_only(one: str, other: str) -> None:
     first, second = load_recipe(one), load_recipe(other)
-    assert (first.search, first.demo) == (second.search, second.demo)
+    assert (first.search, first.demo, first.study) == (second.search, second.demo, second.study)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -127,6 +127,36 @@ def test_the_demo_overrides_shrink_the_recipe(name: str) -> None:
     changed_recipe = override(recipe, recipe.demo)
     assert changed_recipe.image_size < recipe.image_size
     assert changed_recipe.full.epochs < recipe.full.epochs
+
+
+# What the study does not mention: set=study turns each of these off.
+NOT_IN_THE_STUDY = {
+    "ema_decay": 0.0, "clip_norm": 0.0, "class_weighting": False, "kept_phase": "full", "full.patience": 0,
+    "full.weight_decay": 0.0, "full.warmup_epochs": 0.0, "full.schedule": "constant", "full.backbone_lr_factor": 1.0,
+    "augment.contrast": 0.0, "augment.flip": False, "augment.gamma": 0.0, "augment.noise": 0.0, "augment.blur": 0.0,
+    "augment.clahe": 0.0, "augment.cutout": 0.0, "augment.elastic": 0.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_studys_values_leave_nothing_on_that_the_study_does_not_mention(name: str) -> None:
+    recipe = load_recipe(name)
+    literal = override(recipe, recipe.study)
+    values = resolved_values(literal)
+    assert {key: values[key] for key in NOT_IN_THE_STUDY} == NOT_IN_THE_STUDY
+    assert literal.build(image_size=96, **literal.model).channels == 3
+    if not recipe.pretrained:
+        assert literal.upper.epochs == 0
+        return
+    assert (literal.upper.epochs, literal.full.epochs, literal.feature_views) == (30, 70, 30)
+    assert (values["model.dropout"], values["model.feature_dropout"]) == (0.0, 0.0)
+    assert (literal.upper.schedule, literal.upper.warmup_epochs, literal.upper.weight_decay) == ("constant", 0.0, 0.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_studys_values_say_nothing_twice(name: str) -> None:
+    recipe = load_recipe(name)
+    assert [key for key, value in recipe.study.items() if resolved_values(recipe)[key] == value] == []
 
 
 def extremes(space: Space) -> tuple[Value, Value]:

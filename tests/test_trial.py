@@ -21,7 +21,7 @@ from muralab.experiment import (
     OBJECTIVES,
     build_network,
     load_trained,
-    predict_validation_and_test,
+    predict_sets,
     predictions_path,
     run_trial,
     warm_up,
@@ -118,10 +118,10 @@ def test_predictions_of_the_best_epoch_are_written(build_spec: Any) -> None:
 def test_the_test_set_is_predicted_with_the_best_weights_of_a_phase(build_spec: Any, phase: str) -> None:
     spec = build_spec()
     run(spec)
-    network, validation, test = predict_validation_and_test(spec, phase)
+    network, tables = predict_sets(spec, phase)
     kept = pd.read_csv(predictions_path(spec.folder, phase))
-    np.testing.assert_allclose(validation["logit"], kept["logit"], atol=1e-5)
-    assert set(test["study"]).isdisjoint(validation["study"])
+    np.testing.assert_allclose(tables["validation"]["logit"], kept["logit"], atol=1e-5)
+    assert set(tables["test"]["study"]).isdisjoint(tables["validation"]["study"])
     assert not network.training
 
 
@@ -129,7 +129,7 @@ def test_missing_validation_predictions_are_recomputed(build_spec: Any) -> None:
     spec = build_spec()
     run(spec)
     predictions_path(spec.folder, "full").unlink()
-    assert len(predict_validation_and_test(spec, "full")[1])
+    assert len(predict_sets(spec, "full")[1]["validation"])
 
 
 def test_a_backbone_trained_before_the_head_is_kept(build_spec: Any) -> None:

@@ -5,7 +5,7 @@ Nothing here depends on MLflow or Ray; the callers log and schedule.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from muralab.data.loader import evaluation_batches
+from muralab.data.splits import SETS
 from muralab.evaluation.metrics import evaluate_predictions
 from muralab.evaluation.predictions import predict_images
 from muralab.training.device import memory_errors, release_memory, uses_bfloat16
@@ -161,14 +162,15 @@ def load_trained(spec: TrialSpec, phase: str) -> tuple[Network, TrialData]:
     return network.eval(), data
 
 
-def predict_validation_and_test(spec: TrialSpec, phase: str) -> tuple[Network, pd.DataFrame, pd.DataFrame]:
-    """Predict validation and test with the best weights of a phase; a trial uses the test set nowhere else."""
+def predict_sets(spec: TrialSpec, phase: str, *, sets: Sequence[str] = SETS) -> tuple[Network, dict[str, pd.DataFrame]]:
+    """Predict sets with the best weights of a phase, in evaluation mode and without augmentation.
+
+    Validation is predicted again: a process killed between two writes leaves an earlier epoch's predictions. A trial
+    uses the test set nowhere else. A GPU computes in float32, like the served model: bfloat16 has too few digits for
+    calibration and ranking.
+    """
     with memory_errors():
         network, data = load_trained(spec, phase)
-        # Validation is predicted again: a process killed between two writes leaves an earlier epoch's predictions.
-        # In float32 on a GPU too, like the served model: bfloat16 has too few digits for calibration and ranking.
-        validation, test = (
-            predict_images(network, data.cache, data.tables[name], device=device_of(spec))
-            for name in ("validation", "test")
-        )
-    return network, validation, test
+        return network, {
+            name: predict_images(network, data.cache, data.tables[name], device=device_of(spec)) for name in sets
+        }

@@ -88,6 +88,8 @@ class Recipe:
     """Augmented views per training image whose features are cached for the upper phase of a frozen backbone."""
     demo: Mapping[str, Value] = field(default_factory=dict)
     """Overrides that let a sweep on the demo data finish in minutes on two CPU cores."""
+    study: Mapping[str, Value] = field(default_factory=dict)
+    """Overrides that carry out the wrist study's schedule literally, for `set=study`; see docs/study.md."""
 
     def __post_init__(self) -> None:
         parameters = inspect.signature(self.build).parameters
@@ -110,7 +112,7 @@ class Recipe:
             for key, space in self.search.items()
             if key in known and not isinstance(known[key], float) and not isinstance(space, Choice)
         ]
-        for name, keys in (("search", self.search), ("demo", self.demo)):
+        for name, keys in (("search", self.search), ("demo", self.demo), ("study", self.study)):
             problems += [f"unknown {name} key '{key}'. {nearest(key, known)}" for key in keys if key not in known]
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
             unknown = [key for key in self.model if key not in parameters]

@@ -67,6 +67,7 @@ def test_a_training_is_one_run_with_everything(trained: RunRecord, store: Store,
     assert (trained.kind, trained.status, trained.recipe, trained.part) == ("train", "FINISHED", SMALL, "wrist")
     assert list(trained.history["train_loss"].dropna().index) == [1, 2, 3]
     assert {"test_study_auroc", "upper_val_accuracy", "full_val_accuracy"} <= set(trained.metrics)
+    assert f"{trained.tags['muralab.kept_phase']}_eval_train_loss" in trained.metrics
     assert {f"test_study_{name}" for name in METRICS} <= set(trained.metrics)
     assert trained.params["resolved.full.epochs"] == "2"
     for name in ("report.html", "results.csv", "calibration.json", "weights/weights.safetensors"):

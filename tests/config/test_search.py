@@ -76,6 +76,7 @@ BAD = [
     ({"set": "full.epochs=1.5"}, "full.epochs=1.5: expected a whole number"),
     ({"set": "class_weighting=perhaps"}, "class_weighting=perhaps: expected true or false"),
     ({"set": "augment.zoom=7"}, r"augment.zoom must be in \[0, 1\)"),
+    ({"set": "study=true"}, "set=study=true: 'study=true' is not of the form key=value; .* or the word study"),
     ({"set": "full.lr=1e-3,full.lr=1e-4"}, "'full.lr' is given twice"),
     ({"gpus_per_trial": "pack"}, "gpus_per_trial=pack: this machine has no GPU"),
     ({"gpus_per_trial": "1"}, "gpus_per_trial=1: this machine has 0 that torch can use"),
@@ -139,6 +140,33 @@ def test_defaults_are_the_demos_or_the_recipes_own() -> None:
     demo, real = resolve(), resolve(data="/tree")
     assert (demo.trials, real.trials) == (2, 8)
     assert demo.recipes["inception"].full.epochs < real.recipes["inception"].full.epochs == 70
+
+
+STUDY = {"class_weighting": False, "ema_decay": 0.0, "clip_norm": 0.0, "kept_phase": "full"}
+
+
+@pytest.mark.parametrize("data", ["demo", "/tree"])
+def test_set_study_carries_out_the_schedule_of_every_recipe(data: str) -> None:
+    for name, recipe in resolve(set="study", data=data).recipes.items():
+        assert {key: getattr(recipe, key) for key in STUDY} == STUDY, name
+        assert (recipe.full.patience, recipe.full.schedule, recipe.augment.contrast) == (0, "constant", 0.0)
+
+
+def test_the_users_values_override_the_studys() -> None:
+    found = resolve(recipes="inception", set="full.patience=3,study").recipes["inception"]
+    assert (found.full.patience, found.clip_norm) == (3, 0.0)
+
+
+def test_the_studys_values_are_not_drawn_over(tmp_path: Path) -> None:
+    config = resolve(recipes="cnn,inception", data="/tree", trials="2", set="study")
+    drawn = draw_specs(config, Folders(cache=tmp_path, sweep=tmp_path), {"cnn": "", "inception": ""})[3].drawn
+    assert "augment.contrast" not in drawn
+    assert "augment.zoom" in drawn
+
+
+def test_a_recipe_without_the_studys_values_is_refused(lab: Path) -> None:
+    with pytest.raises(RecipeError, match=r"tiny_lab.small_net: set=study: this recipe has no `study=\{...\}`"):
+        resolve(recipes=f"cnn,{SMALL}", set="study")
 
 
 def test_the_users_values_override_the_demos() -> None:

@@ -29,6 +29,14 @@ def test_the_phase_whose_weights_were_kept_has_the_test_values(build_model) -> N
     assert "those of the upper phase" in full["note"]
 
 
+def test_the_mode_in_which_the_training_images_were_measured_is_a_column(build_model) -> None:
+    evaluated = {"full_eval_train_loss": 0.41, "full_eval_train_accuracy": 0.8}
+    summary = {**evaluated, "full_train_loss": 0.6, "upper_train_loss": 0.7}
+    upper, full = results_table([build_model(training={"summary": summary})]).to_dict("records")
+    assert (upper["train_image_loss"], upper["train_mode"]) == (0.7, "training")
+    assert (full["train_image_loss"], full["train_mode"]) == (0.41, "evaluation")
+
+
 def test_a_network_from_scratch_has_an_upper_row_if_its_warm_up_was_kept(build_model) -> None:
     table = results_table([build_model("cnn", training={"from_scratch": True, "kept_phase": "upper"})])
     assert list(table["phase"]) == ["upper", "full"]

@@ -26,7 +26,8 @@ from muralab.report.tables import Table, frame_table
 def test_study_table_names_both_protocols(build_model, context) -> None:
     ours, theirs = study_table([build_model()], context).groups
     assert "valid-as-test" in ours.remark
-    assert "split by image" in theirs.remark
+    assert "probably split by image" in theirs.remark
+    assert "inferred" in theirs.remark
     assert "image level" in ours.remark
     assert "image level" in theirs.remark
 
@@ -43,6 +44,22 @@ def test_published_losses_and_accuracies_are_plausible(row) -> None:
     values = [value for value in vars(row).values() if isinstance(value, float) and not np.isnan(value)]
     assert len(values) == (6 if row.phase == "full" else 4)
     assert all(0.3 < value < 0.9 for value in values)
+
+
+def test_the_relabelled_test_losses_of_the_study_are_marked(context) -> None:
+    table = study_table([], context)
+    marked = {row[0].text for row in table.groups[1].rows if row[4].note and "inferred" in table.notes[row[4].note - 1]}
+    assert marked == {"custom CNN", "custom CNN + self-attention"}
+
+
+def test_train_values_are_those_of_evaluation_mode_or_say_that_they_are_not(build_model, context) -> None:
+    evaluated = {"full_eval_train_loss": 0.41, "full_eval_train_accuracy": 0.83}
+    summary = build_model().training.summary | evaluated
+    table = study_table([build_model(training={"summary": summary})], context)
+    upper, full = table.groups[0].rows
+    assert (full[2].text, full[2].note, full[5].text, full[5].note) == ("0.410", 0, "0.830", 0)
+    assert upper[2].text == "0.500"
+    assert "while training: on augmented images" in table.notes[upper[2].note - 1]
 
 
 def test_a_run_that_trained_nothing_has_the_reason(build_model, context) -> None:

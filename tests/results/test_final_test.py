@@ -16,8 +16,10 @@ from muralab.evaluation.calibration import fit_calibration
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.evaluation.metrics import METRICS, evaluate_predictions, register_metric
 from muralab.results import final_test
-from muralab.results.final_test import logged_metrics, run_final_test
+from muralab.results.final_test import logged_metrics, run_final_test, training_metrics
 from muralab.tracking import RunRecord
+from muralab.training.phases import PHASES
+from muralab.training.trainer import best_name
 from tests.tune.recorder import Recorder
 
 RULE = "sensitivity>=0.9"
@@ -34,23 +36,26 @@ def guess(seed: int, *, shift: float) -> pd.DataFrame:
     return pd.DataFrame({**columns, "logit": logit})
 
 
-VALIDATION, TEST = guess(1, shift=2.0), guess(2, shift=-1.0)
+VALIDATION, TEST, TRAIN = guess(1, shift=2.0), guess(2, shift=-1.0), guess(3, shift=0.5)
+TABLES = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 RECORD = RunRecord(run_id="r1", name="cnn-00", status="RUNNING", experiment_id="0", metrics={"objective": 0.7})
+
+
+def build_trial(folder: Path, **overrides: str) -> Any:
+    return SimpleNamespace(recipe="cnn", folder=str(folder), overrides=overrides, drawn={})
 
 
 @pytest.fixture
 def tested(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[EvaluatedModel, Recorder]:
     """A trial that was evaluated on the test set, and what was logged of it."""
     recorder: Any = Recorder()
-    spec: Any = SimpleNamespace(recipe="cnn", folder=str(tmp_path))
-    monkeypatch.setattr(final_test, "predict_validation_and_test", lambda *_: (None, VALIDATION, TEST))
-    found = run_final_test(spec, RECORD, recorder, rule=RULE, keep_weights=False)
+    monkeypatch.setattr(final_test, "predict_sets", lambda *_: (None, TABLES))
+    found = run_final_test(build_trial(tmp_path), RECORD, recorder, rule=RULE, keep_weights=False)
     return found.model, recorder
 
 
 def logged(tested: tuple[EvaluatedModel, Recorder]) -> dict[str, float]:
-    ((_, _, figures),) = tested[1].all("log_epoch")
-    return figures  # type: ignore[no-any-return]
+    return {name: value for _, _, figures in tested[1].all("log_epoch") for name, value in figures.items()}
 
 
 def test_the_calibration_is_fitted_on_validation(tested: tuple[EvaluatedModel, Recorder]) -> None:
@@ -99,16 +104,31 @@ def test_the_weights_are_those_of_the_phase_that_the_run_names(
 ) -> None:
     asked: list[str] = []
 
-    def predict(_: Any, phase: str) -> tuple[None, pd.DataFrame, pd.DataFrame]:
+    def predict(_: Any, phase: str) -> tuple[None, dict[str, pd.DataFrame]]:
         asked.append(phase)
-        return None, VALIDATION, TEST
+        return None, TABLES
 
-    monkeypatch.setattr(final_test, "predict_validation_and_test", predict)
-    spec: Any = SimpleNamespace(recipe="cnn", folder=str(tmp_path))
+    monkeypatch.setattr(final_test, "predict_sets", predict)
     recorder: Any = Recorder()
-    found = run_final_test(spec, replace(RECORD, tags=tags), recorder, rule=RULE, keep_weights=False)
+    found = run_final_test(build_trial(tmp_path), replace(RECORD, tags=tags), recorder, rule=RULE, keep_weights=False)
     assert asked == [phase]
     assert found.model.training.tested_phase == phase
+
+
+def test_training_images_are_measured_like_the_other_sets(tested: tuple[EvaluatedModel, Recorder]) -> None:
+    raw = evaluate_predictions(TRAIN, level="image", threshold=0.5)
+    found = {name: logged(tested)[f"full_eval_train_{name}"] for name in ("loss", "accuracy")}
+    assert found == {"loss": raw["log_loss"], "accuracy": raw["accuracy"]}
+    assert tested[0].training.train_value("full", "loss") == (raw["log_loss"], True)
+
+
+def test_the_studys_schedule_measures_them_after_both_phases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(final_test, "predict_sets", lambda *_, sets: (None, {name: VALIDATION for name in sets}))
+    for phase in PHASES:
+        (tmp_path / best_name(phase)).touch()
+    figures = training_metrics(build_trial(tmp_path, kept_phase="full"), "full", TRAIN)
+    losses = [evaluate_predictions(table, level="image")["log_loss"] for table in (VALIDATION, TRAIN)]
+    assert [figures[f"{phase}_eval_train_loss"] for phase in PHASES] == losses
 
 
 def test_the_runs_tag_says_whether_weights_are_kept(tested: tuple[EvaluatedModel, Recorder]) -> None:

@@ -38,7 +38,9 @@ class TrainingOptions(CommandOptions):
     image_size: int | None = option("recipe", p.count_or("recipe"), "Side in px for every recipe, or `recipe`.")
     batch_size: int | None = option("recipe", p.count_or("recipe"), "Images per step for every recipe, or `recipe`.")
     set: Mapping[str, p.Value] = option(
-        "none", p.overrides, "Comma-separated overrides such as full.lr=3e-5,augment.zoom=0.1; or `none`."
+        "none",
+        p.overrides,
+        "Overrides such as full.lr=3e-5,augment.zoom=0.1; `study`: the wrist study's schedule; or `none`.",
     )
     seed: int = option("0", p.seed, "Of the split, the draws and the training.")
     gpus_per_trial: float | str = option(

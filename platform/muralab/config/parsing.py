@@ -13,6 +13,8 @@ from pathlib import Path
 from muralab.errors import SettingsError, nearest
 
 Value = float | int | bool | str
+STUDY = "study"
+"""In `set`: every recipe's values of the wrist study."""
 LARGEST_COUNT = 99_999
 LARGEST_SEED = 2**32 - 1
 """The largest seed that every random generator takes."""
@@ -193,13 +195,20 @@ def epochs(name: str, text: str) -> tuple[int, int] | None:
 
 
 def overrides(name: str, text: str) -> dict[str, Value]:
-    """`full.lr=3e-5,augment.zoom=0.1` as key -> text of the value; empty text or `none` means no override."""
+    """`full.lr=3e-5,augment.zoom=0.1` as key -> text of the value; empty text or `none` means no override.
+
+    The word `study` among them stands for the recipe's values of the wrist study: `STUDY` -> True.
+    """
     changes: dict[str, Value] = {}
     for part in text.split(",") if text not in ("", "none") else []:
+        if part.strip() == STUDY:
+            changes[STUDY] = True
+            continue
         key, equals, value = (word.strip() for word in part.partition("="))
-        if not (key and equals and value):
+        if not (key and equals and value) or key == STUDY:
             raise SettingsError(
-                f"{name}={text}: '{part}' is not of the form key=value; expected e.g. full.lr=3e-5,augment.zoom=0.1."
+                f"{name}={text}: '{part}' is not of the form key=value; expected e.g. full.lr=3e-5,augment.zoom=0.1, "
+                "or the word study."
             )
         if key in changes:
             raise SettingsError(f"{name}={text}: '{key}' is given twice.")

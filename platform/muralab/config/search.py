@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from muralab.config.commands import SAMPLERS, TrainingOptions
 from muralab.config.options import Problems
-from muralab.config.parsing import PACK, Value
+from muralab.config.parsing import PACK, STUDY, Value
 from muralab.config.resources import Resources, count_cpus, count_gpus, free_memory
 from muralab.errors import MuraLabError, RecipeError, SettingsError, nearest
 from muralab.recipe import Recipe, override
 from muralab.recipe_loader import load_recipe, recipe_names
 
+T = TypeVar("T")
 DEFAULT_TRIALS = {True: 2, False: 8}
 """Per recipe, on the demo and on real data."""
 CPU_TRIAL_BYTES, DRIVER_BYTES = 2_300_000_000, 1_000_000_000
@@ -42,8 +44,8 @@ class SearchConfig:
     """Name -> recipe with the overrides applied."""
     overrides: Mapping[str, Mapping[str, Value]]
     """Name -> what was changed, by the demo's own values and by the user."""
-    fixed: Mapping[str, Value]
-    """What the user set: never drawn over."""
+    fixed: Mapping[str, Mapping[str, Value]]
+    """Name -> what the user set: never drawn over."""
     trials: int
     """Per recipe."""
     resources: Resources
@@ -83,8 +85,7 @@ def resolve_search(
         MuraLabError: everything that is wrong, as one numbered list.
     """
     problems = Problems()
-    fixed = fixed_values(options)
-    changed, loaded = resolve_recipes(options, recipes, fixed, problems)
+    changed, loaded = resolve_recipes(options, recipes, problems)
     resources = problems.attempt(divide_resources, options, max_concurrent, machine)
     problems.raise_all()
     assert resources is not None
@@ -92,7 +93,7 @@ def resolve_search(
         options=options,
         recipes=loaded,
         overrides=changed,
-        fixed=fixed,
+        fixed={name: fixed_values(options, load_recipe(name)) for name in loaded},
         trials=DEFAULT_TRIALS[options.is_demo] if trials is None else trials,
         resources=resources,
         max_concurrent=max_concurrent,
@@ -110,7 +111,7 @@ def check_search(
     machine: Machine | None = None,
 ) -> None:
     """Collect what `resolve_search` would refuse."""
-    resolve_recipes(options, recipes, fixed_values(options), problems)
+    resolve_recipes(options, recipes, problems)
     problems.attempt(divide_resources, options, max_concurrent, machine)
 
 
@@ -125,19 +126,28 @@ def recipe_names_of(recipes: Sequence[str]) -> list[str]:
     return recipe_names() if tuple(recipes) == ("all",) else list(recipes)
 
 
-def fixed_values(options: TrainingOptions) -> dict[str, Value]:
-    """The user's own values, as overrides of every recipe."""
+def fixed_values(options: TrainingOptions, recipe: Recipe) -> dict[str, Value]:
+    """The values that the user has fixed for a recipe: the study's with `set=study`, and the user's own before them.
+
+    Raises:
+        RecipeError: the recipe states no values of the study.
+    """
+    own = dict(options.set)
     values: dict[str, Value] = {}
+    if own.pop(STUDY, False):
+        if not recipe.study:
+            raise RecipeError("set=study: this recipe has no `study={...}`, the values of the wrist study.")
+        values |= recipe.study
     for key in ("image_size", "batch_size"):
         if getattr(options, key) is not None:
             values[key] = getattr(options, key)
     if options.epochs is not None:
         values |= {"upper.epochs": options.epochs[0], "full.epochs": options.epochs[1]}
-    return values | dict(options.set)
+    return values | own
 
 
 def resolve_recipes(
-    options: TrainingOptions, recipes: Sequence[str], fixed: Mapping[str, Value], problems: Problems
+    options: TrainingOptions, recipes: Sequence[str], problems: Problems
 ) -> tuple[dict[str, Mapping[str, Value]], dict[str, Recipe]]:
     """(name -> overrides, name -> recipe with them applied); what is wrong goes to `problems`."""
     chosen: dict[str, Mapping[str, Value]] = {}
@@ -148,26 +158,31 @@ def resolve_recipes(
         recipe = problems.attempt(load_recipe, name)
         if recipe is None:
             continue
-        chosen[name] = {**(recipe.demo if options.is_demo else {}), **fixed}
         try:
-            loaded[name] = _override(name, recipe, chosen[name])
+            chosen[name] = {**(recipe.demo if options.is_demo else {}), **_named(name, fixed_values, options, recipe)}
+            loaded[name] = _named(name, _override, recipe, chosen[name])
         except MuraLabError as error:
             refused.append(error)
     problems.found += _merged(refused, names)
     return chosen, loaded
 
 
-def _override(name: str, recipe: Recipe, changes: Mapping[str, Value]) -> Recipe:
-    try:
-        changed = override(recipe, changes)
-    except MuraLabError as error:
-        raise type(error)(f"{name}: {error}") from error
+def _override(recipe: Recipe, changes: Mapping[str, Value]) -> Recipe:
+    changed = override(recipe, changes)
     if changed.full.epochs == 0:
         raise SettingsError(
-            f"{name}: the full phase has no epochs, and nothing is tested after the upper phase alone. "
+            "the full phase has no epochs, and nothing is tested after the upper phase alone. "
             "Expected upper+full such as 2+3, with full at least 1."
         )
     return changed
+
+
+def _named(recipe_name: str, function: Callable[..., T], *arguments: Any) -> T:
+    """A function's result; its user errors begin with the recipe's name."""
+    try:
+        return function(*arguments)
+    except MuraLabError as error:
+        raise type(error)(f"{recipe_name}: {error}") from error
 
 
 def _merged(errors: Sequence[MuraLabError], names: Sequence[str]) -> list[MuraLabError]:

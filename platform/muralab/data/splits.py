@@ -18,6 +18,8 @@ from muralab.errors import DataError, SettingsError, nearest
 SETS = ("train", "validation", "test")
 """Of every split, in this order."""
 PROTOCOLS = ("valid-as-test", "valid-as-validation")
+STUDY_PROTOCOL = "valid-as-validation"
+"""The wrist study's, which is split by patient here."""
 FINGERPRINT_COLUMNS = ("image", "label", "patient", "split")
 CLASS_NAMES = ("normal (0)", "abnormal (1)")
 

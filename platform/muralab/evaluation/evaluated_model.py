@@ -46,11 +46,19 @@ class TrainingRecord:
     """Index: global epoch from 1. Columns train_loss, train_accuracy, val_loss, val_accuracy, val_auroc,
     val_study_auroc, phase (1 or 2), lr."""
     summary: Mapping[str, float] = field(default_factory=dict)
-    """Values at each phase's best epoch: upper_train_loss, ..., full_val_accuracy; test_loss, test_accuracy."""
+    """Values at each phase's best epoch: upper_train_loss, ..., full_val_accuracy; test_loss, test_accuracy.
+    `train_*` is measured while training, on augmented images; `eval_train_*` afterwards, like the other sets."""
     kept_phase: str = ""
     """`upper` or `full`: the phase whose weights were tested. Empty in runs of versions that always kept full's."""
     from_scratch: bool = False
     """Whether the network has no pretrained backbone, so that the study's table has no upper row for it."""
+
+    def train_value(self, phase: str, measure: str) -> tuple[float, bool]:
+        """The training images' `loss` or `accuracy` after a phase, and whether it was measured in evaluation mode."""
+        evaluated = self.summary.get(f"{phase}_eval_train_{measure}", math.nan)
+        if not math.isnan(evaluated):
+            return evaluated, True
+        return self.summary.get(f"{phase}_train_{measure}", math.nan), False
 
     @property
     def tested_phase(self) -> str:

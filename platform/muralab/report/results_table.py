@@ -11,7 +11,6 @@ from muralab.evaluation.evaluated_model import EvaluatedModel, SetName
 from muralab.evaluation.metrics import main_metrics
 
 PHASES = ("upper", "full")
-SUMMARY_PREFIXES = {"train": "train", "validation": "val"}
 MEASURES = ("loss", "accuracy")
 EVALUATED_SETS: tuple[SetName, SetName] = ("validation", "test")
 
@@ -22,6 +21,8 @@ def results_table(models: Sequence[EvaluatedModel]) -> pd.DataFrame:
     Losses (without class weights) and accuracies (at 0.5) are at image level, AUROC, kappa and registered metrics at
     study level with patient-clustered 95 % intervals; kappa is at the threshold fitted on validation studies. Only the
     row of the phase whose weights were kept has test values; a missing value is NaN, and `note` gives the reason.
+    Values of the training images are measured like the others where `train_mode` is `evaluation`, or else while
+    training: on augmented images, with dropout, averaged over an epoch.
 
     Args:
         models: usually one per recipe.
@@ -47,8 +48,9 @@ def _row(model: EvaluatedModel, phase: str) -> dict[str, object]:
     summary, kept = model.training.summary, phase == model.training.tested_phase
     row: dict[str, object] = {"recipe": model.label, "phase": phase, "run_id": model.run_id}
     for measure in MEASURES:
-        for set_name, prefix in SUMMARY_PREFIXES.items():
-            row[f"{set_name}_image_{measure}"] = summary.get(f"{phase}_{prefix}_{measure}", math.nan)
+        row[f"train_image_{measure}"], evaluated = model.training.train_value(phase, measure)
+        row["train_mode"] = "evaluation" if evaluated else "training"
+        row[f"validation_image_{measure}"] = summary.get(f"{phase}_val_{measure}", math.nan)
         row[f"test_image_{measure}"] = summary.get(f"test_{measure}", math.nan) if kept else math.nan
     for set_name in EVALUATED_SETS:
         for metric in main_metrics():

@@ -18,6 +18,7 @@ from muralab.report.sentences import number
 from muralab.report.tables import Cell, Group, Row, Table, frame_table
 
 NOT_GIVEN = "the study gives no test value after the upper phase"
+WHILE_TRAINING = "measured while training: on augmented images, with dropout, averaged over the epoch"
 N_WORST = 6
 MANY_VIEWS = 4
 
@@ -39,9 +40,9 @@ def study_table(models: Sequence[EvaluatedModel], context: Context) -> Table:
 def _our_row(table: Table, model: EvaluatedModel, phase: str) -> Row:
     cells, summary = [table.text(model.title), table.text(phase)], model.training.summary
     for measure in ("loss", "accuracy"):
-        for set_name in ("train", "val"):
-            value = summary.get(f"{phase}_{set_name}_{measure}", math.nan)
-            cells.append(table.value(value, _untrained(model, phase)))
+        value, evaluated = model.training.train_value(phase, measure)
+        cells.append(table.value(value, _untrained(model, phase), note="" if evaluated else WHILE_TRAINING))
+        cells.append(table.value(summary.get(f"{phase}_val_{measure}", math.nan), _untrained(model, phase)))
         kept = phase == model.training.tested_phase
         tested = summary.get(f"test_{measure}", math.nan) if kept else math.nan
         cells.append(table.value(tested, NOT_TESTED if kept else not_tested(model)))
@@ -56,9 +57,11 @@ def _untrained(model: EvaluatedModel, phase: str) -> str:
 
 
 def _their_row(table: Table, row: StudyRow) -> Row:
-    losses = (row.train_loss, row.validation_loss, row.test_loss)
+    losses = [table.value(value, NOT_GIVEN) for value in (row.train_loss, row.validation_loss)]
+    losses.append(table.value(row.test_loss, NOT_GIVEN, note=row.test_loss_note))
     accuracies = (row.train_accuracy, row.validation_accuracy, row.test_accuracy)
-    return [table.text(row.title), table.text(row.phase), *(table.value(v, NOT_GIVEN) for v in (*losses, *accuracies))]
+    shown = [*losses, *(table.value(value, NOT_GIVEN) for value in accuracies)]
+    return [table.text(row.title), table.text(row.phase), *shown]
 
 
 def study_metrics_table(models: Sequence[EvaluatedModel]) -> Table:

@@ -56,11 +56,11 @@ class Table:
         """A cell of text."""
         return Cell(text=str(value), css=css)
 
-    def value(self, value: float, reason: str, digits: int = 3) -> Cell:
-        """A number, or a dash whose footnote is the reason."""
+    def value(self, value: float, reason: str, digits: int = 3, *, note: str = "") -> Cell:
+        """A number, with a footnote where there is a note, or a dash whose footnote is the reason."""
         if math.isnan(value):
             return Cell(text=DASH, note=self.footnote(reason))
-        return Cell(text=number(value, digits))
+        return Cell(text=number(value, digits), note=self.footnote(note) if note else 0)
 
     def interval(self, interval: Interval | None, reason: str) -> Cell:
         """An estimate above its bounds, or a dash whose footnote is the reason."""

@@ -13,11 +13,13 @@ import pandas as pd
 from muralab.evaluation.calibration import fit_calibration
 from muralab.evaluation.evaluated_model import EvaluatedModel, TrainingRecord
 from muralab.evaluation.metrics import METRICS, evaluate_predictions, main_metrics
-from muralab.experiment import predict_validation_and_test
+from muralab.experiment import predict_sets
 from muralab.recipe_loader import load_recipe
 from muralab.tracking import RunRecord, RunWriter
 from muralab.tracking.tags import Tag, resolved_values_of
 from muralab.training.checkpoint import write_tensors
+from muralab.training.phases import PHASES
+from muralab.training.trainer import best_name
 from muralab.trial import TrialSpec, recipes_of
 
 if TYPE_CHECKING:
@@ -52,19 +54,51 @@ def run_final_test(
         keep_weights: whether the run keeps the weights, for `promote`, `evaluate` and galleries.
     """
     # A trial that an earlier version finished has no such tag: its logged score is the full phase's.
-    network, validation, test = predict_validation_and_test(spec, record.tags.get(Tag.KEPT_PHASE, "full"))
-    model = build_model(spec.recipe, record, validation, test, rule=rule)
+    kept = record.tags.get(Tag.KEPT_PHASE, "full")
+    network, tables = predict_sets(spec, kept)
+    trained = training_metrics(spec, kept, tables["train"])
+    model = build_model(spec.recipe, record, tables["validation"], tables["test"], rule=rule, trained=trained)
     if keep_weights:
         weights = Path(spec.folder) / "weights.safetensors"
         write_tensors(weights, network.state_dict(), {"recipe": spec.recipe, "run_id": record.run_id})
         writer.log_file(record.run_id, weights, "weights")
     log_test(writer, record.run_id, model)
+    writer.log_epoch(record.run_id, 0, trained)
     writer.set_tags(record.run_id, {Tag.BEST_OF_RECIPE: str(keep_weights).lower()})
     return FinalTest(spec=spec, network=network, model=model)
 
 
+def training_metrics(spec: TrialSpec, kept: str, predictions: pd.DataFrame) -> dict[str, float]:
+    """Image-level loss and accuracy of the training images, with a phase's best weights, as `<phase>_eval_train_loss`.
+
+    Unlike an epoch's `train_loss`, they are measured like those of the other sets: in evaluation mode, without
+    augmentation. Of the kept weights; with `kept_phase=full` (the study's schedule) of both phases, for its table.
+
+    Args:
+        spec: the trial.
+        kept: the phase whose weights are kept.
+        predictions: of the training images, with these weights.
+    """
+    by_phase = {kept: predictions}
+    if recipes_of(spec)[1].kept_phase == "full":
+        others = [name for name in PHASES if name != kept and (Path(spec.folder) / best_name(name)).exists()]
+        by_phase |= {phase: predict_sets(spec, phase, sets=("train",))[1]["train"] for phase in others}
+    found = {phase: evaluate_predictions(table, level="image") for phase, table in by_phase.items()}
+    return {
+        f"{phase}_eval_train_{name}": metrics[metric]
+        for phase, metrics in found.items()
+        for name, metric in (("loss", "log_loss"), ("accuracy", "accuracy"))
+    }
+
+
 def build_model(
-    recipe_name: str, record: RunRecord, validation: pd.DataFrame, test: pd.DataFrame, *, rule: str
+    recipe_name: str,
+    record: RunRecord,
+    validation: pd.DataFrame,
+    test: pd.DataFrame,
+    *,
+    rule: str,
+    trained: Mapping[str, float],
 ) -> EvaluatedModel:
     """A trial's model from its predictions: calibrated and given its threshold on validation studies."""
     recipe, history = load_recipe(recipe_name), record.history
@@ -79,7 +113,7 @@ def build_model(
         training=TrainingRecord(
             values=resolved_values_of(record.params),
             history=history.dropna(subset=["train_loss"]) if "train_loss" in history else history,
-            summary={**record.metrics, **image_metrics(test)},
+            summary={**record.metrics, **trained, **image_metrics(test)},
             kept_phase=record.tags.get(Tag.KEPT_PHASE, ""),
             from_scratch=not recipe.pretrained,
         ),

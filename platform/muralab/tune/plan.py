@@ -9,9 +9,11 @@ from typing import Any
 
 import pandas as pd
 
+from muralab.config.parsing import STUDY
 from muralab.config.search import CPU_TRIAL_BYTES, SearchConfig
 from muralab.console import format_duration
 from muralab.data.dataset import Dataset, DatasetSource, find_dataset, open_dataset
+from muralab.data.splits import STUDY_PROTOCOL
 from muralab.evaluation.operating_point import check_patients
 from muralab.recipe import Recipe
 from muralab.tracking.tags import Tag
@@ -100,8 +102,19 @@ def prepare_sweep(config: SearchConfig, cache: Any, progress: Any) -> Sweep:
         dataset=dataset,
         specs=tuple(specs),
         weights=weights.description,
-        notes=(*weights.notes, *dataset.notes),
+        notes=(*_study_notes(config), *weights.notes, *dataset.notes),
     )
+
+
+def _study_notes(config: SearchConfig) -> list[str]:
+    """What `set=study` does not cover."""
+    if STUDY not in config.options.set:
+        return []
+    protocol = config.options.protocol
+    note = "set=study: the recipes follow the wrist study's schedule; docs/study.md lists what still differs."
+    if protocol != STUDY_PROTOCOL:
+        note += f" The study's split is protocol={STUDY_PROTOCOL}; this is {protocol}."
+    return [note]
 
 
 def find_source(config: SearchConfig) -> DatasetSource:

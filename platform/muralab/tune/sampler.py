@@ -58,7 +58,7 @@ def draw_specs(config: SearchConfig, folders: Folders, weights: Mapping[str, str
     """
     options = config.options
     drawn = {
-        name: draw_values(recipe, config.trials, seed=options.seed, fixed=config.fixed, sampler=config.sampler)
+        name: draw_values(recipe, config.trials, seed=options.seed, fixed=config.fixed[name], sampler=config.sampler)
         for name, recipe in config.recipes.items()
     }
     return [
