@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from typer.testing import CliRunner
 
 from muralab.cli import app
 from muralab.errors import SettingsError, StoreError
+from muralab.evaluation.bootstrap import INTERVAL_METHOD
 from muralab.evaluation.calibration import Calibration
-from muralab.results.from_mlflow import read_models
+from muralab.results.from_mlflow import read_context, read_models
 from muralab.tracking import RunWriter, open_store, read_run
 
 TAGS = {
@@ -93,6 +95,14 @@ def test_a_sweep_stands_for_its_tested_trials(store, runs, report, tmp_path):
     assert "gone_recipe against custom CNN: paired difference" in page
     assert "cnn-01" in page, "the search's table names the trial that was not tested"
     assert "No model was registered" not in page
+
+
+def test_intervals_logged_by_another_method_are_named(store, runs):
+    old, new = (read_run(store, runs[name]) for name in ("good", "poor"))
+    new = replace(new, tags={**new.tags, "muralab.intervals": INTERVAL_METHOD})
+    (note,) = read_context(store, [old, new]).notes
+    assert note.startswith("Intervals logged with cnn-00 were found with another method")
+    assert read_context(store, [new]).notes == []
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Intervals: whole patients are drawn, pairs share their draws, coverage is as stated, bounds equal SciPy's."""
+"""Intervals: whole patients are drawn and left out, few patients get wide bounds or none, coverage is as stated."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from muralab.errors import DataError, SettingsError
 from muralab.evaluation.bootstrap import (
     ClusteredSample,
     Interval,
-    bca_bounds,
     bootstrap,
     check_same_images,
     difference_interval,
     draw_patients,
-    exact_share,
     leave_out_patients,
     resample,
 )
-from muralab.evaluation.metrics import METRICS, evaluate_predictions
+from muralab.evaluation.interval_formulas import bca_bounds
+from muralab.evaluation.metrics import METRICS, evaluate_predictions, register_metric
 from muralab.evaluation.predictions import level_rows
 from muralab.serving.scaling import Scaling
 
@@ -44,6 +43,14 @@ def difference(a, b, metric="auroc", *, level="study", thresholds=(0.5, 0.5), n_
     """The paired difference of two tables."""
     samples = [ClusteredSample(level_rows(t, level=level), threshold=x) for t, x in zip((a, b), thresholds)]
     return difference_interval(*(resample(one, [metric], n_resamples=n_resamples) for one in samples), metric)
+
+
+@pytest.fixture
+def resampled_metric():
+    """A registered metric."""
+    register_metric("right", title="Right", f=lambda y, p: float(((p >= 0.5) == y).mean()), needs="rows")
+    yield "right"
+    METRICS.pop("right")
 
 
 # Draws
@@ -71,11 +78,17 @@ def test_all_rows_of_a_patient_are_drawn_together():
         assert (one[name].low, one[name].high) == pytest.approx((two[name].low, two[name].high), abs=1e-12)
 
 
-def test_the_order_of_rows_does_not_matter(predictions):
+def test_the_order_of_rows_does_not_matter(predictions, resampled_metric):
     settings = {"level": "study", "metrics": list(METRICS), "n_resamples": 200, "seed": 5}
     shuffled = predictions.sample(frac=1, random_state=0)
     assert str(bootstrap(predictions, **settings)) == str(bootstrap(shuffled, **settings))
-    assert str(bootstrap(predictions, **settings)) != str(bootstrap(predictions, **{**settings, "seed": 6}))
+
+
+def test_only_registered_metrics_depend_on_the_draws(predictions, resampled_metric):
+    settings = {"level": "study", "metrics": list(METRICS), "n_resamples": 200}
+    one, other = (bootstrap(predictions, seed=seed, **settings) for seed in (5, 6))
+    assert [name for name in METRICS if str(one[name]) != str(other[name])] == [resampled_metric]
+    assert [name for name in METRICS if one[name].n_resamples] == [resampled_metric]
 
 
 # Bounds
@@ -119,11 +132,6 @@ def test_an_estimate_beyond_every_resample_has_finite_bounds(estimate):
     assert bounds == pytest.approx((0, 0) if estimate < 0 else (1, 1), abs=0.01)
 
 
-def test_exact_share_equals_clopper_pearson():
-    exact = stats.binomtest(10, 10).proportion_ci(0.95, method="exact")
-    assert exact_share(10, 0.95) == pytest.approx(exact.low, abs=1e-12)
-
-
 # Intervals of one model
 
 
@@ -158,10 +166,11 @@ def test_intervals_contain_the_truth_as_often_as_stated():
 
 
 def test_one_class_has_no_interval(predictions):
-    found = bootstrap(predictions.assign(label=1), level="study", metrics=["auroc", "accuracy"], n_resamples=100)
+    found = bootstrap(predictions.assign(label=1), level="study", metrics=["auroc", "accuracy", "brier"])
     assert np.isnan([found["auroc"].estimate, found["auroc"].low, found["auroc"].high]).all()
     assert str(found["auroc"]).startswith("undefined (all ")
     assert found["accuracy"].low < found["accuracy"].high
+    assert found["brier"].reason == "0 patients with normal studies are too few for an interval (at least 10)"
 
 
 def test_one_study_has_no_interval(predictions):
@@ -172,36 +181,64 @@ def test_one_study_has_no_interval(predictions):
     assert found.reason == "1 patient is too few for an interval (at least 10)"
 
 
-def test_a_class_of_one_patient_has_no_interval():
-    table = simulate(40, 1).assign(label=lambda t: (t["patient"] == 0).astype(int))
-    found = bootstrap(table, level="image", metrics=["auroc"], n_resamples=200)["auroc"]
-    assert np.isnan(found.high)
-    assert "undefined in 3" in found.reason
+@pytest.mark.parametrize("n_abnormal", [1, 9, 10])
+def test_the_patients_of_the_rarer_class_are_counted(n_abnormal):
+    table = simulate(60, 1).assign(label=lambda t: (t["patient"] < n_abnormal).astype(int))
+    found = bootstrap(table, level="image", metrics=["auroc", "balanced_accuracy", "brier", "specificity"])
+    enough = n_abnormal == 10
+    verb = "patient with abnormal studies is" if n_abnormal == 1 else "patients with abnormal studies are"
+    for name in ("auroc", "balanced_accuracy", "brier"):
+        assert np.isnan(found[name].high) != enough
+        assert enough or found[name].reason == f"{n_abnormal} {verb} too few for an interval (at least 10)"
+    assert found["specificity"].reason is None
 
 
 def test_constant_predictions_have_a_reason(predictions):
     found = bootstrap(predictions.assign(logit=0.3), level="study", metrics=["auroc"], n_resamples=100)["auroc"]
     assert (found.estimate, found.low, found.high) == (0.5, 0.5, 0.5)
-    assert found.reason == "every resample gives the same value"
+    assert found.reason == "all probabilities are equal"
 
 
-def test_a_perfect_model_gets_an_exact_bound():
-    table = simulate(40, 1).assign(logit=lambda t: 8.0 * t["label"] - 4)
+def test_a_registered_metric_without_any_spread_has_no_interval(predictions, resampled_metric):
+    perfect = predictions.assign(logit=8.0 * predictions["label"] - 4)
+    found = bootstrap(perfect, level="study", metrics=[resampled_metric], n_resamples=100)[resampled_metric]
+    assert found.estimate == 1
+    assert np.isnan(found.low)
+    assert found.reason.startswith("every resample gives the same value")
+
+
+@pytest.mark.parametrize("n_studies", [1, 2])
+def test_a_bound_without_an_error_is_exact_for_single_rows_only(n_studies):
+    table = simulate(40, 1, n_studies=n_studies).assign(logit=lambda t: 8.0 * t["label"] - 4)
     found = bootstrap(table, level="image", metrics=["accuracy", "auroc", "kappa"], n_resamples=100)
-    assert found["accuracy"].low == pytest.approx(0.025 ** (1 / 40))
-    assert found["auroc"].low < found["accuracy"].low < found["accuracy"].high == 1
-    assert found["accuracy"].reason == "exact bound for 40 patients without an error"
-    assert (found["kappa"].low, found["kappa"].high) == (pytest.approx(2 * found["auroc"].low - 1), 1)
+    exact = stats.binomtest(40, 40).proportion_ci(0.95, method="exact").low
+    assert (found["accuracy"].low == pytest.approx(exact, abs=1e-12)) == (n_studies == 1)
+    assert ("exact bound for 40 patients" in found["accuracy"].reason) == (n_studies == 1)
+    assert found["kappa"].low < found["accuracy"].low < found["accuracy"].high == 1
+    assert 0.8 < found["auroc"].low < found["auroc"].high == 1
+    assert all(found[name].reason.startswith("approximate bound") for name in ("auroc", "kappa"))
 
 
-def test_a_model_that_is_always_wrong_gets_an_exact_bound():
+def test_a_model_that_is_always_wrong_gets_a_bound():
     table = simulate(40, 1).assign(logit=lambda t: 4 - 8.0 * t["label"])
-    found = bootstrap(table, level="image", metrics=["accuracy", "sensitivity"], n_resamples=100)
-    n_abnormal = table["patient"][table["label"] == 1].nunique()
-    assert (found["accuracy"].low, found["sensitivity"].low) == (0, 0)
-    assert found["accuracy"].high == pytest.approx(1 - 0.025 ** (1 / 40))
-    assert found["sensitivity"].high == pytest.approx(1 - 0.025 ** (1 / n_abnormal))
-    assert found["accuracy"].reason == "exact bound for 40 patients without a success"
+    found = bootstrap(table, level="image", metrics=["accuracy", "sensitivity", "auroc"], n_resamples=100)
+    assert [interval.low for interval in found.values()] == [0, 0, 0]
+    assert 0 < found["accuracy"].high < found["sensitivity"].high < 0.5
+    assert found["accuracy"].reason == "approximate bound (score interval) for 40 patients without a single success"
+
+
+def test_patients_of_unequal_size_widen_the_interval():
+    even = simulate(60, 1, n_studies=4)
+    uneven = even[(even.groupby("patient").cumcount() == 0) | (even["patient"] < 9)]
+    uneven = pd.concat(
+        [uneven] + [uneven[uneven["patient"] == 1].assign(image=f"c{i}", study=f"c{i}") for i in range(9)]
+    )
+    widths = [
+        found.high - found.low
+        for table in (even, uneven.drop_duplicates("image"))
+        for found in [bootstrap(table, level="image", metrics=["accuracy"])["accuracy"]]
+    ]
+    assert widths[1] > widths[0]
 
 
 def test_an_interval_as_text():
@@ -220,9 +257,29 @@ def test_settings_out_of_range_are_refused(predictions, setting, message):
 
 
 def test_a_model_does_not_differ_from_itself(predictions):
-    found = difference(predictions, predictions)
-    assert (found.estimate, found.low, found.high) == (0, 0, 0)
-    assert found.reason == "every resample gives the same value"
+    for level in ("study", "image"):
+        found = difference(predictions, predictions.sample(frac=1, random_state=0), level=level)
+        assert (found.estimate, found.low, found.high) == (0, 0, 0)
+        assert found.reason == "both make the same predictions"
+
+
+@pytest.mark.parametrize("n_patients", [12, 60])
+@pytest.mark.parametrize("metric", [name for name in METRICS if name != "ece"])
+def test_two_perfect_models_may_differ(n_patients, metric):
+    a = simulate(n_patients, 0).assign(label=lambda t: t["patient"] % 2, logit=lambda t: 8.0 * t["label"] - 4)
+    b = a.assign(logit=a["logit"] * np.linspace(0.9, 1.1, len(a)))
+    found = difference(a, b, metric)
+    if n_patients == 12 and metric != "accuracy":
+        assert "6 patients with " in found.reason
+    else:
+        assert found.low < -1e-4 < 1e-4 < found.high
+
+
+def test_a_paired_difference_of_a_registered_metric_without_spread_is_unknown(predictions, resampled_metric):
+    perfect = predictions.assign(logit=8.0 * predictions["label"] - 4)
+    found = difference(perfect, perfect.assign(logit=perfect["logit"] * 2), resampled_metric)
+    assert np.isnan(found.low)
+    assert "no patient tells the two apart" in found.reason
 
 
 def test_a_paired_interval_is_narrower_than_that_of_one_model():

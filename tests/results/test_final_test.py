@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from muralab.evaluation import bootstrap
+from muralab.evaluation import evaluated_model
+from muralab.evaluation.bootstrap import INTERVAL_METHOD
 from muralab.evaluation.calibration import fit_calibration
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.evaluation.metrics import METRICS, evaluate_predictions, register_metric
@@ -132,12 +133,16 @@ def test_the_studys_schedule_measures_them_after_both_phases(monkeypatch: pytest
 
 
 def test_the_runs_tag_says_whether_weights_are_kept(tested: tuple[EvaluatedModel, Recorder]) -> None:
-    assert tested[1].all("set_tags") == [("r1", {"muralab.best_of_recipe": "false"})]
+    assert tested[1].all("set_tags")[-1] == ("r1", {"muralab.best_of_recipe": "false"})
     assert tested[1].all("log_file") == []
+
+
+def test_the_runs_tag_names_the_method_of_its_intervals(tested: tuple[EvaluatedModel, Recorder]) -> None:
+    assert ("r1", {"muralab.intervals": INTERVAL_METHOD}) in tested[1].all("set_tags")
 
 
 def test_each_interval_is_computed_once(
     monkeypatch: pytest.MonkeyPatch, tested: tuple[EvaluatedModel, Recorder]
 ) -> None:
-    monkeypatch.setattr(bootstrap, "draw_patients", None)  # another bootstrap would fail
+    monkeypatch.setattr(evaluated_model, "metric_interval", None)  # another computation would fail
     assert tested[0].intervals()["auroc"].low < tested[0].intervals()["auroc"].high

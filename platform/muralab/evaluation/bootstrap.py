@@ -1,26 +1,34 @@
-"""Confidence intervals by resampling patients: of one model's metrics, and of paired differences of two models.
+"""Confidence intervals over patients: of one model's metrics, and of paired differences of two models.
 
-Patients are drawn with replacement, each with all of its rows, since images and studies of one patient are not
-independent. A draw is a row of whole-number weights, so thousands of resamples are a few matrix products. Two samples
-of the same patients get the same draws, so their resampled values can be subtracted.
-
-Intervals are bias-corrected and accelerated (BCa; Efron 1987) rather than plain percentiles: average precision is
-biased upward in a few hundred patients, and percentile intervals miss the true value mostly on one side (over 500
-simulated test sets of 250 patients they contained it in 92.0 %, BCa in 93.0 %, basic intervals in 89.0 %); for the
-other metrics the two agree. Shapes: N rows (images or studies), P patients, R resamples.
+Images and studies of one patient are not independent, so patients are left out and drawn whole, with all of their rows.
+Built-in metrics get closed-form intervals (`patient_intervals.py`), which hold with few patients and at the ends of the
+range; `bench.interval_coverage` measures how often they contain the true value. Registered metrics are resampled: BCa
+intervals (Efron 1987), widened for few patients. Two samples of the same patients get the same draws, so their
+resampled values can be subtracted. Shapes: N rows (images or studies), P patients, R resamples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr
 
 from muralab.errors import DataError, SettingsError, numbered
-from muralab.evaluation.metrics import METRICS, Needs, check_metrics, undefined_reason
+from muralab.evaluation.interval_formulas import (
+    Bounds,
+    bca_bounds,
+    jackknife_variance,
+    normal_quantile,
+    student_quantile,
+    welch_df,
+)
+from muralab.evaluation.metrics import METRICS, check_metrics, undefined_reason
+from muralab.evaluation.patient_intervals import INTERVAL_OF_METHOD
+from muralab.evaluation.patient_sums import ABNORMAL, NORMAL, PatientSums
 from muralab.evaluation.predictions import UNCALIBRATED, Level, level_rows
 from muralab.evaluation.weighted_sums import Floats, SortedScores
 from muralab.serving.scaling import Scaling
@@ -28,12 +36,15 @@ from muralab.serving.scaling import Scaling
 N_RESAMPLES = 2000
 CONFIDENCE = 0.95
 MIN_PATIENTS = 10
-"""With fewer patients the spread between them cannot be estimated: the interval is NaN."""
+"""With fewer patients of a class that decides a metric there is no interval."""
 MIN_DEFINED = 0.9
-"""Share of the resamples in which a metric must be defined."""
+"""Share of the resamples in which a registered metric must be defined."""
+INTERVAL_METHOD = "patient-scores-2"
+"""Name of the methods of this file. Runs without it logged BCa intervals of the bootstrap."""
 
 _BLOCK = 64  # resamples per matrix product: the weights of 3,197 images then fit the processor's cache
-_MAX_GROUPS = 250  # enough to estimate the skewness; leaving out single patients of a large set would be slow
+_MAX_GROUPS = 250  # leaving out single patients of a large set would be slow where only weights will do
+_UNSEEN_DIFFERENCE = 0.5  # patients whose two predictions differ as if they were independent, not seen in the sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +59,10 @@ class Interval:
     """Upper bound; NaN where there is no interval."""
     level: float = CONFIDENCE
     """Confidence, between 0 and 1."""
-    n_resamples: int
-    """Resamples in which the value was defined."""
+    n_resamples: int = 0
+    """Resamples in which the value was defined; 0 for an interval in closed form."""
     reason: str | None = None
-    """Why a number is missing, or how the interval was found where resampling could not find it."""
+    """Why a number is missing, or how the interval was found in a special case."""
 
     def __str__(self) -> str:
         """Such as "0.853 [0.801, 0.899]", or the reason why it is undefined."""
@@ -80,16 +91,36 @@ class ClusteredSample:
         self._original = self._scores.unweighted()
         self._patient_by_rank = self.patients[self._scores.order]
 
+    @cached_property
+    def by_patient(self) -> PatientSums:
+        """What each patient adds to the metrics."""
+        return PatientSums(self._scores, self.patients, self.n_patients)
+
     def estimate(self, metric: str) -> float:
         """A metric of the original rows."""
         return float(METRICS[metric].values(self._original)[0])
 
-    def n_deciding_patients(self, needs: Needs) -> int:
-        """Patients with rows of the class that a metric is about; of both classes, those of the rarer one."""
-        n_abnormal, n_normal = (len(np.unique(self.patients[self.labels == label])) for label in (1, 0))
-        return {"rows": self.n_patients, "abnormal": n_abnormal, "normal": n_normal}.get(
-            needs, min(n_abnormal, n_normal)
-        )
+    def deciding_classes(self, metric: str) -> list[int]:
+        """The classes whose patients decide a metric; none where all patients do alike."""
+        known = METRICS[metric]
+        if known.needs == "both" or known.method in ("shares", "loss"):
+            return [ABNORMAL, NORMAL]
+        return {"abnormal": [ABNORMAL], "normal": [NORMAL]}.get(known.needs, [])
+
+    def effective_patients(self, metric: str) -> float:
+        """Kish's number of the patients that decide a metric, those of the rarer class where both do."""
+        classes = self.deciding_classes(metric)
+        return min(map(self.by_patient.effective_number, classes), default=self.by_patient.effective_number())
+
+    def too_few(self, metric: str) -> str | None:
+        """Why a metric has too few deciding patients for an interval; None for `MIN_PATIENTS` or more."""
+        kinds = {ABNORMAL: " with abnormal studies", NORMAL: " with normal studies"}
+        by_class = sorted((self.by_patient.n_with(label), kinds[label]) for label in self.deciding_classes(metric))
+        for n, kind in [(self.n_patients, ""), *by_class]:
+            if n < MIN_PATIENTS:
+                who = f"patient{kind} is" if n == 1 else f"patients{kind} are"
+                return f"{n} {who} too few for an interval (at least {MIN_PATIENTS})"
+        return None
 
     def values(self, metrics: Sequence[str], draws: Iterable[Floats]) -> dict[str, Floats]:
         """Each metric under blocks of weights [R, P] of the patients, [R]."""
@@ -103,24 +134,40 @@ class ClusteredSample:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Resampled:
-    """Metrics of one sample under every draw of patients: what intervals and differences are computed from."""
+    """Metrics of one sample without each patient, and under every draw of patients; each is computed when needed."""
 
     sample: ClusteredSample
-    values: Mapping[str, Floats]
-    """Metric -> its value in each resample, [R]."""
-    without: Mapping[str, Floats]
-    """Metric -> its value without each patient (or group of patients)."""
+    metrics: tuple[str, ...]
+    """Names in `METRICS`."""
+    n_resamples: int
+    seed: int
+    """Of the draws; one seed gives the same draws for all samples of P patients."""
+
+    @cached_property
+    def values(self) -> Mapping[str, Floats]:
+        """Metric -> its value in each resample, [R]."""
+        draws = draw_patients(self.sample.n_patients, self.n_resamples, self.seed)
+        return self.sample.values(self.metrics, draws)
+
+    @cached_property
+    def without(self) -> Mapping[str, Floats]:
+        """Metric -> its value without each patient, [P]; for ranked or registered ones, each group of patients."""
+        fast = [name for name in self.metrics if METRICS[name].method not in ("jackknife", "bootstrap")]
+        slow = [name for name in self.metrics if name not in fast and METRICS[name].no_interval is None]
+        sums = self.sample.by_patient.without_each
+        found = {name: METRICS[name].values(sums) for name in fast}
+        return found | (self.sample.values(slow, leave_out_patients(self.sample.n_patients)) if slow else {})
 
 
 def resample(
     sample: ClusteredSample, metrics: Sequence[str], *, n_resamples: int = N_RESAMPLES, seed: int = 0
 ) -> Resampled:
-    """Draw the patients of a sample with replacement; one seed gives the same draws for all samples of P patients.
+    """Prepare to leave out and to draw the patients of a sample.
 
     Args:
         sample: the rows of one model.
         metrics: names in `METRICS`.
-        n_resamples: how often the patients are drawn.
+        n_resamples: how often the patients are drawn, for metrics that need it.
         seed: of the draws.
 
     Raises:
@@ -128,12 +175,7 @@ def resample(
     """
     if n_resamples < 100:
         raise SettingsError(f"An interval needs at least 100 resamples; got {n_resamples}.")
-    names = check_metrics(metrics)
-    return Resampled(
-        sample=sample,
-        values=sample.values(names, draw_patients(sample.n_patients, n_resamples, seed)),
-        without=sample.values(names, leave_out_patients(sample.n_patients)),
-    )
+    return Resampled(sample=sample, metrics=tuple(check_metrics(metrics)), n_resamples=n_resamples, seed=seed)
 
 
 def draw_patients(n_patients: int, n_resamples: int, seed: int) -> Iterator[Floats]:
@@ -193,116 +235,137 @@ def metric_interval(resampled: Resampled, metric: str, *, confidence: float = CO
     Raises:
         SettingsError: the confidence is not in [0.5, 1).
     """
+    _check_confidence(confidence)
     sample = resampled.sample
-    estimate, values = sample.estimate(metric), resampled.values[metric]
-    found = _bca_interval(metric, sample, estimate, values, resampled.without[metric], confidence)
-    return _with_exact_bound(metric, sample, found)
+    estimate, reason = sample.estimate(metric), no_interval_reason(metric, sample)
+    if reason is not None:
+        return Interval(estimate=estimate, low=np.nan, high=np.nan, level=confidence, reason=reason)
+    if METRICS[metric].method == "bootstrap":
+        return _bootstrap_interval(resampled, metric, estimate, confidence)
+    find = INTERVAL_OF_METHOD[METRICS[metric].method]
+    low, high, reason = find(metric, sample.by_patient, (estimate, resampled.without[metric]), confidence)
+    return Interval(estimate=estimate, low=low, high=high, level=confidence, reason=reason)
+
+
+def _bootstrap_interval(resampled: Resampled, metric: str, estimate: float, confidence: float) -> Interval:
+    """A BCa interval whose tails are widened from the normal to Student's distribution, and by n / (n - 1)."""
+    values, n = resampled.values[metric], max(resampled.sample.effective_patients(metric), 2.0)
+    defined = values[~np.isnan(values)]
+    low = high = np.nan
+    reason = no_interval_reason(metric, resampled.sample, len(defined) / len(values))
+    if reason is None and np.ptp(defined) < 1e-12:
+        reason = "every resample gives the same value, so resampling cannot tell how far it is from the true one"
+    if reason is None:
+        quantile = student_quantile(confidence, n - 1) * np.sqrt(n / (n - 1))
+        low, high = bca_bounds(estimate, defined, resampled.without[metric], 1 - 2 * float(ndtr(-quantile)))
+    return Interval(estimate=estimate, low=low, high=high, level=confidence, n_resamples=len(defined), reason=reason)
 
 
 def difference_interval(a: Resampled, b: Resampled, metric: str, *, confidence: float = CONFIDENCE) -> Interval:
-    """How much a metric of `a` exceeds that of `b` on the same patients, as a - b.
+    """How much a metric of `a` exceeds that of `b` on the same patients, as a - b: jackknife and Student's t.
 
-    Every resample weights the patients of both alike, so that what makes a draw of patients difficult cancels out.
+    Every patient is left out of both alike, so that what makes a sample of patients difficult cancels out.
 
     Args:
-        a: resampled metrics of one model.
-        b: those of the other, of the same rows (see `check_same_images`), resampled with the same seed.
+        a: metrics of one model.
+        b: those of the other, of the same rows (see `check_same_images`).
         metric: a name in `METRICS`.
         confidence: of the interval.
 
     Raises:
         SettingsError: the confidence is not in [0.5, 1).
     """
-    estimate = a.sample.estimate(metric) - b.sample.estimate(metric)
-    values, without = a.values[metric] - b.values[metric], a.without[metric] - b.without[metric]
-    return _bca_interval(metric, a.sample, estimate, values, without, confidence)
+    _check_confidence(confidence)
+    sample, patients = a.sample, a.sample.by_patient
+    estimate, reason = sample.estimate(metric) - b.sample.estimate(metric), no_interval_reason(metric, sample)
+    if reason is not None:
+        return Interval(estimate=estimate, low=np.nan, high=np.nan, level=confidence, reason=reason)
+    without = a.without[metric] - b.without[metric]
+    if patients.equals(b.sample.by_patient) and np.allclose(without, 0, atol=1e-12, equal_nan=True):
+        return Interval(estimate=0.0, low=0.0, high=0.0, level=confidence, reason="both make the same predictions")
+    variance = jackknife_variance(without) + unseen_variance(a, b, metric)
+    if not variance > 0:
+        reason = "no patient tells the two apart, and nothing is known about the spread of this metric"
+        return Interval(estimate=estimate, low=np.nan, high=np.nan, level=confidence, reason=reason)
+    half = student_quantile(confidence, _difference_df(sample, metric, without)) * np.sqrt(variance)
+    return Interval(estimate=estimate, low=estimate - half, high=estimate + half, level=confidence)
 
 
-def _bca_interval(
-    metric: str, sample: ClusteredSample, estimate: float, values: Floats, without: Floats, confidence: float
-) -> Interval:
+def unseen_variance(a: Resampled, b: Resampled, metric: str) -> float:
+    """Variance of a difference that few errors may hide: two models then differ on few patients of the sample, or none.
+
+    As if half a patient more were predicted by both independently: that share of the variances of both models, which
+    their own intervals give. It matters with few patients only.
+    """
+    if a.sample.by_patient.equals(b.sample.by_patient):
+        return 0.0
+    squares = []
+    for one in (a, b):
+        interval = metric_interval(one, metric)
+        squares.append(((interval.high - interval.low) / (2 * normal_quantile(interval.level))) ** 2)
+    share = _UNSEEN_DIFFERENCE / (_rarer_class(a.sample) + 2)
+    return float(np.nan_to_num(share * sum(squares)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewPatients:
+    """How much a resampled difference must be widened for few patients (Student's t) and few errors."""
+
+    n: float
+    """Effective number of the deciding patients, at least 2."""
+    unseen: float
+    """See `unseen_variance`."""
+
+    def widen(self, bounds: Bounds, estimate: float, confidence: float) -> Bounds:
+        """Widened percentiles."""
+        normal, student = normal_quantile(confidence), student_quantile(confidence, self.n - 1)
+        factor = student / normal * np.sqrt(self.n / (self.n - 1))
+        low, high = (np.hypot((bound - estimate) * factor, normal * np.sqrt(self.unseen)) for bound in bounds)
+        return float(estimate - low), float(estimate + high)
+
+
+def few_patients(pairs: Sequence[tuple[Resampled, Resampled]], metric: str) -> FewPatients:
+    """The widening of the mean difference of some pairs of models, all of the same rows."""
+    sample = pairs[0][0].sample
+    unseen = 0.0 if no_interval_reason(metric, sample) else np.mean([unseen_variance(a, b, metric) for a, b in pairs])
+    return FewPatients(n=max(sample.effective_patients(metric), 2.0), unseen=float(unseen))
+
+
+def _rarer_class(sample: ClusteredSample) -> float:
+    """Effective number of patients of the rarer class; of all patients in a sample of one class."""
+    numbers = [sample.by_patient.effective_number(label) for label in (ABNORMAL, NORMAL)]
+    return min(numbers) or max(numbers)
+
+
+def _difference_df(sample: ClusteredSample, metric: str, without: Floats) -> float:
+    patients = sample.by_patient
+    if len(without) != patients.n_patients or min(patients.effective_number(label) for label in (ABNORMAL, NORMAL)) < 2:
+        return sample.effective_patients(metric) - 1
+    numbers = (patients.effective_number(label) for label in (ABNORMAL, NORMAL))
+    return welch_df(without, patients.with_abnormal, *numbers)
+
+
+def _check_confidence(confidence: float) -> None:
     if not 0.5 <= confidence < 1:
         raise SettingsError(f"A confidence must lie in [0.5, 1), such as 0.95; got {confidence}.")
-    defined = values[~np.isnan(values)]
-    low = high = np.nan
-    reason = no_interval_reason(metric, sample, len(defined) / len(values))
-    if reason is None:
-        low, high = bca_bounds(estimate, defined, without, confidence)
-        if np.ptp(defined) < 1e-12:
-            reason = "every resample gives the same value"
-    return Interval(estimate=estimate, low=low, high=high, level=confidence, n_resamples=len(defined), reason=reason)
 
 
-def bca_bounds(estimate: float, values: Floats, without: Floats, confidence: float) -> tuple[float, float]:
-    """Bias-corrected and accelerated bounds of an interval.
-
-    Args:
-        estimate: the value of the original rows.
-        values: that of each resample, [R], all defined.
-        without: that without each patient (or group of patients).
-        confidence: of the interval, between 0 and 1.
-    """
-    below = (np.mean(values < estimate) + np.mean(values <= estimate)) / 2  # ties count half
-    margin = 0.5 / len(values)
-    bias = ndtri(np.clip(below, margin, 1 - margin))
-    acceleration = _acceleration(without[~np.isnan(without)])
-    tail = ndtri((1 - confidence) / 2)
-    shares = []
-    for end in (bias + tail, bias - tail):
-        # Past its pole the formula changes sign; only extremely skewed values get there, and their bound is the last.
-        stretch = max(1 - acceleration * end, 1e-6)
-        shares.append(ndtr(bias + end / stretch))
-    low, high = np.quantile(values, shares)
-    return float(low), float(high)
-
-
-def _acceleration(without: Floats) -> float:
-    """A sixth of the skewness of the patients' influence."""
-    influence = without.mean() - without
-    spread = float((influence**2).sum())
-    return float((influence**3).sum()) / (6 * spread**1.5) if spread > 1e-24 else 0.0
-
-
-def _with_exact_bound(metric: str, sample: ClusteredSample, found: Interval) -> Interval:
-    """Exact bound for a metric without a single error (or a single success), which is the same in every resample."""
-    known = METRICS[metric]
-    perfect, worst = found.estimate == 1, found.estimate == 0 and known.chance != 0
-    if not (known.exact_bounds and known.higher_is_better and found.low == found.high and (perfect or worst)):
-        return found
-    n = sample.n_deciding_patients(known.needs)
-    share = exact_share(n, found.level)
-    lowest = 2 * share - 1 if metric == "kappa" else share  # kappa loses two points for each point of accuracy
-    if perfect:
-        return replace(found, low=lowest, reason=f"exact bound for {n} patients without an error")
-    return replace(found, high=1 - share, reason=f"exact bound for {n} patients without a success")
-
-
-def exact_share(n_patients: int, confidence: float) -> float:
-    """Clopper and Pearson's lower bound of a share of which n of n patients were observed."""
-    from scipy.stats import beta
-
-    return float(beta.ppf((1 - confidence) / 2, n_patients, 1))
-
-
-def no_interval_reason(metric: str, sample: ClusteredSample, defined: float) -> str | None:
-    """Why resampling gives no interval of a metric, or None where it gives one.
+def no_interval_reason(metric: str, sample: ClusteredSample, defined: float = 1.0) -> str | None:
+    """Why there is no interval of a metric, or None where there is one.
 
     Args:
         metric: a name in `METRICS`.
         sample: the rows.
-        defined: share of the resamples in which the metric is defined.
+        defined: share of the resamples in which the metric is defined, where it is resampled.
     """
     undefined = undefined_reason(metric, sample.labels, sample.probabilities)
     if undefined is not None:
         return undefined
     if METRICS[metric].no_interval is not None:
         return METRICS[metric].no_interval
-    if sample.n_patients < MIN_PATIENTS:
-        number = f"{sample.n_patients} patient{' is' if sample.n_patients == 1 else 's are'}"
-        return f"{number} too few for an interval (at least {MIN_PATIENTS})"
     if defined < MIN_DEFINED:
         return f"{metric} is undefined in {1 - defined:.0%} of the resamples: too few patients of one class"
-    return None
+    return sample.too_few(metric)
 
 
 def check_same_images(a: pd.DataFrame, b: pd.DataFrame) -> None:

@@ -19,10 +19,13 @@ from numpy.typing import ArrayLike
 
 from muralab.errors import SettingsError, nearest
 from muralab.evaluation.predictions import UNCALIBRATED, Level, level_rows
-from muralab.evaluation.weighted_sums import Floats, Ints, SortedScores, WeightedSums, checked_arrays
+from muralab.evaluation.weighted_sums import Floats, Ints, SortedScores, Sums, checked_arrays
 from muralab.serving.scaling import Scaling
 
 Needs = Literal["rows", "abnormal", "normal", "both"]
+Method = Literal["share", "shares", "auroc", "loss", "jackknife", "bootstrap"]
+"""How an interval is found (`patient_intervals.py`): as that of a share of rows, from those of sensitivity, specificity
+and prevalence, as that of the AUROC, from the mean losses of both classes, with the jackknife, or by resampling."""
 PlainMetric = Callable[[Ints, Floats], float]
 
 
@@ -32,7 +35,7 @@ class Metric:
 
     title: str
     """Its name in tables and on the axes of figures."""
-    of: Callable[[WeightedSums], Floats]
+    of: Callable[[Sums], Floats]
     """Its value under R sets of weights, [R]; meaningless where `needs` is not met."""
     needs: Needs
     """The rows without which it is undefined."""
@@ -43,9 +46,9 @@ class Metric:
     chance: float | None = None
     """Its value for a model that guesses, where that is one number."""
     no_interval: str | None = None
-    """Why the bootstrap gives no interval for it; None where it gives one."""
-    exact_bounds: bool = True
-    """Whether a value of 1 (or 0) means no error (no success) for any patient, so that an exact bound is known."""
+    """Why it gets no interval; None where it gets one."""
+    method: Method = "bootstrap"
+    """How its interval is found."""
     main: bool = False
     """Whether results.csv, comparisons and run metrics include its interval; the report and the card show every one."""
     by_subgroup: bool = False
@@ -55,14 +58,14 @@ class Metric:
         """The metric of N labels and probabilities; NaN where it is undefined."""
         return float(self.values(SortedScores(labels, probabilities, threshold=threshold).unweighted())[0])
 
-    def values(self, sums: WeightedSums) -> Floats:
+    def values(self, sums: Sums) -> Floats:
         """The metric of each resample, [R]; NaN where it is undefined."""
         defined = _DEFINED[self.needs](sums)
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(defined, self.of(sums), np.nan)
 
 
-_DEFINED: dict[Needs, Callable[[WeightedSums], np.ndarray]] = {
+_DEFINED: dict[Needs, Callable[[Sums], np.ndarray]] = {
     "rows": lambda s: s.total > 0,
     "abnormal": lambda s: s.positives > 0,
     "normal": lambda s: s.negatives > 0,
@@ -70,72 +73,86 @@ _DEFINED: dict[Needs, Callable[[WeightedSums], np.ndarray]] = {
 }
 
 
-def _auroc(s: WeightedSums) -> Floats:
-    abnormal, normal, found = s.ranking
-    # Pairs of a normal row and an abnormal one above it; a tie counts half.
-    pairs = np.einsum("rg,rg->r", normal, found) - 0.5 * np.einsum("rg,rg->r", normal, abnormal)
-    return np.asarray(pairs / (s.positives * s.negatives))
+def _auroc(s: Sums) -> Floats:
+    return s.correct_pairs / (s.positives * s.negatives)
 
 
-def _average_precision(s: WeightedSums) -> Floats:
+def _average_precision(s: Sums) -> Floats:
     abnormal, normal, found = s.ranking
     called = found + np.cumsum(normal, axis=1)
     precision = found / np.maximum(called, 1)  # before the first weighted row the precision is 0 / 0
     return np.asarray(np.einsum("rg,rg->r", abnormal, precision) / s.positives)
 
 
-def _accuracy(s: WeightedSums) -> Floats:
+def _accuracy(s: Sums) -> Floats:
     tn, _, _, tp = s.confusion
     return (tn + tp) / s.total
 
 
-def _sensitivity(s: WeightedSums) -> Floats:
+def _sensitivity(s: Sums) -> Floats:
     return s.confusion[3] / s.positives
 
 
-def _specificity(s: WeightedSums) -> Floats:
+def _specificity(s: Sums) -> Floats:
     return s.confusion[0] / s.negatives
 
 
-def _balanced_accuracy(s: WeightedSums) -> Floats:
+def _balanced_accuracy(s: Sums) -> Floats:
     return (_sensitivity(s) + _specificity(s)) / 2
 
 
-def _f1(s: WeightedSums) -> Floats:
+def _f1(s: Sums) -> Floats:
     _, fp, fn, tp = s.confusion
     return 2 * tp / (2 * tp + fp + fn)
 
 
-def _kappa(s: WeightedSums) -> Floats:
+def _kappa(s: Sums) -> Floats:
     tn, fp, fn, tp = s.confusion
     by_chance = (tn + fn) * (tn + fp) + (fp + tp) * (fn + tp)
     total = s.total
     return (total * (tn + tp) - by_chance) / (total**2 - by_chance)
 
 
-def _ece(s: WeightedSums) -> Floats:
+def _ece(s: Sums) -> Floats:
     return np.asarray(np.abs(s.bin_gaps).sum(axis=1) / s.total)
 
 
 # In the order of the tables.
 METRICS: dict[str, Metric] = {
-    "auroc": Metric(title="AUROC", of=_auroc, needs="both", chance=0.5, main=True, by_subgroup=True),
+    "auroc": Metric(title="AUROC", of=_auroc, needs="both", method="auroc", chance=0.5, main=True, by_subgroup=True),
     "kappa": Metric(
-        title="Cohen's kappa", of=_kappa, needs="both", uses_threshold=True, chance=0.0, main=True, by_subgroup=True
+        title="Cohen's kappa",
+        of=_kappa,
+        needs="both",
+        method="shares",
+        uses_threshold=True,
+        chance=0.0,
+        main=True,
+        by_subgroup=True,
     ),
     "sensitivity": Metric(
-        title="Sensitivity", of=_sensitivity, needs="abnormal", uses_threshold=True, by_subgroup=True
+        title="Sensitivity", of=_sensitivity, needs="abnormal", method="share", uses_threshold=True, by_subgroup=True
     ),
-    "specificity": Metric(title="Specificity", of=_specificity, needs="normal", uses_threshold=True, by_subgroup=True),
+    "specificity": Metric(
+        title="Specificity", of=_specificity, needs="normal", method="share", uses_threshold=True, by_subgroup=True
+    ),
     "balanced_accuracy": Metric(
-        title="Balanced accuracy", of=_balanced_accuracy, needs="both", uses_threshold=True, chance=0.5
+        title="Balanced accuracy", of=_balanced_accuracy, needs="both", method="shares", uses_threshold=True, chance=0.5
     ),
-    "accuracy": Metric(title="Accuracy", of=_accuracy, needs="rows", uses_threshold=True),
-    "f1": Metric(title="F1", of=_f1, needs="abnormal", uses_threshold=True),
-    "average_precision": Metric(title="Average precision", of=_average_precision, needs="both"),
-    "brier": Metric(title="Brier score", of=lambda s: s.squared_error / s.total, needs="rows", higher_is_better=False),
-    "log_loss": Metric(title="Log loss", of=lambda s: s.log_loss / s.total, needs="rows", higher_is_better=False),
-    # The noise of its bins never cancels, neither in the sample nor in a resample: in bench/intervals.py's simulation
+    "accuracy": Metric(title="Accuracy", of=_accuracy, needs="rows", method="share", uses_threshold=True),
+    "f1": Metric(title="F1", of=_f1, needs="abnormal", method="shares", uses_threshold=True),
+    "average_precision": Metric(title="Average precision", of=_average_precision, needs="both", method="jackknife"),
+    "brier": Metric(
+        title="Brier score",
+        of=lambda s: s.squared_error / s.total,
+        needs="rows",
+        method="loss",
+        higher_is_better=False,
+    ),
+    "log_loss": Metric(
+        title="Log loss", of=lambda s: s.log_loss / s.total, needs="rows", method="loss", higher_is_better=False
+    ),
+    # The noise of its bins never cancels, neither in the sample nor in a resample: in a simulation of 250 patients,
     # 95 % percentile intervals contained the true value in 4 % of the sets, BCa ones in 57 %, shifted ones in 87 %.
     "ece": Metric(
         title="Expected calibration error",
@@ -158,9 +175,9 @@ def register_metric(
 ) -> None:
     """Add a metric that is then computed, bounded, reported and logged like the built-in ones.
 
-    Its interval calls `f` about 2,250 times for each model, set and level; a built-in metric is faster because it is
-    computed from weighted sums. Trials run in processes of their own, so register at import time: at the end of this
-    file.
+    Its interval comes from resampling, which calls `f` about 2,250 times for each model, set and level; a built-in
+    metric is computed from weighted sums, and its interval from those of single patients. Trials run in processes
+    of their own, so register at import time: at the end of this file.
 
     Args:
         name: its key in results.csv and in MLflow (`test_study_<name>`).
@@ -184,13 +201,12 @@ def register_metric(
         needs=needs,
         higher_is_better=higher_is_better,
         chance=chance,
-        exact_bounds=False,
         main=True,
         by_subgroup=True,
     )
 
 
-def _loop(name: str, f: PlainMetric, sums: WeightedSums, defined: np.ndarray) -> Floats:
+def _loop(name: str, f: PlainMetric, sums: Sums, defined: np.ndarray) -> Floats:
     """A plain metric of each resample in which it is defined, [R]."""
     try:
         return np.array([float(f(*sums.rows(r))) if ok else np.nan for r, ok in enumerate(defined)])

@@ -47,6 +47,8 @@ class SortedScores:
         new_group = np.ones(len(p), dtype=bool)
         new_group[1:] = np.diff(self.probabilities) != 0
         self.starts: Ints = np.flatnonzero(new_group)
+        self.heights: Ints = -np.cumsum(new_group) + len(self.starts)
+        """From 0 for the rows of the lowest probability; equal where the probabilities are, [N]."""
         self._columns = _columns(self.labels, self.probabilities, threshold)
 
     def weighted(self, weights: Floats) -> WeightedSums:
@@ -66,6 +68,16 @@ class SortedScores:
         summed: Floats = weights @ self._columns
         return summed
 
+    def sums_by(self, code: Ints, n_codes: int) -> Floats:
+        """Each row's contributions added up over rows of one code, shape [n_codes, columns].
+
+        Args:
+            code: from 0, shape [N], in the order of `self.order`.
+            n_codes: how many codes there are.
+        """
+        columns = [np.bincount(code, weights=column, minlength=n_codes) for column in self._columns.T]
+        return np.stack(columns, axis=1)
+
     def by_group(self, weights: Floats) -> Floats:
         """Weights added up over equal probabilities, shape [R, G], in falling order of probability."""
         if len(self.starts) == len(self.labels):
@@ -74,16 +86,21 @@ class SortedScores:
         return grouped
 
 
-class WeightedSums:
-    """Sums under R sets of weights; each is computed when a metric first asks for it."""
+class Sums:
+    """R sets of sums: what a metric is computed from."""
 
-    def __init__(self, scores: SortedScores, weights: Floats) -> None:
-        self._scores = scores
-        self._weights = weights
+    def __init__(self, sums: Floats, correct_pairs: Floats | None = None) -> None:
+        """Take sums that were added up elsewhere.
 
-    @cached_property
+        Args:
+            sums: shape [R, columns], as `SortedScores.sums` returns them.
+            correct_pairs: shape [R]; without them there is no AUROC.
+        """
+        self._given = sums, correct_pairs
+
+    @property
     def _sums(self) -> Floats:
-        return self._scores.sums(self._weights)
+        return self._given[0]
 
     @cached_property
     def confusion(self) -> tuple[Floats, Floats, Floats, Floats]:
@@ -123,19 +140,53 @@ class WeightedSums:
         """Sum of probability minus label in each calibration bin, [R, ECE_BINS]."""
         return self._sums[:, _CELLS + 2 :]
 
-    @cached_property
+    @property
+    def correct_pairs(self) -> Floats:
+        """Weight of the pairs of a normal row and an abnormal one above it, [R]; a tie counts half."""
+        if self._given[1] is None:
+            raise NotImplementedError("These sums were added up without the ranks of the rows.")
+        return self._given[1]
+
+    @property
     def ranking(self) -> tuple[Floats, Floats, Floats]:
-        """By group, in falling order of probability, each [R, G].
+        """By group of equal probabilities, in falling order, each [R, G].
 
         The weight of the abnormal rows, that of the normal rows, and the cumulative abnormal weight.
         """
+        raise NotImplementedError("These sums were added up without the ranks of the rows.")
+
+    def rows(self, resample: int) -> tuple[Ints, Floats]:
+        """Labels and probabilities of one resample, each row repeated by its weight."""
+        raise NotImplementedError("These sums were added up without the rows.")
+
+
+class WeightedSums(Sums):
+    """Sums under R sets of weights of the rows; each is computed when a metric first asks for it."""
+
+    def __init__(self, scores: SortedScores, weights: Floats) -> None:
+        self._scores = scores
+        self._weights = weights
+
+    @cached_property
+    def _sums(self) -> Floats:
+        return self._scores.sums(self._weights)
+
+    @cached_property
+    def correct_pairs(self) -> Floats:
+        """See `Sums`."""
+        abnormal, normal, found = self.ranking
+        return np.asarray(np.einsum("rg,rg->r", normal, found) - 0.5 * np.einsum("rg,rg->r", normal, abnormal))
+
+    @cached_property
+    def ranking(self) -> tuple[Floats, Floats, Floats]:
+        """See `Sums`."""
         abnormal = self._weights * self._scores.labels
         normal = self._scores.by_group(self._weights - abnormal)
         abnormal = self._scores.by_group(abnormal)
         return abnormal, normal, np.cumsum(abnormal, axis=1)
 
     def rows(self, resample: int) -> tuple[Ints, Floats]:
-        """Labels and probabilities of one resample, each row repeated by its weight."""
+        """See `Sums`."""
         times = self._weights[resample].astype(np.int64)
         return np.repeat(self._scores.labels.astype(np.int64), times), np.repeat(self._scores.probabilities, times)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from muralab.evaluation.bootstrap import INTERVAL_METHOD
 from muralab.evaluation.calibration import fit_calibration
 from muralab.evaluation.evaluated_model import EvaluatedModel, TrainingRecord
 from muralab.evaluation.metrics import METRICS, evaluate_predictions, main_metrics
@@ -125,6 +126,7 @@ def log_test(writer: RunWriter, run_id: str, model: EvaluatedModel) -> None:
     writer.log_predictions(run_id, "test", model.predictions())
     if model.calibration is not None:
         writer.log_text(run_id, json.dumps(model.calibration.to_dict(), indent=1), "calibration.json")
+    writer.set_tags(run_id, {Tag.INTERVALS: INTERVAL_METHOD})
     writer.log_epoch(run_id, 0, logged_metrics(model))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from muralab.errors import MuraLabError, RecipeError, SettingsError, StoreError, numbered
+from muralab.evaluation.bootstrap import INTERVAL_METHOD
 from muralab.evaluation.calibration import Calibration
 from muralab.evaluation.evaluated_model import EvaluatedModel, TrainingRecord
 from muralab.recipe_loader import load_recipe
@@ -228,7 +229,20 @@ def read_context(store: Store, records: Sequence[RunRecord]) -> Context:
         audit=read_audit(store, first),
         statements=[stated] if stated else (),
         comparison=comparison is not None,
+        notes=_interval_notes(records),
     )
+
+
+def _interval_notes(records: Sequence[RunRecord]) -> list[str]:
+    """A note where runs logged intervals of another method than this page shows; estimates are the same."""
+    others = [one.name or one.run_id for one in records if one.tags.get(Tag.INTERVALS) != INTERVAL_METHOD]
+    if not others:
+        return []
+    return [
+        f"Intervals logged with {', '.join(others)} were found with another method (bootstrap, BCa), which is too "
+        "narrow for few patients. This page and its results.csv compute them anew from the same predictions: estimates "
+        "are equal, bounds are not."
+    ]
 
 
 def _comparison_of(store: Store, records: Sequence[RunRecord]) -> RunRecord | None:

@@ -56,6 +56,8 @@ class Tag:
     """Number of evaluated images of patients that the model was trained or selected on."""
     TEST_FINGERPRINT = "muralab.test_fingerprint"
     """On a run that was evaluated on a test set; see `count_evaluations`."""
+    INTERVALS = "muralab.intervals"
+    """On a run that was evaluated on a test set: the method of its intervals; without it, the BCa bootstrap."""
     TEST_EVALUATIONS = "muralab.test_looks"
     """On a model version: number of evaluations on its test set when the gate decided."""
     TEST_STUDY_PREFIX = "muralab.test_study_"
