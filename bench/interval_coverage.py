@@ -1,13 +1,14 @@
 """How often do 95 % intervals contain the true value, from 12 to 1,200 patients?
 
-    python -m bench.interval_coverage --jobs 2            (60 cells of 1,000 sets: about 12 minutes on two cores)
+    python -m bench.interval_coverage --jobs 2            (62 cells of 1,000 sets: about 12 minutes on two cores)
     python -m bench.interval_coverage --sets 100 --only p0060
 
 A cell is a number of patients, a prevalence, a distribution of the studies per patient and an AUROC, and is named after
 them, such as `p0060-prev35-mura-auc80`. Its sets are drawn from a binormal model whose true values are known in closed
 form: half of a score's variance is the patient's. Cluster sizes: `one` study per patient, `equal` (three), `mura` (one
 to six; a fifth of the labels are drawn anew, so that a patient has studies of both classes), `pareto` (tail index 1.5:
-infinite variance). The second model of the paired difference has 0.9 of the effect and noise correlated by 0.6.
+infinite variance), and in two cells more `half` (one patient has half of all studies). The second model of the paired
+difference has 0.9 of the effect and noise correlated by 0.6.
 
 The results are appended to a CSV, one row per cell and metric; cells that it holds are skipped, so a run that was
 interrupted goes on where it stopped. Coverage is counted over the sets that got an interval; `given` is their share. A
@@ -102,6 +103,7 @@ CELLS = [
     for n in PATIENTS
     for prevalence, sizes, auroc in SHAPES
 ]
+CELLS += [Cell(n_patients=n, prevalence=0.4, sizes="half", auroc=0.8) for n in (60, 150)]
 
 
 def draw_sizes(cell: Cell, rng: np.random.Generator) -> np.ndarray:
@@ -113,6 +115,10 @@ def draw_sizes(cell: Cell, rng: np.random.Generator) -> np.ndarray:
         return np.full(n, 3)
     if cell.sizes == "mura":
         return rng.choice([1, 2, 3, 4, 6], p=[0.4, 0.25, 0.15, 0.12, 0.08], size=n)
+    if cell.sizes == "half":
+        sizes = rng.choice([1, 2, 3], size=n)
+        sizes[0] = sizes[1:].sum()
+        return sizes
     return np.minimum((1 - rng.random(n)) ** (-1 / 1.5), LARGEST_PATIENT).astype(int)
 
 
