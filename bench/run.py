@@ -33,6 +33,7 @@ BENCHMARKS = (
     "tracking",
     "startup",
     "intervals",
+    "seeds",
     "audit",
     "growth",
     "serving",
