@@ -85,10 +85,10 @@ def tiny_tree(tmp_path_factory: pytest.TempPathFactory, write_tree: WriteTree) -
     return write_tree(tmp_path_factory.mktemp("tiny"))
 
 
-def write_easy_tree(root: Path) -> Path:
+def write_easy_tree(root: Path, *, n_train: int = 48, n_valid: int = 24) -> Path:
     """Write a tree of 72 patients' wrists where a bright square means abnormal; the same files each time."""
-    for patient in range(1, 73):
-        split, label = "train" if patient < 49 else "valid", ("negative", "positive")[patient % 2]
+    for patient in range(1, n_train + n_valid + 1):
+        split, label = "train" if patient <= n_train else "valid", ("negative", "positive")[patient % 2]
         folder = root / split / "XR_WRIST" / f"patient{patient:05d}" / f"study1_{label}"
         folder.mkdir(parents=True)
         for view in range(1, 2 + patient % 2):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def test_leaked_images_are_counted_and_refused_by_reports(
     assert 0 < leaked <= len(found.predictions["test"])
     said = muralab("report", runs=found.run_id)
     assert said.code == 2
-    assert f"of which the model has seen {leaked} images in training" in said.complaint
+    assert f"the model has seen {leaked}" in said.complaint
 
 
 def test_another_tree_has_no_known_leakage(trained: RunRecord, muralab: Muralab, store: Store, tree: Path) -> None:
@@ -68,6 +69,35 @@ def test_another_prevalence_shifts_probabilities_and_keeps_the_calls(
     assert after.metrics["test_study_brier"] != before.metrics["test_study_brier"]
     assert after.metrics["threshold"] < before.metrics["threshold"]
     assert "shifted to a share of 5.0% abnormal studies" in outcomes[1].out
+
+
+def test_copies_in_another_tree_are_found_by_their_content(
+    trained: RunRecord, muralab: Muralab, store: Store, easy_tree: Path, tmp_path: Path
+) -> None:
+    copied = tmp_path / "copy" / "MURA-v1.1"
+    for image in easy_tree.rglob("image1.png"):
+        split, part, patient, study = image.relative_to(easy_tree).parts[:-1]
+        target = copied / split / part / f"renamed-{patient}" / study
+        target.mkdir(parents=True)
+        shutil.copy(image, target / "image7.png")
+    assert muralab("evaluate", model=trained.run_id, data=copied, protocol="valid-as-test").code == 0
+    (found,) = evaluations(store)
+    assert int(found.tags["muralab.learnt_images"]) == len(found.predictions["test"]) == 24
+
+
+def test_a_run_of_unknown_leakage_says_so(
+    trained: RunRecord, muralab: Muralab, store: Store, easy_tree: Path, tree: Path, tmp_path: Path
+) -> None:
+    for path in tmp_path.rglob("split.csv"):  # as older versions logged no split
+        path.unlink()
+    store.client.set_tag(trained.run_id, "muralab.split_fingerprint", "of another tree")
+    outcome = muralab("evaluate", model=trained.run_id, data=tree)
+    assert "Leakage: not known, because the trained run logged no split" in " ".join(outcome.out.split())
+    (found,) = evaluations(store)
+    assert found.tags["muralab.learnt_images"] == "unknown"
+    said = muralab("report", runs=found.run_id)
+    assert said.code == 0
+    assert "it is not known whether the model has seen its test images" in " ".join(said.out.split())
 
 
 def test_an_evaluation_is_evaluated_again_through_its_trained_run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from muralab.errors import StoreError
 from muralab.results.trained_model import load_trained_model
 from muralab.tracking import read_run, start_run
+from tests.cli.conftest import SMALL
+from tests.conftest import write_easy_tree
 from tests.fixtures.runs import find_runs
 from tests.registry.conftest import log_run
 
@@ -103,3 +106,19 @@ def test_a_run_is_registered_and_later_reevaluated_on_a_new_test_set(muralab, st
     _, newer = add_version(2.0, n_test=30)
     out = muralab("promote", part="wrist", version=newer).out
     assert "against version 1 (re-evaluated): paired difference" in out
+
+
+@pytest.mark.slow
+def test_no_model_is_promoted_for_having_trained_on_the_test_images(muralab, store, tmp_path):
+    tree = write_easy_tree(tmp_path / "easy" / "MURA-v1.1", n_train=240, n_valid=20)
+    quick = {"data": tree, "recipe": SMALL, "epochs": "1+1", "cpus_per_trial": 1, "protocol": "valid-as-validation"}
+    for seed in (1, 0):
+        assert muralab("train", seed=seed, **quick).code == 0
+    older, newer = find_runs(store)
+    assert "accepted as champion" in muralab("promote", run=newer.run_id).out
+    out = " ".join(muralab("promote", run=older.run_id).out.split())
+    test = newer.predictions["test"]
+    assert "refused, stays challenger" in out
+    n_trained = int(re.search(r"version 2 has seen (\d+): \1 of patients that it was trained on", out)[1])
+    assert 0.6 * len(test) < n_trained <= len(test)
+    assert "That is too few" in out

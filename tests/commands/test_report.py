@@ -139,7 +139,9 @@ def test_runs_without_test_predictions_are_named(runs, report):
 def test_figures_of_the_training_set_are_refused(store, report):
     with RunWriter(store) as writer:
         run = add_run(writer, "evaluate-cnn", predictions(1.0), **{"muralab.set": "train"})
-    with pytest.raises(SettingsError, match=rf"these runs were evaluated on other sets(.|\n)*{run}: train"):
+    with pytest.raises(
+        SettingsError, match=rf"these runs were evaluated on what their models have seen(.|\n)*{run}: train"
+    ):
         report("--runs", run)
 
 

@@ -18,7 +18,7 @@ from muralab.evaluation.calibration import Calibration, fit_calibration
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.recipe import override, resolved_values
 from muralab.recipe_loader import load_recipe
-from muralab.tracking import RunWriter, Store, open_store
+from muralab.tracking import SPLIT_TABLE, RunWriter, Store, open_store
 from muralab.training.checkpoint import write_tensors
 
 TINY = {"image_size": 32, "model.filters": 2, "model.units": 2}
@@ -80,9 +80,10 @@ def log_run(
     tested: bool = True,
     n_test: int | None = None,
     digest: str = "d",
+    split: pd.DataFrame | None = None,
     **tags: str,
 ) -> str:
-    """Log a run of the tiny `cnn` with simulated predictions of a given skill; returns its id."""
+    """Log a run of the tiny `cnn` with simulated predictions of a given skill, and its split; returns its id."""
     index = read_index(tree, "wrist")
     recipe = override(load_recipe("cnn"), TINY)
     validation, test = (index[index["split"] == split] for split in ("train", "valid"))
@@ -98,6 +99,8 @@ def log_run(
         writer.log_predictions(run, "validation", predictions)
         for context in ("validation", "test"):
             writer.log_dataset(run, name=context, digest=digest, source=str(tree), context=context, profile={})
+        if split is not None:
+            writer.log_table(run, split, SPLIT_TABLE)
         if tested:
             writer.log_predictions(run, "test", simulate_predictions(test, skill, 2))
         writer.finish(run)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from muralab.demo.dataset import default_folder
 from muralab.errors import SettingsError
+from muralab.evaluation.leakage import Leakage
 from muralab.results.leakage import data_of, leakage_note, split_of
 from muralab.tracking import LoggedData, RunRecord
 
@@ -54,6 +56,13 @@ def test_a_run_that_does_not_state_its_split_is_refused(key: str) -> None:
 
 
 def test_the_note_counts_leaked_images() -> None:
-    assert leakage_note({}, 10) == ""
-    note = leakage_note({"train": 3, "validation": 2}, 10)
+    images = pd.DataFrame({"image": list("abcdefghij"), "patient": list("abcdefghij")})
+    assert leakage_note(Leakage(evaluated=images)) == ""
+    sets = dict.fromkeys("abc", "train") | dict.fromkeys("de", "validation")
+    note = leakage_note(Leakage(evaluated=images, set_of_patient=sets))
     assert "of the 10 evaluated images, the model has seen 5: 3 of patients that it was trained on and 2" in note
+    assert "no report takes them" in note
+
+
+def test_unknown_leakage_is_said() -> None:
+    assert leakage_note(None).startswith("Leakage: not known, because the trained run logged no split")

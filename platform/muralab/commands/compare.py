@@ -26,7 +26,8 @@ from muralab.report.results_table import results_table
 from muralab.report.sentences import calibration_notes
 from muralab.results.context import build_context
 from muralab.results.final_test import run_final_test
-from muralab.results.inputs import log_audit, log_sets
+from muralab.results.inputs import log_audit, log_sets, log_split
+from muralab.results.leakage import without_leakage
 from muralab.results.seed_comparison import (
     Comparison,
     budget,
@@ -56,7 +57,7 @@ def run(config: CompareConfig, environment: Environment) -> None:
     with open_session("compare", environment) as session:
         search_config = resolve_search(config, config.recipes, trials=1, max_concurrent=config.max_concurrent)
         sweep = prepare_sweep(search_config, session.cache, session.progress)
-        session.warn(sweep.notes)
+        session.warn([*sweep.notes, *filter(None, [without_leakage(sweep.dataset)[1]])])
         sweep, estimated = plan(sweep, config)
         check_space(estimated.disk_bytes - estimated.present_bytes, sweep.folders.cache)
         session.print(plan_line(sweep, config, estimated))
@@ -110,6 +111,7 @@ def start(
     write_plan(sweep)
     writer.log_resolved(parent, {"recipes": ",".join(sweep.config.recipes), "seeds": config.seeds})
     log_sets(writer, parent, sweep.dataset)
+    log_split(writer, parent, sweep.dataset)
     log_audit(writer, parent, sweep.dataset)
     return build_logger(
         sweep,
@@ -135,11 +137,14 @@ def finish(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
     ]
     models = evaluate_models(complete, sweep, logger, session)
     recipes = list(sweep.config.recipes)
-    comparisons = compare_models(models, complete, recipes)
+    unseen, left_out = without_leakage(sweep.dataset)
+    studies = list(unseen.tables["test"]["study"].unique())
+    comparisons = compare_models({name: model.on(studies) for name, model in models.items()}, complete, recipes)
     missing = unpaired(comparisons, recipes, logger.failures)
     if not models:
         raise SettingsError(" ".join(missing))
-    sentences = [*(comparison_sentence(one, sweep.config.recipes, sweep.dataset) for one in comparisons), *missing]
+    found = [comparison_sentence(one, sweep.config.recipes, unseen) for one in comparisons]
+    sentences = [*found, *filter(None, [left_out]), *missing]
     save_report(sweep, logger, session, list(models.values()), comparisons, sentences)
     if not comparisons:
         raise SettingsError(f"{' '.join(missing)} The figures of complete trainings are in the run {logger.parent}.")

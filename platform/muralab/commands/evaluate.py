@@ -18,8 +18,8 @@ from muralab.evaluation.predictions import predict_images
 from muralab.experiment import set_threads
 from muralab.report.sentences import calibration_notes, calibration_sentence
 from muralab.results.final_test import log_test
-from muralab.results.inputs import log_audit, log_evaluated_set
-from muralab.results.leakage import count_leaked, data_of, leakage_note, split_of
+from muralab.results.inputs import log_audit, log_evaluated_set, log_split
+from muralab.results.leakage import data_of, leakage_note, leakage_on, split_of
 from muralab.results.trained_model import TrainedModel, load_trained_model, source_run, trained_run
 from muralab.tracking import RunRecord, read_datasets
 from muralab.tracking.tags import Tag
@@ -46,8 +46,8 @@ def run(config: EvaluateConfig, environment: Environment) -> None:
             progress=session.progress,
         )
         table = rows_of(dataset, config.set)
-        leaked = count_leaked(table, record, dataset, trained_on)
-        session.warn(filter(None, [*dataset.notes, leakage_note(leaked, len(table))]))
+        leaked = leakage_on(table, record, dataset, session.store)
+        session.warn(filter(None, [*dataset.notes, leakage_note(leaked)]))
         model = evaluate(trained, record, dataset, table)
         tags = {
             Tag.PART: part,
@@ -55,7 +55,7 @@ def run(config: EvaluateConfig, environment: Environment) -> None:
             Tag.SYNTHETIC: str(dataset.synthetic).lower(),
             Tag.EVALUATES: record.run_id,
             Tag.SET: config.set,
-            Tag.LEAKED_IMAGES: str(sum(leaked.values())),
+            Tag.LEAKED_IMAGES: "unknown" if leaked is None else str(leaked.n_images),
             Tag.SPLIT_FINGERPRINT: dataset.splits.fingerprint,
             Tag.PROTOCOL: protocol,
             Tag.SEED: str(seed),
@@ -65,6 +65,7 @@ def run(config: EvaluateConfig, environment: Environment) -> None:
         }
         run_id = session.start_run(name=f"evaluate-{record.name}", part=part, tags=tags)
         log_evaluated_set(session.writer, run_id, dataset, config.set, model.predictions())
+        log_split(session.writer, run_id, dataset)
         log_audit(session.writer, run_id, dataset)
         log_test(session.writer, run_id, model)
         session.writer.finish(run_id)

@@ -129,4 +129,5 @@ def log_promotion(session: Session, part: str, done: Promotion) -> None:
     run_id = session.start_run(name=f"promote-{done.version}", part=part, tags=tags)
     if done.reevaluated is not None:
         session.writer.log_predictions(run_id, "test", done.reevaluated)
+        session.writer.set_tags(run_id, {Tag.TEST_FINGERPRINT: done.fingerprint})  # also where it was a part of the set
     session.writer.finish(run_id)

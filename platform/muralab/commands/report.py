@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from muralab.commands.session import Session, open_session
@@ -20,6 +21,7 @@ from muralab.report.results_table import results_table
 from muralab.report.sentences import calibration_notes, difference_sentences
 from muralab.results.from_mlflow import PARENT_KINDS, build_trials, read_context, read_models, select_runs
 from muralab.results.gallery import build_gallery, may_show, open_test_images
+from muralab.results.leakage import check_leakage
 from muralab.results.trained_model import load_trained_model, trained_run
 from muralab.tracking import RunRecord, Store, read_children, read_datasets, read_run
 from muralab.tracking.tags import Tag
@@ -35,7 +37,10 @@ def run(config: ReportConfig, environment: Environment) -> None:
     """
     with open_session("report", environment) as session:
         records = select_runs(session.store, config.runs)
-        models, context = read_models(session.store, records), read_context(session.store, records)
+        notes = check_leakage(session.store, records)
+        session.warn(notes)
+        models = read_models(session.store, records)
+        context = replace(read_context(session.store, records), notes=notes)
         gallery: Pictures = {}
         if may_show(config.pictures, synthetic=context.synthetic) and not context.comparison:
             gallery = draw_gallery(session, records, models)

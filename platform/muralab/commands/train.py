@@ -23,7 +23,7 @@ from muralab.report.results_table import results_table
 from muralab.report.sentences import calibration_notes, calibration_sentence
 from muralab.results.context import build_context
 from muralab.results.final_test import FinalTest, run_final_test
-from muralab.results.inputs import log_audit, log_sets
+from muralab.results.inputs import log_audit, log_sets, log_split
 from muralab.results.previews import build_previews
 from muralab.tracking import read_predictions, read_run
 from muralab.tracking.tags import Tag
@@ -87,6 +87,7 @@ def describe(sweep: Sweep, session: Session, run_id: str) -> None:
     write_plan(sweep)
     log_description(session.writer, run_id, sweep.specs[0])
     log_sets(session.writer, run_id, sweep.dataset)
+    log_split(session.writer, run_id, sweep.dataset)
     log_audit(session.writer, run_id, sweep.dataset)
 
 

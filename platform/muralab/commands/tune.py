@@ -12,7 +12,7 @@ from muralab.config.search import resolve_search
 from muralab.experiment import set_threads
 from muralab.results.context import build_context
 from muralab.results.final_test import FinalTest
-from muralab.results.inputs import log_audit, log_sets
+from muralab.results.inputs import log_audit, log_sets, log_split
 from muralab.tracking import read_children
 from muralab.tune.disk_space import check_space
 from muralab.tune.estimate import Estimate, estimate, measure_paces
@@ -102,6 +102,7 @@ def search(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
         write_plan(sweep)
         writer.log_resolved(parent, {"recipes": ",".join(sweep.config.recipes), "trials": sweep.config.trials})
         log_sets(writer, parent, sweep.dataset)
+        log_split(writer, parent, sweep.dataset)
         log_audit(writer, parent, sweep.dataset)
     run_search(sweep, logger, session.console, past=past, prune=sweep.config.pruning)
     writer.flush()

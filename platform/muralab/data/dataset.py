@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from muralab.data.audit.facts import FileFacts, collect_facts
+from muralab.data.audit.pictures import PICTURE_COLUMNS
 from muralab.data.audit.report import Audit, audit_images, is_audited
 from muralab.data.cache import PixelCache, open_caches
 from muralab.data.mura import find_root, read_index
@@ -113,6 +114,18 @@ class Dataset:
     def digest(self, name: str) -> str:
         """Digest of a set's rows and of the bytes of its files, 32 hex characters."""
         return self.audit.digests[name]
+
+    def identities(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Image, patient and the identity of the picture (`PICTURE_COLUMNS`) of some rows of the index."""
+        known = self.audit.pictures
+        rows = table[["image", "patient"]].merge(known, on="image", how="left", validate="one_to_one")
+        return rows.fillna(dict.fromkeys(PICTURE_COLUMNS, ""))
+
+    def split_rows(self) -> pd.DataFrame:
+        """The identities of all images of the three sets, with their `set`: what a trained run logs of its split."""
+        return pd.concat(
+            [self.identities(table).assign(set=name) for name, table in self.splits.items()], ignore_index=True
+        )
 
     def counts(self) -> pd.DataFrame:
         """One row per set: studies, patients, images, abnormal images."""

@@ -2,7 +2,7 @@
 
 The stored test predictions of both are compared where the test sets are the same. Where they differ, the model with
 the older run is re-evaluated on the newer test set through its own registered ONNX file; where that is not possible,
-the gate refuses the candidate and reports why.
+the gate refuses the candidate and reports why. Either way only patients count whom neither model has seen (`unseen`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from muralab.evaluation.calibration import Calibration
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.registry.gate import DEFAULT_OBJECTIVE, Decision, Margins, decide, refusal
 from muralab.registry.reevaluate import evaluate_registered
+from muralab.registry.unseen import find_unseen
 from muralab.tracking import Store, download_artifact, fingerprint_test_set, read_datasets, read_run
 from muralab.tracking.tags import Tag
 
@@ -65,15 +66,18 @@ def decide_version(
     """
     test = candidate.model.predictions()
     objective = candidate.version.tags.get(Tag.OBJECTIVE, DEFAULT_OBJECTIVE)
-    if champion is None:
-        return VersionDecision(decision=decide(candidate.model, None, objective=objective, margins=margins), test=test)
-    if _is_synthetic(candidate.version) and not _is_synthetic(champion):
+    if champion is not None and _is_synthetic(candidate.version) and not _is_synthetic(champion):
         reason = f"It was trained on synthetic images; the champion, version {champion.version}, on radiographs."
         return VersionDecision(decision=refusal(reason), test=test)
-    stored = _read_champion(store, champion)
-    if stored is not None and _have_same_test_set(store, candidate, stored):
-        decision = decide(candidate.model, stored.model, objective=objective, margins=margins)
-        return VersionDecision(decision=decision, test=test)
+    stored = None if champion is None else _read_champion(store, champion)
+    if champion is None or (stored is not None and _have_same_test_set(store, candidate, stored)):
+        owners = [candidate.version] if champion is None else [candidate.version, champion]
+        unseen = find_unseen(store, test, owners, candidate.version, champion)
+        if unseen.problem:
+            return VersionDecision(decision=refusal(unseen.problem), test=test)
+        champion_model = None if stored is None else stored.model.on(unseen.studies)
+        decision = decide(candidate.model.on(unseen.studies), champion_model, objective=objective, margins=margins)
+        return VersionDecision(decision=decision.with_notes(unseen.notes), test=test)
     return _decide_on_newer(store, candidate, champion, stored, objective=objective, cache=cache, margins=margins)
 
 
@@ -115,29 +119,34 @@ def _decide_on_newer(
     else:
         older, newer, subject = champion, candidate, f"The champion, version {champion.version},"
     test = newer.model.predictions()
+    unseen = find_unseen(store, test, [newer.version], candidate.version, champion)
+    if unseen.problem:
+        return VersionDecision(decision=refusal(unseen.problem), test=test)
+    on_unseen = newer.model.on(unseen.studies)
     try:
-        model = _reevaluate(store, older, newer, cache)
+        model = _reevaluate(store, older, newer.version, on_unseen.predictions(), cache)
         table = model.predictions()
     except MuraLabError as error:
         reason = f"{subject} was evaluated on an older test set and not on that of {newer.title}: {error}"
         return VersionDecision(decision=refusal(reason), test=test)
-    pair = (model, newer.model) if older is candidate.version else (newer.model, model)
-    return VersionDecision(decision=decide(*pair, objective=objective, margins=margins), test=test, reevaluated=table)
+    pair = (model, on_unseen) if older is candidate.version else (on_unseen, model)
+    decision = decide(*pair, objective=objective, margins=margins).with_notes(unseen.notes)
+    return VersionDecision(decision=decision, test=test, reevaluated=table)
 
 
-def _reevaluate(store: Store, older: Any, newer: EvaluatedVersion, cache: Path) -> EvaluatedModel:
-    """A version on the test set of a newer one, through its registered ONNX file, with its own calibration."""
-    source = read_datasets(store, newer.version.run_id).get("test")
+def _reevaluate(store: Store, older: Any, newer: Any, test: pd.DataFrame, cache: Path) -> EvaluatedModel:
+    """A version on test images of a newer one, through its registered ONNX file, with its own calibration."""
+    source = read_datasets(store, newer.run_id).get("test")
     if source is None:
-        raise StoreError(f"The run of {newer.title} has no record of its test data set.")
-    test, calibration = evaluate_registered(
-        store, older.name, str(older.version), newer.model.predictions(), Path(source.source), cache
+        raise StoreError(f"The run of version {newer.version} has no record of its test data set.")
+    predictions, calibration = evaluate_registered(
+        store, older.name, str(older.version), test, Path(source.source), cache
     )
     return EvaluatedModel(
         recipe=older.tags.get(Tag.RECIPE, ""),
         title=f"version {older.version} (re-evaluated)",
         run_id=older.run_id,
-        test=test,
+        test=predictions,
         calibration=calibration,
     )
 

@@ -9,8 +9,8 @@ few hundred studies their intervals are wider than any useful margin, so the int
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from muralab.errors import SettingsError
 from muralab.evaluation.bootstrap import Interval
@@ -62,11 +62,17 @@ class Decision:
     checks: tuple[Check, ...] = ()
     interval: Interval | None = None
     """Paired difference of the objective, candidate minus champion; for a first champion, its own AUROC."""
+    notes: tuple[str, ...] = ()
+    """What the comparison is based on, where that is not the whole test set."""
 
     @property
     def reasons(self) -> list[str]:
-        """The failed checks of a refused candidate; all checks of an accepted one."""
-        return [check.text for check in self.checks if self.accepted or not check.passed]
+        """What the decision is based on, then the failed checks of a refused candidate or all of an accepted one."""
+        return [*self.notes, *(check.text for check in self.checks if self.accepted or not check.passed)]
+
+    def with_notes(self, notes: Sequence[str]) -> Decision:
+        """The same decision with sentences on what it is based on before its reasons."""
+        return replace(self, notes=(*notes, *self.notes))
 
     def __str__(self) -> str:
         return f"{'accepted' if self.accepted else 'refused'}: {' '.join(self.reasons)}"

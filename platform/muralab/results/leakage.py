@@ -1,21 +1,34 @@
-"""Leakage: which evaluated images are of patients that the model was trained or selected on."""
+"""The leakage check of `evaluate`, `compare` and `report`: a trained run against the images that it is evaluated on."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from muralab.config.commands import DEMO, RUN
-from muralab.data.dataset import VALIDATION_FRACTION, Dataset
-from muralab.data.mura import read_index
-from muralab.data.splits import Splits, split_index
+from muralab.data.dataset import Dataset
 from muralab.demo.dataset import default_folder
-from muralab.errors import MuraLabError, SettingsError
-from muralab.tracking import LoggedData, RunRecord
+from muralab.errors import DataError, SettingsError, numbered
+from muralab.evaluation.leakage import MAX_LEAKED_SHARE, Leakage, find_leakage, too_few, with_identities
+from muralab.tracking import (
+    LoggedData,
+    RunRecord,
+    Store,
+    TrainedSplit,
+    read_datasets,
+    read_trained_split,
+    remake_split,
+)
 from muralab.tracking.tags import Tag
+
+UNKNOWN = (
+    "because the trained run logged no split (an older version of the platform trained it) and the split cannot be "
+    "made again from the data set"
+)
+"""Why leakage is not known."""
 
 
 def split_of(record: RunRecord, protocol: str = RUN, seed: int | None = None) -> tuple[str, int]:
@@ -55,59 +68,115 @@ def data_of(record: RunRecord, data: str, part: str, trained_on: LoggedData | No
     return data, record.part if part == RUN else part
 
 
-def count_leaked(
-    evaluated: pd.DataFrame, record: RunRecord, dataset: Dataset, trained_on: LoggedData | None
-) -> dict[str, int]:
-    """How many evaluated images are of patients that a run was trained on (`train`) or selected on (`validation`).
-
-    The run's own split is made again on this tree. It counts where that gives the split that the run was trained
-    under, wherever the tree lies now, or where the run names this very tree, though it may have changed since.
+def leakage_on(evaluated: pd.DataFrame, record: RunRecord, dataset: Dataset, store: Store) -> Leakage | None:
+    """What a trained run has seen of some images of a data set.
 
     Args:
-        evaluated: rows with image and patient.
+        evaluated: rows of the data set's index.
         record: the trained run.
         dataset: that the evaluated images are of.
-        trained_on: the run's training set as it was logged.
+        store: holds the run.
 
     Returns:
-        Set -> images; empty where there are none, or the tree is another.
+        None where it is not known: the run logged no split, and its split cannot be made again on this tree.
     """
-    own = _split_again(record, dataset)
-    if own is None:
-        return {}
-    same_path = trained_on is not None and Path(trained_on.source).resolve() == dataset.root.resolve()
-    if not same_path and own.fingerprint != record.tags.get(Tag.SPLIT_FINGERPRINT):
-        return {}
-    seen = {"train": own.train, "validation": own.validation}
-    counts = {name: int(evaluated["patient"].isin(set(table["patient"])).sum()) for name, table in seen.items()}
-    return {name: count for name, count in counts.items() if count}
-
-
-def _split_again(record: RunRecord, dataset: Dataset) -> Splits | None:
-    """The split under which a run was trained, on this tree; None where this tree does not allow it."""
-    try:
-        protocol, seed = split_of(record)
-        index = dataset.index if record.part == dataset.part else read_index(dataset.root, record.part)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # patients on both sides: the data set has warned already
-            return split_index(
-                index[~index["image"].isin(set(dataset.unreadable))],
-                protocol=protocol,
-                seed=seed,
-                validation_fraction=VALIDATION_FRACTION[record.tags.get(Tag.SYNTHETIC) == "true"],
-            )
-    except MuraLabError:
+    root = str(dataset.root)
+    split = read_trained_split(store, record.run_id, roots=[root], unreadable=set(dataset.unreadable))
+    if split is None:
+        split = _changed_tree(record, root, dataset, store)
+    if split is None:
         return None
+    rows = dataset.identities(evaluated)
+    return find_leakage(rows, split.rows, same_tree=split.is_same_tree(root, dataset.splits.fingerprint))
 
 
-def leakage_note(counts: Mapping[str, int], n_evaluated: int) -> str:
-    """What the counts mean, in a sentence; empty where there are none."""
-    if not counts:
-        return ""
-    verbs = {"train": "was trained on", "validation": "was selected on"}
-    found = " and ".join(f"{count:,} of patients that it {verbs[name]}" for name, count in counts.items())
-    return (
-        f"Leakage: of the {n_evaluated:,} evaluated images, the model has seen {sum(counts.values()):,}: {found}. "
-        "These are not test figures, and no report takes them; set=test with protocol=run and seed=run is the run's "
-        "own test set."
+def _changed_tree(record: RunRecord, root: str, dataset: Dataset, store: Store) -> TrainedSplit | None:
+    """The run's split made again where it names this very tree, which has changed since: the best guess there is."""
+    trained_on = read_datasets(store, record.run_id).get("training")
+    if trained_on is None or Path(trained_on.source).resolve() != dataset.root.resolve():
+        return None
+    rows, fingerprint = remake_split(record.tags, dataset.root, set(dataset.unreadable))
+    return None if rows is None else TrainedSplit(rows=rows, root=root, fingerprint=fingerprint)
+
+
+def without_leakage(dataset: Dataset) -> tuple[Dataset, str]:
+    """A data set whose test set has no patient with a picture that its own training or validation set has.
+
+    Returns:
+        The data set, and what was left out, in a sentence; the data set itself and an empty text where nothing was.
+
+    Raises:
+        DataError: too few patients are left to compare models on.
+    """
+    rows = dataset.split_rows()
+    leakage = find_leakage(rows[rows["set"] == "test"], rows, same_tree=True)
+    if not leakage.counts:
+        return dataset, ""
+    test = dataset.splits.test
+    kept = test[~test["patient"].isin(list(leakage.set_of_patient))].reset_index(drop=True)
+    found = f"Leakage: {leakage.sentence('every model')}"
+    if few := too_few(kept):
+        raise DataError(f"{found}. That is too few: {few}. Remove the duplicates that the audit lists.")
+    return replace(dataset, splits=replace(dataset.splits, test=kept)), f"{found}; they are left out of the comparison."
+
+
+def leakage_of_run(store: Store, record: RunRecord) -> Leakage | None:
+    """What the model of an evaluated run has seen of the run's own test images; None where it is not known."""
+    test = record.predictions["test"]
+    source = record.tags.get(Tag.EVALUATES) or record.run_id
+    data = read_datasets(store, record.run_id).get("test")
+    root = "" if data is None else data.source
+    split = read_trained_split(store, source, roots=[root])
+    if split is None:  # the sets of one split share no patient, so a run has not seen the test set that it held out
+        return Leakage(evaluated=test) if source == record.run_id else None
+    own = split if source == record.run_id else read_trained_split(store, record.run_id, roots=[root])
+    rows = test[["image", "patient"]] if own is None else with_identities(test, own.rows)
+    return find_leakage(
+        rows, split.rows, same_tree=split.is_same_tree(root, record.tags.get(Tag.SPLIT_FINGERPRINT, ""))
     )
+
+
+def leakage_note(leakage: Leakage | None) -> str:
+    """What the model has seen, in a sentence; empty where that is nothing."""
+    if leakage is None:
+        return f"Leakage: not known, {UNKNOWN}."
+    if not leakage.counts:
+        return ""
+    found = f"Leakage: {leakage.sentence()}."
+    if leakage.share <= MAX_LEAKED_SHARE:
+        return found
+    return (
+        f"{found} These are not test figures, and no report takes them; set=test with protocol=run and seed=run is the "
+        "run's own test set."
+    )
+
+
+def check_leakage(store: Store, records: Sequence[RunRecord]) -> list[str]:
+    """Refuse runs that were evaluated on what their model has seen; a report would call these figures test.
+
+    Returns:
+        A note for each run that has seen a few of its test images, or of which that is not known.
+
+    Raises:
+        SettingsError: a model has seen more than a few images, or was evaluated on a set that it was trained with.
+    """
+    refused, notes = [], []
+    for one in records:
+        name, leakage = one.tags.get(Tag.SET, "test"), leakage_of_run(store, one)
+        stated = one.tags.get(Tag.LEAKED_IMAGES, "0")
+        if leakage is not None and leakage.share > MAX_LEAKED_SHARE:
+            refused.append(f"{one.run_id}: {name}; {leakage.sentence()}")
+        elif leakage is None and stated not in ("0", "unknown"):
+            refused.append(f"{one.run_id}: {name}, of which the model has seen {stated} images")
+        elif name in ("train", "validation"):
+            refused.append(f"{one.run_id}: {name}")
+        elif leakage is None:
+            notes.append(f"{one.name}: it is not known whether the model has seen its test images, {UNKNOWN}.")
+        elif leakage.counts:
+            notes.append(f"{one.name}: {leakage.sentence()}. The figures include these images.")
+    if refused:
+        heading = (
+            "A report shows test studies; these runs were evaluated on what their models have seen (see `evaluate`):"
+        )
+        raise SettingsError(numbered(heading, refused))
+    return notes

@@ -29,14 +29,17 @@ from muralab.tracking.runs import (
     experiment_of,
     start_run,
 )
+from muralab.tracking.splits import SPLIT_TABLE, TrainedSplit, read_tags, read_trained_split, remake_split
 from muralab.tracking.store import Store, open_store
 from muralab.tracking.writer import RunWriter
 
 __all__ = [
+    "SPLIT_TABLE",
     "LoggedData",
     "RunRecord",
     "RunWriter",
     "Store",
+    "TrainedSplit",
     "absolute_uri",
     "adopt_run",
     "claim_run",
@@ -53,6 +56,9 @@ __all__ = [
     "read_datasets",
     "read_predictions",
     "read_run",
+    "read_tags",
+    "read_trained_split",
+    "remake_split",
     "shown",
     "start_run",
 ]

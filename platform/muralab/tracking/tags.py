@@ -53,7 +53,7 @@ class Tag:
     SET = "muralab.set"
     """On a run of kind `evaluate`: test, validation, train or all."""
     LEAKED_IMAGES = "muralab.learnt_images"
-    """Number of evaluated images of patients that the model was trained or selected on."""
+    """Number of evaluated images of patients that the model was trained or selected on, or `unknown`."""
     TEST_FINGERPRINT = "muralab.test_fingerprint"
     """On a run that was evaluated on a test set; see `count_evaluations`."""
     INTERVALS = "muralab.intervals"

@@ -33,6 +33,8 @@ KINDS = (
     "unusual brightness",
     "old release",
 )
+SAME_PICTURE = ("leaking picture", "conflicting picture", "exact duplicate", "near duplicate")
+"""Kinds whose images all show the same picture."""
 BLANK_SPREAD = 2.0
 """Standard deviation of the grey values below which an image is blank."""
 FENCE = 4.0

@@ -22,11 +22,12 @@ import pandas as pd
 from muralab.atomic import atomic_path
 from muralab.data.audit.facts import FileFacts, collect_facts
 from muralab.data.audit.findings import FINDING_COLUMNS, KINDS, Finding, find_all, find_old_release
+from muralab.data.audit.pictures import identify_pictures
 from muralab.data.files import Progress, fingerprint_files, read_images
 from muralab.errors import DataError
 
-AUDIT_VERSION = 3
-"""Part of the fingerprint; increase it when the checks change."""
+AUDIT_VERSION = 4
+"""Part of the fingerprint; increase it when the checks or the stored content change."""
 LABEL_COLUMNS = ["image", "label", "patient", "split"]
 
 
@@ -48,6 +49,8 @@ class Audit:
     """patients among them"""
     forms: dict[str, int]
     """images of each bit depth and colour, such as "8-bit grey" """
+    pictures: pd.DataFrame
+    """one row per image: see `identify_pictures`"""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -146,14 +149,16 @@ def _result_file(table: pd.DataFrame, folder: Path) -> Path:
 
 
 def _audit(table: pd.DataFrame, facts: list[FileFacts]) -> Audit:
+    findings = find_all(table, facts)
     return Audit(
-        findings=_to_frame(find_all(table, facts)),
+        findings=_to_frame(findings),
         digest=_digest(table, facts),
         digests=_digests(table, facts),
         n_images=len(table),
         n_studies=int(table["study"].nunique()),
         n_patients=int(table["patient"].nunique()),
         forms=dict(Counter(fact.form for fact in facts).most_common()),
+        pictures=identify_pictures(table, facts, findings),
     )
 
 
@@ -180,6 +185,7 @@ def _write(audit: Audit, file: Path) -> None:
         name: getattr(audit, name) for name in ("digest", "digests", "n_images", "n_studies", "n_patients", "forms")
     }
     content["findings"] = audit.findings.to_dict(orient="records")
+    content["pictures"] = audit.pictures.to_dict(orient="list")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(file) as path:
@@ -191,4 +197,5 @@ def _write(audit: Audit, file: Path) -> None:
 def _from_json(text: str) -> Audit:
     content = json.loads(text)
     findings = [Finding(**{**row, "images": tuple(row["images"])}) for row in content.pop("findings")]
-    return Audit(findings=_to_frame(findings), **content)
+    pictures = pd.DataFrame(content.pop("pictures"), dtype=str)
+    return Audit(findings=_to_frame(findings), pictures=pictures, **content)
