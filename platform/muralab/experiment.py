@@ -14,6 +14,7 @@ import pandas as pd
 
 from muralab.data.loader import evaluation_batches
 from muralab.data.splits import SETS
+from muralab.evaluation.calibration import Calibration, fit_calibration
 from muralab.evaluation.metrics import evaluate_predictions
 from muralab.evaluation.predictions import predict_images
 from muralab.training.device import memory_errors, release_memory, uses_bfloat16
@@ -95,7 +96,14 @@ class ValidationEvaluator:
             with torch.inference_mode():
                 logits = network.head(pooled).float().flatten().cpu().numpy()
             self.predictions = table[["image", "study", "patient", "part", "label"]].assign(logit=logits)
-        by_level = {level: evaluate_predictions(self.predictions, level=level) for level in ("image", "study")}
+        rule = self.spec.threshold
+        fitted = fit_calibration(self.predictions, rule=rule) if rule else Calibration()
+        by_level = {
+            "image": evaluate_predictions(self.predictions, level="image"),
+            "study": evaluate_predictions(
+                self.predictions, level="study", scaling=fitted.scaling("study"), threshold=fitted.threshold_of("study")
+            ),
+        }
         return {name: by_level[level][metric] for name, (level, metric) in VALIDATION_METRICS.items()}
 
 

@@ -52,6 +52,9 @@ class TrialSpec:
     folder: str
     """Folder of the trial's checkpoints and validation predictions."""
     objective: str = "val_study_auroc"
+    threshold: str = ""
+    """Rule of the operating threshold, at which `val_study_accuracy` is computed; empty in plans of earlier versions:
+    at 0.5."""
     threads: int = 1
     gpu: bool = False
 

@@ -73,6 +73,7 @@ def draw_specs(config: SearchConfig, folders: Folders, weights: Mapping[str, str
             cache_folder=str(folders.cache),
             folder=str(folders.sweep / "trials" / f"{name}-{number:02d}"),
             objective=options.objective,
+            threshold=options.threshold,
             threads=config.resources.cpus_per_trial,
             gpu=config.resources.gpus_per_trial > 0,
         )
