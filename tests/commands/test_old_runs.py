@@ -116,10 +116,12 @@ def test_a_version_is_refused_by_the_same_difference(muralab: Muralab, old_store
     outcome = muralab("promote", version=2)
     assert outcome.code == 0, outcome
     after = old_store.client.get_model_version("mura-wrist", "2").tags
-    decision = ("muralab.gate", "muralab.gate_margin", "muralab.gate_against")
+    decision = ("muralab.gate", "muralab.gate_against")
     assert {key: after[key] for key in decision} == {key: before[key] for key in decision}
     differences = [tags["muralab.gate_difference"] for tags in (before, after)]
     assert differences == ["+0.000 [+0.000, +0.000]", "+0.000 [-0.025, +0.025]"]  # two perfect models of 24 patients
+    assert (before.get("muralab.gate_rule"), before["muralab.gate_margin"]) == (None, "0.05")
+    assert after["muralab.gate_rule"] == "gain at 80 %, margin 0.025, guards on evidence"
 
 
 def test_a_run_is_registered_and_promoted(muralab: Muralab, old_store: Store) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +14,7 @@ from muralab.errors import DataError, SettingsError
 from muralab.evaluation.bootstrap import Interval
 from muralab.evaluation.evaluated_model import paired_difference
 from muralab.registry.gate import (
+    Decision,
     Differences,
     Margins,
     apply_margins,
@@ -22,7 +25,7 @@ from muralab.registry.gate import (
 )
 from tests.registry.conftest import build_model, build_test
 
-WIDE = Margins(objective=1, sensitivity=1, brier=1)
+WIDE = Margins(objective=1, sensitivity=1, specificity=1, kappa=1, brier=1)
 
 # Without a champion
 
@@ -57,14 +60,14 @@ def test_a_better_model_replaces_the_champion():
     decision = decide(build_model(build_test(1.5)), build_model(build_test(0.5)))
     assert decision.accepted
     assert decision.interval.estimate > 0
-    assert len(decision.reasons) == 4
+    assert len(decision.reasons) == 6
 
 
 def test_a_worse_model_is_refused_with_both_reasons():
     decision = decide(build_model(build_test(0.3)), build_model(build_test(1.5), "version 7"))
     assert not decision.accepted
     assert "against version 7: paired difference -0." in decision.reasons[0]
-    assert "does not lie above the margin of -0.050" in decision.reasons[1]
+    assert "does not lie above the margin of -0.025" in decision.reasons[1]
 
 
 def test_the_study_threshold_is_not_applied_to_images():
@@ -77,7 +80,9 @@ def test_each_difference_is_that_of_its_metric_and_level():
     a, b = build_model(build_test(1.2), threshold=0.7), build_model(build_test(1.0), study_temperature=2.0)
     found = measure_differences(a, b, "image", "log_loss")
     assert found.objective == paired_difference(a, b, metric="log_loss", level="image")
-    assert found.sensitivity == paired_difference(a, b, metric="sensitivity", level="study")
+    assert found.gain.level == pytest.approx(0.6)
+    assert found.gain.low > found.objective.low
+    assert found.kappa == paired_difference(a, b, metric="kappa", level="study")
     assert found.brier == paired_difference(a, b, metric="brier", level="study")
 
 
@@ -87,19 +92,60 @@ def test_a_wide_interval_refuses_a_slightly_better_model():
     decision = decide(better, champion)
     assert decision.interval.estimate >= 0
     assert not decision.accepted
-    assert decide(better, champion, margins=Margins(objective=1, sensitivity=1)).accepted
 
 
-def test_lost_sensitivity_refuses_a_model_with_the_same_ranking():
-    test = build_test(1.0)
-    decision = decide(build_model(test, threshold=0.9), build_model(test, threshold=0.5))
-    assert [reason.split(" gets")[0] for reason in decision.reasons] == ["Sensitivity of studies"]
+def test_an_equal_model_does_not_replace_the_champion():
+    decision = decide(build_model(build_test(1.0)), build_model(build_test(1.0)))
+    assert not decision.accepted
+    assert "A gain is not shown: the lower end of its one-sided 80 % interval, +0.000," in decision.reasons[0]
+
+
+def failed_guards(decision: Decision) -> list[str]:
+    return [check.text.partition(" gets worse")[0] for check in decision.checks[2:] if not check.passed]
+
+
+KAPPA = "Cohen's kappa of studies, each at its own threshold,"
+
+
+def test_a_useless_threshold_refuses_a_better_model():
+    decision = decide(build_model(build_test(1.5), threshold=0.0), build_model(build_test(0.5), threshold=0.5))
+    assert not decision.accepted
+    assert failed_guards(decision) == [KAPPA]
+
+
+def test_a_first_champion_needs_a_threshold_that_beats_chance():
+    decision = decide(build_model(build_test(1.5), threshold=0.0), None)
+    assert not decision.accepted
+    assert "At its own threshold of 0.000, Cohen's kappa of studies is 0.000" in str(decision)
+
+
+def test_guards_at_the_champions_operating_point_do_not_depend_on_the_candidates_threshold():
+    champion = build_model(build_test(0.8), threshold=0.5)
+    found = [
+        measure_differences(build_model(build_test(1.0), threshold=t), champion, "study", "auroc") for t in (0.1, 0.9)
+    ]
+    assert found[0].sensitivity == found[1].sensitivity
+    assert found[0].specificity == found[1].specificity
+    assert found[0].kappa != found[1].kappa
+
+
+def test_lost_sensitivity_at_the_champions_specificity_refuses_the_model():
+    """The candidate finds a third of the abnormal studies with certainty and guesses on the rest."""
+    champion, candidate = build_test(1.2), build_test(3.0)
+    guessed = (candidate["label"] == 1) & (candidate.index % 12 >= 4)
+    candidate.loc[guessed, "logit"] = -3.0
+    found = measure_differences(build_model(candidate), build_model(champion, threshold=0.3), "study", "auroc")
+    decision = apply_margins(
+        replace(found, objective=interval(0.1), gain=interval(0.1, 0.05)), Margins(kappa=1, brier=1)
+    )
+    assert "Sensitivity of studies at the champion's specificity" in failed_guards(decision)
 
 
 def test_lost_calibration_refuses_a_model_with_the_same_ranking():
     test = build_test(0.4)
-    decision = decide(build_model(test, study_temperature=0.05), build_model(test))
-    assert ["Brier score" in reason for reason in decision.reasons] == [True]
+    assert failed_guards(decide(build_model(test, study_temperature=0.05), build_model(test))) == [
+        "Brier score of studies"
+    ]
 
 
 def test_a_loss_on_one_part_refuses_the_model():
@@ -150,55 +196,77 @@ def interval(estimate: float, low: float = -0.01, high: float = 0.01) -> Interva
     return Interval(estimate=estimate, low=low, high=high, n_resamples=100, reason="the reason")
 
 
+GUARDS = ("sensitivity", "specificity", "kappa", "brier")
+BETTER = {"objective": interval(0.05, 0.01, 0.09), "gain": interval(0.05, 0.03, 0.07)}
+
+
 def differences(metric: str = "auroc", **found: Interval) -> Differences:
-    equal = {"objective": interval(0.0), "sensitivity": interval(0.0), "brier": interval(0.0)}
+    equal = {**BETTER, **dict.fromkeys(GUARDS, interval(0.0))}
     return Differences(level="study", metric=metric, champion="version 1", **equal | found)
 
 
-@pytest.mark.parametrize(
-    ("estimate", "accepted"), [(0.0, True), (-1e-8, True), (-0.001, False), (-0.04, False), (np.nan, False)]
-)
-def test_the_objective_must_not_be_lower(estimate, accepted):
-    assert apply_margins(differences(objective=interval(estimate)), Margins()).accepted == accepted
+@pytest.mark.parametrize(("low", "accepted"), [(0.001, True), (0.0, False), (-0.001, False), (np.nan, False)])
+def test_a_gain_must_be_shown(low, accepted):
+    decision = apply_margins(differences(gain=interval(0.01, low)), Margins())
+    assert decision.accepted == accepted
 
 
-@pytest.mark.parametrize(("low", "accepted"), [(-0.049, True), (-0.05, False), (-0.051, False), (np.nan, False)])
+@pytest.mark.parametrize(("low", "accepted"), [(-0.024, True), (-0.025, False), (-0.026, False), (np.nan, False)])
 def test_the_lower_end_must_lie_above_the_margin(low, accepted):
     assert apply_margins(differences(objective=interval(0.01, low)), Margins()).accepted == accepted
 
 
 @pytest.mark.parametrize(
-    ("found", "accepted"),
+    ("found", "gain", "accepted"),
     [
-        (interval(-0.01, -0.2, 0.049), True),
-        (interval(-0.01, -0.2, 0.051), False),
-        (interval(0.001, -0.2, 0.049), False),
+        (interval(-0.01, -0.2, 0.024), interval(-0.01, -0.1, -0.001), True),
+        (interval(-0.01, -0.2, 0.026), interval(-0.01, -0.1, -0.001), False),
+        (interval(-0.01, -0.2, 0.024), interval(-0.01, -0.1, 0.001), False),
     ],
 )
-def test_the_upper_end_counts_where_lower_is_better(found, accepted):
-    assert apply_margins(differences("log_loss", objective=found), Margins()).accepted == accepted
+def test_the_upper_end_counts_where_lower_is_better(found, gain, accepted):
+    assert apply_margins(differences("log_loss", objective=found, gain=gain), Margins()).accepted == accepted
 
 
-@pytest.mark.parametrize(("change", "accepted"), [(-0.05, True), (-0.051, False), (0.3, True), (np.nan, False)])
-def test_sensitivity_may_drop_by_its_margin(change, accepted):
-    decision = apply_margins(differences(sensitivity=interval(change)), Margins())
-    assert decision.accepted == accepted
-    assert accepted or ["Sensitivity of studies" in reason for reason in decision.reasons] == [True]
+@pytest.mark.parametrize("name", ["sensitivity", "specificity", "kappa"])
+@pytest.mark.parametrize(
+    ("change", "accepted"),
+    [
+        (interval(-0.2, -0.4, 0.001), True),
+        (interval(-0.2, -0.4, -0.001), False),
+        (interval(-0.05, -0.09, -0.01), True),
+        (interval(-0.051, -0.09, -0.01), False),
+        (interval(0.3, 0.2, 0.4), True),
+        (interval(np.nan), False),
+    ],
+    ids=lambda value: str(value),
+)
+def test_a_guard_refuses_a_loss_beyond_its_margin_that_the_interval_shows(name, change, accepted):
+    assert apply_margins(differences(**{name: change}), Margins()).accepted == accepted
 
 
-@pytest.mark.parametrize(("change", "accepted"), [(0.02, True), (0.021, False), (-0.3, True), (np.nan, False)])
-def test_the_brier_score_may_rise_by_its_margin(change, accepted):
-    decision = apply_margins(differences(brier=interval(change)), Margins())
-    assert decision.accepted == accepted
-    assert accepted or ["Brier score of studies" in reason for reason in decision.reasons] == [True]
+@pytest.mark.parametrize(
+    ("change", "accepted"),
+    [(interval(0.1, -0.001, 0.2), True), (interval(0.1, 0.001, 0.2), False), (interval(0.02, 0.01, 0.03), True)],
+    ids=str,
+)
+def test_a_rise_of_the_brier_score_is_a_loss(change, accepted):
+    assert apply_margins(differences(brier=change), Margins()).accepted == accepted
 
 
 @pytest.mark.parametrize(
     ("metric", "change", "accepted"),
-    [("auroc", -0.049, True), ("auroc", -0.051, False), ("log_loss", 0.049, True), ("log_loss", 0.051, False)],
+    [
+        ("auroc", interval(-0.051, -0.1, -0.01), False),
+        ("auroc", interval(-0.051, -0.1, 0.01), True),
+        ("auroc", interval(-0.051, np.nan, np.nan), True),
+        ("log_loss", interval(0.051, 0.01, 0.1), False),
+    ],
+    ids=str,
 )
-def test_the_objective_on_a_part_may_get_worse_by_its_margin(metric, change, accepted):
-    found = differences(metric, parts={"hand (80 studies)": interval(change)})
+def test_a_body_part_is_a_guard(metric, change, accepted):
+    lower = {"objective": interval(-0.05, -0.09, -0.01), "gain": interval(-0.05, -0.07, -0.03)}
+    found = differences(metric, parts={"hand (80 studies)": change}, **(lower if metric == "log_loss" else {}))
     assert apply_margins(found, Margins()).accepted == accepted
 
 
@@ -213,17 +281,20 @@ DIFFERENCES = st.builds(
     metric=st.sampled_from(["auroc", "kappa", "log_loss"]),
     champion=st.just("version 1"),
     objective=INTERVALS,
+    gain=INTERVALS,
     sensitivity=INTERVALS,
+    specificity=INTERVALS,
+    kappa=INTERVALS,
     brier=INTERVALS,
     parts=st.dictionaries(st.sampled_from(["hand (80 studies)", "wrist (20 studies)"]), INTERVALS),
 )
-MARGINS = st.builds(Margins, objective=SHARES, sensitivity=SHARES, part=SHARES, brier=SHARES)
+NAMES = ("objective", "sensitivity", "specificity", "kappa", "part", "brier")
+MARGINS = st.builds(Margins, **dict.fromkeys(NAMES, SHARES))
 
 
 @given(DIFFERENCES, MARGINS, MARGINS)
 def test_wider_margins_accept_whatever_narrower_ones_accept(found, a, b):
-    names = ("objective", "sensitivity", "part", "brier")
-    narrow, wide = (Margins(**{n: pick(getattr(a, n), getattr(b, n)) for n in names}) for pick in (min, max))
+    narrow, wide = (Margins(**{n: pick(getattr(a, n), getattr(b, n)) for n in NAMES}) for pick in (min, max))
     assert apply_margins(found, wide).accepted >= apply_margins(found, narrow).accepted
 
 
@@ -236,10 +307,11 @@ def test_every_decision_has_a_reason(found, margins):
 
 @settings(max_examples=10, deadline=None)
 @given(st.floats(-2, 3), st.floats(0, 1), st.floats(0.1, 10), st.sampled_from(["val_study_auroc", "val_log_loss"]))
-def test_any_model_may_replace_an_equal_one(skill, threshold, temperature, objective):
+def test_an_equal_model_is_refused_for_want_of_a_gain_alone(skill, threshold, temperature, objective):
     test = build_test(skill)
     a, b = (build_model(test, threshold=threshold, study_temperature=temperature) for _ in range(2))
-    assert decide(a, b, objective=objective).accepted
+    decision = decide(a, b, objective=objective)
+    assert [check.passed for check in decision.checks] == [False, *[True] * 5]
 
 
 @settings(max_examples=10, deadline=None)

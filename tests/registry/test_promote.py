@@ -9,11 +9,12 @@ import pytest
 
 from muralab.errors import DataError, StoreError
 from muralab.evaluation import evaluated_model
+from muralab.evaluation.best_of_many import range_after
 from muralab.registry import champion_comparison
 from muralab.registry.champion_comparison import read_evaluated
 from muralab.registry.gate import Margins
 from muralab.registry.promote import Promotion, find_alias, promote_version, version_of_run
-from muralab.tracking import Store, count_evaluations, read_run
+from muralab.tracking import Store, find_evaluations, read_run
 from tests.registry.conftest import build_model, build_test
 
 
@@ -84,7 +85,8 @@ def test_a_better_model_becomes_champion_and_is_no_longer_challenger(registry, c
 def test_a_new_champions_card_describes_the_registered_model(registry, champion, train_run):
     run = train_run(1.5)
     registry.promote(registry.add(run))
-    assert registry.store.client.get_registered_model(registry.name).description == f"Card of {run}"
+    card = registry.store.client.get_registered_model(registry.name).description
+    assert card.startswith(f"Card of {run}\n\n## After selection on the test set\n\nA model that is chosen from")
 
 
 def test_the_tags_store_the_decision(registry, champion, train_run):
@@ -94,6 +96,8 @@ def test_the_tags_store_the_decision(registry, champion, train_run):
     assert tags["muralab.gate"] == "refused"
     assert tags["muralab.gate_against"] == f"version {champion}"
     assert tags["muralab.gate_margin"] == "0.2"
+    assert tags["muralab.gate_rule"] == "gain at 80 %, margin 0.2, guards on evidence"
+    assert f"evaluations on the test set: {tags['muralab.test_looks']}" in tags["muralab.test_study_auroc_range"]
     assert tags["muralab.gate_difference"].startswith("-0.")
     assert "does not lie above the margin" in tags["muralab.gate_reasons"]
     assert int(tags["muralab.test_looks"]) >= 2
@@ -122,7 +126,13 @@ def test_every_run_on_the_test_set_counts_as_an_evaluation(registry, train_run):
     versions = [registry.add(train_run(1.0, n_test=31)) for _ in range(3)]
     done = registry.promote(versions[0], dry_run=True)
     assert done.evaluations == 3
-    assert done.lines()[-1] == "  Models have been evaluated on this test set 3 times so far."
+    last = done.lines()[-1]
+    assert last.startswith(
+        "  Models have been evaluated on this test set 3 times so far. A model that is chosen from 3"
+    )
+    wide = range_after(done.auroc, 3)
+    assert f"as a range, {wide.low:.3f} to {wide.high:.3f}." in last
+    assert wide.low < done.auroc.low < done.auroc.high < wide.high
 
 
 def test_a_synthetic_model_never_replaces_a_real_one(registry, champion, train_run):
@@ -230,7 +240,7 @@ def test_an_older_candidate_is_reevaluated_on_the_champions_test_set(registry, t
     candidate = registry.add(train_run(2.0, n_test=30))
     newer = train_run(0.6)
     registry.crown(newer)
-    assert registry.promote(candidate).decision.accepted
+    registry.promote(candidate)
     assert calls == [(candidate, len(read_run(registry.store, newer).predictions["test"]))]
     fingerprint = read_run(registry.store, newer).tags["muralab.test_fingerprint"]
     assert registry.tags(candidate)["muralab.test_fingerprint"] == fingerprint
@@ -239,7 +249,7 @@ def test_an_older_candidate_is_reevaluated_on_the_champions_test_set(registry, t
 def test_a_reevaluation_counts_as_one_more_evaluation(registry, champion, train_run, reevaluate):
     reevaluate(1.0)
     done = registry.promote(registry.add(train_run(2.0, n_test=29)), dry_run=True)
-    assert count_evaluations(registry.store, done.fingerprint) == 1, "the candidate's run only"
+    assert len(find_evaluations(registry.store, done.fingerprint)) == 1, "the candidate's run only"
     assert done.evaluations == 2
     assert len(done.reevaluated) == len(done.reevaluated.dropna())
 

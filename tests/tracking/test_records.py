@@ -8,7 +8,7 @@ import time
 import pytest
 
 from muralab.errors import StoreError
-from muralab.tracking import RunWriter, Store, count_evaluations, experiment_of, read_children, read_run, start_run
+from muralab.tracking import RunWriter, Store, experiment_of, find_evaluations, read_children, read_run, start_run
 from muralab.tracking.tags import Tag
 
 
@@ -70,4 +70,4 @@ def test_evaluations_are_counted_in_all_experiments(local: Store) -> None:
     for experiment, fingerprint in (("a", "x"), ("b", "x"), ("b", "y")):
         tags = {Tag.TEST_FINGERPRINT: fingerprint}
         start_run(local, experiment=experiment, kind="trial", name="t", tags=tags)
-    assert (count_evaluations(local, "x"), count_evaluations(local, "z")) == (2, 0)
+    assert (len(find_evaluations(local, "x")), len(find_evaluations(local, "z"))) == (2, 0)

@@ -21,6 +21,7 @@ from muralab.console import format_duration
 from muralab.errors import SettingsError
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.experiment import set_threads
+from muralab.registry.evaluation_count import record_evaluations
 from muralab.report.page import write_report
 from muralab.report.results_table import results_table
 from muralab.report.sentences import calibration_notes
@@ -36,7 +37,7 @@ from muralab.results.seed_comparison import (
     difference_table,
     unpaired,
 )
-from muralab.tracking import read_children
+from muralab.tracking import fingerprint_test_set, read_children
 from muralab.tracking.tags import Tag
 from muralab.trial import TrialSpec
 from muralab.tune.disk_space import check_space
@@ -136,6 +137,9 @@ def finish(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
         spec for spec in sweep.specs if spec.name not in logger.failures and logger.reached_full_phase(spec.name)
     ]
     models = evaluate_models(complete, sweep, logger, session)
+    for model in list(models.values())[:1]:  # all of one test set
+        session.writer.flush()
+        record_evaluations(session.store, f"mura-{sweep.part}", fingerprint_test_set(model.predictions()))
     recipes = list(sweep.config.recipes)
     unseen, left_out = without_leakage(sweep.dataset)
     studies = list(unseen.tables["test"]["study"].unique())

@@ -8,6 +8,7 @@ from muralab.config.environment import Environment
 from muralab.errors import SettingsError, StoreError
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.evaluation.metrics import main_metrics
+from muralab.registry.evaluation_count import record_evaluations
 from muralab.registry.gate import Margins
 from muralab.registry.promote import Promotion, promote_version, read_version, version_of_run
 from muralab.registry.register import RegisteredModel, register_model
@@ -57,6 +58,8 @@ def run(config: PromoteConfig, environment: Environment) -> None:
             session.print(f"dry_run: nothing was changed.{counted if done.reevaluated is not None else ''}")
         else:
             log_promotion(session, config.part, done)
+            session.writer.flush()
+            record_evaluations(session.store, name, done.fingerprint)
             session.print(f"It is served as {done.uri}.")
 
 

@@ -12,8 +12,10 @@ from muralab.commands.session import Session, open_session
 from muralab.config.commands import ReportConfig
 from muralab.config.environment import Environment
 from muralab.errors import DataError, MuraLabError
+from muralab.evaluation.best_of_many import range_sentence
 from muralab.evaluation.evaluated_model import EvaluatedModel, best_of
 from muralab.evaluation.gallery import Pictures
+from muralab.registry.evaluation_count import count_test_evaluations
 from muralab.registry.promote import CHAMPION, find_alias
 from muralab.report.context import Context, SearchTrial
 from muralab.report.page import write_report
@@ -23,7 +25,7 @@ from muralab.results.from_mlflow import PARENT_KINDS, build_trials, read_context
 from muralab.results.gallery import build_gallery, may_show, open_test_images
 from muralab.results.leakage import check_leakage
 from muralab.results.trained_model import load_trained_model, trained_run
-from muralab.tracking import RunRecord, Store, read_children, read_datasets, read_run
+from muralab.tracking import RunRecord, Store, fingerprint_test_set, read_children, read_datasets, read_run
 from muralab.tracking.tags import Tag
 
 REPORT_NAME = "report.html"
@@ -40,7 +42,10 @@ def run(config: ReportConfig, environment: Environment) -> None:
         notes = check_leakage(session.store, records)
         session.warn(notes)
         models = read_models(session.store, records)
-        context = replace(read_context(session.store, records), notes=notes)
+        context = read_context(session.store, records)
+        if not context.comparison:
+            notes += selection_notes(session.store, records[0], models)
+        context = replace(context, notes=notes)
         gallery: Pictures = {}
         if may_show(config.pictures, synthetic=context.synthetic) and not context.comparison:
             gallery = draw_gallery(session, records, models)
@@ -87,6 +92,17 @@ def write(
 def findings(context: Context, models: Sequence[EvaluatedModel]) -> Sequence[str]:
     """What the report found, in sentences: the comparison's own, or the paired differences."""
     return context.statements if context.comparison else difference_sentences(models)
+
+
+def selection_notes(store: Store, record: RunRecord, models: Sequence[EvaluatedModel]) -> list[str]:
+    """How to read the figures of the selected model after all evaluations on its test set."""
+    best = best_of(models)
+    if best is None or best.problem() is not None:
+        return []
+    fingerprint = fingerprint_test_set(record.predictions["test"])
+    n_evaluations = count_test_evaluations(store, f"mura-{record.part}", fingerprint)
+    sentence = range_sentence(best.intervals()["auroc"], n_evaluations)
+    return [sentence] if sentence else []
 
 
 def champion_run(store: Store, part: str, records: Sequence[RunRecord]) -> str:

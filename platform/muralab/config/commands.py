@@ -184,7 +184,7 @@ class PromoteConfig(CommandOptions):
     part: str = option("wrist", p.text, "The part whose registered model, mura-<part>, it is.")
     run: str | None = option("none", p.optional_text, "A trained run that was tested; registered if it is not yet.")
     version: str | None = option("none", p.optional_text, "Or a version of mura-<part>.")
-    margin: float = option("0.05", p.number(0, 1), "The paired interval must lie above minus this.")
+    margin: float = option("0.025", p.number(0, 1), "The paired 95 % interval must lie above minus this.")
     dry_run: bool = option("false", p.flag, "`true` decides and changes nothing.")
 
     def check(self, problems: Problems) -> None:

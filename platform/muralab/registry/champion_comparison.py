@@ -34,6 +34,8 @@ class VersionDecision:
     """The rows of that test set, one row per image."""
     reevaluated: pd.DataFrame | None = None
     """Predictions on it that were computed for this decision, of the model with the older test set."""
+    model: EvaluatedModel | None = None
+    """The candidate on the studies that the decision is based on; None where nothing was compared."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,9 +77,10 @@ def decide_version(
         unseen = find_unseen(store, test, owners, candidate.version, champion)
         if unseen.problem:
             return VersionDecision(decision=refusal(unseen.problem), test=test)
+        model = candidate.model.on(unseen.studies)
         champion_model = None if stored is None else stored.model.on(unseen.studies)
-        decision = decide(candidate.model.on(unseen.studies), champion_model, objective=objective, margins=margins)
-        return VersionDecision(decision=decision.with_notes(unseen.notes), test=test)
+        decision = decide(model, champion_model, objective=objective, margins=margins).with_notes(unseen.notes)
+        return VersionDecision(decision=decision, test=test, model=model)
     return _decide_on_newer(store, candidate, champion, stored, objective=objective, cache=cache, margins=margins)
 
 
@@ -131,7 +134,7 @@ def _decide_on_newer(
         return VersionDecision(decision=refusal(reason), test=test)
     pair = (model, on_unseen) if older is candidate.version else (on_unseen, model)
     decision = decide(*pair, objective=objective, margins=margins).with_notes(unseen.notes)
-    return VersionDecision(decision=decision, test=test, reevaluated=table)
+    return VersionDecision(decision=decision, test=test, reevaluated=table, model=pair[0])
 
 
 def _reevaluate(store: Store, older: Any, newer: Any, test: pd.DataFrame, cache: Path) -> EvaluatedModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,18 @@ from typing import Any
 import pandas as pd
 
 from muralab.errors import StoreError
+from muralab.evaluation.best_of_many import range_after, range_sentence, range_text
+from muralab.evaluation.bootstrap import Interval
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.registry.champion_comparison import EvaluatedVersion, VersionDecision, decide_version, read_evaluated
+from muralab.registry.evaluation_count import count_test_evaluations, record_evaluations
 from muralab.registry.gate import Check, Decision, Margins, signed
-from muralab.tracking import Store, count_evaluations, fingerprint_test_set, shown
+from muralab.tracking import Store, fingerprint_test_set, shown
 from muralab.tracking.tags import Tag
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 MAX_TAG_CHARACTERS = 8000
+RANGE_HEADING = "\n\n## After selection on the test set\n\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +40,8 @@ class Promotion:
     """Of the test set that the decision is based on."""
     champion_before: str | None = None
     """The version that held the alias before."""
+    auroc: Interval | None = None
+    """The candidate's on the studies that the decision is based on; None where nothing was compared."""
     reevaluated: pd.DataFrame | None = None
     """Predictions on this test set that were computed for this decision, of the model with an older one."""
 
@@ -50,8 +57,13 @@ class Promotion:
         return [
             f"{self.name} version {self.version}: {outcome}.",
             *(f"  {reason}" for reason in self.decision.reasons),
-            f"  Models have been evaluated on this test set {times} so far.",
+            f"  Models have been evaluated on this test set {times} so far. {self.range_sentence}".rstrip(),
         ]
+
+    @property
+    def range_sentence(self) -> str:
+        """How to read the candidate's AUROC after that many evaluations; empty where that changes nothing."""
+        return "" if self.auroc is None else range_sentence(self.auroc, self.evaluations)
 
 
 def promote_version(
@@ -86,11 +98,11 @@ def promote_version(
     before = None if champion is None else str(champion.version)
     if before == str(found.version):
         check = Check(passed=True, text="It is already the champion; nothing was compared.")
-        made = VersionDecision(decision=Decision(accepted=True, checks=(check,)), test=model.predictions())
+        made = VersionDecision(decision=Decision(accepted=True, checks=(check,)), test=model.predictions(), model=model)
     else:
         evaluated = EvaluatedVersion(version=found, model=model)
         made = decide_version(store, evaluated, champion, cache=cache, margins=margins)
-    promotion = _build_promotion(store, found, made, before)
+    promotion = _build_promotion(store, found, made, before, dry_run=dry_run)
     if not dry_run:
         _set_tags(store.client, promotion, margins)
         _set_alias(store.client, promotion)
@@ -131,16 +143,20 @@ def find_alias(store: Store, name: str, alias: str) -> Any | None:
         raise
 
 
-def _build_promotion(store: Store, version: Any, made: VersionDecision, champion_before: str | None) -> Promotion:
+def _build_promotion(
+    store: Store, version: Any, made: VersionDecision, champion_before: str | None, *, dry_run: bool
+) -> Promotion:
     fingerprint = fingerprint_test_set(made.test)
+    count = count_test_evaluations if dry_run else record_evaluations
     return Promotion(
         name=str(version.name),
         version=str(version.version),
         alias=CHAMPION if made.decision.accepted else CHALLENGER,
         decision=made.decision,
-        evaluations=max(1, count_evaluations(store, fingerprint)) + (made.reevaluated is not None),
+        evaluations=max(1, count(store, version.name, fingerprint)) + (made.reevaluated is not None),
         fingerprint=fingerprint,
         champion_before=champion_before,
+        auroc=None if made.model is None else made.model.intervals().get("auroc"),
         reevaluated=made.reevaluated,
     )
 
@@ -156,9 +172,13 @@ def _set_tags(client: Any, promotion: Promotion, margins: Margins) -> None:
             Tag.GATE_REASONS: " ".join(decision.reasons)[:MAX_TAG_CHARACTERS],
             Tag.GATE_AGAINST: against,
             Tag.GATE_MARGIN: f"{margins.objective:g}",
+            Tag.GATE_RULE: margins.rule,
         }
         if decision.interval is not None and promotion.champion_before is not None:
             tags[Tag.GATE_DIFFERENCE] = signed(decision.interval)
+    if promotion.auroc is not None and not math.isnan(promotion.auroc.low):
+        wide = range_after(promotion.auroc, promotion.evaluations)
+        tags[Tag.AUROC_RANGE] = f"{range_text(wide)} (evaluations on the test set: {promotion.evaluations})"
     for key, value in tags.items():
         client.set_model_version_tag(promotion.name, promotion.version, key, value)
 
@@ -168,7 +188,14 @@ def _set_alias(client: Any, promotion: Promotion) -> None:
     name, version = promotion.name, promotion.version
     client.set_registered_model_alias(name, promotion.alias, version)
     if promotion.decision.accepted:
-        card = client.get_model_version(name, version).description or ""
+        card = with_range(client.get_model_version(name, version).description or "", promotion.range_sentence)
+        client.update_model_version(name, version, description=card)
         client.update_registered_model(name, description=card)
         if str(client.get_registered_model(name).aliases.get(CHALLENGER)) == version:
             client.delete_registered_model_alias(name, CHALLENGER)
+
+
+def with_range(card: str, sentence: str) -> str:
+    """A card that ends with how to read its figures after several evaluations; an earlier such end is replaced."""
+    own, _, _ = card.partition(RANGE_HEADING)
+    return f"{own.rstrip()}{RANGE_HEADING}{sentence}" if sentence else own.rstrip()

@@ -17,7 +17,7 @@ from muralab.tracking.artifacts import (
 from muralab.tracking.process import is_alive, process_tags
 from muralab.tracking.records import (
     RunRecord,
-    count_evaluations,
+    find_evaluations,
     read_children,
     read_run,
 )
@@ -44,10 +44,10 @@ __all__ = [
     "adopt_run",
     "claim_run",
     "close_dead_runs",
-    "count_evaluations",
     "download_artifact",
     "experiment_id_of",
     "experiment_of",
+    "find_evaluations",
     "fingerprint_test_set",
     "is_alive",
     "open_store",

@@ -82,13 +82,21 @@ def read_children(store: Store, parent_id: str, predictions: bool = False, *, hi
     return _records(store, runs, history=history, predictions=predictions)
 
 
-def count_evaluations(store: Store, fingerprint: str) -> int:
-    """How many runs were evaluated on the test set of a fingerprint (see `fingerprint_test_set`), in all experiments.
+def find_evaluations(store: Store, fingerprint: str) -> list[str]:
+    """The ids of the runs that were evaluated on a test set, in all experiments; also of those in the store's trash.
+
+    Args:
+        store: where to search.
+        fingerprint: of the test set, see `fingerprint_test_set`.
 
     Raises:
         StoreError: the store failed.
     """
-    return len(_search(store, None, f"tags.`{Tag.TEST_FINGERPRINT}` = '{fingerprint}'"))
+    where = f"tags.`{Tag.TEST_FINGERPRINT}` = '{fingerprint}'"
+    try:
+        return [str(run.info.run_id) for run in search_runs(store, None, where, deleted=True)]
+    except Exception as error:
+        raise store_error(store, f"search for runs with {where}", error) from error
 
 
 def _experiment(store: Store, run_id: str) -> str:

@@ -183,15 +183,30 @@ def close_dead_runs(
     return closed
 
 
-def search_runs(store: Store, experiment_ids: Sequence[str] | None, where: str) -> list[Any]:
-    """All runs that match a filter, oldest first, from all pages. Does not convert MLflow's errors."""
+def search_runs(store: Store, experiment_ids: Sequence[str] | None, where: str, *, deleted: bool = False) -> list[Any]:
+    """All runs that match a filter, oldest first, from all pages. Does not convert MLflow's errors.
+
+    Args:
+        store: where to search.
+        experiment_ids: in which experiments; None: in all.
+        where: MLflow's filter.
+        deleted: whether deleted runs count that the store still holds.
+    """
+    from mlflow.entities import ViewType
+
+    view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
     if experiment_ids is None:
-        experiment_ids = _all_experiments(store)
+        experiment_ids = _all_experiments(store, view)
     found: list[Any] = []
     token: str | None = None
     while experiment_ids:
         page = store.client.search_runs(
-            list(experiment_ids), where, max_results=PAGE, order_by=["attributes.start_time ASC"], page_token=token
+            list(experiment_ids),
+            where,
+            run_view_type=view,
+            max_results=PAGE,
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
         )
         found.extend(page)
         token = page.token
@@ -200,11 +215,11 @@ def search_runs(store: Store, experiment_ids: Sequence[str] | None, where: str) 
     return found
 
 
-def _all_experiments(store: Store) -> list[str]:
+def _all_experiments(store: Store, view: int) -> list[str]:
     found: list[str] = []
     token: str | None = None
     while True:
-        page = store.client.search_experiments(max_results=PAGE, page_token=token)
+        page = store.client.search_experiments(view_type=view, max_results=PAGE, page_token=token)
         found.extend(str(experiment.experiment_id) for experiment in page)
         token = page.token
         if not token:

@@ -55,11 +55,15 @@ class Tag:
     LEAKED_IMAGES = "muralab.learnt_images"
     """Number of evaluated images of patients that the model was trained or selected on, or `unknown`."""
     TEST_FINGERPRINT = "muralab.test_fingerprint"
-    """On a run that was evaluated on a test set; see `count_evaluations`."""
+    """On a run that was evaluated on a test set; see `find_evaluations`."""
     INTERVALS = "muralab.intervals"
     """On a run that was evaluated on a test set: the method of its intervals; without it, the BCa bootstrap."""
     TEST_EVALUATIONS = "muralab.test_looks"
     """On a model version: number of evaluations on its test set when the gate decided."""
+    COUNTED_EVALUATIONS = "muralab.test_looks."
+    """+ fingerprint of a test set, on a registered model: the number of evaluations on it; never falls."""
+    COUNTED_RUNS = "muralab.test_look_runs."
+    """+ fingerprint + number, on a registered model: the runs that are counted, by the start of their ids."""
     TEST_STUDY_PREFIX = "muralab.test_study_"
     """+ metric, on a model version: its value with interval."""
 
@@ -74,6 +78,10 @@ class Tag:
     GATE_AGAINST = "muralab.gate_against"
     GATE_MARGIN = "muralab.gate_margin"
     GATE_DIFFERENCE = "muralab.gate_difference"
+    GATE_RULE = "muralab.gate_rule"
+    """The rule in short; missing where an earlier version decided: estimate not lower, margin, guards by estimate."""
+    AUROC_RANGE = "muralab.test_study_auroc_range"
+    """The test AUROC as a range that allows for the selection among all evaluations on the test set."""
 
     # Which process writes a run
     HOST = "muralab.host"

@@ -205,7 +205,7 @@ class RunWriter:
     def log_predictions(self, run: str, name: str, predictions: pd.DataFrame) -> None:
         """Log the predictions on a set (`validation` or `test`), which `RunRecord.predictions` reads back."""
         self.log_table(run, predictions, f"predictions/{name}.csv")
-        if name == "test":  # an evaluation on this test set, which `count_evaluations` counts
+        if name == "test":  # an evaluation on this test set, which `find_evaluations` finds
             self.set_tags(run, {Tag.TEST_FINGERPRINT: fingerprint_test_set(predictions)})
 
     def log_file(self, run: str, path: Path, artifact_path: str | None = None) -> None:
