@@ -45,7 +45,7 @@ def run(config: ReportConfig, environment: Environment) -> None:
         context = read_context(session.store, records)
         if not context.comparison:
             notes += selection_notes(session.store, records[0], models)
-        context = replace(context, notes=notes)
+        context = replace(context, notes=[*context.notes, *notes])
         gallery: Pictures = {}
         if may_show(config.pictures, synthetic=context.synthetic) and not context.comparison:
             gallery = draw_gallery(session, records, models)
