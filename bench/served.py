@@ -29,6 +29,7 @@ from bench.common import Options, Row, run
 from bench.payloads import encode, encode_dicom, grey_images
 from bench.servers import ROOT
 from bench.serving_models import build_network
+from muralab.evaluation.predictions import level_rows  # here: a loaded model's own code replaces what it imports
 from muralab.serving.config import ServingConfig, read_config
 
 MODEL = "models:/mura-wrist@champion"
@@ -87,8 +88,6 @@ def measure_equivalence() -> list[Row]:
 
 def _evaluate(predictions: pd.DataFrame, config: ServingConfig) -> pd.DataFrame:
     """What the platform evaluates: probability and study_probability of each image, in the order of the table."""
-    from muralab.evaluation.predictions import level_rows
-
     images = level_rows(predictions, level="image", scaling=config.image_scaling)
     studies = level_rows(predictions, level="study", scaling=config.study_scaling)
     by_study = studies.set_index("study")["probability"]

@@ -84,6 +84,16 @@ def test_the_threshold_is_fitted_by_the_given_rule(
     assert "<small>sensitivity&gt;=0.4, lower bound 0." in page.read_text("utf-8")
 
 
+def test_a_rough_calibration_is_printed_and_stands_in_the_report(
+    muralab: Muralab, store: Store, easy_tree: Path, tmp_path: Path
+) -> None:
+    outcome = muralab("train", data=easy_tree, **QUICK)
+    page = download_artifact(store, only_run(store).run_id, "report.html", tmp_path).read_text("utf-8")
+    for text in (outcome.out, page):
+        assert "small network: Its calibration and threshold rest on " in text
+        assert "small network: calibrated by slope and intercept of the log-odds" in text
+
+
 def test_a_sensitivity_that_so_few_patients_cannot_show_is_refused_before_training(
     muralab: Muralab, store: Store, easy_tree: Path
 ) -> None:
