@@ -67,7 +67,7 @@ def welch_df(without: Floats, abnormal: np.ndarray, n_abnormal: float, n_normal:
     return total**2 / sum(v**2 / max(n - 1, 1.0) for v, n in zip(parts, (n_abnormal, n_normal), strict=True))
 
 
-def shrink(estimated: float, prior: float, n_informative: int) -> float:
+def shrink(estimated: float, prior: float, n_informative: float) -> float:
     """A variance estimated from few informative patients, drawn towards the one it has if rows of a patient are alike.
 
     Args:

@@ -147,7 +147,10 @@ def auroc_interval(metric: str, patients: PatientSums, jackknifed: Jackknifed, c
     df = welch_df(without, patients.with_abnormal, n_abnormal, n_normal)
     student = (student_quantile(confidence, df) / normal_quantile(confidence)) ** 2
     known = hanley_mcneil_variance(auroc, n_abnormal, n_normal)
-    inflation = shrink(student * jackknife_variance(without) / known, 1.0, min(patients.n_misranked()))
+    # With very unequal patients, or few errors, a handful of them make up nearly all of the variance.
+    contributing = kish_number((without - without.mean()) ** 2)
+    n_informative = min(contributing, *patients.n_misranked())
+    inflation = shrink(student * jackknife_variance(without) / known, 1.0, n_informative)
     return (*auroc_bounds(auroc, n_abnormal, n_normal, inflation, confidence), None)
 
 
