@@ -34,7 +34,7 @@ def test_numbers_are_formatted(value, text) -> None:
     ("interval", "text"),
     [
         (Interval(estimate=0.5, low=0.4, high=0.6, n_resamples=2000), "0.500 [0.400, 0.600]"),
-        (Interval(estimate=0.5, low=NAN, high=NAN, n_resamples=0, reason="too few"), "0.500"),
+        (Interval(estimate=0.5, low=NAN, high=NAN, n_resamples=0, reason="too few"), "0.500 (no interval: too few)"),
         (Interval(estimate=NAN, low=NAN, high=NAN, n_resamples=0, reason="one class"), "– (one class)"),
     ],
 )

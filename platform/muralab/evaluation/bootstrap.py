@@ -65,10 +65,10 @@ class Interval:
     """Why a number is missing, or how the interval was found in a special case."""
 
     def __str__(self) -> str:
-        """Such as "0.853 [0.801, 0.899]", or the reason why it is undefined."""
+        """Such as "0.853 [0.801, 0.899]", or the reason why it is undefined or has no interval."""
         if np.isnan(self.estimate):
             return f"undefined ({self.reason})"
-        bounds = "no interval" if np.isnan(self.low) else f"{self.low:.3f}, {self.high:.3f}"
+        bounds = f"no interval: {self.reason}" if np.isnan(self.low) else f"{self.low:.3f}, {self.high:.3f}"
         return f"{self.estimate:.3f} [{bounds}]"
 
 

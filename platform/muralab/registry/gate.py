@@ -228,7 +228,7 @@ def _compare_with_chance(candidate: EvaluatedModel) -> Decision:
     found = candidate.intervals()["auroc"]
     passed = candidate.beats_chance
     how = "lies above" if passed else "does not lie above" if not math.isnan(found.low) else "is not known to lie above"
-    why = f" ({found.reason})" if found.reason else ""
+    why = f" ({found.reason})" if found.reason and not math.isnan(found.low) else ""
     text = (
         f"There is no champion yet, and the lower end of its test AUROC on studies, {found}, {how} {CHANCE_AUROC}{why}."
     )

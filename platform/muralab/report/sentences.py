@@ -40,10 +40,11 @@ def bounds(interval: Interval, *, signed: bool = False) -> str:
 
 
 def with_bounds(interval: Interval, *, signed: bool = False) -> str:
-    """`0.853 [0.801, 0.899]`, or a dash and the reason."""
+    """`0.853 [0.801, 0.899]`; with a reason where the value or its interval is missing."""
     if math.isnan(interval.estimate):
         return f"– ({interval.reason or 'undefined'})"
-    return f"{number(interval.estimate, signed=signed)} {bounds(interval, signed=signed)}".strip()
+    shown = bounds(interval, signed=signed) or f"(no interval: {interval.reason or 'unknown'})"
+    return f"{number(interval.estimate, signed=signed)} {shown}"
 
 
 def describe_test_set(model: EvaluatedModel) -> str:
