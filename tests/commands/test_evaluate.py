@@ -9,7 +9,10 @@ import pytest
 
 from muralab.tracking import RunRecord, Store
 from tests.cli.conftest import SMALL, Muralab, all_runs, refused
+from tests.conftest import write_easy_tree
 
+COPIED = ("train/XR_WRIST/patient00001", "valid/XR_WRIST/patient00051")
+"""Patients of the easy tree's two folders, both abnormal."""
 QUICK = {"recipe": SMALL, "epochs": "1+1", "cpus_per_trial": 1}
 
 
@@ -98,6 +101,19 @@ def test_a_run_of_unknown_leakage_says_so(
     said = muralab("report", runs=found.run_id)
     assert said.code == 0
     assert "it is not known whether the model has seen its test images" in " ".join(said.out.split())
+
+
+def test_copies_are_left_out_of_the_test_set_as_in_training(muralab: Muralab, store: Store, tmp_path: Path) -> None:
+    tree = write_easy_tree(tmp_path / "copies" / "MURA-v1.1")
+    source, copy = (tree / f"{name}/study1_positive/image1.png" for name in COPIED)
+    shutil.copyfile(source, copy)
+    assert muralab("train", data=tree, duplicates="drop", **QUICK).code == 0
+    (run,) = all_runs(store)
+    assert (run.tags["muralab.duplicates"], run.predictions["test"]["patient"].nunique()) == ("drop", 23)
+    assert "left out of the test set" in muralab("evaluate", model=run.run_id).out
+    assert "duplicates=drop leaves these patients out" in muralab("evaluate", model=run.run_id, duplicates="keep").out
+    sizes = {one.tags["muralab.duplicates"]: len(one.predictions["test"]) for one in evaluations(store)}
+    assert sizes == {"drop": len(run.predictions["test"]), "keep": len(run.predictions["test"]) + 2}
 
 
 def test_an_evaluation_is_evaluated_again_through_its_trained_run(

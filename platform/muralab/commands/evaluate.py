@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from muralab.commands.session import Session, open_session
-from muralab.config.commands import EvaluateConfig
+from muralab.config.commands import DUPLICATES, RUN, EvaluateConfig
 from muralab.config.environment import Environment
 from muralab.config.resources import count_cpus, count_gpus
 from muralab.data.dataset import Dataset, find_dataset, open_dataset
@@ -18,6 +18,7 @@ from muralab.evaluation.predictions import predict_images
 from muralab.experiment import set_threads
 from muralab.registry.evaluation_count import record_evaluations
 from muralab.report.sentences import calibration_notes, calibration_sentence
+from muralab.results.duplicates import handle_duplicates
 from muralab.results.final_test import log_test
 from muralab.results.inputs import log_audit, log_evaluated_set, log_split
 from muralab.results.leakage import data_of, leakage_note, leakage_on, split_of
@@ -46,6 +47,8 @@ def run(config: EvaluateConfig, environment: Environment) -> None:
             cache_folder=session.cache,
             progress=session.progress,
         )
+        duplicates = duplicates_of(record, config.duplicates)
+        dataset = handle_duplicates(dataset, duplicates)
         table = rows_of(dataset, config.set)
         leaked = leakage_on(table, record, dataset, session.store)
         session.warn(filter(None, [*dataset.notes, leakage_note(leaked)]))
@@ -60,6 +63,7 @@ def run(config: EvaluateConfig, environment: Environment) -> None:
             Tag.SPLIT_FINGERPRINT: dataset.splits.fingerprint,
             Tag.PROTOCOL: protocol,
             Tag.SEED: str(seed),
+            Tag.DUPLICATES: duplicates,
             Tag.OBJECTIVE: record.tags.get(Tag.OBJECTIVE, ""),
             Tag.WEIGHTS: record.tags.get(Tag.WEIGHTS, ""),
             Tag.KEPT_PHASE: record.tags.get(Tag.KEPT_PHASE, ""),
@@ -75,6 +79,11 @@ def run(config: EvaluateConfig, environment: Environment) -> None:
             record_evaluations(session.store, f"mura-{part}", fingerprint_test_set(model.predictions()))
         print_figures(session, record, model, f"the {config.set} set of {data} {part}")
         session.print_run(run_id)
+
+
+def duplicates_of(record: RunRecord, duplicates: str) -> str:
+    """What happens to test images that are copies, `run` standing for what happened when the run was trained."""
+    return record.tags.get(Tag.DUPLICATES, DUPLICATES[0]) if duplicates == RUN else duplicates
 
 
 def rows_of(dataset: Dataset, name: str) -> pd.DataFrame:

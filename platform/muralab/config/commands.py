@@ -14,6 +14,7 @@ from muralab.config.options import CommandOptions, Problems, option
 from muralab.errors import SettingsError
 
 DEMO = "demo"
+DUPLICATES = ("keep", "drop")
 SAMPLERS = ("sobol", "random")
 EVALUATED_SETS = ("test", "validation", "train", "all")
 RUN = "run"
@@ -53,6 +54,9 @@ class TrainingOptions(CommandOptions):
         "valid-as-test",
         p.choice(p.protocols),
         "`valid-as-test`, or the study's `valid-as-validation`.",
+    )
+    duplicates: str = option(
+        "keep", p.choice(lambda: DUPLICATES), "Test images that are copies of training images: `keep`, or `drop`."
     )
     objective: str = option("val_study_auroc", p.choice(p.objectives), "Validation metric that selects and prunes.")
     threshold: str = option(
@@ -153,6 +157,11 @@ class EvaluateConfig(CommandOptions):
     set: str = option("test", p.choice(lambda: EVALUATED_SETS), "test, validation, train or all.")
     protocol: str = option(RUN, p.choice(lambda: (*p.protocols(), RUN)), "Of the split; `run`: the trained run's own.")
     seed: int | None = option(RUN, p.seed_or_run, "Of the split; `run`: the trained run's own.")
+    duplicates: str = option(
+        RUN,
+        p.choice(lambda: (*DUPLICATES, RUN)),
+        "Test images that are copies of training images: keep, drop or `run`.",
+    )
     prevalence: float | None = option("validation", p.prevalence, PREVALENCE_HELP)
 
 

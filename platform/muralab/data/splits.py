@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -87,6 +88,19 @@ def split_index(
     assigned = pd.concat([table.assign(split=name) for name, table in tables.items()])
     ordered = {name: table.sort_values("image", ignore_index=True) for name, table in tables.items()}
     return Splits(**ordered, protocol=protocol, seed=seed, fingerprint=fingerprint(assigned))
+
+
+def without_test_patients(splits: Splits, patients: Collection[str]) -> Splits:
+    """The split without some patients of its test set, and with a fingerprint of its own.
+
+    Raises:
+        DataError: the test set has no images of one class any more.
+    """
+    tables = dict(splits.items())
+    tables["test"] = splits.test[~splits.test["patient"].isin(list(patients))].reset_index(drop=True)
+    _check_classes(tables)
+    assigned = pd.concat([table.assign(split=name) for name, table in tables.items()])
+    return replace(splits, test=tables["test"], fingerprint=fingerprint(assigned))
 
 
 def fingerprint(table: pd.DataFrame) -> str:

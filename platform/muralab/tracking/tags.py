@@ -25,6 +25,7 @@ class Tag:
     """true for the demo's generated images."""
     SEED = "muralab.seed"
     PROTOCOL = "muralab.protocol"
+    DUPLICATES = "muralab.duplicates"
     SPLIT_FINGERPRINT = "muralab.split_fingerprint"
     DATA_FINGERPRINT = "muralab.data_fingerprint"
     PARTS = "muralab.parts"

@@ -16,6 +16,7 @@ from muralab.data.dataset import Dataset, DatasetSource, find_dataset, open_data
 from muralab.data.splits import STUDY_PROTOCOL
 from muralab.evaluation.operating_point import check_patients
 from muralab.recipe import Recipe
+from muralab.results.duplicates import handle_duplicates
 from muralab.tracking.tags import Tag
 from muralab.trial import TrialSpec
 from muralab.tune.disk_space import check_space, pixel_files
@@ -56,6 +57,7 @@ class Sweep:
             Tag.SEED: str(options.seed),
             Tag.SPLIT_FINGERPRINT: self.dataset.splits.fingerprint,
             Tag.PROTOCOL: options.protocol,
+            Tag.DUPLICATES: options.duplicates,
             Tag.OBJECTIVE: options.objective,
             Tag.WEIGHTS: self.weights,
         }
@@ -128,7 +130,7 @@ def find_source(config: SearchConfig) -> DatasetSource:
 
 
 def open_data(config: SearchConfig, source: DatasetSource, cache: Any, progress: Any) -> Dataset:
-    """The data set, decoded at every image size of the search and audited.
+    """The data set, decoded at every image size of the search and audited; without copies in its test set if asked for.
 
     Raises:
         SettingsError: its validation set has too few abnormal patients for the threshold rule.
@@ -138,7 +140,7 @@ def open_data(config: SearchConfig, source: DatasetSource, cache: Any, progress:
         check_threshold_rule(source.split_of_all[0].validation, config.options.threshold)
     dataset = open_dataset(source, image_sizes=sizes, cache_folder=cache, progress=progress)
     check_threshold_rule(dataset.tables["validation"], config.options.threshold)
-    return dataset
+    return handle_duplicates(dataset, config.options.duplicates)
 
 
 def check_threshold_rule(validation: pd.DataFrame, rule: str) -> None:
