@@ -32,7 +32,7 @@ class Splits:
     train: pd.DataFrame
     """rows to train on"""
     validation: pd.DataFrame
-    """rows for selection: epochs, trials, temperatures, threshold"""
+    """rows for selection: epochs, trials, calibration, threshold"""
     test: pd.DataFrame
     """rows for the final evaluation, once"""
     protocol: str
