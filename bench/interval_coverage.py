@@ -1,6 +1,6 @@
 """How often do 95 % intervals contain the true value, from 12 to 1,200 patients?
 
-    python -m bench.interval_coverage --jobs 2            (62 cells of 1,000 sets: about 12 minutes on two cores)
+    python -m bench.interval_coverage --jobs 2            (62 cells of 1,000 sets: six minutes of CPU time)
     python -m bench.interval_coverage --sets 100 --only p0060
 
 A cell is a number of patients, a prevalence, a distribution of the studies per patient and an AUROC, and is named after
