@@ -166,6 +166,30 @@ def test_one_seed_is_a_paired_difference_over_patients_only(models):
     assert np.isnan(found.seed_spread)
 
 
+@pytest.mark.parametrize("n_seeds", [1, 2, 4])
+def test_perfect_models_may_differ(n_seeds):
+    perfect = simulate(np.random.default_rng(3), [20.0 + i for i in range(2 * n_seeds)], 40)
+    found = seeds_difference(perfect[:n_seeds], perfect[n_seeds:])
+    assert found.interval.estimate == 0
+    assert found.interval.low < -0.005 < 0.005 < found.interval.high
+    assert found.p == pytest.approx(1.0, abs=1e-3)
+
+
+def test_too_few_patients_have_neither_interval_nor_p():
+    few = simulate(np.random.default_rng(3), [2.0] * 4 + [0.1] * 4, 18)
+    found = seeds_difference(few[:4], few[4:])
+    assert np.isnan([found.interval.low, found.p]).all()
+    assert found.interval.reason == "9 patients with abnormal studies are too few for an interval (at least 10)"
+
+
+def test_few_patients_widen_the_interval():
+    models = simulate(np.random.default_rng(3), [1.0, 0.6], 24)
+    found = seeds_difference(models[:1], models[1:]).interval
+    a, b = (model.resampled().values["auroc"] for model in models)
+    low, high = np.nanquantile(a - b, (0.025, 0.975))
+    assert 1.1 * (high - low) < found.high - found.low < 1.6 * (high - low)
+
+
 def test_seeds_that_disagree_widen_the_interval():
     rng = np.random.default_rng(1)
     steady, wild = simulate(rng, [0.8] * 5 + [0.7] * 5), simulate(rng, [0.2, 0.5, 0.8, 1.1, 1.4] + [0.7] * 5)
