@@ -139,6 +139,18 @@ def test_a_full_phase_that_spoils_the_model_is_not_kept(
     assert "best epoch of the upper phase (the phase that validated better" in page
 
 
+def test_the_studys_schedule_is_carried_out_and_named(muralab: Muralab, store: Store, easy_tree: Path) -> None:
+    values = {"recipe": "cnn", "epochs": "0+2", "image_size": 64, "batch_size": 16, "cpus_per_trial": 1}
+    outcome = muralab("train", data=easy_tree, set="study,model.filters=2", **values)
+    assert outcome.code == 0, outcome
+    assert "The study's split is protocol=valid-as-validation; this is valid-as-test" in " ".join(outcome.out.split())
+    run = only_run(store)
+    expected = {"kept_phase": "full", "model.channels": "3", "class_weighting": "False", "ema_decay": "0.0"}
+    assert {key: run.params[f"resolved.{key}"] for key in expected} == expected
+    assert (run.metrics["full_epochs"], run.params["resolved.model.filters"]) == (2, "2")
+    assert {"full_eval_train_loss", "full_eval_train_accuracy"} <= set(run.metrics)
+
+
 # Interrupted
 
 
