@@ -1,6 +1,6 @@
 """How much training time does pruning save, how much of the objective does it cost, and does it spare a late bloomer?
 
-    python -m bench.pruning          (seconds on one core)
+    python -m bench.pruning          (half a minute on one core; --full: a few minutes, more orders and other rules)
 
 Replays the recorded curves of whole searches (`bench.record_curves`) through the stopping rule of `muralab.tune`:
 epochs arrive as from trials that run two at a time, in many orders of the trials. A trial's training does not depend
@@ -18,18 +18,21 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 
 from bench.common import Options, Row, run
 from bench.record_curves import Row as RecordedEpoch
 from bench.record_curves import read_rows
+from muralab.tune import stopping
 from muralab.tune.stopping import StoppingRule
 
 CURVES = Path(__file__).parent / "curves"
 SLOTS = 2
 """Trials at a time."""
-LEAST_SAVED, MOST_LOST = 0.30, 0.01
+MOST_LOST = 0.01
 BLOOM = 0.02
 """How much better the late bloomer ends than the best recorded trial."""
 PLACES = range(1, 9)
@@ -149,7 +152,7 @@ def orders(search: Search, n_orders: int) -> list[list[str]]:
 
 def new_rule(search: Search) -> Stops:
     """The stopping rule of a sweep."""
-    return StoppingRule(max(len(curve) for curve in search.curves.values())).stops
+    return stopping.StoppingRule(max(len(curve) for curve in search.curves.values())).stops
 
 
 def asha(search: Search) -> Stops:
@@ -228,11 +231,16 @@ def replay_all(searches: Sequence[Search], build: Callable[[Search], Stops], n_o
     return Replayed(saved=saved, lost=lost, bloomer_lost=bloomer_lost)
 
 
-def measure_file(path: Path, n_orders: int) -> list[Row]:
+def halves(search: Search) -> list[Search]:
+    """Its even and its odd trials, as two searches of half the size."""
+    names = sorted(search.curves)
+    return [replace(search, curves={name: search.curves[name] for name in part}) for part in (names[::2], names[1::2])]
+
+
+def rows_of(title: str, searches: Sequence[Search], n_orders: int) -> list[Row]:
     """Time saved, objective lost, and late bloomers lost; beside Ray's ASHA."""
-    searches = read_searches(path)
     ours, theirs = (replay_all(searches, build, n_orders) for build in (new_rule, asha))
-    what = f"pruning: {path.stem}, {len(searches)} searches of {len(searches[0].curves)} trials, {n_orders} orders"
+    what = f"pruning: {title}, {len(searches)} searches of {len(searches[0].curves)} trials, {n_orders} orders"
     means = [statistics.mean(one) for one in ours.saved]
     return [
         Row(
@@ -241,7 +249,6 @@ def measure_file(path: Path, n_orders: int) -> list[Row]:
             theirs=f"ASHA {theirs.mean_saved:.0%}",
             ratio=ours.mean_saved,
             spread=(min(means), max(means)),
-            at_least=LEAST_SAVED,
         ),
         Row(
             what=f"{what}: best objective lost",
@@ -261,10 +268,48 @@ def measure_file(path: Path, n_orders: int) -> list[Row]:
     ]
 
 
+def variant_rows(title: str, searches: Sequence[Search], n_orders: int) -> list[Row]:
+    """The rule with other values, and without its projection: what was not chosen."""
+    rows = []
+    for name, values in VARIANTS.items():
+        with mock.patch.multiple(stopping, **values):
+            found = replay_all(searches, new_rule, n_orders)
+        rows.append(
+            Row(
+                what=f"pruning: {title}: {name}",
+                ours=f"{found.mean_saved:.0%} saved, {found.mean_lost:.4f} lost, worst {found.worst_lost:.3f}",
+                theirs=f"late bloomers lost: {found.bloomers_lost:.0%}",
+                ratio=found.mean_saved,
+            )
+        )
+    return rows
+
+
+class WithoutProjection(StoppingRule):
+    """Compares what a trial has, not what it may gain."""
+
+    def _projected(self, curve: Curve) -> float:
+        return self._smoothed(curve, len(curve))
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "first decision after a third of the phase": {"FIRST_DECISION": 1 / 3},
+    "first decision after 0.4": {"FIRST_DECISION": 0.4},
+    "a quarter is kept": {"KEPT": 0.25},
+    "half is kept": {"KEPT": 0.5},
+    "without the projection": {"StoppingRule": WithoutProjection},
+}
+
+
 def measure(options: Options) -> list[Row]:
-    """The rows of every file of curves."""
-    n_orders = 200 if options.full else 40
-    return [row for path in sorted(CURVES.glob("*.csv")) for row in measure_file(path, n_orders)]
+    """The rows of every file of curves, also of searches of half the size; with --full also other rules."""
+    n_orders, rows = 200 if options.full else 40, []
+    for path in sorted(CURVES.glob("*.csv")):
+        searches = read_searches(path)
+        rows += rows_of(path.stem, searches, n_orders)
+        rows += rows_of(path.stem, [half for search in searches for half in halves(search)], n_orders // 2)
+        rows += variant_rows(path.stem, searches, 20) if options.full else []
+    return rows
 
 
 if __name__ == "__main__":
