@@ -116,6 +116,18 @@ def test_copies_are_left_out_of_the_test_set_as_in_training(muralab: Muralab, st
     assert sizes == {"drop": len(run.predictions["test"]), "keep": len(run.predictions["test"]) + 2}
 
 
+def test_an_evaluation_on_the_test_set_is_counted_in_the_registered_model(
+    trained: RunRecord, muralab: Muralab, store: Store
+) -> None:
+    store.client.create_registered_model("mura-wrist")
+    for options in ({}, {"set": "validation"}, {}):
+        assert muralab("evaluate", model=trained.run_id, **options).code == 0
+    tags = store.client.get_registered_model("mura-wrist").tags
+    assert {key: value for key, value in tags.items() if "look_runs" not in key} == {
+        f"muralab.test_looks.{trained.tags['muralab.test_fingerprint']}": "3"
+    }
+
+
 def test_an_evaluation_is_evaluated_again_through_its_trained_run(
     trained: RunRecord, muralab: Muralab, store: Store, easy_tree: Path
 ) -> None:

@@ -44,6 +44,8 @@ def test_the_decision_is_printed_and_logged(muralab, store, add_version):
     (run,) = (run for run in find_runs(store) if run.kind == "promote")
     assert run.tags["muralab.gate"] == "accepted"
     assert run.tags["muralab.registered"] == f"mura-wrist/{version}"
+    counted = {key for key in store.client.get_registered_model("mura-wrist").tags if "test_looks." in key}
+    assert len(counted) == 1
 
 
 def test_the_margin_is_taken_from_the_command_line(muralab, store, add_version):

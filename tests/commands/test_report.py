@@ -93,6 +93,7 @@ def test_a_sweep_stands_for_its_tested_trials(store, runs, report, tmp_path):
     page = (tmp_path / "pages" / "report.html").read_text(encoding="utf-8")
     assert "The report of 2 runs" in said
     assert "gone_recipe against custom CNN: paired difference" in page
+    assert "A model that is chosen from 3 evaluations looks better than it is: read its test AUROC of" in page
     assert "cnn-01" in page, "the search's table names the trial that was not tested"
     assert "No model was registered" not in page
 

@@ -15,7 +15,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from muralab.errors import SettingsError
-from muralab.evaluation.bootstrap import CONFIDENCE, Interval, Resampled, check_same_images, difference_interval
+from muralab.evaluation.bootstrap import (
+    CONFIDENCE,
+    N_RESAMPLES,
+    Interval,
+    Resampled,
+    check_same_images,
+    difference_interval,
+)
 from muralab.evaluation.evaluated_model import CHANCE_AUROC, EvaluatedModel, paired_difference
 from muralab.evaluation.matched_point import matched_differences
 from muralab.evaluation.metrics import METRICS, check_metrics
@@ -184,15 +191,20 @@ def measure_differences(candidate: EvaluatedModel, champion: EvaluatedModel, lev
     )
 
 
-def measure_resampled(candidate: Resampled, champion: Resampled, threshold: float) -> Differences:
+def measure_resampled(
+    candidate: Resampled, champion: Resampled, threshold: float, *, n_resamples: int = N_RESAMPLES
+) -> Differences:
     """The differences on studies, with the AUROC as objective, from resampled auroc, kappa and brier.
 
     Args:
         candidate: its studies.
         champion: the same studies, in the same order and with the same draws.
         threshold: the champion's own.
+        n_resamples: how often the patients are drawn for the two operating points.
     """
-    sensitivity, specificity = matched_differences(candidate.sample, champion.sample, threshold)
+    sensitivity, specificity = matched_differences(
+        candidate.sample, champion.sample, threshold, n_resamples=n_resamples
+    )
     return Differences(
         level="study",
         metric="auroc",
