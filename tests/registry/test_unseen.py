@@ -58,7 +58,8 @@ def test_too_few_unseen_patients_refuse_the_candidate_with_the_count(registry, t
     version = registry.add(train_run(2.0, split=seen_first(split, 22), **OWN))
     done = registry.promote(version, margins=WIDE)
     assert not done.decision.accepted
-    assert "18 patients are left whom no model has seen" in str(done.decision)
+    assert "18 of 40 patients, whom neither has seen" in str(done.decision)
+    assert "That is too few: a comparison needs 10 patients of each class." in str(done.decision)
     assert "Train the candidate under the champion's split" in str(done.decision) or "Train both" in str(done.decision)
     assert registry.holder("champion") == champion
 

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from muralab.evaluation.leakage import (
+    MIN_PATIENTS_PER_CLASS,
     Leakage,
     find_leakage,
     patients_by_class,
@@ -73,7 +74,7 @@ def find_unseen(
     return UnseenTest(
         studies=studies,
         notes=notes,
-        problem=f"{' '.join(notes)} {_too_few(few, champion)}" if few else "",
+        problem=f"{' '.join(notes)} {_too_few(champion)}" if few else "",
     )
 
 
@@ -127,12 +128,13 @@ def _unknown_candidate(candidate: Any, owner: Any) -> str:
     )
 
 
-def _too_few(few: str, champion: Any | None) -> str:
+def _too_few(champion: Any | None) -> str:
+    few = f"That is too few: a comparison needs {MIN_PATIENTS_PER_CLASS} patients of each class."
     if champion is None:
-        return f"That is too few: {few}."
+        return few
     tags = champion.tags
     split = ", ".join(
         f"{name}={tags[tag]}" for name, tag in (("protocol", Tag.PROTOCOL), ("seed", Tag.SEED)) if tags.get(tag)
     )
     train = f" Train the candidate under the champion's split ({split})" if split else " Train both under one split"
-    return f"That is too few: {few}.{train}, or delete the alias champion to start anew."
+    return f"{few}{train}, or delete the alias champion to start anew."
