@@ -1,6 +1,6 @@
 """How often does the gate accept a worse, an equal and a better model, and how far is it from the best possible rule?
 
-    python -m bench.gate      (two minutes of one core; --full: about ten, with the tables of docs/evaluation.md)
+    python -m bench.gate      (two minutes of one core; --full: about ten, with the tables of docs/evidence.md)
 
 Simulated pairs of models: binormal scores of studies, champion with an AUROC of 0.85, 40 % abnormal, 1.3 studies per
 patient (of one patient, labels agree more often than by chance, and 30 % of the scores' variance is common), scores of
@@ -241,7 +241,7 @@ def optimism(n_studies: int, n_candidates: int, n_sets: int) -> str:
 
 
 def print_tables() -> None:
-    """The tables of docs/evaluation.md."""
+    """The tables of docs/evidence.md."""
     print("| studies | correlation | SD | true difference | before | accepted | bound | refused by |")
     for n_studies, n_sets in N_SETS.items():
         for correlation in CORRELATIONS:

@@ -4,7 +4,7 @@ A first champion must beat chance. A later one must show a gain in the objective
 interval of the paired difference lies above 0) and must not be much worse (the lower end of the 95 % interval lies
 above -margin). Guards (sensitivity and specificity at the champion's operating point, kappa at each model's own
 threshold, Brier score, each body part) refuse on evidence only: a guard metric fell by more than its margin, and its
-whole interval says that it fell. How often this accepts worse, equal and better models: docs/evaluation.md, from
+whole interval says that it fell. How often this accepts worse, equal and better models: docs/evidence.md, from
 bench/gate.py.
 """
 
