@@ -24,6 +24,7 @@ from muralab.training.phase_trainer import TrainerSettings
 from muralab.training.trainer import train
 from muralab.trial import ImageData, read_data, recipes_of
 from muralab.tune.sampler import draw_values
+from recipes.cnn_attention import LocalAttention
 from recipes.inception_add_gate import AddGateHead
 
 NAMES = recipe_names()
@@ -61,7 +62,7 @@ def test_a_recipe_trains_in_both_phases(name: str, build_spec: Any) -> None:
         if result.phase == "upper":
             frozen = changed(whole, network)
     assert frozen, "the upper phase trained nothing"
-    assert {key.split(".")[0] for key in frozen} == ({"head"} if recipe.pretrained else {"backbone", "head"})
+    assert frozen == ({key for key in whole if key.startswith("head.")} if recipe.pretrained else set(whole))
     assert changed(whole, network) == set(whole), "the full phase left a tensor unchanged"
 
 
@@ -97,7 +98,7 @@ INCEPTION_VALUES = {
 }  # fmt: skip
 VALUES = {
     "cnn": CNN_VALUES,
-    "cnn_attention": CNN_VALUES | {"model.filters": 32},
+    "cnn_attention": CNN_VALUES | {"model.heads": 4, "model.values": 16, "model.layout": "local"},
     "inception": INCEPTION_VALUES,
     "inception_add_gate": INCEPTION_VALUES,
 }
@@ -210,7 +211,8 @@ def test_the_cnns_have_the_layers_of_the_study(name: str) -> None:
     recipe = load_recipe(name)
     network = recipe.build(image_size=96, **recipe.model)
     layers = list(network.backbone)
-    assert [(c.stride[0], c.dilation[0]) for c in convolutions(network)] == [(2, 1), (1, 2), (2, 1), (1, 2)]
+    kinds = [(c.stride[0], c.dilation[0]) for c in convolutions(network)]
+    assert sorted(kinds) == [(1, 2), (1, 2), (2, 1), (2, 1)]
     pools = [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
     assert [type(layers[i - 1]) for i in pools] == [nn.BatchNorm2d] * 2
     units = [layer.out_features for layer in network.head if isinstance(layer, nn.Linear)]
@@ -223,26 +225,54 @@ def test_attention_allows_more_filters_and_smaller_dense_layers() -> None:
     plain, attention = (
         load_recipe(name).build(image_size=224, **load_recipe(name).model) for name in ("cnn", "cnn_attention")
     )
-    assert sum(c.out_channels for c in convolutions(attention)) >= 4 * sum(c.out_channels for c in convolutions(plain))
-    assert attention.head[1].in_features < plain.head[1].in_features
+    filters, plain_filters = ([c.out_channels for c in convolutions(one)] for one in (attention, plain))
+    assert sum(filters) >= 2.5 * sum(plain_filters)
+    assert filters[-1] >= 4 * plain_filters[-1]
+    assert attention.head[1].in_features <= plain.head[1].in_features
 
 
+@pytest.mark.parametrize("name", ["cnn", "cnn_attention"])
 @pytest.mark.parametrize("size", [75, 96, 127, 224])
-def test_the_cnn_accepts_any_image_size(size: int) -> None:
-    network = load_recipe("cnn").build(image_size=size).eval()
+def test_the_cnns_accept_any_image_size(name: str, size: int) -> None:
+    network = load_recipe(name).build(image_size=size).eval()
     assert network(torch.zeros(2, size, size, dtype=torch.uint8)).shape == (2,)
 
 
-def test_attention_relates_distant_positions_and_starts_as_identity() -> None:
-    from recipes.cnn_attention import SelfAttention
-
+def test_attention_weighs_values_by_content_and_by_place() -> None:
     torch.manual_seed(0)
-    layer, maps = SelfAttention(8), torch.randn(1, 8, 3, 3)
-    assert torch.equal(layer(maps), maps)
-    layer.share.data.fill_(2.0)
-    far = maps.clone()
-    far[..., 2, 2] += 1
-    assert not torch.allclose(layer(far)[..., 0, 0], layer(maps)[..., 0, 0])
+    layer = LocalAttention(8, side=3, heads=2, values=4).eval()
+    maps = torch.randn(5, 8, 3, 3)
+    query, key, value = (conv(layer.norm(maps)).flatten(2) for conv in (layer.query, layer.key, layer.value))
+    expected = []
+    for head, rows in enumerate(((0, 1), (2, 3))):  # channels of a head, and its share of the values
+        weights = torch.softmax(query[:, rows].transpose(1, 2) @ key[:, rows] / 2**0.5 + layer.bias[head], dim=-1)
+        expected.append(value[:, rows] @ weights.transpose(1, 2))
+    attended = layer.rescale(torch.cat(expected, dim=1).unflatten(2, (3, 3)))
+    torch.testing.assert_close(layer(maps), torch.relu(attended), atol=1e-6, rtol=1e-5)
+
+
+def test_attention_starts_near_its_position_and_wider_in_each_head() -> None:
+    bias = torch.softmax(LocalAttention(8, side=8, heads=4, values=16).bias.detach(), dim=-1)
+    centre = 8 * 4 + 4
+    own = bias[:, centre, centre]
+    assert own[0] > 0.6
+    assert list(own) == sorted(own, reverse=True)
+    assert float(own[-1]) < 0.05
+
+
+def test_without_attention_every_position_has_the_same_values() -> None:
+    torch.manual_seed(0)
+    layer, maps = LocalAttention(8, side=4, heads=2, values=4).eval(), torch.randn(3, 8, 4, 4)
+    assert float(layer(maps).detach().flatten(2).std(dim=2).max()) > 0.1
+    layer.attend = lambda query, key: torch.full((3, 2, 16, 16), 1 / 16)  # type: ignore[assignment]
+    assert float(layer(maps).detach().flatten(2).std(dim=2).max()) < 1e-6
+
+
+def test_every_part_of_the_attention_is_trained_from_the_first_step() -> None:
+    torch.manual_seed(0)
+    network = load_recipe("cnn_attention").build(image_size=64)
+    network(torch.randint(0, 255, (8, 64, 64), dtype=torch.uint8)).square().sum().backward()
+    assert [name for name, p in network.backbone[-1].named_parameters() if not p.grad.abs().max() > 1e-8] == []
 
 
 def test_the_add_gate_adds_dense_1_to_dense_2() -> None:

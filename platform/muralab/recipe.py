@@ -90,6 +90,8 @@ class Recipe:
     """Overrides that let a sweep on the demo data finish in minutes on two CPU cores."""
     study: Mapping[str, Value] = field(default_factory=dict)
     """Overrides that carry out the wrist study's schedule literally, for `set=study`; see docs/study.md."""
+    earlier: Mapping[str, Value] = field(default_factory=dict)
+    """Values of runs that were logged before these keys existed, where they differ from today's defaults."""
 
     def __post_init__(self) -> None:
         parameters = inspect.signature(self.build).parameters
@@ -112,7 +114,8 @@ class Recipe:
             for key, space in self.search.items()
             if key in known and not isinstance(known[key], float) and not isinstance(space, Choice)
         ]
-        for name, keys in (("search", self.search), ("demo", self.demo), ("study", self.study)):
+        listed = {"search": self.search, "demo": self.demo, "study": self.study, "earlier": self.earlier}
+        for name, keys in listed.items():
             problems += [f"unknown {name} key '{key}'. {nearest(key, known)}" for key in keys if key not in known]
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
             unknown = [key for key in self.model if key not in parameters]

@@ -82,7 +82,7 @@ def load_trained_model(store: Store, record: RunRecord) -> TrainedModel:
         )
     recipe = load_recipe(record.recipe)
     known = resolved_values(recipe)
-    recipe = override(recipe, {key: value for key, value in resolved.items() if key in known})
+    recipe = override(recipe, {**recipe.earlier, **{key: value for key, value in resolved.items() if key in known}})
     network = recipe.build(image_size=recipe.image_size, **recipe.model)
     calibration = read_calibration(store, record.run_id)
     if calibration is None or not store.client.list_artifacts(record.run_id, "weights"):
