@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import muralab
 from muralab.evaluation.bootstrap import INTERVAL_METHOD
 from muralab.results.from_mlflow import read_models
 from muralab.tracking import RunRecord, Store, download_artifact, read_run
@@ -88,7 +90,8 @@ def test_an_old_run_refuses_another_prevalence(muralab: Muralab, old_store: Stor
 def predict(*flags: str) -> subprocess.CompletedProcess[str]:
     """Run `predict` in a process of its own, which imports the registered model's code."""
     command = [sys.executable, "-m", "muralab", "predict", "--study", "folder", *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    environment = os.environ | {"PYTHONPATH": str(Path(muralab.__file__).parents[1])}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_an_old_version_answers_with_the_old_probabilities(old_store: Store, easy_tree: Path, tmp_path: Path) -> None:
