@@ -32,8 +32,8 @@ LOG_SLOPE_SD = 1.0
 Chosen by simulation (bench/calibration.py): of the priors tried, it and Platt's targets together lost the least log
 loss with 10 to 40 validation studies, and nothing with 300.
 """
-FEWEST_PATIENTS = 10
-"""With fewer patients of a class a calibration is rough."""
+MIN_PATIENTS = 10
+"""With fewer patients of a class there is a warning that the calibration is rough."""
 Method = Literal["temperature", "slope and intercept", "none"]
 
 
@@ -250,14 +250,14 @@ def fit_scaling(labels: ArrayLike, logits: ArrayLike) -> Scaling:
 
 
 def _few_patients(studies: pd.DataFrame) -> list[str]:
-    """A warning for each class of fewer than `FEWEST_PATIENTS` patients."""
+    """A warning for each class of fewer than `MIN_PATIENTS` patients."""
     found = []
     for name, label in (("normal", 0), ("abnormal", 1)):
         n_patients = studies.loc[studies["label"] == label, "patient"].nunique()
-        if n_patients < FEWEST_PATIENTS:
+        if n_patients < MIN_PATIENTS:
             found.append(
                 f"Its calibration and threshold rest on {n_patients} validation patient{'s' * (n_patients != 1)} with "
-                f"{name} studies, fewer than {FEWEST_PATIENTS}: its probabilities are rough."
+                f"{name} studies, fewer than {MIN_PATIENTS}: its probabilities are rough."
             )
     return found
 

@@ -14,12 +14,10 @@ from functools import cached_property
 import pandas as pd
 
 from muralab.data.audit.pictures import PICTURE_COLUMNS
+from muralab.evaluation.bootstrap import MIN_PATIENTS
 
 SEEN_SETS = {"train": "was trained on", "validation": "was selected on"}
 """Sets of a run whose images its model has seen -> what that means; the worse first."""
-MIN_PATIENTS_PER_CLASS = 10
-"""With fewer unseen patients of a class left, models are not compared: such an interval decides nothing."""
-
 MAX_LEAKED_SHARE = 0.05
 """Share of leaked images up to which a set is still called a test set, with a note; more is refused by `report`."""
 
@@ -41,16 +39,16 @@ class Leakage:
 
     @property
     def n_images(self) -> int:
-        """Evaluated images of patients that the model has seen."""
+        """Number of evaluated images of patients that the model has seen."""
         return sum(self.counts.values())
 
     @property
     def share(self) -> float:
-        """Of the evaluated images."""
+        """Share of the evaluated images that are of patients that the model has seen, from 0 to 1."""
         return self.n_images / max(len(self.evaluated), 1)
 
     def sentence(self, model: str = "the model") -> str:
-        """What the model has seen, with the counts; empty where that is nothing."""
+        """What the model has seen, with the counts; empty if that is nothing."""
         if not self.counts:
             return ""
         found = " and ".join(f"{count:,} of patients that it {SEEN_SETS[name]}" for name, count in self.counts.items())
@@ -102,13 +100,16 @@ def patients_by_class(table: pd.DataFrame) -> dict[str, int]:
 
 
 def too_few(table: pd.DataFrame) -> str:
-    """Why the unseen rows of a table of predictions are too few to compare models on; empty where they are enough."""
+    """Why the unseen rows of a table of predictions are too few to compare models on; empty if they are enough.
+
+    A comparison needs an interval, and an interval `MIN_PATIENTS` of each class.
+    """
     left = patients_by_class(table)
-    if min(left.values()) >= MIN_PATIENTS_PER_CLASS:
+    if min(left.values()) >= MIN_PATIENTS:
         return ""
     return (
         f"{table['patient'].nunique()} patients are left whom no model has seen ({left['normal']} with a normal and "
-        f"{left['abnormal']} with an abnormal study), and a comparison needs {MIN_PATIENTS_PER_CLASS} of each"
+        f"{left['abnormal']} with an abnormal study), and a comparison needs {MIN_PATIENTS} of each"
     )
 
 

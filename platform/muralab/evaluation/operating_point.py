@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from muralab.errors import DataError, SettingsError, nearest
 from muralab.evaluation.weighted_sums import Floats, SortedScores, checked_arrays
+from muralab.serving.scaling import logit
 
 RULES = ("max-kappa", "youden", "sensitivity>=0.9")
 """The threshold rules; the last one accepts any share above 0 and up to 1."""
@@ -106,16 +107,21 @@ def sensitivity_bound(
 
 
 def independent_patients(labels: ArrayLike, patients: ArrayLike | None) -> float:
-    """How many independent abnormal studies these are worth, if all studies of a patient were found or missed together.
+    """How many independent abnormal studies these are worth if all studies of a patient are found or missed together.
 
-    This is Kish's effective size, (sum m)^2 / sum m^2 for patients with m abnormal studies: their number where all have
-    one.
+    Kish's effective number of the patients with abnormal studies; their number if each has one such study.
+
+    Args:
+        labels: 0 or 1, shape [S].
+        patients: of the studies, [S]; None: each study is of another patient.
     """
+    from muralab.evaluation.interval_formulas import kish_number
+
     y = np.asarray(labels)
     if patients is None:
         return float((y == 1).sum())
     _, sizes = np.unique(np.asarray(patients)[y == 1], return_counts=True)
-    return float(sizes.sum() ** 2 / (sizes**2).sum()) if len(sizes) else 0.0
+    return kish_number(sizes.astype(np.float64))
 
 
 def check_patients(labels: ArrayLike, patients: ArrayLike | None, rule: str) -> None:
@@ -205,7 +211,7 @@ def risk_coverage(labels: ArrayLike, probabilities: ArrayLike, threshold: float)
     y, p = checked_arrays(labels, probabilities)
     if not len(y):
         raise DataError("A risk-coverage curve needs at least one study.")
-    distances = np.abs(_logit(p) - _logit(np.asarray(threshold)))
+    distances = np.abs(logit(p) - logit(threshold))
     order = np.argsort(distances, kind="stable")
     wrong = ((p >= threshold) != (y == 1))[order]
     distances = distances[order]
@@ -228,7 +234,7 @@ def uncertain_band(probabilities: ArrayLike, threshold: float) -> tuple[float, f
     Returns:
         Its lower and upper end; None if there are under `MIN_STUDIES`, or all nearest ones have the same distance.
     """
-    distances = np.sort(np.abs(_logit(np.asarray(probabilities, dtype=np.float64)) - _logit(np.asarray(threshold))))
+    distances = np.sort(np.abs(logit(probabilities) - logit(threshold)))
     if len(distances) < MIN_STUDIES:
         return None
     gaps = np.diff(distances)[: int(BAND_SHARE * len(distances) + 1e-9)]
@@ -237,11 +243,6 @@ def uncertain_band(probabilities: ArrayLike, threshold: float) -> tuple[float, f
         return None
     last = int(separated[-1])
     half_width = (distances[last] + distances[last + 1]) / 2
-    middle = _logit(np.asarray(threshold))
+    middle = logit(threshold)
     low, high = 1 / (1 + np.exp(half_width - middle)), 1 / (1 + np.exp(-half_width - middle))
     return float(low), float(high)
-
-
-def _logit(probabilities: Floats) -> Floats:
-    clipped = np.clip(probabilities, 1e-12, 1 - 1e-12)
-    return np.asarray(np.log(clipped) - np.log1p(-clipped))

@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
+from muralab.evaluation.bootstrap import MIN_PATIENTS
 from muralab.evaluation.leakage import (
-    MIN_PATIENTS_PER_CLASS,
     Leakage,
     find_leakage,
     patients_by_class,
@@ -129,7 +129,7 @@ def _unknown_candidate(candidate: Any, owner: Any) -> str:
 
 
 def _too_few(champion: Any | None) -> str:
-    few = f"That is too few: a comparison needs {MIN_PATIENTS_PER_CLASS} patients of each class."
+    few = f"That is too few: a comparison needs {MIN_PATIENTS} patients of each class."
     if champion is None:
         return few
     tags = champion.tags

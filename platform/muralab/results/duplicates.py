@@ -1,4 +1,4 @@
-"""Test images that are copies of training or validation images, under other patients: counted, or left out."""
+"""Test images that are copies of training or validation images of other patients: counted, or left out."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ from dataclasses import replace
 
 from muralab.data.dataset import Dataset
 from muralab.data.splits import without_test_patients
-from muralab.evaluation.leakage import find_leakage
+from muralab.results.leakage import leakage_within
 
 
 def handle_duplicates(dataset: Dataset, duplicates: str) -> Dataset:
-    """The data set with a note of what its test set shares with the other sets, and without it where asked for.
+    """Note the test patients with a copy of a training or validation image, or leave them out of the test set.
 
-    A copy is a file with the same pixels or a near-duplicate. Its patient is left out as a whole: the other images
-    of that patient are most likely of the person whom the model has seen.
+    A copy is a file with the same pixels or a near-duplicate. With `drop`, all images of its patient are left out: they
+    most likely show the same person as the training image.
 
     Args:
         dataset: with the split by patient.
         duplicates: `keep` or `drop`.
 
+    Returns:
+        The data set with a note that counts these patients; the data set itself if there are none.
+
     Raises:
         DataError: without these patients the test set lacks a class.
     """
-    rows = dataset.split_rows().assign(hash="")  # the audit has compared all pairs: equal hashes alone show nothing
-    copied = find_leakage(rows[rows["set"] == "test"], rows, same_tree=True)
+    copied = leakage_within(dataset)
     if not copied.counts:
         return dataset
     found = (

@@ -10,6 +10,7 @@ import pandas as pd
 
 from muralab.config.commands import DEMO, RUN
 from muralab.data.dataset import Dataset
+from muralab.data.splits import without_test_patients
 from muralab.demo.dataset import default_folder
 from muralab.errors import DataError, SettingsError, numbered
 from muralab.evaluation.leakage import MAX_LEAKED_SHARE, Leakage, find_leakage, too_few, with_identities
@@ -99,25 +100,30 @@ def _changed_tree(record: RunRecord, root: str, dataset: Dataset, store: Store) 
     return None if rows is None else TrainedSplit(rows=rows, root=root, fingerprint=fingerprint)
 
 
+def leakage_within(dataset: Dataset) -> Leakage:
+    """What any model of this split has seen of the split's own test set: copies and near-duplicates of its images."""
+    rows = dataset.split_rows()
+    return find_leakage(rows[rows["set"] == "test"], rows, same_tree=True)
+
+
 def without_leakage(dataset: Dataset) -> tuple[Dataset, str]:
-    """A data set whose test set has no patient with a picture that its own training or validation set has.
+    """Leave patients out of the test set who have a copy of a training or validation image, to compare models.
 
     Returns:
-        The data set, and what was left out, in a sentence; the data set itself and an empty text where nothing was.
+        The data set and a sentence that counts what was left out; the data set itself and "" if nothing was.
 
     Raises:
         DataError: too few patients are left to compare models on.
     """
-    rows = dataset.split_rows()
-    leakage = find_leakage(rows[rows["set"] == "test"], rows, same_tree=True)
+    leakage = leakage_within(dataset)
     if not leakage.counts:
         return dataset, ""
-    test = dataset.splits.test
-    kept = test[~test["patient"].isin(list(leakage.set_of_patient))].reset_index(drop=True)
+    test, seen = dataset.splits.test, list(leakage.set_of_patient)
     found = f"Leakage: {leakage.sentence('every model')}"
-    if few := too_few(kept):
+    if few := too_few(test[~test["patient"].isin(seen)]):
         raise DataError(f"{found}. That is too few: {few}. Remove the duplicates that the audit lists.")
-    return replace(dataset, splits=replace(dataset.splits, test=kept)), f"{found}; they are left out of the comparison."
+    splits = without_test_patients(dataset.splits, seen)
+    return replace(dataset, splits=splits), f"{found}; they are left out of the comparison."
 
 
 def leakage_of_run(store: Store, record: RunRecord) -> Leakage | None:

@@ -46,10 +46,15 @@ def sigmoid(logits: Floats) -> Floats:
     return np.asarray(np.exp(-np.logaddexp(0, -logits)))
 
 
+def logit(probabilities: ArrayLike) -> Floats:
+    """Probabilities to log-odds, in the same shape; finite also for 0 and 1."""
+    clipped = np.clip(np.asarray(probabilities, dtype=np.float64), 1e-12, 1 - 1e-12)
+    return np.asarray(np.log(clipped) - np.log1p(-clipped))
+
+
 def log_odds(probability: float) -> float:
-    """Log-odds of one probability, finite also for 0 and 1."""
-    clipped = min(max(probability, 1e-12), 1 - 1e-12)
-    return float(np.log(clipped) - np.log1p(-clipped))
+    """Log-odds of one probability."""
+    return float(logit(probability))
 
 
 def prevalence_shift(fitted: float, wanted: float) -> float:
