@@ -1,12 +1,10 @@
-"""Differences of recipes over patients and seeds: intervals, sentence, table."""
+"""Differences of recipes over patients and seeds: intervals, p, pairs."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
 
@@ -14,60 +12,19 @@ from muralab.errors import DataError, SettingsError
 from muralab.evaluation.bootstrap import ClusteredSample, resample
 from muralab.evaluation.evaluated_model import EvaluatedModel, paired_difference
 from muralab.evaluation.predictions import level_rows
-from muralab.recipe import override
-from muralab.recipe_loader import load_recipe
-from muralab.report.sentences import number
 from muralab.results.seed_comparison import (
-    budget,
     compare_models,
-    comparison_sentence,
     difference_over_seeds,
-    difference_table,
     holm,
     seeds_difference,
     stretch,
-    unpaired,
 )
-from muralab.trial import TrialSpec
-
-SHARED = {"image_size": 64, "upper.epochs": 1, "full.epochs": 2}
-RECIPES = {name: override(load_recipe(name), SHARED) for name in ("cnn", "cnn_attention")}
-BASE = TrialSpec(name="cnn-00", recipe="cnn", table="split.csv", cache_folder="cache", folder="trials/cnn-00")
-
-
-def simulate(rng: np.random.Generator, skills: list[float], n_patients: int = 150) -> list[EvaluatedModel]:
-    """Models on one image per patient; each patient is equally difficult for all of them."""
-    label = np.arange(n_patients) % 2
-    common = rng.normal(size=n_patients)
-    names = [f"p{patient:04d}" for patient in range(n_patients)]
-    table = pd.DataFrame({"image": names, "study": names, "patient": names, "part": "wrist", "label": label})
-    noise = (0.7 * common + 0.7 * rng.normal(size=n_patients) for _ in skills)
-    tests = (table.assign(logit=s * (2 * label - 1) + n) for s, n in zip(skills, noise))
-    return [EvaluatedModel(recipe="net", title=f"Net {i}", run_id="r", test=test) for i, test in enumerate(tests)]
+from tests.results.conftest import RECIPES, simulate, trained
 
 
 @pytest.fixture
 def models() -> list[EvaluatedModel]:
     return simulate(np.random.default_rng(0), [0.9, 1.0, 1.1, 0.4, 0.3, 0.5])
-
-
-def trained(skills: dict[tuple[str, int], float]) -> tuple[dict[str, EvaluatedModel], list[TrialSpec]]:
-    """Models by trial, and the trials, from (recipe, seed) -> skill."""
-    specs = [replace(BASE, recipe=recipe, seed=seed, name=f"{recipe}-seed{seed}") for recipe, seed in skills]
-    models = [simulate(np.random.default_rng(spec.seed), [s], 60)[0] for spec, s in zip(specs, skills.values())]
-    return {spec.name: model for spec, model in zip(specs, models)}, specs
-
-
-@pytest.fixture
-def better():
-    """`cnn_attention` with three seeds, and `cnn` with one of them missing."""
-    skills = {("cnn", 0): 0.3, ("cnn", 1): 0.4, **{("cnn_attention", seed): 1.6 for seed in (0, 1, 2)}}
-    return compare_models(*trained(skills), ["cnn", "cnn_attention"])
-
-
-def dataset(*, synthetic: bool = True) -> SimpleNamespace:
-    (model,) = simulate(np.random.default_rng(0), [0.0], 60)
-    return SimpleNamespace(part="wrist", synthetic=synthetic, tables={"test": model.test})
 
 
 # Intervals
@@ -250,110 +207,3 @@ def test_only_seeds_that_both_have_are_paired(better):
 def test_no_common_seed_gives_no_comparison():
     models, specs = trained({("cnn", 0): 1.0, ("cnn_attention", 1): 1.0})
     assert compare_models(models, specs, [*RECIPES]) == []
-
-
-def test_a_recipe_that_failed_is_named_and_the_others_are_compared():
-    models, specs = trained({("cnn", 0): 1.0, ("cnn", 1): 1.0, ("cnn_attention", 1): 1.0})
-    names = ["cnn", "my_lab.bad", "cnn_attention"]
-    (found,) = compared = compare_models(models, specs, names)
-    assert (found.recipe, found.seeds) == ("cnn_attention", (1,))
-    assert unpaired(compared, names, {"my_lab.bad-seed0": "Traceback\nRuntimeError: no such shape."}) == [
-        "my_lab.bad is not compared: it has no finished seed in common with cnn; the first failure: "
-        "RuntimeError: no such shape."
-    ]
-
-
-def test_the_sentence_can_be_quoted_alone(better):
-    sentence = comparison_sentence(better[0], RECIPES, dataset())
-    start = "On 60 test studies of 60 patients (wrist, SYNTHETIC demo data), over 2 seeds of one split"
-    assert sentence.startswith(start)
-    assert "one budget (1 + 2 epochs at 64 px)" in sentence
-    assert "with seed 0 and +0." in sentence
-    assert "(95 %, only patients resampled), higher: both intervals exclude 0. This compares the trained" in sentence
-    assert "paired difference +0." in sentence
-
-
-def test_more_seeds_are_resampled_too():
-    skills = {(name, seed): skill for name, skill in (("cnn", 0.3), ("cnn_attention", 1.6)) for seed in range(5)}
-    (found,) = compare_models(*trained(skills), [*RECIPES])
-    sentence = comparison_sentence(found, RECIPES, dataset())
-    assert sentence.endswith("(95 %, patients and seeds resampled), higher: the interval excludes 0.")
-
-
-def test_two_seeds_that_disagree_are_not_resolved():
-    skills = {("cnn", 0): 0.3, ("cnn", 1): 1.5, ("cnn_attention", 0): 1.5, ("cnn_attention", 1): 0.3}
-    (found,) = compare_models(*trained(skills), [*RECIPES])
-    assert "which is not resolved: not every interval excludes 0." in comparison_sentence(found, RECIPES, dataset())
-
-
-def test_real_data_are_not_called_synthetic(better):
-    assert "SYNTHETIC" not in comparison_sentence(better[0], RECIPES, dataset(synthetic=False))
-
-
-def test_no_difference_is_not_resolved():
-    models, specs = trained({(name, seed): 0.7 for name in RECIPES for seed in (0, 1, 2)})
-    (found,) = compare_models(models, specs, [*RECIPES])
-    sentence = comparison_sentence(found, RECIPES, dataset())
-    assert sentence.endswith("which is not resolved: the interval contains 0.")
-
-
-def test_with_one_seed_only_patients_are_resampled():
-    models, specs = trained({("cnn", 0): 0.2, ("cnn_attention", 0): 2.0})
-    (found,) = compare_models(models, specs, [*RECIPES])
-    sentence = comparison_sentence(found, RECIPES, dataset())
-    assert "only patients resampled: one seed" in sentence
-    assert "higher: the interval excludes 0. This compares the trained models, not the recipes" in sentence
-
-
-# Several comparisons
-
-THREE = {**RECIPES, "inception": override(load_recipe("inception"), {"image_size": 80})}
-
-
-def compare_three(skills: tuple[float, float, float]):
-    """Five seeds of each recipe, the second and the third compared with the first."""
-    found = {(name, seed): skill for name, skill in zip(THREE, skills) for seed in range(5)}
-    return compare_models(*trained(found), [*THREE])
-
-
-def test_several_comparisons_are_adjusted():
-    one, other = compare_three((0.3, 1.6, 0.3))
-    assert one.n_comparisons == other.n_comparisons == 2
-    for metric in ("auroc", "kappa"):
-        alone = [found.differences[metric].p for found in (one, other)]
-        assert [found.adjusted_p[metric] for found in (one, other)] == holm(alone)
-    assert one.adjusted_p["auroc"] < 0.05
-    text = f"higher: p = {number(one.adjusted_p['auroc'])} after Holm's adjustment for 2 comparisons."
-    assert text in comparison_sentence(one, THREE, dataset())
-    assert "which is not resolved: p = " in comparison_sentence(other, THREE, dataset())
-
-
-def test_what_holds_alone_may_not_hold_after_adjustment(better):
-    (found,) = better
-    several = replace(found, n_comparisons=3, adjusted_p={"auroc": 0.06, "kappa": 0.5})
-    assert "which is not resolved: p = 0.060 after Holm's" in comparison_sentence(several, RECIPES, dataset())
-
-
-def test_the_table_holds_p_before_and_after_adjustment():
-    table = difference_table(compare_three((0.3, 1.6, 0.3))).set_index(["recipe", "metric"])
-    assert (table["comparisons"] == 2).all()
-    assert (table["adjusted_p"] >= table["p"]).all()
-    assert set(table["resampled"]) == {"patients and seeds"}
-
-
-# Sentences and tables
-
-
-def test_the_table_names_level_set_and_every_seed(better):
-    table = difference_table(better)
-    assert set(table["metric"]) == {"auroc", "kappa"}
-    assert set(table["level"] + " " + table["set"]) == {"study test"}
-    row = table.iloc[0]
-    assert row["difference"] == pytest.approx((row["seed_0"] + row["seed_1"]) / 2)
-
-
-def test_recipes_with_budgets_of_their_own_are_listed():
-    longer = {**RECIPES, "cnn": override(RECIPES["cnn"], {"full.epochs": 9})}
-    assert budget(longer) == (
-        "each recipe's own budget (cnn: 1 + 9 epochs at 64 px; cnn_attention: 1 + 2 epochs at 64 px)"
-    )

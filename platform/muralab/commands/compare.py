@@ -25,18 +25,12 @@ from muralab.registry.evaluation_count import record_evaluations
 from muralab.report.page import write_report
 from muralab.report.results_table import results_table
 from muralab.report.sentences import calibration_notes
+from muralab.results.comparison_text import budget, comparison_sentence, difference_table, unpaired
 from muralab.results.context import build_context
 from muralab.results.final_test import run_final_test
 from muralab.results.inputs import log_audit, log_sets, log_split
 from muralab.results.leakage import without_leakage
-from muralab.results.seed_comparison import (
-    Comparison,
-    budget,
-    compare_models,
-    comparison_sentence,
-    difference_table,
-    unpaired,
-)
+from muralab.results.seed_comparison import Comparison, compare_models
 from muralab.tracking import fingerprint_test_set, read_children
 from muralab.tracking.tags import Tag
 from muralab.trial import TrialSpec

@@ -6,8 +6,8 @@ mean over these of the paired differences. Resampling K seeds underestimates the
 variance by K instead of K - 1 and assumes a normal instead of Student's distribution; the seeds' deviations are
 stretched by both factors. The noise of a patient under one seed is counted in both draws, so the interval is
 conservative: in simulations with 3 and 5 seeds and 150 patients, 95 % intervals contained the true value in 98 % to
-100 % of 60 sets, more often the less the seeds differed (`bench.seeds`). With few patients or few errors
-it is widened as that of one pair of models is.
+100 % of 60 sets, more often the less the seeds differed (`bench.seeds`). With few patients or few errors it is
+widened as the interval of one pair of models is.
 
 Two seeds do not show how much seeds vary: an honest interval over seeds would be more than three times as wide as with
 three (`stretch`), and would resolve nothing. With fewer than MIN_SEEDS, therefore, only patients are resampled, every
@@ -24,9 +24,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 
-from muralab.data.dataset import Dataset
 from muralab.errors import SettingsError
 from muralab.evaluation.bootstrap import (
     CONFIDENCE,
@@ -39,16 +37,10 @@ from muralab.evaluation.bootstrap import (
     no_interval_reason,
 )
 from muralab.evaluation.evaluated_model import EvaluatedModel
-from muralab.evaluation.metrics import METRICS, check_metrics, main_metrics
+from muralab.evaluation.metrics import check_metrics, main_metrics
 from muralab.evaluation.weighted_sums import Floats
-from muralab.recipe import Recipe
-from muralab.report.sentences import number, with_bounds
 from muralab.trial import TrialSpec
 
-FEW_SEEDS = (
-    "This compares the trained models, not the recipes: fewer than three seeds do not show how much a recipe varies "
-    "from seed to seed"
-)
 P_STEPS = 20
 """Of the bisection that finds p: to 1e-6."""
 MIN_SEEDS = 3
@@ -211,7 +203,7 @@ def _joint_p(alone: Sequence[_Draws]) -> float:
 
 
 def stretch(n_seeds: int, confidence: float = CONFIDENCE) -> float:
-    """By which factor the deviations of K >= 2 resampled seeds are too small for an interval of this confidence."""
+    """Factor by which the deviations of K >= 2 resampled seeds must grow for an interval of this confidence."""
     from scipy.stats import norm, t
 
     share, df = (1 + confidence) / 2, n_seeds - 1
@@ -236,10 +228,10 @@ def compare_models(
     Args:
         models: name of the trial -> its model.
         specs: these trials.
-        recipes: in the order of the request.
+        recipes: in the order in which they were given.
 
     Returns:
-        No comparison for a recipe that shares no finished seed with the first: see `unpaired`.
+        No comparison for a recipe that shares no finished seed with the first: see `comparison_text.unpaired`.
     """
     return _adjusted(_compare_with_first(models, specs, recipes))
 
@@ -276,122 +268,3 @@ def _compare_with_first(
             Comparison(recipe=recipe, against=recipes[0], seeds=seeds, differences=differences, adjusted_p=own_p)
         )
     return comparisons
-
-
-def unpaired(comparisons: Sequence[Comparison], recipes: Sequence[str], failures: Mapping[str, str]) -> list[str]:
-    """One sentence for each recipe that could not be compared with the first.
-
-    Args:
-        comparisons: those of the other recipes.
-        recipes: in the order of the request.
-        failures: trial, named after its recipe -> why it failed.
-    """
-    compared = {one.recipe for one in comparisons}
-    sentences = []
-    for recipe in [name for name in recipes[1:] if name not in compared]:
-        reasons = [
-            reason.strip().splitlines()[-1].rstrip(".")
-            for trial, reason in failures.items()
-            if trial.rpartition("-seed")[0] in (recipe, recipes[0]) and reason.strip()
-        ]
-        why = f"; the first failure: {reasons[0]}" if reasons else ""
-        sentences.append(f"{recipe} is not compared: it has no finished seed in common with {recipes[0]}{why}.")
-    return sentences
-
-
-def budget(recipes: Mapping[str, Recipe]) -> str:
-    """The training budget of each recipe as text; one budget where all recipes share it."""
-    each = {name: f"{r.upper.epochs} + {r.full.epochs} epochs at {r.image_size} px" for name, r in recipes.items()}
-    if len(set(each.values())) == 1:
-        return f"one budget ({next(iter(each.values()))})"
-    return "each recipe's own budget (" + "; ".join(f"{name}: {text}" for name, text in each.items()) + ")"
-
-
-def comparison_sentence(comparison: Comparison, recipes: Mapping[str, Recipe], dataset: Dataset) -> str:
-    """The paired difference with its interval and its conditions, in a sentence that can be quoted.
-
-    Args:
-        comparison: of two recipes.
-        recipes: name -> recipe as it was trained.
-        dataset: the data set whose test set was used.
-    """
-    name = main_metrics()[0]
-    found = comparison.differences[name]
-    pair = {recipe: recipes[recipe] for recipe in (comparison.recipe, comparison.against)}
-    titles = [recipe.summary for recipe in pair.values()]
-    test = dataset.tables["test"]
-    data = "SYNTHETIC demo data" if dataset.synthetic else "radiographs"
-    seeds = f"{found.n_seeds} seed{'s' * (found.n_seeds > 1)}"
-    return (
-        f"On {test['study'].nunique()} test studies of {test['patient'].nunique()} patients ({dataset.part}, {data}), "
-        f"over {seeds} of one split and {budget(pair)}, {titles[0]} reaches a mean study-level "
-        f"{METRICS[name].title} of {number(found.mean_a)} and {titles[1]} of {number(found.mean_b)}: paired difference "
-        f"{_figures(comparison, found)}, {_conclusion(comparison, name)}."
-    )
-
-
-def _figures(comparison: Comparison, found: SeedsDifference) -> str:
-    """The difference with its interval and what it covers; with few seeds, each seed by itself."""
-    shown = with_bounds(found.interval, signed=True)
-    if found.covers_seeds:
-        return f"{shown} (95 %, patients and seeds resampled)"
-    if found.n_seeds == 1:
-        return f"{shown} (95 %, only patients resampled: one seed)"
-    each = " and ".join(
-        f"{with_bounds(one, signed=True)} with seed {seed}" for seed, one in zip(comparison.seeds, found.by_seed)
-    )
-    return f"{number(found.interval.estimate, signed=True)}: {each} (95 %, only patients resampled)"
-
-
-def _conclusion(comparison: Comparison, metric: str) -> str:
-    found = comparison.differences[metric]
-    undefined = next((one for one in (found.interval, *found.by_seed) if not one.low <= one.high), None)
-    if undefined is not None:  # its bounds are NaN
-        return f"which cannot be evaluated: {undefined.reason or 'there is no interval'}"
-    side = "higher" if found.interval.estimate > 0 else "lower"
-    if comparison.n_comparisons > 1:
-        p = comparison.adjusted_p[metric]
-        adjustment = f"p = {number(p)} after Holm's adjustment for {comparison.n_comparisons} comparisons"
-        text = f"which is not resolved: {adjustment}" if p >= 1 - CONFIDENCE else f"{side}: {adjustment}"
-    else:
-        intervals = [found.interval] if found.covers_seeds else list(found.by_seed)
-        text = _by_intervals(intervals, side)
-    return text if found.covers_seeds else f"{text}. {FEW_SEEDS}"
-
-
-def _by_intervals(intervals: Sequence[Interval], side: str) -> str:
-    """What one interval shows, or one for each seed."""
-    each = len(intervals) > 1
-    resolved = all(one.low > 0 for one in intervals) or all(one.high < 0 for one in intervals)
-    if not resolved:
-        return (
-            f"which is not resolved: {'not every' if each else 'the'} interval {'excludes' if each else 'contains'} 0"
-        )
-    return f"{side}: {'both intervals exclude' if each else 'the interval excludes'} 0"
-
-
-def difference_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """One row per comparison and metric, on test studies."""
-    rows = []
-    for one in comparisons:
-        for metric, found in one.differences.items():
-            row = {
-                "recipe": one.recipe,
-                "against": one.against,
-                "metric": metric,
-                "level": "study",
-                "set": "test",
-                "mean": found.mean_a,
-                "mean_against": found.mean_b,
-                "difference": found.interval.estimate,
-                "low": found.interval.low,
-                "high": found.interval.high,
-                "resampled": "patients and seeds" if found.covers_seeds else "patients",
-                "p": found.p,
-                "comparisons": one.n_comparisons,
-                "adjusted_p": one.adjusted_p[metric],
-                "seed_spread": found.seed_spread,
-            }
-            seeds = {f"seed_{seed}": alone.estimate for seed, alone in zip(one.seeds, found.by_seed)}
-            rows.append(row | seeds)
-    return pd.DataFrame(rows)
