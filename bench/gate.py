@@ -26,7 +26,7 @@ from scipy.special import expit, ndtr, ndtri
 
 from bench.common import Options, Row, run
 from muralab.evaluation.best_of_many import range_after
-from muralab.evaluation.bootstrap import ClusteredSample, Resampled, metric_interval, resample
+from muralab.evaluation.intervals import ClusteredSample, Resampled, metric_interval, resample
 from muralab.evaluation.operating_point import operating_threshold
 from muralab.registry.gate import Decision, Differences, Margins, apply_margins, measure_resampled
 

@@ -32,6 +32,7 @@ from muralab.data.audit.report import audit_images
 from muralab.data.cache import open_cache
 from muralab.data.loader import training_batches
 from muralab.data.mura import read_index
+from muralab.evaluation.intervals import metric_intervals
 
 STEEPEST = 1.1
 """Within the timing noise of an exponent of 1."""
@@ -72,7 +73,7 @@ def job_input(folder: Path, n_images: int) -> object:
 
 def job_evaluation(folder: Path, n_images: int) -> object:
     """Compute calibration, metrics and intervals from a file of predictions."""
-    from muralab.evaluation.bootstrap import bootstrap
+
     from muralab.evaluation.calibration import fit_calibration
     from muralab.evaluation.metrics import METRICS
 
@@ -81,7 +82,7 @@ def job_evaluation(folder: Path, n_images: int) -> object:
         simulate(n_images // 3, seed=1).head(n_images).to_csv(path, index=False)
     predictions = pd.read_csv(path)
     calibration = fit_calibration(predictions)
-    return bootstrap(
+    return metric_intervals(
         predictions, level="study", metrics=list(METRICS), threshold=calibration.threshold, n_resamples=500
     )
 

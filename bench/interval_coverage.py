@@ -31,8 +31,9 @@ from scipy.integrate import quad
 from scipy.special import expit, logit, ndtr, ndtri
 from scipy.stats import norm
 
-from muralab.evaluation.bootstrap import ClusteredSample, Interval, difference_interval, metric_interval, resample
+from muralab.evaluation.intervals import ClusteredSample, Interval, metric_interval, resample
 from muralab.evaluation.metrics import METRICS
+from muralab.evaluation.paired_difference import difference_interval
 
 PATIENTS = (12, 30, 60, 150, 400, 1200)
 SHAPES = (

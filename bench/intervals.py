@@ -17,14 +17,9 @@ import numpy as np
 import pandas as pd
 
 from bench.common import Options, Row, interleave, ratios, run, seconds
-from muralab.evaluation.bootstrap import (
-    ClusteredSample,
-    bootstrap,
-    difference_interval,
-    metric_interval,
-    resample,
-)
+from muralab.evaluation.intervals import ClusteredSample, metric_interval, metric_intervals, resample
 from muralab.evaluation.metrics import METRICS, evaluate_predictions
+from muralab.evaluation.paired_difference import difference_interval
 from muralab.evaluation.predictions import Level, level_rows
 
 N_IMAGES_MURA = 3197  # in the official valid set
@@ -99,7 +94,7 @@ def coverage_row(level: Level, n_sets: int, n_patients: int) -> Row:
     names = [name for name, metric in METRICS.items() if metric.no_interval is None]
     held = dict.fromkeys(names, 0)
     for seed in range(n_sets):
-        found = bootstrap(simulate(n_patients, seed), level=level, metrics=names, threshold=THRESHOLD)
+        found = metric_intervals(simulate(n_patients, seed), level=level, metrics=names, threshold=THRESHOLD)
         for name, interval in found.items():
             held[name] += interval.low <= truth[name] <= interval.high
     shares = {name: count / n_sets for name, count in held.items()}

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from bench.common import Options, Row, run
-from muralab.evaluation.bootstrap import ClusteredSample, Resampled, resample
+from muralab.evaluation.intervals import ClusteredSample, Resampled, resample
 from muralab.evaluation.predictions import level_rows
 from muralab.results.seed_comparison import SeedsDifference, difference_over_seeds, holm
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import muralab
-from muralab.evaluation.bootstrap import INTERVAL_METHOD
+from muralab.evaluation.intervals import INTERVAL_METHOD
 from muralab.results.from_mlflow import read_models
 from muralab.tracking import RunRecord, Store, download_artifact, read_run
 from tests.cli.conftest import Muralab

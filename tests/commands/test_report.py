@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from muralab.cli import app
 from muralab.errors import SettingsError, StoreError
-from muralab.evaluation.bootstrap import INTERVAL_METHOD
 from muralab.evaluation.calibration import Calibration
+from muralab.evaluation.intervals import INTERVAL_METHOD
 from muralab.results.from_mlflow import read_context, read_models
 from muralab.tracking import RunWriter, open_store, read_run
 

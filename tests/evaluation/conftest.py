@@ -1,10 +1,12 @@
-"""A predictions table with several studies per patient and several views per study."""
+"""Predictions with several studies per patient, and a registered metric."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 import pytest
+
+from muralab.evaluation.metrics import METRICS, register_metric
 
 
 @pytest.fixture
@@ -25,3 +27,23 @@ def predictions():
             "logit": 2 * (centre[study] + rng.normal(0, 1, len(study))),
         }
     )
+
+
+def simulate(n_patients, seed, *, n_studies=2, alike=0.8):
+    """One-image studies, whose labels and errors are correlated within a patient."""
+    rng = np.random.default_rng(seed)
+    patient = np.repeat(np.arange(n_patients), n_studies)
+    label = (rng.normal(0, 1, n_patients)[patient] + rng.normal(0, 1, len(patient)) > 0.3).astype(int)
+    logit = 1.2 * label + alike * rng.normal(0, 1, n_patients)[patient] + rng.normal(0, 1, len(patient))
+    names = [f"i{i:06d}" for i in range(len(patient))]
+    return pd.DataFrame(
+        {"image": names, "study": names, "patient": patient, "part": "wrist", "label": label, "logit": logit}
+    )
+
+
+@pytest.fixture
+def resampled_metric():
+    """A registered metric."""
+    register_metric("right", title="Right", f=lambda y, p: float(((p >= 0.5) == y).mean()), needs="rows")
+    yield "right"
+    METRICS.pop("right")

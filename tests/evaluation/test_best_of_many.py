@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import beta, norm
 
 from muralab.evaluation.best_of_many import range_after
-from muralab.evaluation.bootstrap import Interval
+from muralab.evaluation.intervals import Interval
 
 
 def interval(estimate: float, low: float, high: float) -> Interval:

@@ -11,9 +11,9 @@ from sklearn.metrics import auc, average_precision_score
 
 from muralab.errors import DataError
 from muralab.evaluation import evaluated_model
-from muralab.evaluation.bootstrap import bootstrap, metric_interval, resample
 from muralab.evaluation.calibration import Calibration
 from muralab.evaluation.evaluated_model import EvaluatedModel, TrainingRecord, best_of, paired_difference
+from muralab.evaluation.intervals import metric_interval, metric_intervals, resample
 from muralab.evaluation.metrics import METRICS, evaluate_predictions
 from muralab.serving.scaling import Scaling
 
@@ -47,7 +47,7 @@ def test_studies_are_calibrated_and_called_at_the_threshold(model):
 
 
 def test_study_intervals_use_the_calibration(model, predictions):
-    expected = bootstrap(predictions, level="study", metrics=["kappa", "brier"], threshold=0.4, scaling=SCALING)
+    expected = metric_intervals(predictions, level="study", metrics=["kappa", "brier"], threshold=0.4, scaling=SCALING)
     assert {name: model.intervals()[name] for name in expected} == expected
     assert list(model.intervals()) == list(METRICS)
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_curve
 
-from muralab.evaluation.bootstrap import ClusteredSample
+from muralab.evaluation.intervals import ClusteredSample
 from muralab.evaluation.matched_point import matched_differences
 
 RNG = np.random.default_rng(5)

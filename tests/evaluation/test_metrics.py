@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics as sk
 
 from muralab.errors import DataError, SettingsError
-from muralab.evaluation.bootstrap import bootstrap
+from muralab.evaluation.intervals import metric_intervals
 from muralab.evaluation.metrics import (
     METRICS,
     evaluate,
@@ -162,7 +162,9 @@ def test_a_registered_metric_is_computed(jaccard, predictions):
 def test_a_registered_metric_gets_nearly_the_interval_of_a_built_in_one(jaccard, predictions):
     register_metric("recall", title="Recall", f=lambda y, p: float(sk.recall_score(y, p >= 0.5)), needs="abnormal")
     try:
-        found = bootstrap(predictions, level="study", metrics=["recall", "sensitivity", jaccard], n_resamples=200)
+        found = metric_intervals(
+            predictions, level="study", metrics=["recall", "sensitivity", jaccard], n_resamples=200
+        )
     finally:
         METRICS.pop("recall")
     bounds = [(found[name].low, found[name].high) for name in ("recall", "sensitivity")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from muralab.evaluation.bootstrap import ClusteredSample, leave_out_patients, resample
+from muralab.evaluation.intervals import ClusteredSample, leave_out_patients, resample
 from muralab.evaluation.metrics import METRICS
 from muralab.evaluation.predictions import level_rows
 from muralab.evaluation.weighted_sums import Sums

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muralab.errors import DataError, SettingsError
-from muralab.evaluation.bootstrap import Interval
 from muralab.evaluation.evaluated_model import paired_difference
+from muralab.evaluation.intervals import Interval
 from muralab.registry.gate import (
     Decision,
     Differences,

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from muralab.evaluation import evaluated_model
-from muralab.evaluation.bootstrap import resample
 from muralab.evaluation.calibration import Calibration
 from muralab.evaluation.evaluated_model import EvaluatedModel
+from muralab.evaluation.intervals import resample
 from muralab.evaluation.metrics import METRICS, evaluate_predictions, register_metric
 from muralab.report.card import model_card
 from muralab.report.page import write_report

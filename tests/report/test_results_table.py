@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from muralab.evaluation.bootstrap import bootstrap
 from muralab.evaluation.calibration import Calibration
+from muralab.evaluation.intervals import metric_intervals
 from muralab.report.results_table import results_table
 
 
@@ -50,7 +50,7 @@ def test_results_are_at_the_models_own_threshold(build_model) -> None:
 
 def test_bounds_equal_those_of_the_table_of_predictions(build_model) -> None:
     model = build_model()
-    expected = bootstrap(model.test, level="study", metrics=["auroc"])["auroc"]
+    expected = metric_intervals(model.test, level="study", metrics=["auroc"])["auroc"]
     row = results_table([model]).iloc[-1]
     assert (row["test_study_auroc_low"], row["test_study_auroc_high"]) == (expected.low, expected.high)
 

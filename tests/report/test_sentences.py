@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from muralab.evaluation.bootstrap import Interval
 from muralab.evaluation.calibration import Calibration
+from muralab.evaluation.intervals import Interval
 from muralab.report.page import champion_sentence
 from muralab.report.sentences import (
     calibration_notes,

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from muralab.evaluation import evaluated_model
-from muralab.evaluation.bootstrap import INTERVAL_METHOD
 from muralab.evaluation.calibration import fit_calibration
 from muralab.evaluation.evaluated_model import EvaluatedModel
+from muralab.evaluation.intervals import INTERVAL_METHOD
 from muralab.evaluation.metrics import METRICS, evaluate_predictions, register_metric
 from muralab.results import final_test
 from muralab.results.final_test import logged_metrics, run_final_test, training_metrics

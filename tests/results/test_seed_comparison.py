@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 from muralab.errors import DataError, SettingsError
-from muralab.evaluation.bootstrap import ClusteredSample, resample
 from muralab.evaluation.evaluated_model import EvaluatedModel, paired_difference
+from muralab.evaluation.intervals import ClusteredSample, resample
 from muralab.evaluation.predictions import level_rows
 from muralab.results.seed_comparison import (
     compare_models,

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from scipy.special import expit, logit, ndtri
 
-from muralab.evaluation.bootstrap import Interval
+from muralab.evaluation.intervals import Interval
 
 
 def range_after(interval: Interval, n_evaluations: int) -> Interval:

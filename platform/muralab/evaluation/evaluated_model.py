@@ -14,17 +14,10 @@ from typing import Literal, TypeVar, cast
 import pandas as pd
 
 from muralab.errors import DataError
-from muralab.evaluation.bootstrap import (
-    ClusteredSample,
-    Interval,
-    Resampled,
-    check_same_images,
-    difference_interval,
-    metric_interval,
-    resample,
-)
 from muralab.evaluation.calibration import Calibration
+from muralab.evaluation.intervals import ClusteredSample, Interval, Resampled, metric_interval, resample
 from muralab.evaluation.metrics import METRICS
+from muralab.evaluation.paired_difference import check_same_images, difference_interval
 from muralab.evaluation.predictions import UNCALIBRATED, Level, check_predictions, level_rows, to_studies
 from muralab.evaluation.weighted_sums import Floats
 from muralab.serving.scaling import Scaling

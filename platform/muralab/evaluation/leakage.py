@@ -14,7 +14,7 @@ from functools import cached_property
 import pandas as pd
 
 from muralab.data.audit.pictures import PICTURE_COLUMNS
-from muralab.evaluation.bootstrap import MIN_PATIENTS
+from muralab.evaluation.intervals import MIN_PATIENTS
 
 SEEN_SETS = {"train": "was trained on", "validation": "was selected on"}
 """Sets of a run whose images its model has seen -> what that means; the worse first."""

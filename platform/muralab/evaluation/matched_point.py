@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from muralab.evaluation.bootstrap import (
+from muralab.evaluation.intervals import (
     CONFIDENCE,
     MIN_DEFINED,
     MIN_PATIENTS,

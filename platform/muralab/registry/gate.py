@@ -15,17 +15,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from muralab.errors import SettingsError
-from muralab.evaluation.bootstrap import (
-    CONFIDENCE,
-    N_RESAMPLES,
-    Interval,
-    Resampled,
-    check_same_images,
-    difference_interval,
-)
 from muralab.evaluation.evaluated_model import CHANCE_AUROC, EvaluatedModel, paired_difference
+from muralab.evaluation.intervals import CONFIDENCE, N_RESAMPLES, Interval, Resampled
 from muralab.evaluation.matched_point import matched_differences
 from muralab.evaluation.metrics import METRICS, check_metrics
+from muralab.evaluation.paired_difference import check_same_images, difference_interval
 from muralab.evaluation.predictions import Level
 
 DEFAULT_OBJECTIVE = "val_study_auroc"

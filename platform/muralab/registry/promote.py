@@ -11,8 +11,8 @@ import pandas as pd
 
 from muralab.errors import StoreError
 from muralab.evaluation.best_of_many import range_after, range_sentence, range_text
-from muralab.evaluation.bootstrap import Interval
 from muralab.evaluation.evaluated_model import EvaluatedModel
+from muralab.evaluation.intervals import Interval
 from muralab.registry.champion_comparison import EvaluatedVersion, VersionDecision, decide_version, read_evaluated
 from muralab.registry.evaluation_count import count_test_evaluations, record_evaluations
 from muralab.registry.gate import Check, Decision, Margins, signed

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from muralab.evaluation.bootstrap import MIN_PATIENTS
+from muralab.evaluation.intervals import MIN_PATIENTS
 from muralab.evaluation.leakage import (
     Leakage,
     find_leakage,

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from muralab.errors import DataError
-from muralab.evaluation.bootstrap import CONFIDENCE, Interval
 from muralab.evaluation.calibration import Calibration
 from muralab.evaluation.evaluated_model import NOT_TESTED, EvaluatedModel, best_of, paired_difference
+from muralab.evaluation.intervals import CONFIDENCE, Interval
 from muralab.evaluation.operating_point import BAND_SHARE
 
 MAX_DIGITS = 6

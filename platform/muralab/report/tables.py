@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from muralab.evaluation.bootstrap import Interval
+from muralab.evaluation.intervals import Interval
 from muralab.report.sentences import bounds, number
 
 DASH = "–"

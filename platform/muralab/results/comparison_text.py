@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from muralab.data.dataset import Dataset
-from muralab.evaluation.bootstrap import CONFIDENCE, Interval
+from muralab.evaluation.intervals import CONFIDENCE, Interval
 from muralab.evaluation.metrics import METRICS, main_metrics
 from muralab.recipe import Recipe
 from muralab.report.sentences import number, with_bounds

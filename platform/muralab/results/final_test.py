@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from muralab.evaluation.bootstrap import INTERVAL_METHOD
 from muralab.evaluation.calibration import fit_calibration
 from muralab.evaluation.evaluated_model import EvaluatedModel, TrainingRecord
+from muralab.evaluation.intervals import INTERVAL_METHOD
 from muralab.evaluation.metrics import METRICS, evaluate_predictions, main_metrics
 from muralab.experiment import predict_sets
 from muralab.recipe_loader import load_recipe

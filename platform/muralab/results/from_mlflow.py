@@ -12,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 
 from muralab.errors import MuraLabError, RecipeError, SettingsError, StoreError, numbered
-from muralab.evaluation.bootstrap import INTERVAL_METHOD
 from muralab.evaluation.calibration import Calibration
 from muralab.evaluation.evaluated_model import EvaluatedModel, TrainingRecord
+from muralab.evaluation.intervals import INTERVAL_METHOD
 from muralab.recipe_loader import load_recipe
 from muralab.report.context import Context, SearchTrial
 from muralab.results.context import describe_machine

@@ -26,18 +26,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from muralab.errors import SettingsError
-from muralab.evaluation.bootstrap import (
-    CONFIDENCE,
-    ClusteredSample,
-    FewPatients,
-    Interval,
-    Resampled,
-    check_same_images,
-    few_patients,
-    no_interval_reason,
-)
 from muralab.evaluation.evaluated_model import EvaluatedModel
+from muralab.evaluation.intervals import CONFIDENCE, ClusteredSample, Interval, Resampled, no_interval_reason
 from muralab.evaluation.metrics import check_metrics, main_metrics
+from muralab.evaluation.paired_difference import Widening, check_same_images, find_widening
 from muralab.evaluation.weighted_sums import Floats
 from muralab.trial import TrialSpec
 
@@ -131,9 +123,9 @@ def difference_over_seeds(
     values = np.stack([x.values[metric] - y.values[metric] for x, y in zip(a, b, strict=True)], axis=1)
     estimates = [x.sample.estimate(metric) - y.sample.estimate(metric) for x, y in zip(a, b, strict=True)]
     pairs = list(zip(a, b, strict=True))
-    alone = [_Draws(values[:, [k]], seed, estimates[k], few_patients([pair], metric)) for k, pair in enumerate(pairs)]
+    alone = [_Draws(values[:, [k]], seed, estimates[k], find_widening([pair], metric)) for k, pair in enumerate(pairs)]
     of_all = values if len(a) >= MIN_SEEDS else values.mean(axis=1, keepdims=True)
-    whole = _Draws(of_all, seed, float(np.mean(estimates)), few_patients(pairs, metric))
+    whole = _Draws(of_all, seed, float(np.mean(estimates)), find_widening(pairs, metric))
     interval = whole.interval(metric, a[0].sample, confidence)
     p = whole.p() if len(a) >= MIN_SEEDS else _joint_p(alone)
     return SeedsDifference(
@@ -148,8 +140,8 @@ def difference_over_seeds(
 class _Draws:
     """Resampled differences [R, K]: their interval at any confidence, and its p."""
 
-    def __init__(self, differences: Floats, seed: int, estimate: float, few: FewPatients) -> None:
-        self.estimate, self.few = estimate, few
+    def __init__(self, differences: Floats, seed: int, estimate: float, widening: Widening) -> None:
+        self.estimate, self.widening = estimate, widening
         self.n_resamples, self.n_seeds = differences.shape
         drawn = np.random.default_rng([seed, 1]).integers(self.n_seeds, size=differences.shape)
         centre = differences.mean(axis=1, keepdims=True)
@@ -168,7 +160,7 @@ class _Draws:
         values = self.centre + factor * self.deviations
         tail = (1 - confidence) / 2
         low, high = np.nanquantile(values, (tail, 1 - tail))
-        return self.few.widen((float(low), float(high)), self.estimate, confidence)
+        return self.widening.apply((float(low), float(high)), self.estimate, confidence)
 
     def interval(self, metric: str, sample: ClusteredSample, confidence: float) -> Interval:
         """The interval at one confidence, or the reason why there is none."""

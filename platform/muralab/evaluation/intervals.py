@@ -1,10 +1,12 @@
-"""Confidence intervals over patients: of one model's metrics, and of paired differences of two models.
+"""Confidence intervals of one model's metrics, over patients.
 
 Images and studies of one patient are not independent, so patients are left out and drawn whole, with all of their rows.
 Built-in metrics get closed-form intervals (`patient_intervals.py`), which hold with few patients and at the ends of the
 range; `bench.interval_coverage` measures how often they contain the true value. Registered metrics are resampled: BCa
 intervals (Efron 1987), widened for few patients. Two samples of the same patients get the same draws, so their
-resampled values can be subtracted. Shapes: N rows (images or studies), P patients, R resamples.
+resampled values can be subtracted (`paired_difference.py`).
+
+Shapes: N rows (images or studies), P patients, R resamples.
 """
 
 from __future__ import annotations
@@ -17,14 +19,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr
 
-from muralab.errors import DataError, SettingsError, numbered
+from muralab.errors import SettingsError
 from muralab.evaluation.interval_formulas import (
-    Bounds,
     bca_bounds,
-    jackknife_variance,
-    normal_quantile,
     student_quantile,
-    welch_df,
 )
 from muralab.evaluation.metrics import METRICS, check_metrics, undefined_reason
 from muralab.evaluation.patient_intervals import INTERVAL_OF_METHOD
@@ -40,11 +38,10 @@ MIN_PATIENTS = 10
 MIN_DEFINED = 0.9
 """Share of the resamples in which a registered metric must be defined."""
 INTERVAL_METHOD = "patient-scores-2"
-"""Name of the methods of this file. Runs without it logged BCa intervals of the bootstrap."""
+"""Names the methods in a run's tag. Runs without the tag logged BCa intervals of the bootstrap."""
 
 _BLOCK = 64  # resamples per matrix product: the weights of 3,197 images then fit the processor's cache
 _MAX_GROUPS = 250  # leaving out single patients of a large set would be slow where only weights will do
-_UNSEEN_DIFFERENCE = 0.5  # patients whose two predictions differ as if they were independent, not seen in the sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +194,7 @@ def leave_out_patients(n_patients: int) -> Iterator[Floats]:
         yield (group[None, :] != left_out[:, None]).astype(np.float64)
 
 
-def bootstrap(
+def metric_intervals(
     predictions: pd.DataFrame,
     *,
     level: Level,
@@ -235,7 +232,7 @@ def metric_interval(resampled: Resampled, metric: str, *, confidence: float = CO
     Raises:
         SettingsError: the confidence is not in [0.5, 1).
     """
-    _check_confidence(confidence)
+    check_confidence(confidence)
     sample = resampled.sample
     estimate, reason = sample.estimate(metric), no_interval_reason(metric, sample)
     if reason is not None:
@@ -261,91 +258,12 @@ def _bootstrap_interval(resampled: Resampled, metric: str, estimate: float, conf
     return Interval(estimate=estimate, low=low, high=high, level=confidence, n_resamples=len(defined), reason=reason)
 
 
-def difference_interval(a: Resampled, b: Resampled, metric: str, *, confidence: float = CONFIDENCE) -> Interval:
-    """How much a metric of `a` exceeds that of `b` on the same patients, as a - b: jackknife and Student's t.
-
-    Every patient is left out of both alike, so that what makes a sample of patients difficult cancels out.
-
-    Args:
-        a: metrics of one model.
-        b: those of the other, of the same rows (see `check_same_images`).
-        metric: a name in `METRICS`.
-        confidence: of the interval.
+def check_confidence(confidence: float) -> None:
+    """Refuse a level of confidence that makes no interval.
 
     Raises:
-        SettingsError: the confidence is not in [0.5, 1).
+        SettingsError: it is not in [0.5, 1).
     """
-    _check_confidence(confidence)
-    sample, patients = a.sample, a.sample.by_patient
-    estimate, reason = sample.estimate(metric) - b.sample.estimate(metric), no_interval_reason(metric, sample)
-    if reason is not None:
-        return Interval(estimate=estimate, low=np.nan, high=np.nan, level=confidence, reason=reason)
-    without = a.without[metric] - b.without[metric]
-    if patients.equals(b.sample.by_patient) and np.allclose(without, 0, atol=1e-12, equal_nan=True):
-        return Interval(estimate=0.0, low=0.0, high=0.0, level=confidence, reason="both make the same predictions")
-    variance = jackknife_variance(without) + unseen_variance(a, b, metric)
-    if not variance > 0:
-        reason = "no patient tells the two apart, and nothing is known about the spread of this metric"
-        return Interval(estimate=estimate, low=np.nan, high=np.nan, level=confidence, reason=reason)
-    half = student_quantile(confidence, _difference_df(sample, metric, without)) * np.sqrt(variance)
-    return Interval(estimate=estimate, low=estimate - half, high=estimate + half, level=confidence)
-
-
-def unseen_variance(a: Resampled, b: Resampled, metric: str) -> float:
-    """Variance of a difference that few errors may hide: two models then differ on few patients of the sample, or none.
-
-    As if half a patient more were predicted by both independently: that share of the variances of both models, which
-    their own intervals give. It matters with few patients only.
-    """
-    if a.sample.by_patient.equals(b.sample.by_patient):
-        return 0.0
-    squares = []
-    for one in (a, b):
-        interval = metric_interval(one, metric)
-        squares.append(((interval.high - interval.low) / (2 * normal_quantile(interval.level))) ** 2)
-    share = _UNSEEN_DIFFERENCE / (_rarer_class(a.sample) + 2)
-    return float(np.nan_to_num(share * sum(squares)))
-
-
-@dataclass(frozen=True, kw_only=True)
-class FewPatients:
-    """How much a resampled difference must be widened for few patients (Student's t) and few errors."""
-
-    n: float
-    """Effective number of the deciding patients, at least 2."""
-    unseen: float
-    """See `unseen_variance`."""
-
-    def widen(self, bounds: Bounds, estimate: float, confidence: float) -> Bounds:
-        """Widened percentiles."""
-        normal, student = normal_quantile(confidence), student_quantile(confidence, self.n - 1)
-        factor = student / normal * np.sqrt(self.n / (self.n - 1))
-        low, high = (np.hypot((bound - estimate) * factor, normal * np.sqrt(self.unseen)) for bound in bounds)
-        return float(estimate - low), float(estimate + high)
-
-
-def few_patients(pairs: Sequence[tuple[Resampled, Resampled]], metric: str) -> FewPatients:
-    """The widening of the mean difference of some pairs of models, all of the same rows."""
-    sample = pairs[0][0].sample
-    unseen = 0.0 if no_interval_reason(metric, sample) else np.mean([unseen_variance(a, b, metric) for a, b in pairs])
-    return FewPatients(n=max(sample.effective_patients(metric), 2.0), unseen=float(unseen))
-
-
-def _rarer_class(sample: ClusteredSample) -> float:
-    """Effective number of patients of the rarer class; of all patients in a sample of one class."""
-    numbers = [sample.by_patient.effective_number(label) for label in (ABNORMAL, NORMAL)]
-    return min(numbers) or max(numbers)
-
-
-def _difference_df(sample: ClusteredSample, metric: str, without: Floats) -> float:
-    patients = sample.by_patient
-    if len(without) != patients.n_patients or min(patients.effective_number(label) for label in (ABNORMAL, NORMAL)) < 2:
-        return sample.effective_patients(metric) - 1
-    numbers = (patients.effective_number(label) for label in (ABNORMAL, NORMAL))
-    return welch_df(without, patients.with_abnormal, *numbers)
-
-
-def _check_confidence(confidence: float) -> None:
     if not 0.5 <= confidence < 1:
         raise SettingsError(f"A confidence must lie in [0.5, 1), such as 0.95; got {confidence}.")
 
@@ -366,27 +284,3 @@ def no_interval_reason(metric: str, sample: ClusteredSample, defined: float = 1.
     if defined < MIN_DEFINED:
         return f"{metric} is undefined in {1 - defined:.0%} of the resamples: too few patients of one class"
     return sample.too_few(metric)
-
-
-def check_same_images(a: pd.DataFrame, b: pd.DataFrame) -> None:
-    """Refuse two predictions tables that cannot be compared row by row.
-
-    Raises:
-        DataError: the two differ in images, labels, studies or patients.
-    """
-    only = sorted(set(a["image"]) ^ set(b["image"]))
-    if only:
-        raise DataError(
-            numbered(
-                f"The two models were evaluated on different images: {len(only)} have a prediction of one model only. "
-                "Evaluate both on the same test set:",
-                [str(image) for image in only],
-            )
-        )
-    one, other = (table.set_index("image").sort_index() for table in (a, b))
-    for column in ("label", "study", "patient"):
-        differing = one.index[(one[column].to_numpy() != other[column].to_numpy())]
-        if len(differing):
-            raise DataError(
-                numbered(f"The two models disagree on the {column} of {len(differing)} images:", [*differing])
-            )
