@@ -25,7 +25,7 @@ import pandas as pd
 from scipy.special import expit, ndtr, ndtri
 
 from bench.common import Options, Row, run
-from muralab.evaluation.best_of_many import range_after
+from muralab.evaluation.best_of_many import interval_after_selection
 from muralab.evaluation.intervals import ClusteredSample, Resampled, metric_interval, resample
 from muralab.evaluation.operating_point import operating_threshold
 from muralab.registry.gate import Decision, Differences, Margins, apply_margins, measure_resampled
@@ -228,7 +228,7 @@ def optimism(n_studies: int, n_candidates: int, n_sets: int) -> str:
                 champion, at = candidate, threshold
         assert champion is not None
         interval = metric_interval(champion, "auroc")
-        wide = range_after(interval, n_candidates)
+        wide = interval_after_selection(interval, n_candidates)
         stated.append(interval.estimate)
         plain += interval.low <= true <= interval.high
         stretched += wide.low <= true <= wide.high

@@ -9,7 +9,7 @@ from scipy import stats
 from muralab.evaluation.interval_formulas import (
     auroc_bounds,
     combine_bounds,
-    exact_share,
+    exact_lower_bound,
     hanley_mcneil_variance,
     jackknife_variance,
     kish_number,
@@ -29,7 +29,7 @@ def test_wilson_bounds_equal_scipys(right, n):
 
 def test_exact_share_equals_clopper_pearson():
     exact = stats.binomtest(10, 10).proportion_ci(0.95, method="exact")
-    assert exact_share(10, 0.95) == pytest.approx(exact.low, abs=1e-12)
+    assert exact_lower_bound(10, 0.95) == pytest.approx(exact.low, abs=1e-12)
 
 
 @pytest.mark.parametrize(("sizes", "expected"), [([1, 1, 1, 1], 4), ([7, 7], 2), ([3, 0, 3], 2), ([9, 3, 3, 3], 3)])

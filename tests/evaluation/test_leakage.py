@@ -85,6 +85,6 @@ def test_a_comparison_needs_ten_patients_of_each_class(n_abnormal: int, enough: 
     patients = [f"p{number}" for number in range(20 + n_abnormal)]
     table = pd.DataFrame({"patient": patients, "label": [0] * 20 + [1] * n_abnormal})
     assert (too_few(table) == "") == enough
-    assert enough or "29 patients are left whom no model has seen (20 with a normal and 9 with an abnormal study)" in (
+    assert enough or "29 patients are left that no model has seen (20 with a normal and 9 with an abnormal study)" in (
         too_few(table)
     )

@@ -9,7 +9,7 @@ import pytest
 
 from muralab.errors import DataError, StoreError
 from muralab.evaluation import evaluated_model
-from muralab.evaluation.best_of_many import range_after
+from muralab.evaluation.best_of_many import interval_after_selection
 from muralab.registry import champion_comparison
 from muralab.registry.champion_comparison import read_evaluated
 from muralab.registry.gate import Margins
@@ -130,7 +130,7 @@ def test_every_run_on_the_test_set_counts_as_an_evaluation(registry, train_run):
     assert last.startswith(
         "  Models have been evaluated on this test set 3 times so far. A model that is chosen from 3"
     )
-    wide = range_after(done.auroc, 3)
+    wide = interval_after_selection(done.auroc, 3)
     assert f"as a range, {wide.low:.3f} to {wide.high:.3f}." in last
     assert wide.low < done.auroc.low < done.auroc.high < wide.high
 

@@ -1,4 +1,4 @@
-"""A comparison with the champion counts only patients whom neither model has seen."""
+"""A comparison with the champion counts only patients that neither model has seen."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from muralab.data.mura import read_index
 from muralab.registry.gate import Margins
-from muralab.tracking import remake_split
+from muralab.tracking import rebuild_split
 from tests.registry.test_promote import Registry, reevaluate, registry  # noqa: F401
 
 WIDE = Margins(objective=1)
@@ -41,7 +41,7 @@ def test_leaked_patients_are_left_out(registry, train_run, split, name, verb):  
     assert done.decision.accepted
     n_images = int((seen_first(split, 12, name)["set"] == name).sum() - (split["set"] == name).sum())
     assert f"version {version} has seen {n_images}: {n_images} of patients that it was {verb} on" in str(done.decision)
-    assert "28 of 40 patients, whom neither has seen (14 with a normal, 14 with an abnormal study)" in str(
+    assert "28 of 40 patients, those that neither has seen (14 with a normal, 14 with an abnormal study)" in str(
         done.decision
     )
 
@@ -58,7 +58,7 @@ def test_too_few_unseen_patients_refuse_the_candidate_with_the_count(registry, t
     version = registry.add(train_run(2.0, split=seen_first(split, 22), **OWN))
     done = registry.promote(version, margins=WIDE)
     assert not done.decision.accepted
-    assert "18 of 40 patients, whom neither has seen" in str(done.decision)
+    assert "18 of 40 patients, those that neither has seen" in str(done.decision)
     assert "That is too few: a comparison needs 10 patients of each class." in str(done.decision)
     assert "Train the candidate under the champion's split" in str(done.decision) or "Train both" in str(done.decision)
     assert registry.holder("champion") == champion
@@ -91,7 +91,7 @@ def test_an_unknown_champion_is_noted(registry, train_run, split, reevaluate):  
 def test_a_version_whose_run_is_gone_has_the_split_of_its_tags(registry, train_run, split, tree, reevaluate):  # noqa: F811
     calls = reevaluate(0.2)
     tags = {"muralab.part": "wrist", "muralab.protocol": "valid-as-validation", "muralab.seed": "5"}
-    _, fingerprint = remake_split(tags, tree)
+    _, fingerprint = rebuild_split(tags, tree)
     champion = registry.crown("f" * 32, **tags, **{"muralab.split_fingerprint": fingerprint})
     decision = registry.promote(registry.add(train_run(2.0, split=split)), margins=WIDE).decision
     assert f"version {champion} has seen 79: 79 of patients that it was selected on" in str(decision)
@@ -109,7 +109,7 @@ def test_the_older_model_answers_for_unseen_patients_only(registry, train_run, s
 
 def test_a_split_that_was_not_logged_is_made_again(registry, train_run, tree):  # noqa: F811
     tags = {"muralab.protocol": "valid-as-validation", "muralab.seed": "5"}
-    _, fingerprint = remake_split({"muralab.part": "wrist", **tags}, tree)
+    _, fingerprint = rebuild_split({"muralab.part": "wrist", **tags}, tree)
     registry.crown(train_run(0.6))
     version = registry.add(train_run(2.0, **tags, **{"muralab.split_fingerprint": fingerprint}))
     done = registry.promote(version, margins=WIDE)

@@ -61,8 +61,8 @@ def test_the_note_counts_leaked_images() -> None:
     sets = dict.fromkeys("abc", "train") | dict.fromkeys("de", "validation")
     note = leakage_note(Leakage(evaluated=images, set_of_patient=sets))
     assert "of the 10 evaluated images, the model has seen 5: 3 of patients that it was trained on and 2" in note
-    assert "no report takes them" in note
+    assert "`report` refuses them" in note
 
 
-def test_unknown_leakage_is_said() -> None:
+def test_unknown_leakage_is_stated() -> None:
     assert leakage_note(None).startswith("Leakage: not known, because the trained run logged no split")

@@ -52,7 +52,8 @@ def run(config: CompareConfig, environment: Environment) -> None:
     with open_session("compare", environment) as session:
         search_config = resolve_search(config, config.recipes, trials=1, max_concurrent=config.max_concurrent)
         sweep = prepare_sweep(search_config, session.cache, session.progress)
-        session.warn([*sweep.notes, *filter(None, [without_leakage(sweep.dataset)[1]])])
+        _, left_out = without_leakage(sweep.dataset)
+        session.warn(filter(None, [*sweep.notes, left_out]))
         sweep, estimated = plan(sweep, config)
         check_space(estimated.disk_bytes - estimated.present_bytes, sweep.folders.cache)
         session.print(plan_line(sweep, config, estimated))
@@ -131,9 +132,10 @@ def finish(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
         spec for spec in sweep.specs if spec.name not in logger.failures and logger.reached_full_phase(spec.name)
     ]
     models = evaluate_models(complete, sweep, logger, session)
-    for model in list(models.values())[:1]:  # all of one test set
+    if models:
         session.writer.flush()
-        record_evaluations(session.store, f"mura-{sweep.part}", fingerprint_test_set(model.predictions()))
+        any_model = next(iter(models.values()))  # all have one test set
+        record_evaluations(session.store, f"mura-{sweep.part}", fingerprint_test_set(any_model.predictions()))
     recipes = list(sweep.config.recipes)
     unseen, left_out = without_leakage(sweep.dataset)
     studies = list(unseen.tables["test"]["study"].unique())

@@ -13,6 +13,7 @@ from muralab.config.environment import Environment
 from muralab.config.resources import count_cpus, count_gpus
 from muralab.data.dataset import Dataset, find_dataset, open_dataset
 from muralab.evaluation.evaluated_model import EvaluatedModel
+from muralab.evaluation.leakage import Leakage
 from muralab.evaluation.metrics import main_metrics
 from muralab.evaluation.predictions import predict_images
 from muralab.experiment import set_threads
@@ -54,19 +55,10 @@ def run(config: EvaluateConfig, environment: Environment) -> None:
         session.warn(filter(None, [*dataset.notes, leakage_note(leaked)]))
         model = evaluate(trained, record, dataset, table)
         tags = {
+            **describe(record, dataset, leaked),
             Tag.PART: part,
-            Tag.RECIPE: record.recipe,
-            Tag.SYNTHETIC: str(dataset.synthetic).lower(),
-            Tag.EVALUATES: record.run_id,
             Tag.SET: config.set,
-            Tag.LEAKED_IMAGES: "unknown" if leaked is None else str(leaked.n_images),
-            Tag.SPLIT_FINGERPRINT: dataset.splits.fingerprint,
-            Tag.PROTOCOL: protocol,
-            Tag.SEED: str(seed),
             Tag.DUPLICATES: duplicates,
-            Tag.OBJECTIVE: record.tags.get(Tag.OBJECTIVE, ""),
-            Tag.WEIGHTS: record.tags.get(Tag.WEIGHTS, ""),
-            Tag.KEPT_PHASE: record.tags.get(Tag.KEPT_PHASE, ""),
         }
         run_id = session.start_run(name=f"evaluate-{record.name}", part=part, tags=tags)
         log_evaluated_set(session.writer, run_id, dataset, config.set, model.predictions())
@@ -81,8 +73,22 @@ def run(config: EvaluateConfig, environment: Environment) -> None:
         session.print_run(run_id)
 
 
+def describe(record: RunRecord, dataset: Dataset, leakage: Leakage | None) -> dict[str, str]:
+    """Tags of an evaluation: of the trained run, the split, and what the model has seen (None: not known)."""
+    return {
+        Tag.RECIPE: record.recipe,
+        Tag.SYNTHETIC: str(dataset.synthetic).lower(),
+        Tag.EVALUATES: record.run_id,
+        Tag.LEAKED_IMAGES: "unknown" if leakage is None else str(leakage.n_images),
+        Tag.SPLIT_FINGERPRINT: dataset.splits.fingerprint,
+        Tag.PROTOCOL: dataset.splits.protocol,
+        Tag.SEED: str(dataset.splits.seed),
+        **{key: record.tags.get(key, "") for key in (Tag.OBJECTIVE, Tag.WEIGHTS, Tag.KEPT_PHASE)},
+    }
+
+
 def duplicates_of(record: RunRecord, duplicates: str) -> str:
-    """What happens to test images that are copies, `run` standing for what happened when the run was trained."""
+    """Resolve the option duplicates: `run` is what the run was trained with."""
     return record.tags.get(Tag.DUPLICATES, DUPLICATES[0]) if duplicates == RUN else duplicates
 
 

@@ -65,9 +65,9 @@ def model_uri(name: str, text: str) -> str:
 
 
 def flag(name: str, text: str) -> bool:
-    """`true` or `false`."""
+    """`true` or `false`, also `on` or `off`."""
     if text.lower() not in FLAGS:
-        raise SettingsError(f"{name}={text}: expected true or false.")
+        raise SettingsError(f"{name}={text}: expected true or false (or on, off).")
     return FLAGS[text.lower()]
 
 

@@ -127,7 +127,7 @@ def recipe_names_of(recipes: Sequence[str]) -> list[str]:
 
 
 def fixed_values(options: TrainingOptions, recipe: Recipe) -> dict[str, Value]:
-    """The values that the user has fixed for a recipe: the study's with `set=study`, and the user's own before them.
+    """The values that the user has fixed for a recipe: the study's with `set=study`; the user's own take precedence.
 
     Raises:
         RecipeError: the recipe states no values of the study.
@@ -159,8 +159,11 @@ def resolve_recipes(
         if recipe is None:
             continue
         try:
-            chosen[name] = {**(recipe.demo if options.is_demo else {}), **_named(name, fixed_values, options, recipe)}
-            loaded[name] = _named(name, _override, recipe, chosen[name])
+            chosen[name] = {
+                **(recipe.demo if options.is_demo else {}),
+                **_naming(name, fixed_values, options, recipe),
+            }
+            loaded[name] = _naming(name, _override, recipe, chosen[name])
         except MuraLabError as error:
             refused.append(error)
     problems.found += _merged(refused, names)
@@ -177,8 +180,8 @@ def _override(recipe: Recipe, changes: Mapping[str, Value]) -> Recipe:
     return changed
 
 
-def _named(recipe_name: str, function: Callable[..., T], *arguments: Any) -> T:
-    """A function's result; its user errors begin with the recipe's name."""
+def _naming(recipe_name: str, function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function; its user errors then begin with the recipe's name."""
     try:
         return function(*arguments)
     except MuraLabError as error:

@@ -1,8 +1,8 @@
-"""What the figure of a selected model is worth after many evaluations on one test set.
+"""Intervals that allow for selection: the best of many models on one test set looks better than it is.
 
-The best of many models on a test set looks better than it is: part of its lead is the chance of that set. Its interval
-of 95 % is right for a model that was chosen without this test set. An interval that holds for all K evaluated models at
-once (confidence 1 - 0.05 / K, Bonferroni) holds for whichever of them was chosen, and however.
+Part of its lead is due to chance. Its own 95 % interval is right for a model that was chosen without this test set. An
+interval that holds for all K evaluated models at once (confidence 1 - 0.05 / K, Bonferroni) holds for whichever of them
+was chosen, and however.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ from scipy.special import expit, logit, ndtri
 from muralab.evaluation.intervals import Interval
 
 
-def range_after(interval: Interval, n_evaluations: int) -> Interval:
-    """The interval of a share (AUROC, accuracy, ...) that holds for the one model chosen from K on this test set.
+def interval_after_selection(interval: Interval, n_evaluations: int) -> Interval:
+    """The interval of a value in [0, 1] (AUROC, accuracy, ...) of the one model chosen from K on this test set.
 
     Resampling cannot reach the far tails that many evaluations need, so each side is stretched on the logit scale by
     the ratio of normal quantiles; a bound of a perfect value, which is exact, by Clopper and Pearson's formula.
 
     Args:
-        interval: of the model's own, at its level of confidence.
+        interval: the model's own, at any confidence.
         n_evaluations: K, on this test set.
+
+    Returns:
+        The wider interval with its confidence; the given one for K = 1, or where there is no interval in [0, 1].
     """
     if (
         n_evaluations <= 1
@@ -48,7 +51,7 @@ def range_sentence(interval: Interval, n_evaluations: int) -> str:
     """How to read the AUROC of a model that was chosen on its test set; empty where it was evaluated there first."""
     if n_evaluations <= 1 or math.isnan(interval.low):
         return ""
-    wide = range_after(interval, n_evaluations)
+    wide = interval_after_selection(interval, n_evaluations)
     return (
         f"A model that is chosen from {n_evaluations} evaluations looks better than it is: read its test AUROC of "
         f"{interval.estimate:.3f} as a range, {range_text(wide)}."

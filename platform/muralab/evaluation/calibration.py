@@ -44,11 +44,11 @@ class Calibration:
     image_temperature: float = 1.0
     """Divides an image's logit."""
     image_intercept: float = 0.0
-    """Is added to it."""
+    """Added to it."""
     study_temperature: float = 1.0
     """Divides a study's logit, which is that of the mean over its images' uncalibrated probabilities."""
     study_intercept: float = 0.0
-    """Is added to it."""
+    """Added to it."""
     method: Method = "temperature"
     """What was fitted. Models of earlier versions have a temperature alone, which cannot undo class weights."""
     prevalence: float | None = None
@@ -143,7 +143,7 @@ class Calibration:
             DataError: a value is missing or unknown.
         """
         known = {field.name for field in fields(cls)}
-        expected = known if ADDED & values.keys() else known - ADDED
+        expected = known if ADDED_FIELDS & values.keys() else known - ADDED_FIELDS
         odd = sorted(expected.symmetric_difference(values))
         if odd:
             raise DataError(
@@ -153,7 +153,7 @@ class Calibration:
         return cls(**{**values, "warnings": tuple(values.get("warnings", ()))})
 
 
-ADDED = frozenset(
+ADDED_FIELDS = frozenset(
     {
         "image_intercept",
         "study_intercept",

@@ -24,7 +24,9 @@ too wide below an AUROC of 0.95, fewer too narrow at 0.99 (bench.interval_covera
 
 
 def kish_number(sizes: Floats) -> float:
-    """How many clusters of equal size are worth as much as these, if rows of one cluster are alike (Kish 1965).
+    """Effective number of clusters: how many of equal size carry as much information as these (Kish 1965).
+
+    Rows of one cluster are taken to be equal.
 
     Args:
         sizes: rows of each cluster; empty clusters do not count.
@@ -34,12 +36,12 @@ def kish_number(sizes: Floats) -> float:
 
 
 def normal_quantile(confidence: float) -> float:
-    """How many standard errors from the estimate a bound lies."""
+    """How many standard errors a bound of this confidence lies from the estimate."""
     return float(ndtri((1 + confidence) / 2))
 
 
 def student_quantile(confidence: float, df: float) -> float:
-    """The same where the standard error was estimated with some degrees of freedom, at least one."""
+    """`normal_quantile` for a standard error that was estimated with `df` degrees of freedom, at least 1."""
     return float(stdtrit(max(df, 1.0), (1 + confidence) / 2))
 
 
@@ -68,12 +70,12 @@ def welch_df(without: Floats, abnormal: np.ndarray, n_abnormal: float, n_normal:
 
 
 def shrink(estimated: float, prior: float, n_informative: float) -> float:
-    """A variance estimated from few informative patients, drawn towards the one it has if rows of a patient are alike.
+    """Shrink a variance that was estimated from few informative patients towards that of one observation per patient.
 
     Args:
         estimated: from the sample.
         prior: as if each patient were one observation.
-        n_informative: patients that tell the two apart, such as those with an error.
+        n_informative: patients whose rows vary, such as those with an error.
     """
     weight = n_informative / (n_informative + 1)
     return weight * estimated + (1 - weight) * prior
@@ -87,8 +89,8 @@ def wilson_bounds(share: float, n: float, confidence: float) -> Bounds:
     return max(float(centre - half), 0.0), min(float(centre + half), 1.0)
 
 
-def exact_share(n_patients: int, confidence: float) -> float:
-    """Clopper and Pearson's lower bound of a share of which n of n independent observations were made."""
+def exact_lower_bound(n_patients: int, confidence: float) -> float:
+    """Clopper and Pearson's lower bound of a share that was 1 in n independent observations."""
     return float(((1 - confidence) / 2) ** (1 / n_patients))
 
 
@@ -200,7 +202,7 @@ def bca_bounds(estimate: float, values: Floats, without: Floats, confidence: flo
     Args:
         estimate: the value of the original rows.
         values: that of each resample, [R], all defined.
-        without: that without each patient (or group of patients).
+        without: that without each patient (or group of patients), [P].
         confidence: of the interval, between 0 and 1.
     """
     below = (np.mean(values < estimate) + np.mean(values <= estimate)) / 2  # ties count half

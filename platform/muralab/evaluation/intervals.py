@@ -98,7 +98,7 @@ class ClusteredSample:
         return float(METRICS[metric].values(self._original)[0])
 
     def deciding_classes(self, metric: str) -> list[int]:
-        """The classes whose patients decide a metric; none where all patients do alike."""
+        """The classes whose patients decide a metric; empty if all patients count equally."""
         known = METRICS[metric]
         if known.needs == "both" or known.method in ("shares", "loss"):
             return [ABNORMAL, NORMAL]

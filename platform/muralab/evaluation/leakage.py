@@ -62,7 +62,10 @@ def find_leakage(evaluated: pd.DataFrame, sets: pd.DataFrame, *, same_tree: bool
         evaluated: image, patient and, as far as they are known, the `PICTURE_COLUMNS`; empty text where not.
         sets: the same of every image of a trained run, with its `set`.
         same_tree: whether both are known to be of one tree. Names of patients and images mean the same only within a
-            tree; where it is not known, equal pixels under an equal name show it.
+            tree; if it is not known, equal pixels under an equal name are taken as proof.
+
+    Returns:
+        The patients whom the model has seen, each with the set that it has seen them in.
     """
     rows, seen = _with_pictures(evaluated), _with_pictures(sets)
     same_tree = same_tree or _are_of_one_tree(rows, seen)
@@ -108,7 +111,7 @@ def too_few(table: pd.DataFrame) -> str:
     if min(left.values()) >= MIN_PATIENTS:
         return ""
     return (
-        f"{table['patient'].nunique()} patients are left whom no model has seen ({left['normal']} with a normal and "
+        f"{table['patient'].nunique()} patients are left that no model has seen ({left['normal']} with a normal and "
         f"{left['abnormal']} with an abnormal study), and a comparison needs {MIN_PATIENTS} of each"
     )
 

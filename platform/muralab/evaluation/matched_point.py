@@ -82,8 +82,8 @@ def _differences(
     n_abnormal, n_normal = weights[:, abnormal].sum(axis=1), weights[:, ~abnormal].sum(axis=1)
     false, found = weights[:, ~abnormal & called].sum(axis=1), weights[:, abnormal & called].sum(axis=1)
     points = [curve.counts(weights) for curve in curves]
-    sensitivity = [_read(x, y, false) for x, y in points]
-    false_calls = [_read(y, x, found) for x, y in points]
+    sensitivity = [_interpolate(x, y, false) for x, y in points]
+    false_calls = [_interpolate(y, x, found) for x, y in points]
     with np.errstate(divide="ignore", invalid="ignore"):
         defined = np.where((n_abnormal > 0) & (n_normal > 0), 1.0, np.nan)
         return (
@@ -92,7 +92,7 @@ def _differences(
         )
 
 
-def _read(x: Floats, y: Floats, at: Floats) -> Floats:
+def _interpolate(x: Floats, y: Floats, at: Floats) -> Floats:
     """Read rising curves [R, G] at one position each [R]: the middle of a vertical step, linear between points."""
     last = (x <= at[:, None]).sum(axis=1) - 1  # x starts at 0
     first = np.minimum((x < at[:, None]).sum(axis=1), x.shape[1] - 1)

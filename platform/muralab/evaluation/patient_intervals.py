@@ -1,7 +1,7 @@
 """Intervals of the built-in metrics from what single patients add to them, one method for each kind of metric.
 
 - A share of rows (sensitivity, specificity, accuracy): Wilson's score interval with the effective number of rows,
-  from the jackknife over patients and, where few patients tell, as if each patient were one observation.
+  from the jackknife over patients; with few informative patients, as if each patient were one observation.
 - Functions of shares (kappa, balanced accuracy, F1): from the intervals of sensitivity, specificity and prevalence.
 - AUROC: Newcombe's score interval with the effective numbers of patients, inflated by the jackknife's variance.
 - Mean losses (Brier score, log loss): Student's t on the logarithmic scale for each class, combined with prevalence.
@@ -22,7 +22,7 @@ from muralab.evaluation.interval_formulas import (
     Bounds,
     auroc_bounds,
     combine_bounds,
-    exact_share,
+    exact_lower_bound,
     hanley_mcneil_variance,
     jackknife_variance,
     kish_number,
@@ -52,7 +52,7 @@ def share_interval(metric: str, patients: PatientSums, jackknifed: Jackknifed, c
     (share, without), (rows, right) = jackknifed, _rows_and_right(metric, patients)
     if share in (0, 1) and rows.max() == 1:
         n = len(rows)
-        bound = exact_share(n, confidence)
+        bound = exact_lower_bound(n, confidence)
         if share == 1:
             return bound, 1.0, f"exact bound for {n} patients without an error, one row each"
         return 0.0, 1 - bound, f"exact bound for {n} patients without a success, one row each"
@@ -64,7 +64,7 @@ def share_interval(metric: str, patients: PatientSums, jackknifed: Jackknifed, c
 
 
 def _rows_and_right(metric: str, patients: PatientSums) -> tuple[Floats, Floats]:
-    """Rows that a share is about and those of them that count, of each patient that has any."""
+    """Rows that enter a share, and those called correctly, of each patient that has any; [P'] each."""
     sums = {"abnormal": patients.of_class(ABNORMAL), "normal": patients.of_class(NORMAL)}.get(
         METRICS[metric].needs, patients.own
     )
@@ -142,8 +142,8 @@ def auroc_interval(metric: str, patients: PatientSums, jackknifed: Jackknifed, c
         return auroc, auroc, "all probabilities are equal"
     if auroc in (0, 1):
         low, high = auroc_bounds(auroc, n_abnormal, n_normal, 1.0, confidence)
-        what = "error" if auroc == 1 else "success"
-        return low, high, f"approximate bound (score interval): not a single pair is an {what}"
+        what = "every abnormal row is ranked above every" if auroc == 1 else "no abnormal row is ranked above any"
+        return low, high, f"approximate bound (score interval): {what} normal one"
     df = welch_df(without, patients.with_abnormal, n_abnormal, n_normal)
     student = (student_quantile(confidence, df) / normal_quantile(confidence)) ** 2
     known = hanley_mcneil_variance(auroc, n_abnormal, n_normal)

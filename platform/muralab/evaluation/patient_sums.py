@@ -85,7 +85,7 @@ class PatientSums:
         return int(self._scores.heights.max()) == 0
 
     def _correct_pairs_without(self) -> Floats:
-        """Pairs of a normal row and an abnormal one above it. A patient takes those within it along once, not twice."""
+        """Correct pairs without each patient, [P]: all minus those with its rows (pairs within it only once)."""
         heights, abnormal, patients = self._scores.heights, self._abnormal, self._patients
         below = _rank(heights[abnormal], heights[~abnormal])
         above = abnormal.sum() - _rank(heights[~abnormal], heights[abnormal])
@@ -98,7 +98,7 @@ class PatientSums:
 
 
 def _rank(values: NDArray[Any], others: NDArray[Any]) -> Floats:
-    """How many of the others lie below each value; one that is equal counts half."""
+    """How many of the others lie below each value; an equal one counts half."""
     others = np.sort(others)
     return np.asarray(
         (np.searchsorted(others, values, side="left") + np.searchsorted(others, values, side="right")) / 2

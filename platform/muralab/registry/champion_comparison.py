@@ -2,7 +2,7 @@
 
 The stored test predictions of both are compared where the test sets are the same. Where they differ, the model with
 the older run is re-evaluated on the newer test set through its own registered ONNX file; where that is not possible,
-the gate refuses the candidate and reports why. Either way only patients count whom neither model has seen (`unseen`).
+the gate refuses the candidate and reports why. Only patients that neither model has seen count (`unseen.py`).
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ def count_test_evaluations(store: Store, name: str, fingerprint: str) -> int:
     Raises:
         StoreError: the store failed.
     """
-    count, counted = _read(_tags_of(store, name) or {}, fingerprint)
-    return max(count, len(counted | _present(store, fingerprint)))
+    count, counted = _read_count(_tags_of(store, name) or {}, fingerprint)
+    return max(count, len(counted | _run_ids(store, fingerprint)))
 
 
 def record_evaluations(store: Store, name: str, fingerprint: str) -> int:
@@ -42,10 +42,10 @@ def record_evaluations(store: Store, name: str, fingerprint: str) -> int:
     Raises:
         StoreError: the store failed.
     """
-    present, tags = _present(store, fingerprint), _tags_of(store, name)
+    present, tags = _run_ids(store, fingerprint), _tags_of(store, name)
     if tags is None:
         return len(present)
-    count, counted = _read(tags, fingerprint)
+    count, counted = _read_count(tags, fingerprint)
     new = sorted(present - counted)
     total = max(count, len(counted) + len(new))
     if new:
@@ -60,7 +60,8 @@ def record_evaluations(store: Store, name: str, fingerprint: str) -> int:
     return total
 
 
-def _present(store: Store, fingerprint: str) -> set[str]:
+def _run_ids(store: Store, fingerprint: str) -> set[str]:
+    """The runs in the store that were evaluated on a test set, by the start of their ids."""
     return {run_id[:ID_CHARACTERS] for run_id in find_evaluations(store, fingerprint)}
 
 
@@ -69,7 +70,7 @@ def _tags_of(store: Store, name: str) -> dict[str, str] | None:
     return dict(found[0].tags) if found else None
 
 
-def _read(tags: Mapping[str, str], fingerprint: str) -> tuple[int, set[str]]:
+def _read_count(tags: Mapping[str, str], fingerprint: str) -> tuple[int, set[str]]:
     """The stored count, and the runs that it counts."""
     lists = [value for key, value in tags.items() if key.startswith(f"{Tag.COUNTED_RUNS}{fingerprint}.")]
     count = tags.get(f"{Tag.COUNTED_EVALUATIONS}{fingerprint}", "0")

@@ -3,9 +3,9 @@
 A first champion must beat chance. A later one must show a gain in the objective (the lower end of a one-sided 80 %
 interval of the paired difference lies above 0) and must not be much worse (the lower end of the 95 % interval lies
 above -margin). Guards (sensitivity and specificity at the champion's operating point, kappa at each model's own
-threshold, Brier score, each body part) refuse on evidence only: a guard metric fell by more than its margin, and its
-whole interval says that it fell. How often this accepts worse, equal and better models: docs/evidence.md, from
-bench/gate.py.
+threshold, Brier score, each body part) refuse on evidence only: a guard metric got worse by more than its margin, and
+its whole interval lies on the side of a loss. How often this accepts worse, equal and better models:
+docs/evidence.md, from bench/gate.py.
 """
 
 from __future__ import annotations
@@ -233,8 +233,10 @@ def _compare_with_chance(candidate: EvaluatedModel) -> Decision:
     candidate.predictions()  # raises for a table that cannot be evaluated
     found = candidate.intervals()["auroc"]
     passed = candidate.beats_chance
-    how = "lies above" if passed else "does not lie above" if not math.isnan(found.low) else "is not known to lie above"
-    why = f" ({found.reason})" if found.reason and not math.isnan(found.low) else ""
+    if math.isnan(found.low):  # the interval as text gives the reason
+        how, why = "is not known to lie above", ""
+    else:
+        how, why = "lies above" if passed else "does not lie above", f" ({found.reason})" if found.reason else ""
     text = (
         f"There is no champion yet, and the lower end of its test AUROC on studies, {found}, {how} {CHANCE_AUROC}{why}."
     )
@@ -290,12 +292,12 @@ def _check_guards(found: Differences, margins: Margins) -> Iterator[Check]:
 
 
 def _check_guard(title: str, difference: Interval, margin: float, *, higher_is_better: bool = True) -> Check:
-    """Fails where the loss exceeds the margin and the whole interval says that there is a loss."""
+    """Fails where the loss exceeds the margin and the whole interval lies on the side of a loss."""
     loss, least = (
         (-difference.estimate, -difference.high) if higher_is_better else (difference.estimate, difference.low)
     )
     if math.isnan(loss):
         return Check(passed=False, text=f"{title}: not comparable ({difference.reason or 'undefined'}).")
     lost = loss > margin and least > 0
-    outcome = "gets worse by more than its margin, and so says its whole interval:" if lost else "changes by"
+    outcome = "gets worse by more than its margin, and all of its interval is a loss:" if lost else "changes by"
     return Check(passed=not lost, text=f"{title} {outcome} {signed(difference)} (margin {margin:.3f}).")

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from muralab.errors import StoreError
-from muralab.evaluation.best_of_many import range_after, range_sentence, range_text
+from muralab.evaluation.best_of_many import interval_after_selection, range_sentence, range_text
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.evaluation.intervals import Interval
 from muralab.registry.champion_comparison import EvaluatedVersion, VersionDecision, decide_version, read_evaluated
@@ -177,7 +177,7 @@ def _set_tags(client: Any, promotion: Promotion, margins: Margins) -> None:
         if decision.interval is not None and promotion.champion_before is not None:
             tags[Tag.GATE_DIFFERENCE] = signed(decision.interval)
     if promotion.auroc is not None and not math.isnan(promotion.auroc.low):
-        wide = range_after(promotion.auroc, promotion.evaluations)
+        wide = interval_after_selection(promotion.auroc, promotion.evaluations)
         tags[Tag.AUROC_RANGE] = f"{range_text(wide)} (evaluations on the test set: {promotion.evaluations})"
     for key, value in tags.items():
         client.set_model_version_tag(promotion.name, promotion.version, key, value)

@@ -1,7 +1,8 @@
 """Which studies of a test set are of patients that neither of two registered versions has seen.
 
 A version that was trained on the other's test images would win the comparison because of that, so the gate compares on
-unseen patients only. What a version has seen is read from the split that its run logged, or from that split made again.
+unseen patients only. What a version has seen is read from the split that its run logged, or from that split rebuilt
+from the data.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from muralab.evaluation.leakage import (
     unseen_studies,
     with_identities,
 )
-from muralab.tracking import Store, TrainedSplit, read_datasets, read_tags, read_trained_split, remake_split
+from muralab.tracking import Store, TrainedSplit, read_datasets, read_tags, read_trained_split, rebuild_split
 from muralab.tracking.tags import Tag
 
 
@@ -87,7 +88,7 @@ def _leakage_of(
     split = own if is_first else read_trained_split(store, version.run_id, roots=[root])
     fingerprint = _fingerprint(store, version)
     if split is None and root and fingerprint:  # a version keeps the tags of a run that was deleted
-        sets, found = remake_split(version.tags, Path(root))
+        sets, found = rebuild_split(version.tags, Path(root))
         split = TrainedSplit(rows=sets, root=root) if sets is not None and found == fingerprint else None
     is_own = version.run_id in {one.run_id for one in owners}
     if fingerprint and fingerprint == _fingerprint(store, owners[0]):
@@ -115,7 +116,7 @@ def _left_out(test: pd.DataFrame, studies: Sequence[str], leakages: Mapping[str,
     classes = patients_by_class(left)
     return (
         f"Leakage: {'; '.join(seen)}. Left for the comparison: {left['patient'].nunique()} of "
-        f"{test['patient'].nunique()} patients, whom neither has seen ({classes['normal']} with a normal, "
+        f"{test['patient'].nunique()} patients, those that neither has seen ({classes['normal']} with a normal, "
         f"{classes['abnormal']} with an abnormal study)."
     )
 
@@ -124,7 +125,7 @@ def _unknown_candidate(candidate: Any, owner: Any) -> str:
     return (
         f"It is not known whether it, version {candidate.version}, was trained on the test images of version "
         f"{owner.version}: its run logged no split (an older version of the platform trained it), and the split cannot "
-        "be made again here. Promote it on the machine that has its data set, or train it again."
+        "be rebuilt here. Promote it on the machine that has its data set, or train it again."
     )
 
 
@@ -137,4 +138,4 @@ def _too_few(champion: Any | None) -> str:
         f"{name}={tags[tag]}" for name, tag in (("protocol", Tag.PROTOCOL), ("seed", Tag.SEED)) if tags.get(tag)
     )
     train = f" Train the candidate under the champion's split ({split})" if split else " Train both under one split"
-    return f"{few}{train}, or delete the alias champion to start anew."
+    return f"{few}{train}, or delete the alias champion to start over."

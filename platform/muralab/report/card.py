@@ -9,7 +9,7 @@ from muralab.evaluation.metrics import METRICS
 from muralab.report.context import Context
 from muralab.report.sections import audit_errors
 from muralab.report.sentences import (
-    INTERVALS_ARE,
+    ABOUT_INTERVALS,
     calibration_notes,
     calibration_sentence,
     describe_test_set,
@@ -90,7 +90,7 @@ def _metrics(model: EvaluatedModel) -> str:
     if problem is not None:
         return f"No test results: {plain(problem)}."
     rows = [f"| {METRICS[name].title} | {with_bounds(interval)} |" for name, interval in model.intervals().items()]
-    head = f"Test set, **study level**, {describe_test_set(model)}. {INTERVALS_ARE}"
+    head = f"Test set, **study level**, {describe_test_set(model)}. {ABOUT_INTERVALS}"
     summary = model.training.summary
     images = [
         f"| {name} at image level | {number(summary[key])} |"

@@ -18,7 +18,7 @@ from muralab.report import sections
 from muralab.report.charts import Chart, model_charts, search_charts
 from muralab.report.context import Context, SearchTrial
 from muralab.report.sentences import (
-    INTERVALS_ARE,
+    ABOUT_INTERVALS,
     bounds,
     calibration_notes,
     calibration_sentence,
@@ -81,7 +81,7 @@ def write_report(
         "hero_name": best.title if best else _no_best(models),
         "hero_metrics": _hero_metrics(best) if best else [],
         "headline": headline(best) if best else "",
-        "intervals_are": INTERVALS_ARE,
+        "about_intervals": ABOUT_INTERVALS,
         "differences": _differences(models, context),
         "champion": champion_sentence(models, champion),
         "kept": [f"{model.title}: {kept_weights(model, context.objective)}" for model in models],

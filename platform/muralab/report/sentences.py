@@ -13,8 +13,8 @@ from muralab.evaluation.operating_point import BAND_SHARE
 
 MAX_DIGITS = 6
 NOT_COMPARED = "not compared"
-INTERVALS_ARE = (
-    "Intervals are 95 %, over patients, and made for few of them too: score intervals and Student’s t "
+ABOUT_INTERVALS = (
+    "Intervals are 95 %, over patients: score intervals and Student’s t, which also hold with few patients "
     "(docs/evaluation.md). Reports and model cards from before 27 November 2026 show BCa intervals of the bootstrap."
 )
 NOT_SELECTED = "not selected on validation: no validation score is known"

@@ -224,7 +224,7 @@ def _interval_notes(records: Sequence[RunRecord]) -> list[str]:
         return []
     return [
         f"Intervals logged with {', '.join(others)} were found with another method (bootstrap, BCa), which is too "
-        "narrow for few patients. This page and its results.csv compute them anew from the same predictions: estimates "
+        "narrow for few patients. This page and its results.csv recompute them from the same predictions: estimates "
         "are equal, bounds are not."
     ]
 

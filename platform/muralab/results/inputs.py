@@ -27,7 +27,7 @@ def log_sets(writer: RunWriter, run: str, dataset: Dataset) -> None:
 
 
 def log_split(writer: RunWriter, run: str, dataset: Dataset) -> None:
-    """Log which image is in which set, so that it can be told later what the models of this run have seen."""
+    """Log which image is in which set, so that later checks know what the models of this run have seen."""
     writer.log_table(run, dataset.split_rows(), SPLIT_TABLE)
 
 

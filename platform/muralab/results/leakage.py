@@ -1,4 +1,4 @@
-"""The leakage check of `evaluate`, `compare` and `report`: a trained run against the images that it is evaluated on."""
+"""The leakage check of `evaluate`, `compare` and `report`: what a trained run has seen of its test images."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from muralab.tracking import (
     TrainedSplit,
     read_datasets,
     read_trained_split,
-    remake_split,
+    rebuild_split,
 )
 from muralab.tracking.tags import Tag
 
 UNKNOWN = (
     "because the trained run logged no split (an older version of the platform trained it) and the split cannot be "
-    "made again from the data set"
+    "rebuilt from the data set"
 )
 """Why leakage is not known."""
 
 
 def split_of(record: RunRecord, protocol: str = RUN, seed: int | None = None) -> tuple[str, int]:
-    """The protocol and seed that are meant, `run` and None standing for those that a run was trained under.
+    """Resolve the options protocol and seed of `evaluate`: `run` and None are those that the run was trained with.
 
     Raises:
         SettingsError: the run does not state what it was trained under.
@@ -50,7 +50,7 @@ def split_of(record: RunRecord, protocol: str = RUN, seed: int | None = None) ->
 
 
 def data_of(record: RunRecord, data: str, part: str, trained_on: LoggedData | None) -> tuple[str, str]:
-    """The tree and the part that are meant, `run` standing for those that a run was trained on.
+    """Resolve the options data and part of `evaluate`: `run` is what the run was trained on.
 
     Args:
         record: the trained run.
@@ -79,7 +79,7 @@ def leakage_on(evaluated: pd.DataFrame, record: RunRecord, dataset: Dataset, sto
         store: holds the run.
 
     Returns:
-        None where it is not known: the run logged no split, and its split cannot be made again on this tree.
+        None where it is not known: the run logged no split, and its split cannot be rebuilt from this tree.
     """
     root = str(dataset.root)
     split = read_trained_split(store, record.run_id, roots=[root], unreadable=set(dataset.unreadable))
@@ -92,11 +92,11 @@ def leakage_on(evaluated: pd.DataFrame, record: RunRecord, dataset: Dataset, sto
 
 
 def _changed_tree(record: RunRecord, root: str, dataset: Dataset, store: Store) -> TrainedSplit | None:
-    """The run's split made again where it names this very tree, which has changed since: the best guess there is."""
+    """The run's split rebuilt from the tree that it names, which has changed since: the best guess available."""
     trained_on = read_datasets(store, record.run_id).get("training")
     if trained_on is None or Path(trained_on.source).resolve() != dataset.root.resolve():
         return None
-    rows, fingerprint = remake_split(record.tags, dataset.root, set(dataset.unreadable))
+    rows, fingerprint = rebuild_split(record.tags, dataset.root, set(dataset.unreadable))
     return None if rows is None else TrainedSplit(rows=rows, root=root, fingerprint=fingerprint)
 
 
@@ -152,8 +152,8 @@ def leakage_note(leakage: Leakage | None) -> str:
     if leakage.share <= MAX_LEAKED_SHARE:
         return found
     return (
-        f"{found} These are not test figures, and no report takes them; set=test with protocol=run and seed=run is the "
-        "run's own test set."
+        f"{found} These are not test figures, and `report` refuses them. Give set=test, protocol=run and seed=run for "
+        "the run's own test set."
     )
 
 

@@ -26,13 +26,13 @@ class ServingConfig:
     """Divisor of the logit of an image."""
 
     image_intercept: float = 0.0
-    """Is added to it."""
+    """Added to it."""
 
     study_temperature: float = 1.0
     """Divisor of the logit of the mean image probability of a study."""
 
     study_intercept: float = 0.0
-    """Is added to it."""
+    """Added to it."""
 
     method: str = "temperature"
     """What was fitted: "temperature" (earlier versions), "slope and intercept" or "none"."""

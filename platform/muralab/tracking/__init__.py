@@ -29,7 +29,7 @@ from muralab.tracking.runs import (
     experiment_of,
     start_run,
 )
-from muralab.tracking.splits import SPLIT_TABLE, TrainedSplit, read_tags, read_trained_split, remake_split
+from muralab.tracking.splits import SPLIT_TABLE, TrainedSplit, read_tags, read_trained_split, rebuild_split
 from muralab.tracking.store import Store, open_store
 from muralab.tracking.writer import RunWriter
 
@@ -58,7 +58,7 @@ __all__ = [
     "read_run",
     "read_tags",
     "read_trained_split",
-    "remake_split",
+    "rebuild_split",
     "shown",
     "start_run",
 ]

@@ -1,4 +1,4 @@
-"""What a run was trained, selected and tested on: the table that it logged, or its split made again from the tree."""
+"""What a run was trained, selected and tested on: the table that it logged, or its split rebuilt from the tree."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TrainedSplit:
 def read_trained_split(
     store: Store, run_id: str, *, roots: Collection[str] = (), unreadable: Collection[str] = ()
 ) -> TrainedSplit | None:
-    """The split of a trained run: as logged, else made again where that gives the fingerprint that the run states.
+    """The split of a trained run: as logged, or rebuilt if that gives the fingerprint that the run states.
 
     Args:
         store: where the run is.
@@ -63,7 +63,7 @@ def read_trained_split(
         if rows is not None:
             return TrainedSplit(rows=rows, root=root, fingerprint=fingerprint)
     for tree in dict.fromkeys([root, *roots]):
-        rows, found = remake_split(tags, Path(tree), unreadable) if tree else (None, "")
+        rows, found = rebuild_split(tags, Path(tree), unreadable) if tree else (None, "")
         if rows is not None and found == fingerprint:
             return TrainedSplit(rows=rows, root=tree, fingerprint=fingerprint)
     return None
@@ -106,10 +106,19 @@ def _is_missing(error: Exception) -> bool:
     return getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
 
 
-def remake_split(
+def rebuild_split(
     tags: Mapping[str, str], root: Path, unreadable: Collection[str] = ()
 ) -> tuple[pd.DataFrame | None, str]:
-    """The sets that a run's tags describe, on a tree, and their fingerprint; None where the tree does not allow it."""
+    """Split a tree as a run's tags describe it.
+
+    Args:
+        tags: of the run: protocol, seed, part.
+        root: of the tree.
+        unreadable: images that are left out before the split.
+
+    Returns:
+        One row per image (set, image, patient) and the split's fingerprint; None and "" if the tree cannot be split so.
+    """
     from muralab.data.dataset import VALIDATION_FRACTION
     from muralab.data.mura import read_index
     from muralab.data.splits import split_index

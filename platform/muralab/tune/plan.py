@@ -130,7 +130,7 @@ def find_source(config: SearchConfig) -> DatasetSource:
 
 
 def open_data(config: SearchConfig, source: DatasetSource, cache: Any, progress: Any) -> Dataset:
-    """The data set, decoded at every image size of the search and audited; without copies in its test set if asked for.
+    """The data set, decoded at every image size of the search and audited, with duplicates handled as configured.
 
     Raises:
         SettingsError: its validation set has too few abnormal patients for the threshold rule.

@@ -104,7 +104,14 @@ def draw_values(
 
 
 def draw_quantiles(key: str, n: int, *, seed: int, sampler: str) -> Quantiles:
-    """The first `n` quantiles of a key, in [0, 1): trial 1 takes the first one."""
+    """The first quantiles of a key, in [0, 1), shape [n]: trial 1 takes the first one.
+
+    Args:
+        key: of the search space, such as `full.lr`.
+        n: how many.
+        seed: of the search.
+        sampler: one of `SAMPLERS`.
+    """
     if sampler == "random":
         seeds = ([seed, zlib.crc32(key.encode()), number] for number in range(1, n + 1))
         return np.array([np.random.default_rng(one).random() for one in seeds])

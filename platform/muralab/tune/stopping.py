@@ -1,11 +1,11 @@
 """When a trial is stopped early: it is clearly behind the other trials of its recipe, late in the full phase.
 
-A trial is stopped if, even if it went on gaining as it did lately, it would not reach what the best third of the
-trials had at the same epoch. So a trial that starts slowly, and gains as its rate falls, goes on; a single noisy epoch
-decides nothing; and with too few trials to compare with, none is stopped. `bench.pruning` replays recorded curves.
+A trial is stopped if its objective, projected to the last epoch at its recent gain, is below that of the best third of
+the trials at the same epoch. So a trial that starts slowly and gains as its rate falls continues, a single noisy epoch
+does not stop one, and with too few trials to compare with, none is stopped. `bench.pruning` replays recorded curves.
 
-A decision depends on the trials that have got as far by then, so on their order of arrival; `pruning=off` does without.
-Ray's side of the rule is `scheduler`. Epochs are those of the full phase.
+A decision depends on which trials have reached that epoch by then, and so on the order in which they run; `pruning=off`
+avoids that. `scheduler.py` connects the rule to Ray. Epochs are those of the full phase.
 """
 
 from __future__ import annotations
@@ -18,16 +18,20 @@ FIRST_DECISION = 0.5
 SMOOTHED = 0.25
 """Share of the full phase over which the objective is averaged, at least two epochs: a single one is noisy."""
 MIN_PEERS = 3
-"""Other trials that must have got as far before one can be stopped: one rival says little."""
+"""Other trials that must have reached the same epoch before one can be stopped."""
 KEPT = 1 / 3
-"""Share of the trials that are good enough to go on."""
+"""Share of the trials that continue whatever their projection."""
 
 
 class StoppingRule:
-    """The rule for the trials of one recipe; it is told every epoch of every full phase."""
+    """The rule for the trials of one recipe; call `stops` after every epoch of every full phase."""
 
     def __init__(self, n_epochs: int) -> None:
-        """Args: n_epochs: of the full phase."""
+        """Derive the epochs of the rule.
+
+        Args:
+            n_epochs: of the full phase.
+        """
         self.n_epochs = n_epochs
         self.first = max(math.ceil(FIRST_DECISION * n_epochs), 1)
         self.window = max(round(SMOOTHED * n_epochs), 2)
@@ -38,7 +42,7 @@ class StoppingRule:
 
         Args:
             trial: its name.
-            epoch: from 1; one that was reported before, by a trial that was restarted, decides nothing.
+            epoch: from 1; one that a restarted trial repeats is ignored.
             objective: after this epoch; NaN ranks last.
         """
         curve = self.curves.setdefault(trial, [])
@@ -53,7 +57,7 @@ class StoppingRule:
         return len(peers) >= MIN_PEERS and better >= KEPT * (len(peers) + 1)
 
     def _projected(self, curve: Sequence[float]) -> float:
-        """What a trial would reach if it went on gaining as it did over the last window."""
+        """The objective at the last epoch, if the gain over the last window continues."""
         epoch = len(curve)
         now, before = self._smoothed(curve, epoch), self._smoothed(curve, max(epoch - self.window, 1))
         if not now > before:  # also where both are minus infinity
@@ -61,6 +65,6 @@ class StoppingRule:
         return now + (now - before) / self.window * (self.n_epochs - epoch)
 
     def _smoothed(self, curve: Sequence[float], epoch: int) -> float:
-        """Mean of the last epochs up to this one."""
+        """Mean over the window that ends with this epoch (from 1)."""
         last = curve[max(0, epoch - self.window) : epoch]
         return sum(last) / len(last)
