@@ -213,6 +213,19 @@ def test_patients_of_unequal_size_widen_the_interval():
     assert widths[1] > widths[0]
 
 
+@pytest.mark.parametrize("metric", [name for name, one in METRICS.items() if one.no_interval is None])
+def test_no_bound_lies_beyond_what_is_possible(metric):
+    """Two patients have 100 of 130 studies, so that hardly anything is known."""
+    n, label = 130, np.arange(130) % 2
+    patient = [f"big{label[i]}" if i < 100 else f"p{i}" for i in range(n)]
+    logit = 2 * label - 1 + np.random.default_rng(0).normal(size=n)
+    names = [f"i{i:03d}" for i in range(n)]
+    table = pd.DataFrame({"image": names, "study": names, "patient": patient, "label": label, "logit": logit})
+    found = metric_intervals(table.assign(part="wrist"), level="image", metrics=[metric])[metric]
+    smallest, largest = METRICS[metric].limits
+    assert smallest <= found.low <= found.estimate <= found.high <= largest
+
+
 def test_an_interval_as_text():
     assert str(Interval(estimate=0.853, low=0.8012, high=0.8991, n_resamples=2000)) == "0.853 [0.801, 0.899]"
 

@@ -75,3 +75,14 @@ def test_predictions_that_disagree_are_refused(predictions, column):
     other = predictions.assign(**{column: "other"})
     with pytest.raises(DataError, match=f"disagree on the {column} of {len(other)} images"):
         check_same_images(predictions, other)
+
+
+@pytest.mark.parametrize("metric", [name for name, one in METRICS.items() if one.no_interval is None])
+def test_no_bound_of_a_difference_lies_beyond_what_is_possible(metric):
+    """Two patients have 100 of 130 studies, so that hardly anything is known."""
+    table = simulate(130, 0, n_studies=1)
+    table = table.assign(label=np.arange(130) % 2, logit=2.0 * (np.arange(130) % 2) - 1)
+    table["patient"] = np.where(np.arange(130) < 100, np.arange(130) % 2, np.arange(130))
+    found = difference(table, table.assign(logit=table["logit"] * np.random.default_rng(0).normal(size=130)), metric)
+    smallest, largest = METRICS[metric].limits
+    assert smallest - largest <= found.low <= found.estimate <= found.high <= largest - smallest

@@ -241,7 +241,8 @@ def metric_interval(resampled: Resampled, metric: str, *, confidence: float = CO
         return _bootstrap_interval(resampled, metric, estimate, confidence)
     find = INTERVAL_OF_METHOD[METRICS[metric].method]
     low, high, reason = find(metric, sample.by_patient, (estimate, resampled.without[metric]), confidence)
-    return Interval(estimate=estimate, low=low, high=high, level=confidence, reason=reason)
+    smallest, largest = METRICS[metric].limits
+    return Interval(estimate=estimate, low=max(low, smallest), high=min(high, largest), level=confidence, reason=reason)
 
 
 def _bootstrap_interval(resampled: Resampled, metric: str, estimate: float, confidence: float) -> Interval:

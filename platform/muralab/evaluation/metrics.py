@@ -8,6 +8,7 @@ studies), R resamples.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ class Metric:
     """Whether it depends on the operating point."""
     chance: float | None = None
     """Its value for a model that guesses, where that is one number."""
+    limits: tuple[float, float] = (-math.inf, math.inf)
+    """The lowest and the highest value that is possible; no bound of an interval lies beyond them."""
     no_interval: str | None = None
     """Why it gets no interval; None where it gets one."""
     method: Method = "bootstrap"
@@ -117,9 +120,20 @@ def _ece(s: Sums) -> Floats:
     return np.asarray(np.abs(s.bin_gaps).sum(axis=1) / s.total)
 
 
+SHARE = (0.0, 1.0)
+
 # In the order of the tables.
 METRICS: dict[str, Metric] = {
-    "auroc": Metric(title="AUROC", of=_auroc, needs="both", method="auroc", chance=0.5, main=True, by_subgroup=True),
+    "auroc": Metric(
+        title="AUROC",
+        of=_auroc,
+        needs="both",
+        method="auroc",
+        chance=0.5,
+        limits=SHARE,
+        main=True,
+        by_subgroup=True,
+    ),
     "kappa": Metric(
         title="Cohen's kappa",
         of=_kappa,
@@ -127,30 +141,57 @@ METRICS: dict[str, Metric] = {
         method="shares",
         uses_threshold=True,
         chance=0.0,
+        limits=(-1.0, 1.0),
         main=True,
         by_subgroup=True,
     ),
     "sensitivity": Metric(
-        title="Sensitivity", of=_sensitivity, needs="abnormal", method="share", uses_threshold=True, by_subgroup=True
+        title="Sensitivity",
+        of=_sensitivity,
+        needs="abnormal",
+        method="share",
+        limits=SHARE,
+        uses_threshold=True,
+        by_subgroup=True,
     ),
     "specificity": Metric(
-        title="Specificity", of=_specificity, needs="normal", method="share", uses_threshold=True, by_subgroup=True
+        title="Specificity",
+        of=_specificity,
+        needs="normal",
+        method="share",
+        limits=SHARE,
+        uses_threshold=True,
+        by_subgroup=True,
     ),
     "balanced_accuracy": Metric(
-        title="Balanced accuracy", of=_balanced_accuracy, needs="both", method="shares", uses_threshold=True, chance=0.5
+        title="Balanced accuracy",
+        of=_balanced_accuracy,
+        needs="both",
+        method="shares",
+        limits=SHARE,
+        uses_threshold=True,
+        chance=0.5,
     ),
-    "accuracy": Metric(title="Accuracy", of=_accuracy, needs="rows", method="share", uses_threshold=True),
-    "f1": Metric(title="F1", of=_f1, needs="abnormal", method="shares", uses_threshold=True),
-    "average_precision": Metric(title="Average precision", of=_average_precision, needs="both", method="jackknife"),
+    "accuracy": Metric(title="Accuracy", of=_accuracy, needs="rows", method="share", limits=SHARE, uses_threshold=True),
+    "f1": Metric(title="F1", of=_f1, needs="abnormal", method="shares", limits=SHARE, uses_threshold=True),
+    "average_precision": Metric(
+        title="Average precision", of=_average_precision, needs="both", method="jackknife", limits=SHARE
+    ),
     "brier": Metric(
         title="Brier score",
         of=lambda s: s.squared_error / s.total,
         needs="rows",
         method="loss",
+        limits=SHARE,
         higher_is_better=False,
     ),
     "log_loss": Metric(
-        title="Log loss", of=lambda s: s.log_loss / s.total, needs="rows", method="loss", higher_is_better=False
+        title="Log loss",
+        of=lambda s: s.log_loss / s.total,
+        needs="rows",
+        method="loss",
+        limits=(0.0, math.inf),
+        higher_is_better=False,
     ),
     # The noise of its bins never cancels, neither in the sample nor in a resample: in a simulation of 250 patients,
     # 95 % percentile intervals contained the true value in 4 % of the sets, BCa ones in 57 %, shifted ones in 87 %.

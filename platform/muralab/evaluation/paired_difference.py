@@ -28,6 +28,7 @@ from muralab.evaluation.intervals import (
     metric_interval,
     no_interval_reason,
 )
+from muralab.evaluation.metrics import METRICS
 from muralab.evaluation.patient_sums import ABNORMAL, NORMAL
 from muralab.evaluation.weighted_sums import Floats
 
@@ -86,7 +87,9 @@ def difference_interval(a: Resampled, b: Resampled, metric: str, *, confidence: 
         reason = "the two models do not differ on any patient, and the spread of this metric is not known"
         return Interval(estimate=estimate, low=np.nan, high=np.nan, level=confidence, reason=reason)
     half = student_quantile(confidence, _difference_df(sample, metric, without)) * np.sqrt(variance)
-    return Interval(estimate=estimate, low=estimate - half, high=estimate + half, level=confidence)
+    smallest, largest = METRICS[metric].limits
+    low, high = max(estimate - half, smallest - largest), min(estimate + half, largest - smallest)
+    return Interval(estimate=estimate, low=float(low), high=float(high), level=confidence)
 
 
 def unseen_variance(a: Resampled, b: Resampled, metric: str) -> float:
