@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from muralab.evaluation.leakage import Leakage, find_leakage, too_few, unseen_studies
+from muralab.evaluation.leakage import Leakage, find_known_leakage, find_leakage, too_few, unseen_studies
 
 COLUMNS = ["image", "patient", "pixels", "group", "hash", "set"]
 TEST = pd.DataFrame([("a/1.png", "a", "p1", "p1", "h1"), ("b/1.png", "b", "p2", "p2", "h2")], columns=COLUMNS[:-1])
@@ -53,6 +53,15 @@ def test_unknown_pictures_are_not_equal() -> None:
     assert find_leakage(
         TEST[["image", "patient"]], sets(("a/1.png", "a", "", "", "", "train")), same_tree=True
     ).n_images
+
+
+def test_in_another_tree_leakage_is_not_known_without_pictures() -> None:
+    named = sets(("a/1.png", "a", "", "", "", "train"))
+    whole = sets(("x.png", "x", "p1", "p1", "h1", "train"), ("y.png", "y", "", "", "", "test"))
+    assert find_known_leakage(TEST, named, same_tree=False) is None
+    assert find_known_leakage(TEST[["image", "patient"]], whole, same_tree=False) is None
+    assert find_known_leakage(TEST, named, same_tree=True).counts == {"train": 1}
+    assert find_known_leakage(TEST, whole, same_tree=False).counts == {"train": 1}
 
 
 def test_the_test_set_of_a_run_is_not_what_its_model_has_seen() -> None:

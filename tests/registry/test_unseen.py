@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pandas as pd
 import pytest
 
 from muralab.data.mura import read_index
 from muralab.registry.gate import Margins
 from muralab.tracking import rebuild_split
+from tests.registry.conftest import log_run
 from tests.registry.test_promote import Registry, reevaluate, registry  # noqa: F401
 
 WIDE = Margins(objective=1)
@@ -115,3 +118,25 @@ def test_a_split_that_was_not_logged_is_made_again(registry, train_run, tree):  
     done = registry.promote(version, margins=WIDE)
     assert not done.decision.accepted, "its validation set is the champion's test set"
     assert f"version {version} has seen 79: 79 of patients that it was selected on" in str(done.decision)
+
+
+def test_a_copy_of_the_tree_without_logged_pictures_is_not_known_to_be_unseen(
+    registry,  # noqa: F811
+    split,
+    tree,
+    store,
+    tmp_path,
+    reevaluate,  # noqa: F811
+):
+    """An older run's split can be made again on its own tree, which does not show that the test set is a copy of it."""
+    reevaluate(2.0)
+    copy = tmp_path / "copy"
+    shutil.copytree(tree, copy)
+    tags = {"muralab.protocol": "valid-as-validation", "muralab.seed": "5"}
+    _, fingerprint = rebuild_split({"muralab.part": "wrist", **tags}, copy)
+    version = registry.add(log_run(store, copy, 2.0, digest="c", **tags, **{"muralab.split_fingerprint": fingerprint}))
+    changed = split.assign(image=split["image"].str.replace("train/", "more/"))  # so the trees' splits differ
+    registry.crown(log_run(store, tree, 0.6, split=changed))
+    decision = registry.promote(version, margins=WIDE).decision
+    assert not decision.accepted
+    assert str(decision).startswith(f"refused: It is not known whether it, version {version}, was trained on")

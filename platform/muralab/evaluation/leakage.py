@@ -82,6 +82,16 @@ def find_leakage(evaluated: pd.DataFrame, sets: pd.DataFrame, *, same_tree: bool
     return Leakage(evaluated=rows[["image", "patient"]], set_of_patient=set_of_patient)
 
 
+def find_known_leakage(evaluated: pd.DataFrame, sets: pd.DataFrame, *, same_tree: bool) -> Leakage | None:
+    """`find_leakage`, or None where nothing could show it: another tree, and the pictures of one side are not known.
+
+    A copy of a tree at another path is another tree as far as names tell.
+    """
+    seen = sets[sets["set"].isin(list(SEEN_SETS))]
+    known = all((_with_pictures(table)["pixels"] != "").all() for table in (evaluated, seen))
+    return find_leakage(evaluated, sets, same_tree=same_tree) if same_tree or known else None
+
+
 def with_identities(table: pd.DataFrame, sets: pd.DataFrame) -> pd.DataFrame:
     """Image, patient and the identities of the pictures of a table of predictions, from the split of its own run."""
     known = [column for column in PICTURE_COLUMNS if column in sets]

@@ -17,7 +17,7 @@ import pandas as pd
 from muralab.evaluation.intervals import MIN_PATIENTS
 from muralab.evaluation.leakage import (
     Leakage,
-    find_leakage,
+    find_known_leakage,
     patients_by_class,
     too_few,
     unseen_studies,
@@ -94,7 +94,7 @@ def _leakage_of(
     if fingerprint and fingerprint == _fingerprint(store, owners[0]):
         is_own, split = True, split or own
     if split is not None:
-        return find_leakage(rows, split.rows, same_tree=is_own or split.is_same_tree(root))
+        return find_known_leakage(rows, split.rows, same_tree=is_own or split.is_same_tree(root))
     return Leakage(evaluated=rows) if is_own else None  # the sets of one split share no patient
 
 
@@ -124,8 +124,9 @@ def _left_out(test: pd.DataFrame, studies: Sequence[str], leakages: Mapping[str,
 def _unknown_candidate(candidate: Any, owner: Any) -> str:
     return (
         f"It is not known whether it, version {candidate.version}, was trained on the test images of version "
-        f"{owner.version}: its run logged no split (an older version of the platform trained it), and the split cannot "
-        "be rebuilt here. Promote it on the machine that has its data set, or train it again."
+        f"{owner.version}: one of their runs logged no split (an older version of the platform trained it), and the "
+        "split cannot be rebuilt from that test set's tree. Promote it on the machine that has its data set, or "
+        "train it again."
     )
 
 

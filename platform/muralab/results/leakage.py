@@ -13,7 +13,14 @@ from muralab.data.dataset import Dataset
 from muralab.data.splits import without_test_patients
 from muralab.demo.dataset import default_folder
 from muralab.errors import DataError, SettingsError, numbered
-from muralab.evaluation.leakage import MAX_LEAKED_SHARE, Leakage, find_leakage, too_few, with_identities
+from muralab.evaluation.leakage import (
+    MAX_LEAKED_SHARE,
+    Leakage,
+    find_known_leakage,
+    find_leakage,
+    too_few,
+    with_identities,
+)
 from muralab.tracking import (
     LoggedData,
     RunRecord,
@@ -27,7 +34,7 @@ from muralab.tracking.tags import Tag
 
 UNKNOWN = (
     "because the trained run logged no split (an older version of the platform trained it) and the split cannot be "
-    "rebuilt from the data set"
+    "rebuilt from the evaluated data set"
 )
 """Why leakage is not known."""
 
@@ -79,7 +86,8 @@ def leakage_on(evaluated: pd.DataFrame, record: RunRecord, dataset: Dataset, sto
         store: holds the run.
 
     Returns:
-        None where it is not known: the run logged no split, and its split cannot be rebuilt from this tree.
+        None where it is not known: the run logged no split, and its split cannot be rebuilt from this tree. One that is
+        rebuilt from another tree has no pictures, so it does not show whether that tree is a copy of this one.
     """
     root = str(dataset.root)
     split = read_trained_split(store, record.run_id, roots=[root], unreadable=set(dataset.unreadable))
@@ -88,7 +96,7 @@ def leakage_on(evaluated: pd.DataFrame, record: RunRecord, dataset: Dataset, sto
     if split is None:
         return None
     rows = dataset.identities(evaluated)
-    return find_leakage(rows, split.rows, same_tree=split.is_same_tree(root, dataset.splits.fingerprint))
+    return find_known_leakage(rows, split.rows, same_tree=split.is_same_tree(root, dataset.splits.fingerprint))
 
 
 def _changed_tree(record: RunRecord, root: str, dataset: Dataset, store: Store) -> TrainedSplit | None:
@@ -137,8 +145,10 @@ def leakage_of_run(store: Store, record: RunRecord) -> Leakage | None:
         return Leakage(evaluated=test) if source == record.run_id else None
     own = split if source == record.run_id else read_trained_split(store, record.run_id, roots=[root])
     rows = test[["image", "patient"]] if own is None else with_identities(test, own.rows)
-    return find_leakage(
-        rows, split.rows, same_tree=split.is_same_tree(root, record.tags.get(Tag.SPLIT_FINGERPRINT, ""))
+    return find_known_leakage(
+        rows,
+        split.rows,
+        same_tree=source == record.run_id or split.is_same_tree(root, record.tags.get(Tag.SPLIT_FINGERPRINT, "")),
     )
 
 
