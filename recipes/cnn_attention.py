@@ -195,5 +195,5 @@ RECIPE = Recipe(
         "full.patience": 0,
         "augment.contrast": 0.0,
     },
-    earlier={"model.layout": "residual"},
+    earlier={"model.layout": "residual", "model.filters": 32},
 )

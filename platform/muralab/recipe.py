@@ -91,7 +91,7 @@ class Recipe:
     study: Mapping[str, Value] = field(default_factory=dict)
     """Overrides that carry out the wrist study's schedule literally, for `set=study`; see docs/study.md."""
     earlier: Mapping[str, Value] = field(default_factory=dict)
-    """Values of runs that were logged before these keys existed, where they differ from today's defaults."""
+    """Values of runs and plans of earlier versions that these do not state, where they differ from today's defaults."""
 
     def __post_init__(self) -> None:
         parameters = inspect.signature(self.build).parameters

@@ -10,10 +10,10 @@ import pytest
 
 from muralab.config.commands import TrainConfig, TuneConfig
 from muralab.errors import SettingsError, StoreError
-from muralab.trial import TrialSpec
+from muralab.trial import TrialSpec, recipes_of
 from muralab.tune import resume
 from muralab.tune.folders import Folders
-from muralab.tune.resume import has_weights, read_plan, resolve_again, write_plan
+from muralab.tune.resume import has_weights, read_plan, resolve_again, with_earlier_values, write_plan
 
 
 def trials(*recipes: str, **fields: Any) -> list[TrialSpec]:
@@ -47,6 +47,20 @@ def test_a_missing_gpu_or_recipe_is_reported_before_anything_starts(monkeypatch:
     assert heading.startswith("resume=abc: this sweep cannot be resumed here")
     assert "There is no recipe 'gone_net'" in recipe
     assert "train on a GPU, and torch finds none" in gpu
+
+
+def test_a_trial_of_an_earlier_version_keeps_its_network() -> None:
+    (spec,) = trials("cnn_attention", overrides={"image_size": 64})
+    _, recipe = recipes_of(with_earlier_values(spec))
+    weights = recipe.build(image_size=64, **recipe.model).state_dict()
+    assert weights["backbone.0.weight"].shape == (32, 1, 3, 3)
+    assert "backbone.12.share" in weights
+    assert recipe.image_size == 64
+
+
+def test_a_trial_of_this_version_is_resumed_as_planned() -> None:
+    (spec,) = trials("cnn_attention", threshold="max-kappa")
+    assert with_earlier_values(spec) is spec
 
 
 @pytest.fixture

@@ -107,7 +107,8 @@ def load_sweep(run_id: str, store: Store, cache: Path, progress: Any, *, command
     except TypeError as error:
         raise _damaged(folders, run_id, error) from error
     config = resolve_again(options, plan.specs, run_id)
-    for spec in {spec.recipe: spec for spec in plan.specs}.values():
+    specs = [with_earlier_values(spec) for spec in plan.specs]
+    for spec in {spec.recipe: spec for spec in specs}.values():
         if spec.weights:
             resolve_weights(spec.weights, config.recipes[spec.recipe].pretrained)
         check_trial(spec)
@@ -121,11 +122,18 @@ def load_sweep(run_id: str, store: Store, cache: Path, progress: Any, *, command
         config=config,
         folders=folders,
         dataset=dataset,
-        specs=tuple(plan.specs),
+        specs=tuple(specs),
         weights=plan.weights,
         notes=tuple(plan.notes),
         resumed=run_id,
     )
+
+
+def with_earlier_values(spec: TrialSpec) -> TrialSpec:
+    """A planned trial; one of an earlier version with the values its recipe had then, so that its checkpoints fit."""
+    if spec.threshold:
+        return spec
+    return replace(spec, overrides={**load_recipe(spec.recipe).earlier, **spec.overrides})
 
 
 def resolve_again(options: TrainingOptions, specs: Sequence[TrialSpec], run_id: str) -> SearchConfig:
