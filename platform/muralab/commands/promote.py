@@ -87,7 +87,8 @@ def check_run(record: RunRecord, part: str) -> None:
     """Refuse a run of another part, or one that was not tested.
 
     Raises:
-        SettingsError, StoreError: as said.
+        SettingsError: it is of another part.
+        StoreError: it holds no test predictions.
     """
     if record.part != part:
         raise SettingsError(f"The run {record.run_id} is of part={record.part or 'none'}, not of part={part}.")

@@ -65,7 +65,7 @@ def find_leakage(evaluated: pd.DataFrame, sets: pd.DataFrame, *, same_tree: bool
             tree; if it is not known, equal pixels under an equal name are taken as proof.
 
     Returns:
-        The patients whom the model has seen, each with the set that it has seen them in.
+        The patients that the model has seen, each with the set in which it has seen them.
     """
     rows, seen = _with_pictures(evaluated), _with_pictures(sets)
     same_tree = same_tree or _are_of_one_tree(rows, seen)
@@ -83,9 +83,9 @@ def find_leakage(evaluated: pd.DataFrame, sets: pd.DataFrame, *, same_tree: bool
 
 
 def find_known_leakage(evaluated: pd.DataFrame, sets: pd.DataFrame, *, same_tree: bool) -> Leakage | None:
-    """`find_leakage`, or None where nothing could show it: another tree, and the pictures of one side are not known.
+    """`find_leakage`; None if it cannot be decided: another tree, and a table without the identities of its pictures.
 
-    A copy of a tree at another path is another tree as far as names tell.
+    A copy of a tree at another path counts as another tree, since names alone do not show that it is a copy.
     """
     seen = sets[sets["set"].isin(list(SEEN_SETS))]
     known = all((_with_pictures(table)["pixels"] != "").all() for table in (evaluated, seen))

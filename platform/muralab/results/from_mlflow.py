@@ -83,7 +83,7 @@ def _check_alike(what: str, values: Mapping[str, str]) -> None:
 
 
 def read_models(store: Store, records: Sequence[RunRecord]) -> list[EvaluatedModel]:
-    """Evaluated runs as models; runs of one recipe are told apart by what their names add to it, or by their ids."""
+    """Evaluated runs as models; runs of one recipe are distinguished by what their names add to it, or by their ids."""
     added = {one.run_id: one.name.replace(one.recipe, "").strip("-_ ") for one in records}
     counts = Counter((one.recipe, added[one.run_id]) for one in records)
     repeated = {recipe for recipe, n in Counter(one.recipe for one in records).items() if n > 1}
