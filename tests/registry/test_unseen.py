@@ -140,3 +140,20 @@ def test_a_copy_of_the_tree_without_logged_pictures_is_not_known_to_be_unseen(
     decision = registry.promote(version, margins=WIDE).decision
     assert not decision.accepted
     assert str(decision).startswith(f"refused: It is not known whether it, version {version}, was trained on")
+
+
+def test_a_champion_that_was_registered_without_a_run_is_re_evaluated(registry, train_run, split, reevaluate):  # noqa: F811
+    reevaluate(0.2)
+    champion = registry.crown("")
+    decision = registry.promote(registry.add(train_run(2.0, split=split)), margins=WIDE).decision
+    assert decision.reasons[0].startswith(f"What the champion, version {champion}, was trained on is not known")
+
+
+@pytest.mark.parametrize("change", ["no sets", "no rows", "no training images"])
+def test_a_damaged_split_does_not_show_that_nothing_was_seen(registry, train_run, split, change):  # noqa: F811
+    """Another run's test set, and a split table that was cut off or changed: what was seen is not known."""
+    damaged = {"no sets": split.drop(columns="set"), "no rows": split.iloc[:0]}
+    version = registry.add(train_run(2.0, n_test=30, split=damaged.get(change, split[split["set"] == "test"]), **OWN))
+    crown(registry, train_run, split)
+    (reason,) = registry.promote(version, margins=WIDE).decision.reasons
+    assert reason.startswith(f"It is not known whether it, version {version}, was trained on the test images of")

@@ -70,7 +70,7 @@ def read_trained_split(
 
 
 def read_split_table(store: Store, run_id: str) -> pd.DataFrame | None:
-    """The table that a run logged; None where it logged none, or there is no such run.
+    """The table that a run logged; None where it logged none with training images, or there is no such run.
 
     Raises:
         StoreError: the store failed.
@@ -85,15 +85,21 @@ def read_split_table(store: Store, run_id: str) -> pd.DataFrame | None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         path = download_artifact(store, run_id, SPLIT_TABLE, Path(folder))
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
+        try:
+            rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+        except ValueError:  # pandas' errors of an empty file, of one that is no table, and of one that is not text
+            return None
+    return rows if {"image", "patient", "set"} <= set(rows) and (rows["set"] == "train").any() else None
 
 
 def read_tags(store: Store, run_id: str) -> dict[str, str]:
-    """The tags of a run; empty where there is no such run.
+    """The tags of a run; empty where there is no such run, as of a version that was registered without one.
 
     Raises:
         StoreError: the store failed.
     """
+    if not run_id:
+        return {}
     try:
         return dict(store.client.get_run(run_id).data.tags)
     except Exception as error:
