@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from muralab.data.dataset import Dataset
 from muralab.data.splits import without_test_patients
+from muralab.errors import DataError
 from muralab.results.leakage import leakage_within
 
 
@@ -37,7 +38,10 @@ def handle_duplicates(dataset: Dataset, duplicates: str) -> Dataset:
     if duplicates == "keep":
         note = f"{found}. The test set keeps them; duplicates=drop leaves these patients out."
         return replace(dataset, notes=(*dataset.notes, note))
-    splits = without_test_patients(dataset.splits, set(copied.set_of_patient))
+    try:
+        splits = without_test_patients(dataset.splits, set(copied.set_of_patient))
+    except DataError as error:
+        raise DataError(f"duplicates=drop: {found}. Without them: {error} Or give duplicates=keep.") from error
     audit = replace(
         dataset.audit, digests={**dataset.audit.digests, "test": _digest(dataset.digest("test"), splits.fingerprint)}
     )
