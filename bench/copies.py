@@ -23,9 +23,16 @@ LONGEST = 512
 """Side in px that pictures are reduced to before they are copied."""
 DISTANCES = (0, 2, 5)
 
+
+def recompressed(grey: Grey, quality: int) -> Grey:
+    """A JPEG of a picture, decoded again."""
+    written = cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return np.asarray(cv2.imdecode(written, cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
+
+
 COPIES: dict[str, Callable[[Grey], Grey]] = {
     "brighter by 20": lambda grey: np.clip(grey.astype(int) + 20, 0, 255).astype(np.uint8),
-    "JPEG, quality 70": lambda grey: cv2.imdecode(cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, 70])[1], 0),
+    "JPEG, quality 70": lambda grey: recompressed(grey, 70),
     "half the size": lambda grey: cv2.resize(grey, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA),
     "grey values times 1.2": lambda grey: np.clip(grey * 1.2, 0, 255).astype(np.uint8),
     "gamma 0.8": lambda grey: (255 * (grey / 255) ** 0.8).astype(np.uint8),
@@ -47,7 +54,7 @@ def main() -> None:
     own: list[int] = []
     bits: dict[str, list[int]] = {name: [] for name in COPIES}
     for path in read_index(args.data, args.part)["path"]:
-        grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        grey = np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
         scale = max(1, max(grey.shape) // LONGEST)
         grey = cv2.resize(grey, None, fx=1 / scale, fy=1 / scale, interpolation=cv2.INTER_AREA)
         own.append(hash_of(grey))
