@@ -345,3 +345,15 @@ def test_a_margin_outside_its_range_raises_an_error():
 
 def test_a_refusal_carries_its_reason():
     assert str(refusal("No data.")) == "refused: No data."
+
+
+def test_a_guard_without_an_interval_refuses():
+    """Accuracy has an interval with few abnormal patients, and calling every study normal makes it high."""
+    test = build_test(0.5)
+    abnormal = test["patient"].isin(sorted(test["patient"].unique())[:6]).astype(int)
+    test = test.assign(label=abnormal, logit=test["logit"] * 2 + abnormal)
+    models = build_model(test, "version 2", threshold=1.0), build_model(test, threshold=0.5)
+    decision = decide(*models, objective="val_study_accuracy")
+    assert decision.interval.low > 0
+    assert not decision.accepted
+    assert "kappa of studies, each at its own threshold,: not comparable (6 patients with abnormal" in str(decision)

@@ -296,7 +296,7 @@ def _check_guard(title: str, difference: Interval, margin: float, *, higher_is_b
     loss, least = (
         (-difference.estimate, -difference.high) if higher_is_better else (difference.estimate, difference.low)
     )
-    if math.isnan(loss):
+    if math.isnan(loss) or math.isnan(least):  # such as accuracy as objective, and too few patients of one class
         return Check(passed=False, text=f"{title}: not comparable ({difference.reason or 'undefined'}).")
     lost = loss > margin and least > 0
     outcome = "gets worse by more than its margin, and all of its interval is a loss:" if lost else "changes by"
