@@ -58,6 +58,11 @@ def test_a_trial_of_an_earlier_version_keeps_its_network() -> None:
     assert recipe.image_size == 64
 
 
+def test_a_trial_of_an_earlier_version_keeps_the_weights_of_the_full_phase() -> None:
+    (spec,) = trials("inception")
+    assert recipes_of(with_earlier_values(spec))[1].kept_phase == "full"
+
+
 def test_a_trial_of_this_version_is_resumed_as_planned() -> None:
     (spec,) = trials("cnn_attention", threshold="max-kappa")
     assert with_earlier_values(spec) is spec

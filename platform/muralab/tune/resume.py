@@ -130,10 +130,13 @@ def load_sweep(run_id: str, store: Store, cache: Path, progress: Any, *, command
 
 
 def with_earlier_values(spec: TrialSpec) -> TrialSpec:
-    """A planned trial; one of an earlier version with the values its recipe had then, so that its checkpoints fit."""
+    """A planned trial; one of an earlier version with the values its recipe had then.
+
+    Its checkpoints then fit, and its score is of the full phase like those of the sweep's finished trials.
+    """
     if spec.threshold:
         return spec
-    return replace(spec, overrides={**load_recipe(spec.recipe).earlier, **spec.overrides})
+    return replace(spec, overrides={"kept_phase": "full", **load_recipe(spec.recipe).earlier, **spec.overrides})
 
 
 def resolve_again(options: TrainingOptions, specs: Sequence[TrialSpec], run_id: str) -> SearchConfig:
