@@ -98,6 +98,51 @@ def test_a_file_of_another_network_is_refused(onnx):
         export_module.verify_onnx(other, onnx, IMAGES)
 
 
+class Shifted(torch.nn.Module):
+    """Evidence that cancels: the second half of the maps is minus the first, and a little more."""
+
+    def __init__(self, more: float) -> None:
+        super().__init__()
+        self.layer, self.more = nn.Conv2d(1, 4, 3, padding=1), more
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = self.layer(images)
+        return torch.cat([maps, -maps + self.more], dim=1)
+
+
+def cancelling(more: float) -> Network:
+    torch.manual_seed(0)
+    head = nn.Linear(8, 1)
+    nn.init.constant_(head.weight, 1.0)
+    pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return Network(backbone=Shifted(more), pool=pool, head=nn.Sequential(head), channels=1).eval()
+
+
+@pytest.mark.slow
+def test_a_heat_map_of_rounding_alone_does_not_stop_an_export(tmp_path):
+    export_onnx(cancelling(1e-7), SIZE, tmp_path / "m.onnx", verify_images=IMAGES)
+
+
+@pytest.mark.slow
+def test_a_file_with_another_heat_map_is_refused(tmp_path):
+    export_onnx(cancelling(1e-7), SIZE, tmp_path / "m.onnx", verify_images=IMAGES)
+    with pytest.raises(RuntimeError, match=r"differs from torch by \S+ in heat map"):
+        export_module.verify_onnx(with_other_heat(cancelling(1e-7)), tmp_path / "m.onnx", IMAGES)
+
+
+def with_other_heat(network: Network) -> Network:
+    """The same logits, with evidence that does not cancel."""
+    network.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), OnlyValue())
+    return network
+
+
+class OnlyValue(torch.nn.Module):
+    """The values as they are, with the gradient of the first half only."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return torch.cat([values[:, :4], values[:, 4:].detach()], dim=1)
+
+
 def test_gradcam_is_the_weighted_sum_of_the_feature_maps():
     network, images = tiny(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())), torch.from_numpy(IMAGES[:2])
     network.head = nn.Linear(8, 1)

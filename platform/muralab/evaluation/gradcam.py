@@ -32,12 +32,17 @@ def gradcam(network: Explainable, images: torch.Tensor) -> torch.Tensor:
     Returns:
         Non-negative and unscaled, float [B, h, w].
     """
+    return weigh(*maps_and_gradient(network, images))
+
+
+def maps_and_gradient(network: Explainable, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Feature maps of images, uint8 [B, S, S], and the gradient of the logits, both float [B, F, h, w]."""
     with torch.no_grad():
         maps = network.maps(images)
     with torch.enable_grad():
         leaf = maps.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(network.classify(leaf).sum(), leaf)
-    return weigh(maps, gradient)
+    return maps, gradient
 
 
 def weigh(maps: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
