@@ -94,9 +94,8 @@ def verify_onnx(network: Network, path: str | Path, images: np.ndarray) -> None:
         served, heat = session.run(["logits", "heatmap"], {"images": batch})
         _check_equal("probability", _sigmoid(served), _sigmoid(logits), PROBABILITY_TOLERANCE)
         maps, gradient = maps_and_gradient(network, tensor)
-        expected, terms = weigh(maps, gradient).numpy(), weigh(maps.abs(), gradient.mean((2, 3), keepdim=True).abs())
-        scale = float(expected.max()) + float(terms.max()) * HEAT_ROUNDING / HEAT_TOLERANCE + 1e-6
-        _check_equal("heat map", heat / scale, expected / scale, HEAT_TOLERANCE)
+        terms = weigh(maps.abs(), gradient.mean(dim=(2, 3), keepdim=True).abs())
+        _check_heat(heat, weigh(maps, gradient).numpy(), float(terms.max()))
 
 
 def _build_module(network: Network, images: torch.Tensor) -> torch.nn.Module:
@@ -157,6 +156,12 @@ def _pool_gradients() -> dict[Any, Any]:
         aten.adaptive_max_pool2d_backward.default: scatter,
         aten.max_pool2d_with_indices_backward.default: max_pool,
     }
+
+
+def _check_heat(heat: np.ndarray, expected: np.ndarray, terms: float) -> None:
+    """Compare heat maps [B, h, w] whose terms have sizes that add up to at most `terms`."""
+    scale = float(expected.max()) + terms * HEAT_ROUNDING / HEAT_TOLERANCE + 1e-6
+    _check_equal("heat map", heat / scale, expected / scale, HEAT_TOLERANCE)
 
 
 def _check_equal(what: str, served: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
