@@ -47,7 +47,7 @@ def models(rng: np.random.Generator, n_models: int, spread: float, draws: int) -
 
 
 def draw_set(seed: int, n_seeds: int, spread: float) -> list[SeedsDifference]:
-    """Three recipes compared with a first one that is no better."""
+    """Three recipes compared with a first one that is not better."""
     rng = np.random.default_rng([seed, n_seeds, round(100 * spread)])
     drawn = models(rng, (1 + N_RIVALS) * n_seeds, spread, draws=10**7 + seed)
     first = drawn[:n_seeds]

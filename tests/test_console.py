@@ -56,6 +56,11 @@ def test_time_since_the_last_epoch_counts() -> None:
     assert row.remaining_s(119, slowdown=1.5) == 30 - 4
 
 
+def test_a_late_epoch_does_not_use_up_the_time_of_later_ones() -> None:
+    row = TrialRow("a", [10.0, 10.0, 10.0], state="running", epoch=1, started=100, reported=110)
+    assert row.remaining_s(1000, slowdown=1) == 10
+
+
 def test_a_late_epoch_leaves_no_negative_time() -> None:
     assert TrialRow("a", [1.0], state="running", started=100).remaining_s(1000, slowdown=1) == 0
 

@@ -56,7 +56,9 @@ class TrialRow:
         if self.has_ended:
             return 0.0
         since = now - (self.reported or self.started or now)
-        return max(0.0, slowdown * sum(self.estimated_s[self.epoch :]) - since)
+        running, later = self.estimated_s[self.epoch : self.epoch + 1], self.estimated_s[self.epoch + 1 :]
+        # An epoch that takes longer than estimated uses up its own time only, not that of the later ones.
+        return max(0.0, slowdown * sum(running) - since) + slowdown * sum(later)
 
 
 @dataclass

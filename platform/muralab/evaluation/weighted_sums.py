@@ -87,7 +87,11 @@ class SortedScores:
 
 
 class Sums:
-    """R sets of sums: what a metric is computed from."""
+    """R sets of sums: what a metric is computed from.
+
+    Sums that were added up elsewhere know no rows, so metrics that need them (average precision, registered ones) raise
+    a TypeError; `WeightedSums` has them.
+    """
 
     def __init__(self, sums: Floats, correct_pairs: Floats | None = None) -> None:
         """Take sums that were added up elsewhere.
@@ -144,7 +148,7 @@ class Sums:
     def correct_pairs(self) -> Floats:
         """Weight of the pairs of a normal row and an abnormal one above it, [R]; a tie counts half."""
         if self._given[1] is None:
-            raise NotImplementedError("These sums were added up without the ranks of the rows.")
+            raise TypeError("These sums were added up without the ranks of the rows.")
         return self._given[1]
 
     @property
@@ -153,11 +157,11 @@ class Sums:
 
         The weight of the abnormal rows, that of the normal rows, and the cumulative abnormal weight.
         """
-        raise NotImplementedError("These sums were added up without the ranks of the rows.")
+        raise TypeError("These sums were added up without the ranks of the rows.")
 
     def rows(self, resample: int) -> tuple[Ints, Floats]:
         """Labels and probabilities of one resample, each row repeated by its weight."""
-        raise NotImplementedError("These sums were added up without the rows.")
+        raise TypeError(f"These sums were added up without the rows: there is no resample {resample}.")
 
 
 class WeightedSums(Sums):

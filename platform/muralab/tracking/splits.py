@@ -87,7 +87,7 @@ def read_split_table(store: Store, run_id: str) -> pd.DataFrame | None:
         path = download_artifact(store, run_id, SPLIT_TABLE, Path(folder))
         try:
             rows = pd.read_csv(path, dtype=str, keep_default_na=False)
-        except ValueError:  # pandas' errors of an empty file, of one that is no table, and of one that is not text
+        except ValueError:  # pandas' errors of an empty file, of one that is not a table or not text
             return None
     return rows if {"image", "patient", "set"} <= set(rows) and (rows["set"] == "train").any() else None
 
