@@ -21,7 +21,6 @@ from muralab.console import format_duration
 from muralab.errors import SettingsError
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.experiment import set_threads
-from muralab.registry.evaluation_count import record_evaluations
 from muralab.report.page import write_report
 from muralab.report.results_table import results_table
 from muralab.report.sentences import calibration_notes
@@ -31,7 +30,7 @@ from muralab.results.final_test import run_final_test
 from muralab.results.inputs import log_audit, log_sets, log_split
 from muralab.results.leakage import without_leakage
 from muralab.results.seed_comparison import Comparison, compare_models
-from muralab.tracking import fingerprint_test_set, read_children
+from muralab.tracking import read_children
 from muralab.tracking.tags import Tag
 from muralab.trial import TrialSpec
 from muralab.tune.disk_space import check_space
@@ -133,9 +132,8 @@ def finish(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
     ]
     models = evaluate_models(complete, sweep, logger, session)
     if models:
-        session.writer.flush()
         any_model = next(iter(models.values()))  # all have one test set
-        record_evaluations(session.store, f"mura-{sweep.part}", fingerprint_test_set(any_model.predictions()))
+        session.count_evaluations(sweep.part, any_model.predictions())
     recipes = list(sweep.config.recipes)
     unseen, left_out = without_leakage(sweep.dataset)
     studies = list(unseen.tables["test"]["study"].unique())

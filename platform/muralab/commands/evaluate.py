@@ -17,14 +17,13 @@ from muralab.evaluation.leakage import Leakage
 from muralab.evaluation.metrics import main_metrics
 from muralab.evaluation.predictions import predict_images
 from muralab.experiment import set_threads
-from muralab.registry.evaluation_count import record_evaluations
 from muralab.report.sentences import calibration_notes, calibration_sentence
 from muralab.results.duplicates import handle_duplicates
 from muralab.results.final_test import log_test
 from muralab.results.inputs import log_audit, log_evaluated_set, log_split
 from muralab.results.leakage import data_of, leakage_note, leakage_on, split_of
 from muralab.results.trained_model import TrainedModel, load_trained_model, source_run, trained_run
-from muralab.tracking import RunRecord, fingerprint_test_set, read_datasets
+from muralab.tracking import RunRecord, read_datasets
 from muralab.tracking.tags import Tag
 
 
@@ -68,7 +67,7 @@ def run(config: EvaluateConfig, environment: Environment) -> None:
         session.writer.finish(run_id)
         session.writer.flush()
         if config.set == "test":
-            record_evaluations(session.store, f"mura-{part}", fingerprint_test_set(model.predictions()))
+            session.count_evaluations(part, model.predictions())
         print_figures(session, record, model, f"the {config.set} set of {data} {part}")
         session.print_run(run_id)
 

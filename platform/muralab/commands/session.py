@@ -9,12 +9,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from muralab.config.environment import Environment
 from muralab.console import build_console, build_progress
-from muralab.tracking import RunWriter, Store, close_dead_runs, open_store, shown
+from muralab.registry.evaluation_count import record_evaluations
+from muralab.tracking import RunWriter, Store, close_dead_runs, fingerprint_test_set, open_store, shown
 from muralab.tracking.tags import Tag
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NOT_A_DEVICE = "Research software, not a medical device: nothing here may be used to care for a patient."
 
@@ -93,6 +97,16 @@ class Session:
             self._resume_shown = True
             with contextlib.suppress(OSError):  # a lost terminal must not stop the clean-up
                 self.print(f"\n{why}\n  {command}")
+
+    def count_evaluations(self, part: str, test: pd.DataFrame) -> None:
+        """Count what was evaluated on a test set with the registered model of its body part, if that exists.
+
+        Args:
+            part: the body part.
+            test: predictions of the test set, by any model.
+        """
+        self.writer.flush()  # the evaluations are found in the store
+        record_evaluations(self.store, f"mura-{part}", fingerprint_test_set(test))
 
     def print_run(self, run_id: str, title: str = "Run") -> None:
         """Print a run's id and how to browse it."""

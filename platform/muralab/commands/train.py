@@ -18,7 +18,6 @@ from muralab.config.search import resolve_search
 from muralab.console import format_duration
 from muralab.evaluation.metrics import main_metrics
 from muralab.experiment import predictions_path, run_trial
-from muralab.registry.evaluation_count import record_evaluations
 from muralab.report.page import write_report
 from muralab.report.results_table import results_table
 from muralab.report.sentences import calibration_notes, calibration_sentence
@@ -26,7 +25,7 @@ from muralab.results.context import build_context
 from muralab.results.final_test import FinalTest, run_final_test
 from muralab.results.inputs import log_audit, log_sets, log_split
 from muralab.results.previews import build_previews
-from muralab.tracking import fingerprint_test_set, read_predictions, read_run
+from muralab.tracking import read_predictions, read_run
 from muralab.tracking.tags import Tag
 from muralab.trial import TrialSpec, recipes_of
 from muralab.tune.finish import SweepResult, draw_gallery
@@ -55,7 +54,7 @@ def run(config: TrainConfig, environment: Environment) -> None:
             record = read_run(session.store, run_id, predictions=False)
             tested = run_final_test(spec, record, session.writer, rule=sweep.config.options.threshold)
             save_report(sweep, tested, session)
-            record_evaluations(session.store, f"mura-{sweep.part}", fingerprint_test_set(tested.model.predictions()))
+            session.count_evaluations(sweep.part, tested.model.predictions())
         session.writer.set_tags(run_id, {Tag.ENDED: "finished"})
         session.writer.finish(run_id)
         figures = ", ".join(f"{name} {tested.model.intervals()[name]}" for name in main_metrics())

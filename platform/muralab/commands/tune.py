@@ -10,11 +10,10 @@ from muralab.config.environment import Environment
 from muralab.config.resources import count_cpus
 from muralab.config.search import resolve_search
 from muralab.experiment import set_threads
-from muralab.registry.evaluation_count import record_evaluations
 from muralab.results.context import build_context
 from muralab.results.final_test import FinalTest
 from muralab.results.inputs import log_audit, log_sets, log_split
-from muralab.tracking import fingerprint_test_set, read_children
+from muralab.tracking import read_children
 from muralab.tune.disk_space import check_space
 from muralab.tune.estimate import Estimate, estimate, measure_paces
 from muralab.tune.finish import closing_lines, evaluate_best_trials, log_outcome, save_report, save_results
@@ -129,9 +128,7 @@ def finish(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
     outcome = register_candidate(sweep, result.tests, register_model)
     save_report(result, outcome, context, session.writer)
     log_outcome(result, outcome, session.writer)
-    session.writer.flush()
-    fingerprint = fingerprint_test_set(result.models[0].predictions())
-    record_evaluations(session.store, f"mura-{sweep.part}", fingerprint)
+    session.count_evaluations(sweep.part, result.models[0].predictions())
     session.print(*closing_lines(result, outcome, session.store.uri), "")
     session.print_run(result.parent, "The report and all runs are in MLflow, run")
     if outcome.error is not None:

@@ -170,9 +170,10 @@ def measure_differences(candidate: EvaluatedModel, champion: EvaluatedModel, lev
         DataError: predictions are missing or invalid, or of different images.
     """
     check_same_images(candidate.predictions(), champion.predictions())
-    found = measure_resampled(candidate.resampled(), champion.resampled(), champion.threshold)
-    objective = paired_difference(candidate, champion, metric=metric, level=level)
-    gain = _gain(candidate.resampled(level), champion.resampled(level), metric)
+    deciding = candidate.resampled(level), champion.resampled(level)
+    found = measure_resampled(
+        candidate.resampled(), champion.resampled(), champion.threshold, deciding=deciding, metric=metric
+    )
     parts = {
         f"{part} ({len(studies)} studies)": paired_difference(
             candidate.on(studies), champion.on(studies), metric=metric, level=level
@@ -180,40 +181,43 @@ def measure_differences(candidate: EvaluatedModel, champion: EvaluatedModel, lev
         for part, studies in _studies_by_part(candidate).items()
         if len(studies) >= MIN_STUDIES
     }
-    return replace(
-        found, level=level, metric=metric, champion=champion.title, objective=objective, gain=gain, parts=parts
-    )
+    return replace(found, level=level, champion=champion.title, parts=parts)
 
 
 def measure_resampled(
-    candidate: Resampled, champion: Resampled, threshold: float, *, n_resamples: int = N_RESAMPLES
+    candidate: Resampled,
+    champion: Resampled,
+    threshold: float,
+    *,
+    deciding: tuple[Resampled, Resampled] | None = None,
+    metric: str = "auroc",
+    n_resamples: int = N_RESAMPLES,
 ) -> Differences:
-    """The differences on studies, with the AUROC as objective, from resampled auroc, kappa and brier.
+    """The differences from resampled metrics: kappa, brier and the objective's.
 
     Args:
         candidate: its studies.
         champion: the same studies, in the same order and with the same draws.
         threshold: the champion's own.
+        deciding: candidate and champion at the level of the objective; None: their studies.
+        metric: of the objective.
         n_resamples: how often the patients are drawn for the two operating points.
     """
+    deciding = deciding or (candidate, champion)
     sensitivity, specificity = matched_differences(
         candidate.sample, champion.sample, threshold, n_resamples=n_resamples
     )
     return Differences(
         level="study",
-        metric="auroc",
+        metric=metric,
         champion="the champion",
-        objective=difference_interval(candidate, champion, "auroc"),
-        gain=_gain(candidate, champion, "auroc"),
+        objective=difference_interval(*deciding, metric),
+        gain=difference_interval(*deciding, metric, confidence=2 * GAIN_CONFIDENCE - 1),
         sensitivity=sensitivity,
         specificity=specificity,
         kappa=difference_interval(candidate, champion, "kappa"),
         brier=difference_interval(candidate, champion, "brier"),
     )
-
-
-def _gain(candidate: Resampled, champion: Resampled, metric: str) -> Interval:
-    return difference_interval(candidate, champion, metric, confidence=2 * GAIN_CONFIDENCE - 1)
 
 
 def apply_margins(differences: Differences, margins: Margins) -> Decision:
