@@ -16,7 +16,7 @@ BIN := $(CURDIR)/.venv/bin
 IN_VENV := PATH="$(BIN):$$PATH"
 WITH_SOURCES := PYTHONPATH="$(CURDIR)/platform:$(CURDIR)"
 
-.PHONY: help tune ui serve app soak test check format bench bench-full clean
+.PHONY: help tune ui serve app soak test slow check format bench bench-full clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,9 @@ app: .venv/installed ## the same with request limits, plain error messages and a
 
 test: .venv/installed-dev ## all tests, in parallel, with coverage
 	@$(IN_VENV) python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=85
+
+slow: .venv/installed-dev ## the tests that take minutes each, one after the other: at most 45 minutes
+	@$(IN_VENV) python -m pytest -m long
 
 check: .venv/installed-dev ## style, types, import layers and tests of the repository itself: under a minute
 	@$(IN_VENV) ruff check .
