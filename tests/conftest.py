@@ -214,3 +214,11 @@ def _answering(uri: str, process: subprocess.Popen[bytes], wait_s: float = 450.0
         else:
             return uri
     raise RuntimeError(f"{uri} did not start")
+
+
+@pytest.fixture(scope="session")
+def pacs_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of 30 synthetic DICOM pictures as a PACS exports them; the table of labels lies beside it."""
+    from muralab.demo.pacs import write_export
+
+    return write_export(tmp_path_factory.mktemp("pacs") / "data", n_images=30)

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from muralab.commands.predict import COLUMNS, run
 from muralab.config.environment import Environment
 from muralab.errors import DataError, ServerError, SettingsError
+from tests.fixtures.payloads import encode_dicom
 from tests.predict.conftest import write_picture
 
 SOURCES = [str(Path(__file__).parents[2] / "platform"), str(Path(__file__).parents[2])]
@@ -99,7 +101,7 @@ def test_too_many_images_are_not_a_study_and_stop_no_other(ask, engine, pictures
 
 def test_nothing_but_too_many_images_is_refused_at_once(ask, engine, tmp_path):
     for number in range(65):
-        write_picture(tmp_path / f"pictures/{number}.png")
+        write_picture(tmp_path / f"pictures/heap/{number}.png")
     with pytest.raises(DataError, match=r"holds 65 images.*give study=file"):
         predict(ask())
     assert engine.requests == []
@@ -196,3 +198,47 @@ def test_a_models_own_code_answers_in_the_command(pictures, onnx_file, tmp_path)
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert pd.read_csv(tmp_path / "o.csv")["warnings"].tolist()[2] == "lonely view"
+
+
+def test_files_that_are_no_images_are_listed_with_their_reason(ask, engine, pictures, capsys):
+    (pictures / "s1/notes.txt").write_text("words")
+    table = predict(ask())
+    stored = pd.read_csv(ask().out)
+    assert list(stored["image"]) == ["s1/1.png", "s1/2.png", "s2/1.png", "s1/notes.txt"]
+    assert stored["unused"].tolist()[3] == "not a picture (text)"
+    assert stored["unused"].isna().tolist() == [True, True, True, False]
+    assert table["error"].isna().all()
+    out = capsys.readouterr().out
+    assert "1 files found in" in out
+    assert "s1/notes.txt: not a picture (text)" in out
+    assert "2 studies answered" in out
+    assert len(engine.requests) == 1
+
+
+def test_unused_files_keep_the_types_of_a_parquet_table(ask, engine, pictures, tmp_path):
+    (pictures / "s1/notes.txt").write_text("words")
+    predict(ask(out=tmp_path / "out.parquet"))
+    stored = pd.read_parquet(tmp_path / "out.parquet")
+    assert stored["probability"].dtype == float
+    assert stored["abnormal"].tolist()[:3] == [True] * 3
+    assert stored["abnormal"].isna().sum() == 1
+
+
+def test_an_export_is_answered_by_its_headers(ask, engine, pictures):
+    grey = np.random.default_rng(0).integers(0, 256, (4, 20, 20), dtype=np.uint8)
+    keys = (("1.2", "a"), ("1.2", "a"), ("", "b"), ("", "c"))
+    for number, (uid, patient) in enumerate(keys):
+        folder = pictures / f"export/SE{number}"
+        folder.mkdir(parents=True)
+        data = encode_dicom(grey[number], StudyInstanceUID=uid, PatientID=patient)
+        (folder / "IM1").write_bytes(data)
+    table = predict(ask(images=pictures / "export"))
+    studies = table.set_index("image")["study"]
+    assert studies["SE0/IM1"] == studies["SE1/IM1"]
+    assert studies.nunique() == 3
+
+
+def test_a_flat_folder_is_refused_before_a_model_is_loaded(ask, engine, pictures):
+    with pytest.raises(DataError, match="2 pictures lie directly in"):
+        predict(ask(images=pictures / "s1"))
+    assert engine.requests == []

@@ -6,10 +6,12 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from muralab.data.mura import COLUMNS, find_root, parts_of, read_index
+from muralab.data.mura import COLUMNS, find_root, parts_of, read_index, read_tree
 from muralab.errors import DataError
+from tests.fixtures.payloads import encode_dicom
 
 
 @pytest.fixture
@@ -147,3 +149,103 @@ def test_an_empty_tree_is_an_error_that_names_the_expected_files(tmp_path):
     (tmp_path / "train" / "XR_WRIST").mkdir(parents=True)
     with pytest.raises(DataError, match=r"no images of part 'wrist' .*XR_WRIST/patient00001"):
         read_index(tmp_path, "wrist")
+
+
+def notes_of(tree: Path) -> str:
+    return "\n".join(read_tree(tree, "wrist").notes)
+
+
+def remove_lists(tree: Path) -> None:
+    for file in tree.glob("*.csv"):
+        file.unlink()
+
+
+def first_study(tree: Path) -> Path:
+    return next(iter(sorted((tree / "train" / "XR_WRIST").glob("*/*"))))
+
+
+def test_an_image_may_have_any_name_and_anything_else_is_counted(tree):
+    remove_lists(tree)
+    study = first_study(tree)
+    image = sorted(study.glob("image*.png"))[0]
+    image.rename(study / "IM000001")
+    (study / "notes.pdf").write_bytes(b"%PDF-1.4")
+    name = f"{study.relative_to(tree).as_posix()}"
+    found = read_tree(tree, "wrist")
+    assert f"{name}/IM000001" in set(found.table["image"])
+    assert (f"{name}/notes.pdf", "not a picture (PDF)") in {(one.name, one.reason) for one in found.unused}
+    assert "1 not a picture (PDF)" in notes_of(tree)
+    assert f"{name}/notes.pdf: not a picture (PDF)" in notes_of(tree)
+
+
+def test_a_picture_below_its_studys_folder_is_a_view_of_that_study(tree):
+    expected = read_index(tree, "wrist")
+    remove_lists(tree)
+    study = first_study(tree)
+    (study / "raw").mkdir()
+    image = sorted(study.glob("image*.png"))[0]
+    image.rename(study / "raw" / image.name)
+    found = read_index(tree, "wrist")
+    assert sorted(found["study"]) == sorted(expected["study"])
+    assert "1 pictures lie in folders below their study's, and count as its views:" in notes_of(tree)
+
+
+@pytest.mark.parametrize("place", ["train/XR_WRIST/patient00001", "train/XR_WRIST", "train/extra/deep"])
+def test_a_picture_outside_of_a_studys_folder_is_counted(tree, place):
+    remove_lists(tree)
+    (tree / place).mkdir(exist_ok=True, parents=True)
+    shutil.copy(sorted(first_study(tree).glob("image*.png"))[0], tree / place / "stray.png")
+    assert f"{place}/stray.png: picture outside of a " in notes_of(tree)
+    assert not read_index(tree, "wrist")["image"].str.contains("stray").any()
+
+
+def test_a_list_older_than_its_folders_says_what_it_does_not_name(tree):
+    image = sorted(first_study(tree).glob("image*.png"))[0]
+    shutil.copy(image, image.with_name("added.png"))
+    assert not read_index(tree, "wrist")["image"].str.contains("added").any()
+    assert "train_image_paths.csv does not name 1 pictures that are in its folders" in notes_of(tree)
+    assert image.with_name("added.png").relative_to(tree).as_posix() in notes_of(tree)
+    assert "not named in" not in notes_of(tree)  # said once
+
+
+@pytest.mark.parametrize("lists", [True, False])
+def test_a_heat_map_is_never_a_view(tmp_path, write_tree, lists):
+    root = write_tree(tmp_path, parts=("wrist",), n_train=2, n_valid=2, lists=lists)
+    expected = list(read_index(root, "wrist")["image"])
+    heat = first_study(root) / "image1.heat.png"
+    shutil.copy(first_study(root) / "image1.png", heat)
+    if lists:
+        with (root / "train_image_paths.csv").open("a") as file:
+            file.write(f"{root.name}/{heat.relative_to(root).as_posix()}\n")
+    assert list(read_index(root, "wrist")["image"]) == expected
+    assert "1 heat map of another file" in notes_of(root)
+
+
+def test_an_object_without_pixels_is_no_view(tree):
+    remove_lists(tree)
+    expected = list(read_index(tree, "wrist")["image"])
+    data = encode_dicom(np.zeros((20, 20), np.uint8), PixelData=None, Rows=None, Modality="PR")
+    (first_study(tree) / "PR1.dcm").write_bytes(data)
+    assert list(read_index(tree, "wrist")["image"]) == expected
+    assert "1 presentation state (PR)" in notes_of(tree)
+
+
+def test_a_damaged_image_stays_in_the_table_for_the_audit_to_name(tree):
+    remove_lists(tree)
+    image = sorted(first_study(tree).glob("image*.png"))[0]
+    image.write_bytes(b"words")
+    assert image.relative_to(tree).as_posix() in set(read_index(tree, "wrist")["image"])
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(tree, monkeypatch):
+    remove_lists(tree)
+    locked, list_folder = first_study(tree), os.scandir
+
+    def refuse(path):
+        if Path(path) == locked:
+            raise PermissionError(13, "Permission denied", str(path))
+        return list_folder(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=rf"1 folders cannot be listed; give access to them:\n  1\. {locked}"):
+        read_index(tree, "wrist")

@@ -22,7 +22,7 @@ def write_picture(path: Path, seed: int = 0) -> Path:
 
 
 class FakeEngine:
-    """Answers every row with fixed numbers, or with an error if it is not base64 text of a PNG."""
+    """Answers every row with fixed numbers, or with an error if it is not base64 text of a PNG or DICOM file."""
 
     name = "a fake"
 
@@ -40,7 +40,7 @@ class FakeEngine:
         return [self._row(row) for row in rows]
 
     def _row(self, row: dict) -> dict:
-        good = row["image"].startswith("iVBOR")
+        good = row["image"].startswith(("iVBOR", "AAAA"))  # PNG, or the preamble of DICOM
         answer = {"probability": 0.25, "study_probability": 0.5, "abnormal": True, "uncertain": False}
         fixed = {"threshold": 0.5, "model_version": "tiny/1", "warnings": ["single view"] if good else []}
         if self.knows_prevalence:

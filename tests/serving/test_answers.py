@@ -269,3 +269,12 @@ def test_a_study_is_answered_as_it_was_evaluated_however_confident_its_views():
         evaluated = level_rows(table.assign(logit=logits), level="study", scaling=scaling)
         wanted = evaluated.set_index("study")["probability"].loc[names]
         np.testing.assert_allclose(study_probabilities(names, logits, scaling), wanted, atol=1e-9)
+
+
+@pytest.mark.parametrize("index", [[2, 0, 1], [7, 7, 7], ["b", "a", "b"]])
+@pytest.mark.parametrize("params", [{}, {"explain": True}, {"policy": "partial"}])
+def test_an_answer_keeps_the_index_of_the_frame(model, index, params):
+    images = [png(200), png(90), png(10)]
+    answer = model.classifier.predict(None, pd.DataFrame({"image": images}, index=index), params or None)
+    assert list(answer.index) == index
+    assert list(answer["probability"]) == list(model([{"image": image} for image in images])["probability"])

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import typer
 
-from muralab.cli.generate import build_command
+from muralab.cli.generate import build_command, command_class
 from muralab.cli.signals import exit_code, handle_signals
 from muralab.config import commands
 
@@ -24,6 +24,7 @@ COMMANDS = {
     "promote": commands.PromoteConfig,
     "report": commands.ReportConfig,
     "compare": commands.CompareConfig,
+    "demo": commands.DemoConfig,
     "app": commands.AppConfig,
 }
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -35,7 +36,7 @@ app = typer.Typer(
     help="Find, compare, track and serve classifiers of abnormal bone radiographs. Not a medical device.",
 )
 for _name, _options in COMMANDS.items():
-    app.command(_name)(build_command(_name, _options))
+    app.command(_name, cls=command_class(_options))(build_command(_name, _options))
 
 
 def main() -> None:

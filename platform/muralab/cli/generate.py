@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from muralab.config.options import CommandOptions, Option, options_of, parse_options
 
@@ -33,6 +34,48 @@ def build_command(name: str, command: type[CommandOptions]) -> Callable[..., Non
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return call
+
+
+def command_class(command: type[CommandOptions]) -> type[TyperCommand]:
+    """A command whose required option may also be given without its name: `muralab manifest /export`."""
+    required = [key for key, spec in options_of(command).items() if spec.default is None]
+    if len(required) != 1:
+        return TyperCommand
+    (name,) = required
+
+    class Named(TyperCommand):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            return super().parse_args(ctx, name_first(args, name))
+
+        def collect_usage_pieces(self, ctx: Any) -> list[str]:
+            return [f"[{name.upper()}]", *super().collect_usage_pieces(ctx)]
+
+    return Named
+
+
+def name_first(words: Sequence[str], option: str) -> list[str]:
+    """Put an option's name in front of the one word that has none.
+
+    Args:
+        words: the command line after the command; every option takes a value.
+        option: which option such a word is the value of.
+
+    >>> name_first(["--out", "m.csv", "/export"], "folder")
+    ['--out', 'm.csv', '--folder', '/export']
+    """
+    flag = f"--{option.replace('_', '-')}"
+    if any(word == flag or word.startswith(f"{flag}=") for word in words):
+        return list(words)
+    named: list[str] = []
+    follows = False  # the value of the option before it
+    is_missing = True
+    for word in words:
+        if is_missing and not follows and not word.startswith("-"):
+            named.append(flag)
+            is_missing = False
+        named.append(word)
+        follows = not follows and word.startswith("--") and "=" not in word and word != "--help"
+    return named
 
 
 def _parameter(name: str, spec: Option) -> inspect.Parameter:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from muralab.atomic import atomic_path
 from muralab.config.commands import PredictConfig
 from muralab.config.environment import Environment
 from muralab.console import build_console, build_progress
+from muralab.data.scan import Unused, spell, unused_note
 from muralab.errors import DataError, MuraLabError, ServerError, SettingsError, numbered
 from muralab.predict.engine import Engine, LocalEngine, Row, ServerEngine, is_missing
 from muralab.predict.item import Item
-from muralab.predict.pictures import build_batches, find_pictures, spell
+from muralab.predict.pictures import build_batches, find_pictures
 from muralab.serving.config import DISCLAIMER, MAX_ROWS
 from muralab.tracking import RunWriter, claim_run, open_store
 from muralab.tracking.tags import Tag
@@ -33,7 +34,7 @@ ANSWERS = (
     "model_version",
     "warnings",
 )
-COLUMNS = ("image", "study", *ANSWERS, "error")
+COLUMNS = ("image", "study", *ANSWERS, "error", "unused")
 SUFFIXES = (".csv", ".parquet")
 
 
@@ -41,7 +42,8 @@ def run(config: PredictConfig, environment: Environment) -> pd.DataFrame:
     """Answer for every image and write the table.
 
     Returns:
-        One row per image with `COLUMNS`; `error` says why an image has no answer.
+        One row per file with `COLUMNS`: `error` says why an image has no answer, `unused` why a file is not
+        one; those come last.
 
     Raises:
         MuraLabError: nothing to read, no model or server, or no readable image.
@@ -50,18 +52,23 @@ def run(config: PredictConfig, environment: Environment) -> pd.DataFrame:
     if environment.run_id:
         claim_run(open_store(environment.tracking_uri), environment.run_id)
     console = build_console()
-    items = find_pictures(config.images, study=config.study)
+    show = build_progress(console)
+    found = find_pictures(config.images, study=config.study, progress=show("files opened"))
+    items = found.items
     batches = build_batches(items, rows=config.rows)
     if all(len(batch) > MAX_ROWS for batch in batches):
         raise DataError(_too_many(batches[0]))
     n_studies = len({item.study for item in items})
     engine = _build_engine(config, environment)
     console.print(f"{len(items):,} images of {n_studies:,} studies; {engine.name} answers.", highlight=False)
+    for note in [*found.notes, *unused_note(found.unused, str(config.images))]:
+        console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     wanted = {"threshold": config.threshold, "prevalence": config.prevalence}
     params = {"policy": "partial"} | {name: value for name, value in wanted.items() if value is not None}
-    table, failure = _answer_all(engine, batches, params, build_progress(console)("images answered"))
+    table, failure = _answer_all(engine, batches, params, show("images answered"))
     if table["error"].notna().all():
         raise failure or _nothing_read(table, config.images)
+    table = _add_unused(table, found.unused)
     _write(table, config.out)
     if environment.run_id:
         _log(table, environment, engine)
@@ -138,7 +145,7 @@ def _check_prevalence(answers: list[Row], params: dict[str, Any]) -> None:
 
 def _too_many(batch: list[Item]) -> str:
     return (
-        f"The folder {batch[0].study} holds {len(batch)} images, and a study has at most {MAX_ROWS} views. "
+        f"The study {batch[0].study} holds {len(batch)} images, and a study has at most {MAX_ROWS} views. "
         "If each image is a study of its own, give study=file; otherwise give each study a folder."
     )
 
@@ -148,6 +155,15 @@ def _read(item: Item) -> str | OSError:
         return base64.b64encode(item.path.read_bytes()).decode("ascii")
     except OSError as error:
         return error
+
+
+def _add_unused(table: pd.DataFrame, unused: Sequence[Unused]) -> pd.DataFrame:
+    """The table, followed by the files that are no images."""
+    if not unused:
+        return table
+    rows = [{"image": spell(one.name), "unused": one.text} for one in unused]
+    listed = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
+    return pd.concat([table.astype(object), listed], ignore_index=True)
 
 
 def _failed(item: Item, reason: object) -> Row:
@@ -173,6 +189,7 @@ def _write(table: pd.DataFrame, out: Path) -> None:
         "probability": float,
         "study_probability": float,
         "prevalence": float,
+        "unused": "string",
     }
     try:
         with atomic_path(out) as path, path.open("wb") as file:  # pyarrow cannot open a name that is not UTF-8
@@ -185,16 +202,17 @@ def _write(table: pd.DataFrame, out: Path) -> None:
 
 
 def _summary(table: pd.DataFrame, out: Path) -> str:
-    good = table[table["error"].isna()]
+    asked = table[table["unused"].isna()]
+    good = asked[asked["error"].isna()]
     studies = good.drop_duplicates("study")
     lines = [
         f"{len(studies):,} studies answered, {int(studies['abnormal'].sum()):,} of them called abnormal and "
         f"{int(studies['uncertain'].sum()):,} uncertain; the table is {spell(out)}."
     ]
-    bad = table[table["error"].notna()]
+    bad = asked[asked["error"].notna()]
     if len(bad):
         problems = [f"{image}: {error}" for image, error in zip(bad["image"], bad["error"])]
-        lines.append(numbered(f"Warning: {len(bad):,} of {len(table):,} images have no answer:", problems))
+        lines.append(numbered(f"Warning: {len(bad):,} of {len(asked):,} images have no answer:", problems))
     return "\n".join([*lines, DISCLAIMER])
 
 
@@ -203,7 +221,9 @@ def _log(table: pd.DataFrame, environment: Environment, engine: Engine) -> None:
     with RunWriter(open_store(environment.tracking_uri)) as writer:
         facts = {Tag.ANSWERED_BY: engine.name, Tag.MODEL_VERSION: ", ".join(versions)}
         run = writer.adopt_run(str(environment.run_id), facts, kind="predict")
-        counts = {"pictures": len(table), "unanswered": int(table["error"].notna().sum())}
+        n_unused = int(table["unused"].notna().sum())
+        n_unanswered = int(table["error"].notna().sum())
+        counts = {"pictures": len(table) - n_unused, "unanswered": n_unanswered, "unused": n_unused}
         writer.log_epoch(run, 0, {**counts, "studies": table["study"].nunique()})
         writer.log_table(run, table, "predictions.csv")
         writer.finish(run)

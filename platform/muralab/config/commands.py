@@ -15,12 +15,14 @@ from muralab.errors import SettingsError
 
 DEMO = "demo"
 DUPLICATES = ("keep", "drop")
+LAYOUTS = ("pacs", "mura")
 SAMPLERS = ("sobol", "random")
 EVALUATED_SETS = ("test", "validation", "train", "all")
 RUN = "run"
 """In options of `evaluate`: the trained run's own."""
 PICTURES_HELP = "`true` logs radiographs of errors; `auto`: of the demo only."
 MODEL_HELP = "A registered model, models:/<name>@<alias>, or a model's folder."
+STUDY_HELP = "What a study is: `auto` (by DICOM header, else by folder), `folder`, or `file` (each image alone)."
 PREVALENCE_HELP = "Share of abnormal studies that probabilities hold for, or `validation`: that of the validation set."
 
 
@@ -216,15 +218,25 @@ class PromoteConfig(CommandOptions):
 class PredictConfig(CommandOptions):
     """Answer for files with a registered model or a server, and write one table."""
 
-    images: Path = option(None, p.required_path, "An image file, or a folder of them: MURA, DICOM or any other tree.")
+    images: Path = option(None, p.required_path, "An image, or a folder: MURA, a PACS export or any other tree.")
     out: Path = option("predictions.csv", p.required_path, "The table to write: .csv or .parquet.")
     model: str = option("models:/mura-wrist@champion", p.model_uri, MODEL_HELP)
     url: str | None = option("none", p.optional_text, "Ask a server instead, http://127.0.0.1:5001; or `none`.")
     token_file: Path | None = option("none", p.optional_path, "A file with the server's bearer token, or `none`.")
-    study: str = option("folder", p.text, "What a study is: `folder`, or `file` (each image alone).")
+    study: str = option("auto", p.text, STUDY_HELP)
     rows: int = option("16", p.whole(1, p.LARGEST_COUNT), "Images per request; a study is never split.")
     threshold: float | None = option("model", p.number_or("model", 0, 1), "From 0 to 1, or `model`: the model's own.")
     prevalence: float | None = option("validation", p.prevalence, PREVALENCE_HELP)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig(CommandOptions):
+    """Write the synthetic data set to a folder, as a MURA tree or as a DICOM export of a PACS."""
+
+    folder: Path = option(None, p.required_path, "The folder to write; it is created.")
+    layout: str = option("pacs", p.choice(lambda: LAYOUTS), "`pacs` (DICOM files and a table of labels) or `mura`.")
+    images: int | None = option("auto", p.images_or_auto, "Pictures in all; `auto`: 920.")
+    seed: int = option("0", p.seed, "Of everything that is drawn.")
 
 
 @dataclass(frozen=True, kw_only=True)

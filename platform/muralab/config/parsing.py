@@ -168,6 +168,11 @@ def number_or(keyword: str, low: float, high: float) -> Callable[[str, str], flo
     return lambda name, text: None if text == keyword else parse_number(name, text)
 
 
+def images_or_auto(name: str, text: str) -> int | None:
+    """A number of pictures, or `auto` as None."""
+    return None if text == "auto" else whole(20, LARGEST_COUNT)(name, text)
+
+
 def prevalence(name: str, text: str) -> float | None:
     """A share of abnormal studies, or `validation` (that of the validation studies) as None."""
     if text == "validation":

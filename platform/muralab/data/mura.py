@@ -1,27 +1,54 @@
-"""Read a MURA tree from disk into a table of one row per image.
+"""Read a MURA tree from disk into a table of one row per image, and count what it holds besides.
 
     MURA-v1.1/{train,valid}/XR_WRIST/patient00001/study1_positive/image1.png
     MURA-v1.1/{train,valid}_image_paths.csv          one path per line, starting at "MURA-v1.1/"
     MURA-v1.1/{train,valid}_labeled_studies.csv      study folder, then 0 or 1
 
-The lists are optional: without them, the folders are read. The parts are the `XR_*` folders found.
+The lists are optional: without them, the folders are read; a picture deeper than its study's folder is a view of that
+study. What a file is decides its content, see `muralab.data.scan`. The parts are the `XR_*` folders found.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import pandas as pd
 
+from muralab.data.mura_lists import DEPTH, read_image_list, read_label_list
+from muralab.data.scan import HEAT_MAP, FoundPicture, Scan, Unused, classify, scan_folder, spell, unused_note
 from muralab.errors import DataError, numbered
 
 COLUMNS = ("split", "part", "patient", "study", "image", "label", "path")
 OFFICIAL_SPLITS = ("train", "valid")
 """MURA's own folders; our sets are in `splits`."""
 ALL_PARTS = "all"
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".dcm"})
 SUFFIX_LABELS = {"positive": 1, "negative": 0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tree:
+    """The images of a tree, and what was found beside them."""
+
+    table: pd.DataFrame
+    """One row per image, see `read_tree`."""
+    unused: tuple[Unused, ...] = ()
+    """Files that are no images, or images that are not in a study's folder or in the list."""
+    notes: tuple[str, ...] = ()
+    """Sentences that count and name them."""
+
+
+@dataclass(kw_only=True)
+class _Found:
+    """What one or several official splits hold."""
+
+    images: list[str] = field(default_factory=list)
+    labels: dict[str, int] = field(default_factory=dict)
+    unused: list[Unused] = field(default_factory=list)
+    unnamed: list[Unused] = field(default_factory=list)
+    """Pictures that a list does not name; they have a note of their own."""
+    notes: list[str] = field(default_factory=list)
 
 
 def find_root(path: Path) -> Path:
@@ -54,19 +81,24 @@ def parts_of(root: Path) -> list[str]:
 
 
 def read_index(root: Path, part: str) -> pd.DataFrame:
-    """Read the rows of the official train and valid folders, sorted by image.
+    """The table of `read_tree` alone."""
+    return read_tree(root, part).table
+
+
+def read_tree(root: Path, part: str) -> Tree:
+    """Read the official train and valid folders.
 
     Args:
         root: the folder from `find_root`.
         part: a body part, or "all".
 
     Returns:
-        A table of `COLUMNS`: label is 0 (normal) or 1 (abnormal), image is the unique POSIX path relative to the root,
-        path is the absolute path of the file.
+        A table of `COLUMNS`, sorted by image: label is 0 (normal) or 1 (abnormal), image is the unique POSIX path
+        relative to the root, path is the absolute path of the file. And what was found that is not in the table.
 
     Raises:
         DataError: the tree does not have the part, a list names missing files or contradicts itself, a name is not
-            UTF-8, or there are no images.
+            UTF-8, a folder cannot be listed, or there are no images.
     """
     root = Path(root).absolute()
     if not _is_utf8(str(root)):  # a table cannot store its files' paths
@@ -75,23 +107,25 @@ def read_index(root: Path, part: str) -> pd.DataFrame:
     if part != ALL_PARTS and part not in parts:  # case matters: experiments and models are named after the part
         raise DataError(f"The tree {root} has no part '{part}'. It has: {', '.join(parts) or 'none'} (or all).")
     wanted = set(parts) if part == ALL_PARTS else {part}
-    images: list[str] = []
-    labels: dict[str, int] = {}
+    found = _Found()
     for split in OFFICIAL_SPLITS:
-        images += _listed_images(root, split, wanted)
-        labels |= _listed_labels(root, split, wanted)
-    if not images:
+        _find_images(root, split, wanted, found)
+        found.labels |= read_label_list(root, split, wanted)
+    found.notes += unused_note(found.unused, str(root))
+    if not found.images:
         raise DataError(
             f"There are no images of part '{part}' in {root}. Expected files such as "
             f"{root}/train/XR_{part.upper()}/patient00001/study1_positive/image1.png."
+            + "".join(f"\n{note}" for note in found.notes)
         )
-    return _build_table(root, sorted(set(images)), labels)
+    table = _build_table(root, sorted(set(found.images)), found.labels)
+    return Tree(table=table, unused=(*found.unused, *found.unnamed), notes=tuple(found.notes))
 
 
 def _build_table(root: Path, images: list[str], labels: dict[str, int]) -> pd.DataFrame:
     """The table, from the components of each path; every study has exactly one label."""
     components = [image.split("/") for image in images]
-    studies = [image.rpartition("/")[0] for image in images]
+    studies = ["/".join(names[: DEPTH - 1]) for names in components]
     label_of = _study_labels(root, sorted(set(studies)), labels)
     return pd.DataFrame(
         {
@@ -128,101 +162,101 @@ def _study_labels(root: Path, studies: list[str], listed: dict[str, int]) -> dic
     return labels
 
 
-def _listed_images(root: Path, split: str, parts: set[str]) -> list[str]:
-    """The images of one official split, from its list or else from its folders."""
+def _find_images(root: Path, split: str, parts: set[str], found: _Found) -> None:
+    """Add the images of one official split, from its list or else from its folders."""
     file = root / f"{split}_image_paths.csv"
-    if not file.is_file():
-        found = list(_walk_images(root, split, parts))
-        odd = [ascii(image) for image in found if not _is_utf8(image)]
-        if odd:
-            raise DataError(numbered(f"{len(odd)} files in {root} have names that are not UTF-8; rename them:", odd))
-        return found
-    images = [
-        image
-        for number, line in _lines(file)
-        if _in_parts(image := _relative(line, split, 5, file, number), parts) and not _hidden(image)
+    listed = read_image_list(file, split, parts) if file.is_file() else None
+    named = frozenset(listed or ())
+    scans = [
+        scan_folder(folder, prefix=f"{split}/{folder.name}/", listed=named, headers=False)
+        for folder in _part_folders(root)
+        if folder.parent.name == split and folder.name[3:].lower() in parts
     ]
-    missing = [image for image in images if not (root / image).is_file()]
+    _refuse_unlisted(scans)
+    pictures = [picture for scan in scans for picture in scan.pictures]
+    found.unused += [one for scan in scans for one in scan.unused]
+    found.unused += _outside_parts(root, split)
+    if listed is None:
+        found.images += _in_study_folders(pictures, root, found)
+    else:
+        found.images += _listed_images(listed, pictures, root, file, found)
+
+
+def _listed_images(
+    listed: Sequence[str], pictures: Sequence[FoundPicture], root: Path, file: Path, found: _Found
+) -> list[str]:
+    """The images of a list; those of its folders that it does not name are counted.
+
+    Raises:
+        DataError: the list names missing files.
+    """
+    present, names = {picture.name for picture in pictures}, set(listed)
+    heat_maps = {one.name for one in found.unused if one.reason == HEAT_MAP}
+    absent = [name for name in listed if name not in present and name not in heat_maps]
+    missing = [name for name in absent if not (root / name).is_file()]
     if missing:
         heading = f"{file} names {len(missing)} files that are missing below {root}:"
         raise DataError(numbered(heading, missing) + "\nUnpack the archive again, or remove these lines from the list.")
-    return images
+    unnamed = sorted(present - names)
+    if unnamed:
+        heading = (
+            f"{file} does not name {len(unnamed):,} pictures that are in its folders; they are not used (add them to "
+            "the list, or remove the list to read the folders):"
+        )
+        found.notes.append(numbered(heading, [spell(name) for name in unnamed]))
+        found.unnamed += [Unused(name=name, reason=f"not named in {file.name}") for name in unnamed]
+    return [name for name in listed if name not in heat_maps]
 
 
-def _listed_labels(root: Path, split: str, parts: set[str]) -> dict[str, int]:
-    """Study -> label from one official split's list; empty without a list.
+def _in_study_folders(pictures: Sequence[FoundPicture], root: Path, found: _Found) -> list[str]:
+    """The pictures that lie in the folder of a study or deeper; the others are counted.
 
     Raises:
-        DataError: a line is not a study and a label, or a study has two labels.
+        DataError: a name is not UTF-8.
     """
-    file = root / f"{split}_labeled_studies.csv"
-    if not file.is_file():
-        return {}
-    labels: dict[str, int] = {}
-    conflicting = []
-    for number, line in _lines(file):
-        name, _, value = line.rpartition(",")
-        study = _relative(name.rstrip("/"), split, 4, file, number)
-        if value.strip() not in {"0", "1"}:
-            raise DataError(f"{file}, line {number}: expected a study's folder, a comma and 0 or 1, found '{line}'.")
-        label = int(value)
-        if labels.setdefault(study, label) != label:
-            conflicting.append(study)
-    if conflicting:
-        raise DataError(numbered(f"{file} gives {len(conflicting)} studies two conflicting labels:", conflicting))
-    return {study: label for study, label in labels.items() if _in_parts(study, parts)}
+    odd = [ascii(picture.name) for picture in pictures if not _is_utf8(picture.name)]
+    if odd:
+        raise DataError(numbered(f"{len(odd)} files in {root} have names that are not UTF-8; rename them:", odd))
+    depths = {picture.name: picture.name.count("/") + 1 for picture in pictures}
+    found.unused += [
+        Unused(name=name, reason="picture outside of a study's folder")
+        for name, depth in depths.items()
+        if depth < DEPTH
+    ]
+    deeper = [name for name, depth in depths.items() if depth > DEPTH]
+    if deeper:
+        heading = f"{len(deeper):,} pictures lie in folders below their study's, and count as its views:"
+        found.notes.append(numbered(heading, deeper))
+    return [name for name, depth in depths.items() if depth >= DEPTH]
 
 
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Number and text of a list's non-empty lines."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is not UTF-8 text: {error}.") from error
-    for number, line in enumerate(text.splitlines(), start=1):
-        if stripped := line.strip().strip('"'):
-            yield number, stripped.replace("\\", "/")
+def _outside_parts(root: Path, split: str) -> list[Unused]:
+    """Pictures of an official split that are not below a folder of a part, which is named XR_*."""
+    folder = root / split
+    inside = {part.name for part in _part_folders(root) if part.parent == folder}
+    others = [] if not folder.is_dir() else [entry for entry in folder.iterdir() if entry.name not in inside]
+    pictures: list[str] = []
+    for entry in sorted(others):
+        name = f"{split}/{entry.name}"
+        if entry.is_dir() and not entry.name.startswith("."):
+            pictures += [picture.name for picture in scan_folder(entry, prefix=f"{name}/", headers=False).pictures]
+        elif entry.is_file() and isinstance(classify(str(entry), name, headers=False), FoundPicture):
+            pictures.append(name)
+    return [Unused(name=name, reason="picture outside of a part's folder (XR_*)") for name in pictures]
 
 
-def _relative(name: str, split: str, depth: int, file: Path, number: int) -> str:
-    """A list's path relative to the root, without what precedes the split's folder ("MURA-v1.1/")."""
-    names = PurePosixPath(name.strip().strip('"')).parts
-    # The last match: a folder above the data may also be called train.
-    start = len(names) - 1 - names[::-1].index(split) if split in names else len(names)
-    kept = names[start:]
-    if len(kept) != depth or not kept[1].startswith("XR_") or ".." in kept:
-        example = "/".join(
-            ("MURA-v1.1", split, "XR_WRIST", "patient00001", "study1_positive", "image1.png")[: depth + 1]
-        )
-        raise DataError(f"{file}, line {number}: expected a path such as {example}, found '{name}'.")
-    return "/".join(kept)
-
-
-def _walk_images(root: Path, split: str, parts: set[str]) -> Iterator[str]:
-    """The images in the folders of one official split, without hidden files such as `._image1.png`."""
-    for folder in _part_folders(root):
-        if folder.parent.name != split or folder.name[3:].lower() not in parts:
-            continue
-        for file in folder.glob("*/*/*"):
-            image = file.relative_to(root).as_posix()
-            if file.suffix.lower() in IMAGE_SUFFIXES and not _hidden(image):
-                yield image
+def _refuse_unlisted(scans: Sequence[Scan]) -> None:
+    unlisted = [spell(path) for scan in scans for path in scan.unlisted]
+    if unlisted:
+        raise DataError(numbered(f"{len(unlisted)} folders cannot be listed; give access to them:", unlisted))
 
 
 def _part_folders(root: Path) -> list[Path]:
     return sorted(folder for split in OFFICIAL_SPLITS for folder in (root / split).glob("XR_*/"))
 
 
-def _in_parts(image: str, parts: set[str]) -> bool:
-    return image.split("/", 2)[1][3:].lower() in parts
-
-
 def _is_utf8(name: str) -> bool:
     return not any("\udc80" <= letter <= "\udcff" for letter in name)  # surrogates, which represent undecodable bytes
-
-
-def _hidden(image: str) -> bool:
-    return "/." in image
 
 
 def _listing(path: Path, shown: int = 10) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from muralab.demo.plan import PARTS, PartPlan, StudyPlan, plan_studies
+from muralab.demo.plan import PARTS, PartPlan, StudyPlan, plan_images, plan_studies
 from muralab.demo.views import render_view
 from muralab.errors import DataError
 from muralab.threads import map_in_threads
@@ -53,6 +53,7 @@ def write_demo(
     seed: int = 0,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    n_images: int | None = None,
     parts: Sequence[PartPlan] = PARTS,
 ) -> Path:
     """Write the synthetic tree into a folder, unless it exists, and return its root.
@@ -65,14 +66,15 @@ def write_demo(
         seed: of everything drawn.
         workers: drawing threads; None takes one per core.
         progress: called with (studies written, studies in total), in the calling thread.
+        n_images: how many pictures in all; None: as many as the parts say.
         parts: how much of each part to draw.
 
     Raises:
         DataError: the folder cannot be written, or contains a "MURA-v1.1" that is not a demo.
     """
     root = Path(folder) / ROOT_NAME
-    marker = _marker_text(seed, parts)
-    if _is_complete(root, marker):
+    marker = _marker_text(seed, parts, n_images)
+    if is_complete(root, marker):
         return root
     if root.exists() and not is_synthetic(root):
         raise DataError(
@@ -87,7 +89,7 @@ def write_demo(
         ) from error
     try:
         draft.chmod(0o755)
-        _write_tree(draft, plan_studies(parts, seed), seed=seed, workers=workers, progress=progress)
+        _write_tree(draft, plan_images(parts, seed, n_images), seed=seed, workers=workers, progress=progress)
         (draft / MARKER_NAME).write_text(marker, encoding="utf-8")
         _put_in_place(draft, root, marker)
     except OSError as error:
@@ -100,22 +102,25 @@ def write_demo(
 def example_study(seed: int = 0) -> list[bytes]:
     """Two PNG files of one synthetic wrist study that shows a finding."""
     study = next(study for study in plan_studies(PARTS[:1], seed) if study.finding and study.n_views >= 2)
-    return [data for _, data in zip(range(2), _views(study))]
+    return [data for _, data in zip(range(2), draw_views(study))]
 
 
-def _marker_text(seed: int, parts: Sequence[PartPlan]) -> str:
+def _marker_text(seed: int, parts: Sequence[PartPlan], n_images: int | None) -> str:
     digest = hashlib.sha256(repr([astuple(part) for part in parts]).encode()).hexdigest()[:16]
-    return json.dumps({"version": VERSION, "seed": seed, "parts": digest})
+    extra = {} if n_images is None else {"images": n_images}
+    return json.dumps({"version": VERSION, "seed": seed, "parts": digest, **extra})
 
 
-def _is_complete(root: Path, marker: str) -> bool:
+def is_complete(root: Path, marker: str) -> bool:
+    """Whether a folder holds the data that a marker describes."""
     try:
         return (root / MARKER_NAME).read_text(encoding="utf-8") == marker
     except OSError:
         return False
 
 
-def _views(study: StudyPlan) -> Iterator[bytes]:
+def draw_views(study: StudyPlan) -> Iterator[bytes]:
+    """The views of a study as PNG files, in order."""
     seeds = np.random.SeedSequence(study.seed).spawn(study.n_views)
     for view, seed in enumerate(seeds):
         yield render_view(
@@ -126,7 +131,7 @@ def _views(study: StudyPlan) -> Iterator[bytes]:
 def _write_study(root: Path, study: StudyPlan) -> None:
     folder = root / study.folder
     folder.mkdir(parents=True)
-    for number, data in enumerate(_views(study), start=1):
+    for number, data in enumerate(draw_views(study), start=1):
         (folder / f"image{number}.png").write_bytes(data)
 
 
@@ -160,7 +165,7 @@ def _write_csvs(root: Path, split: str, studies: Sequence[StudyPlan]) -> None:
 def _put_in_place(draft: Path, root: Path, marker: str) -> None:
     """Rename the draft to the root, unless another process completed its own meanwhile."""
     for _ in range(10):
-        if _is_complete(root, marker):
+        if is_complete(root, marker):
             return
         if root.exists():
             stale = Path(tempfile.mkdtemp(prefix=".stale-", dir=root.parent))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -84,6 +85,41 @@ def plan_studies(parts: Sequence[PartPlan], seed: int) -> list[StudyPlan]:
             patient = 1 + max(int(study.folder.split("/")[2][-5:]) for study in made) if made else patient
             studies += made
     return studies
+
+
+def plan_images(parts: Sequence[PartPlan], seed: int, n_images: int | None) -> list[StudyPlan]:
+    """Studies with a given number of images in all, in the proportions of the parts; deterministic.
+
+    Args:
+        parts: whose numbers of studies are scaled.
+        seed: of everything drawn.
+        n_images: 20 or more; None: the studies of `plan_studies`.
+    """
+    studies = plan_studies(parts, seed)
+    if n_images is None:
+        return studies
+    factor = n_images / sum(study.n_views for study in studies)
+    while True:
+        studies = plan_studies([_scale(part, factor) for part in parts], seed)
+        excess = sum(study.n_views for study in studies) - n_images
+        if excess >= 0:
+            return _drop_views(studies, excess)
+        factor *= 1.05
+
+
+def _scale(part: PartPlan, factor: float) -> PartPlan:
+    numbers = {name: max(math.ceil(getattr(part, name) * factor), 2) for name in ("train_studies", "valid_studies")}
+    return replace(part, **numbers)
+
+
+def _drop_views(studies: Sequence[StudyPlan], excess: int) -> list[StudyPlan]:
+    """Take the last view from as many studies as needed, and then whole studies from the end."""
+    kept: list[StudyPlan] = []
+    for study in studies:
+        fewer = excess > 0 and study.n_views > 1
+        kept.append(replace(study, n_views=study.n_views - 1) if fewer else study)
+        excess -= fewer
+    return kept[: len(kept) - excess] if excess > 0 else kept
 
 
 def _plan_split(plan: PartPlan, split: str, patient: int, rng: np.random.Generator) -> list[StudyPlan]:

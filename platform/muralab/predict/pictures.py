@@ -4,71 +4,74 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
-from muralab.errors import DataError, SettingsError, nearest
+from muralab.data.copies import drop_copies
+from muralab.data.images.kind import PICTURE_KINDS
+from muralab.data.scan import FoundPicture, Progress, Unused, scan_folder, spell
+from muralab.data.studies import check_grouping, is_mura_study, name_studies
+from muralab.errors import DataError
 from muralab.predict.item import Item
-from muralab.predict.studies import split_studies
 
-GROUPINGS = ("folder", "file")
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".dcm", ".dicom"})
 MAX_REQUEST_BYTES = 24 * 2**20
 """Bytes of files in a request: in base64 it stays below the body limit of a server."""
 
-_MURA_STUDY = re.compile(r"(?:.*/)?XR_[^/]+/patient\d+/study[^/]+(?=/)")
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """What is answered, and what was found beside it."""
+
+    items: list[Item]
+    """Sorted by study and name."""
+    unused: list[Unused] = field(default_factory=list)
+    """Sorted by name."""
+    notes: list[str] = field(default_factory=list)
 
 
-def find_pictures(images: Path, *, study: str = "folder") -> list[Item]:
-    """List image files, sorted by study and name.
+def find_pictures(images: Path, *, study: str = "auto", progress: Progress | None = None) -> Pictures:
+    """List image files and their studies.
 
     Args:
-        images: an image file, or a folder with images at any depth (PNG, JPEG, DICOM; DICOM also without a suffix).
-            Hidden files are skipped and links are followed.
-        study: "folder": the views of a study are in one folder (in a MURA tree, the study folder); DICOM files of
-            several studies in one folder are separated by their headers. "file": each image is a study of its own.
+        images: an image file, which is taken as it is, or a folder with images at any depth; the content of a file
+            decides whether it is one. Hidden files are not opened and links are followed.
+        study: see `GROUPINGS`.
+        progress: called with (files opened, files in total).
 
     Raises:
-        DataError: the path does not exist or holds no image.
+        DataError: the path does not exist, holds no image, or does not show which images are one study.
         SettingsError: an unknown grouping.
     """
-    if study not in GROUPINGS:
-        raise SettingsError(f"study={study}: expected folder or file. {nearest(study, GROUPINGS)}")
+    check_grouping(study)
     if not os.access(images, os.F_OK):
         raise DataError(
             f"images={images} does not exist, or is not accessible. Expected an image file or a folder with images."
         )
-    files = [images] if images.is_file() else sorted(_walk(images))
-    if not files:
-        raise DataError(
-            f"images={images} holds no image. Searched all subfolders for {', '.join(sorted(PICTURE_SUFFIXES))} and "
-            "for DICOM files without a suffix."
-        )
-    base = images.parent if images.is_file() else images
-    items = sorted((_build_item(file, base, study) for file in files), key=_order)
-    return items if study == "file" else sorted(split_studies(items), key=_order)
-
-
-def _order(item: Item) -> tuple[str, str]:
-    return item.study, item.name
-
-
-def study_of(name: str) -> str:
-    """Study of an image by its folder; "." for an image directly in the requested folder.
-
-    Args:
-        name: path of the image below the requested folder.
-    """
-    mura = _MURA_STUDY.match(name)
-    return mura.group(0) if mura else name.rpartition("/")[0] or "."
-
-
-def spell(path: Path) -> str:
-    """Path as UTF-8 text; other bytes, which tables and terminals cannot hold, are escaped as `\\xff`."""
-    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+    if images.is_file():
+        single = FoundPicture(path=str(images), name=images.name)
+        return Pictures(items=_build_items([single], ["."] if study != "file" else [spell(images.name)]))
+    scan = scan_folder(images, progress=progress)
+    folders = [FoundPicture(path=path, name=f"{os.path.relpath(path, images)}/") for path in scan.unlisted]
+    if not scan.pictures and not folders:
+        raise DataError(_no_image(images, scan.unused))
+    found = [*scan.pictures, *folders]
+    names = name_studies(
+        [spell(one.name) for one in found],
+        [one.header for one in found],
+        study=study,
+        where=f"images={images}",
+        flat_is_study=is_mura_study(images.resolve().as_posix()),
+    )
+    study_of = {one.name: name for one, name in zip(found, names)}
+    # The same object in two folders is one view of its study; files without an identifier all get their own row.
+    objects = [one for one in found if one.header is not None and one.header.instance]
+    _, copies, notes = drop_copies(objects, [study_of[one.name] for one in objects])
+    dropped = {one.name for one in copies}
+    kept = [one for one in found if one.name not in dropped]
+    unused = sorted([*scan.unused, *copies], key=lambda one: one.name)
+    return Pictures(items=_build_items(kept, [study_of[one.name] for one in kept]), unused=unused, notes=notes)
 
 
 def build_batches(items: Sequence[Item], *, rows: int) -> list[list[Item]]:
@@ -93,60 +96,21 @@ def _fits(batch: list[Item], views: list[Item], rows: int) -> bool:
     return len(together) <= rows and sum(item.n_bytes for item in together) <= MAX_REQUEST_BYTES
 
 
-def _build_item(file: Path, base: Path, study: str) -> Item:
-    name = spell(file.relative_to(base))
-    n_bytes = 0
+def _build_items(found: Sequence[FoundPicture], studies: Sequence[str]) -> list[Item]:
+    items = [
+        Item(path=Path(one.path), name=spell(one.name), study=study, n_bytes=_size(one.path))
+        for one, study in zip(found, studies)
+    ]
+    return sorted(items, key=lambda item: (item.study, item.name))
+
+
+def _size(path: str) -> int:
     with contextlib.suppress(OSError):  # a dangling link: reading it reports the error
-        status = file.stat()
-        n_bytes = status.st_size
-        if stat.S_ISDIR(status.st_mode):
-            name += "/"  # an unreadable folder: a study of its own
-    return Item(path=file, name=name, study=name if study == "file" else study_of(name), n_bytes=n_bytes)
+        return Path(path).stat().st_size
+    return 0
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Image files, each once, and unreadable folders, which report their error when they are read."""
-    unlisted: list[Path] = []
-
-    def note(error: OSError) -> None:
-        if not isinstance(error, NotADirectoryError):  # the requested path is a named pipe
-            unlisted.append(Path(error.filename))
-
-    seen: set[tuple[int, int]] = set()
-    _is_new(folder, seen)
-    for parent, folders, names in os.walk(folder, onerror=note, followlinks=True):
-        # Folders before links, so that a study that is also linked keeps its own name.
-        ordered = sorted(folders, key=lambda name: (os.path.islink(f"{parent}/{name}"), name))  # noqa: PTH114
-        folders[:] = [name for name in ordered if not name.startswith(".") and _is_new(Path(parent, name), seen)]
-        for name in names:
-            if not name.startswith(".") and _is_picture(Path(parent, name)):
-                yield Path(parent, name)
-    yield from unlisted
-
-
-def _is_new(folder: Path, seen: set[tuple[int, int]]) -> bool:
-    """Whether a folder has not been visited: links may lead back to a parent, or to the same place twice."""
-    try:
-        status = folder.stat()
-    except OSError:  # listing it reports the error
-        return True
-    identity = (status.st_dev, status.st_ino)
-    new = identity not in seen
-    seen.add(identity)
-    return new
-
-
-def _is_picture(file: Path) -> bool:
-    with contextlib.suppress(OSError):  # a dangling link or no permission: reported in the table
-        if not stat.S_ISREG(file.stat().st_mode):  # reading a named pipe would block
-            return False
-    if file.suffix.lower() in PICTURE_SUFFIXES:
-        return True
-    # DICOM exports number their files: IM000001, or UIDs with dots.
-    if file.name == "DICOMDIR" or (file.suffix and not file.suffix[1:].isdigit()):
-        return False
-    try:
-        with file.open("rb") as opened:
-            return opened.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
+def _no_image(images: Path, unused: Sequence[Unused]) -> str:
+    text = f"images={images} holds no image. Searched all subfolders for {', '.join(PICTURE_KINDS)} files, by content"
+    first = "; ".join(f"{spell(one.name)}: {one.reason}" for one in unused[:5])
+    return f"{text}; found {len(unused):,} other files ({first})." if unused else f"{text}."

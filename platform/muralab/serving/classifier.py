@@ -65,8 +65,8 @@ class StudyClassifier(PythonModel):  # type: ignore[misc]
             params: `threshold`, `prevalence`, `explain` and `policy`, see `RequestParams`.
 
         Returns:
-            One row per input row, see `build_answer`; also `heatmap` with `explain`, and `error` with the policy
-            "partial".
+            One row per input row, with its index, see `build_answer`; also `heatmap` with `explain`, and `error` with
+            the policy "partial".
 
         Raises:
             MlflowException: the request cannot be answered; one message names all bad rows. HTTP 400.
@@ -94,6 +94,8 @@ class StudyClassifier(PythonModel):  # type: ignore[misc]
             answer["heatmap"] = pd.Series([drawn.get(row) for row in range(len(views))], dtype=object)
         if checked.policy == "partial":
             answer["error"] = pd.Series([view.error for view in views], dtype=object)
+        if isinstance(model_input, pd.DataFrame):
+            answer.index = model_input.index  # whoever assigns a column back gets it on the rows that were sent
         return answer
 
     def _run(self, squares: list[np.ndarray], *, explain: bool) -> tuple[np.ndarray, list[np.ndarray]]:

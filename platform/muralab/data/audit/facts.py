@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from muralab.data.files import Consumer, ImageFile
+from muralab.data.images.kind import HEAD_BYTES, kind_of
 
 THUMBNAIL = 32
 HASH_SIDE = 8
@@ -94,12 +95,10 @@ def _digest(*blocks: bytes | memoryview) -> str:
 
 
 def _form(data: bytes) -> str:
-    """Bit depth and colours from a PNG's header; the file format of other files."""
+    """Bit depth and colours from a PNG's header; the kind of other files."""
     if data.startswith(b"\x89PNG") and len(data) > 25:
         return f"{data[24]}-bit {PNG_COLOURS.get(data[25], 'unknown')}"
-    if data.startswith(b"\xff\xd8"):
-        return "JPEG"
-    return "DICOM" if data[128:132] == b"DICM" else "unknown"
+    return kind_of(data[:HEAD_BYTES]) or "unknown"
 
 
 def _is_cut_short(data: bytes) -> bool:

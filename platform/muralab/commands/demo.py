@@ -1,0 +1,43 @@
+"""`demo`: write the synthetic data set to a folder, as a MURA tree or as an export of a PACS."""
+
+from __future__ import annotations
+
+import shlex
+
+from muralab.config.commands import DemoConfig
+from muralab.config.environment import Environment
+from muralab.console import build_console, build_progress
+from muralab.demo.dataset import write_demo
+from muralab.demo.pacs import EXPORT_NAME, LABELS_NAME, write_export
+from muralab.tracking import RunWriter, claim_run, open_store
+
+
+def run(config: DemoConfig, environment: Environment) -> None:
+    """Write the data and print the commands that use it.
+
+    Raises:
+        DataError: the folder cannot be written, or holds something else.
+    """
+    if environment.run_id:
+        claim_run(open_store(environment.tracking_uri), environment.run_id)
+    console = build_console()
+    progress = build_progress(console)("studies drawn")
+    if config.layout == "mura":
+        root = write_demo(config.folder, seed=config.seed, n_images=config.images, progress=progress)
+        lines = [f"The synthetic MURA tree is {root}. Next:", f"  muralab explore --data {shlex.quote(str(root))}"]
+    else:
+        write_export(config.folder, seed=config.seed, n_images=config.images, progress=progress)
+        lines = _next_steps(config)
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if environment.run_id:
+        with RunWriter(open_store(environment.tracking_uri)) as writer:
+            writer.finish(writer.adopt_run(environment.run_id, {}, kind="demo"))
+
+
+def _next_steps(config: DemoConfig) -> list[str]:
+    export, labels = (shlex.quote(str(config.folder / name)) for name in (EXPORT_NAME, LABELS_NAME))
+    return [
+        f"The synthetic DICOM export is {export}, its labels are {labels}. Next:",
+        f"  muralab predict {export}",
+    ]

@@ -1,0 +1,264 @@
+"""Walk a folder and decide of every file whether it is a picture: by its content, for all commands alike.
+
+scan = scan_folder(Path("/export"))
+scan.pictures         files that hold a picture, or claim to by their suffix (the decoder says why one is damaged)
+scan.unused           everything else that was found, each with its reason
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+
+from muralab.data.headers import Header, may_lack_pixels, read_header
+from muralab.data.images.kind import DICOM, HEAD_BYTES, describe, kind_of
+from muralab.errors import numbered
+from muralab.threads import map_in_threads
+
+CLAIMING_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"})
+"""Suffixes, in any case, whose files are reported as damaged pictures if their content is none."""
+HEAT_SUFFIX = ".heat.png"
+"""Of heat maps that were written beside their image; they are no views."""
+CHUNK = 64
+"""Files per task of a thread."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoundPicture:
+    """A file that holds a picture, or claims to."""
+
+    path: str
+    """Absolute, or relative to the working directory, as the folder was given."""
+    name: str
+    """Below the scanned folder, with slashes."""
+    kind: str = ""
+    """One of `PICTURE_KINDS`; empty for a damaged or unreadable file."""
+    header: Header | None = None
+    """Of a DICOM file, if it can be read."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unused:
+    """A file or folder that was found and is not used."""
+
+    name: str
+    reason: str
+    """Counted: equal for all files that are left out for it."""
+    detail: str = ""
+    """What else is known of this file."""
+
+    @property
+    def text(self) -> str:
+        """Reason and detail."""
+        return f"{self.reason} ({spell(self.detail)})" if self.detail else self.reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """What a folder holds, sorted by name."""
+
+    pictures: list[FoundPicture] = field(default_factory=list)
+    unused: list[Unused] = field(default_factory=list)
+    unlisted: list[str] = field(default_factory=list)
+    """Paths of folders that cannot be listed."""
+
+
+def scan_folder(
+    folder: Path,
+    *,
+    prefix: str = "",
+    listed: Collection[str] = (),
+    headers: bool = True,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Scan:
+    """Find the pictures of a folder at any depth.
+
+    Hidden files and folders are counted but not opened. Links are followed, each folder is visited once.
+
+    Args:
+        folder: any tree: a PACS export, MURA's, a folder of files.
+        prefix: put in front of all names, such as "train/".
+        listed: names of files that are pictures for sure; they are not opened.
+        headers: whether every DICOM header is needed; otherwise only those of files that may lack pixels are read.
+        workers: threads that open files; None takes one per core.
+        progress: called with (files opened, files in total).
+    """
+    walk = _Walk()
+    walk.visit(str(folder))
+    n_base = len(str(folder).rstrip("/")) + 1
+    named = [(path, prefix + path[n_base:]) for path in walk.files]
+    found: list[FoundPicture | Unused] = [FoundPicture(path=path, name=name) for path, name in named if name in listed]
+    found += _classify_all([(path, name) for path, name in named if name not in listed], headers, workers, progress)
+    found += [Unused(name=prefix + path[n_base:], reason=reason) for path, reason in walk.unused]
+    found.sort(key=lambda one: one.name)
+    return Scan(
+        pictures=[one for one in found if isinstance(one, FoundPicture)],
+        unused=[one for one in found if isinstance(one, Unused)],
+        unlisted=walk.unlisted,
+    )
+
+
+def _classify_all(
+    named: Sequence[tuple[str, str]], headers: bool, workers: int | None, progress: Progress | None
+) -> list[FoundPicture | Unused]:
+    def classify_chunk(first: int) -> list[FoundPicture | Unused]:
+        return [classify(path, name, headers=headers) for path, name in named[first : first + CHUNK]]
+
+    found: list[FoundPicture | Unused] = []
+    starts = range(0, len(named), CHUNK)
+    with closing(map_in_threads(classify_chunk, starts, workers=workers, name="muralab-scan")) as chunks:
+        for chunk in chunks:
+            found += chunk
+            if progress is not None:
+                progress(len(found), len(named))
+    return found
+
+
+def classify(path: str, name: str, *, headers: bool = True) -> FoundPicture | Unused:
+    """Decide what one regular file is.
+
+    Args:
+        path: of the file.
+        name: under which it is reported.
+        headers: see `scan_folder`.
+    """
+    claims = PurePath(path).suffix.lower() in CLAIMING_SUFFIXES
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123  (a Path per file is a third of the time)
+            head = file.read(HEAD_BYTES)
+            kind = kind_of(head)
+            is_needed = kind == DICOM and (headers or may_lack_pixels(head, os.fstat(file.fileno()).st_size))
+        header = read_header(path) if is_needed else None
+    except OSError as error:
+        if claims:  # whoever reads it reports the error
+            return FoundPicture(path=path, name=name)
+        return Unused(name=name, reason=f"cannot be read ({error.strerror or error})")
+    is_directory = PurePath(path).name.lower() == "dicomdir" and (header is None or bool(header.unused))
+    if is_directory:
+        return Unused(name=name, reason="DICOMDIR")
+    if header is not None and header.unused:
+        return Unused(name=name, reason=header.unused)
+    if kind or claims:
+        return FoundPicture(path=path, name=name, kind=kind, header=header)
+    return Unused(name=name, reason=f"not a picture ({describe(head)})")
+
+
+def find_heat_maps(names: Collection[str]) -> set[str]:
+    """The files of one folder that are heat maps of others in it.
+
+    >>> sorted(find_heat_maps(["image1.heat.png", "image1.png", "alone.heat.png"]))
+    ['image1.heat.png']
+    """
+    heats = [name for name in names if name.lower().endswith(HEAT_SUFFIX)]
+    if not heats:
+        return set()
+    owners: set[str] = set()
+    for name in set(names).difference(heats):  # with_suffix cuts a name at its last dot, other programs at the first
+        owners |= {name, *(name[:at] for at, letter in enumerate(name) if letter == ".")}
+    return {name for name in heats if name[: -len(HEAT_SUFFIX)] in owners}
+
+
+def count_reasons(unused: Sequence[Unused]) -> dict[str, int]:
+    """Reason -> number of files, the most frequent first."""
+    return dict(Counter(one.reason for one in unused).most_common())
+
+
+def unused_note(unused: Sequence[Unused], where: str) -> list[str]:
+    """One note that counts the unused files by reason and lists the first of them; none if there are none."""
+    if not unused:
+        return []
+    counts = ", ".join(f"{count:,} {reason}" for reason, count in count_reasons(unused).items())
+    lines = [f"{spell(one.name)}: {one.text}" for one in unused if one.reason != HIDDEN]
+    heading = f"{len(unused):,} files found in {where} are not used: {counts}"
+    return [numbered(f"{heading}.", lines) if lines else f"{heading}."]
+
+
+def spell(name: str | os.PathLike[str]) -> str:
+    r"""A name as UTF-8 text; other bytes, which tables and terminals cannot hold, are escaped as `\xff`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+HIDDEN = "hidden"
+HEAT_MAP = "heat map of another file"
+
+
+class _Walk:
+    """The regular files of a tree, each folder once, and what is left out without being opened."""
+
+    def __init__(self) -> None:
+        self.files: list[str] = []
+        self.unused: list[tuple[str, str]] = []
+        self.unlisted: list[str] = []
+        self._seen: set[tuple[int, int]] = set()
+
+    def visit(self, root: str) -> None:
+        """List a folder and those below it."""
+        self._is_new(root)
+        waiting = [root]
+        while waiting:
+            folder = waiting.pop()
+            try:
+                with os.scandir(folder) as listed:
+                    entries = sorted(listed, key=lambda entry: entry.name)
+            except NotADirectoryError:  # a named pipe was given
+                continue
+            except OSError:
+                self.unlisted.append(folder)
+                continue
+            # Last in, first out. Folders before links, so that a study that is also linked keeps its own name.
+            new = [path for path in self._take_all(entries) if self._is_new(path)]
+            waiting += reversed(new)
+
+    def _take_all(self, entries: list[os.DirEntry[str]]) -> list[str]:
+        """Take the files of one folder, and return its folders, linked ones last."""
+        heat_maps = find_heat_maps([entry.name for entry in entries])
+        folders: list[os.DirEntry[str]] = []
+        for entry in entries:
+            if entry.name.startswith("."):
+                self.unused.append((entry.path, HIDDEN))
+            elif _is_folder(entry):
+                folders.append(entry)
+            else:
+                self._take(entry, is_heat_map=entry.name in heat_maps)
+        return [entry.path for entry in sorted(folders, key=lambda one: (one.is_symlink(), one.name))]
+
+    def _take(self, entry: os.DirEntry[str], *, is_heat_map: bool) -> None:
+        if not _is_readable(entry):  # reading a named pipe would block
+            self.unused.append((entry.path, "not a regular file"))
+        elif is_heat_map:
+            self.unused.append((entry.path, HEAT_MAP))
+        else:
+            self.files.append(entry.path)
+
+    def _is_new(self, folder: str) -> bool:
+        """Whether a folder has not been visited: links may lead back to a parent, or to the same place twice."""
+        try:
+            status = os.stat(folder)  # noqa: PTH116  (a Path per folder costs more than the call)
+        except OSError:  # listing it reports the error
+            return True
+        identity = (status.st_dev, status.st_ino)
+        is_new = identity not in self._seen
+        self._seen.add(identity)
+        return is_new
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _is_readable(entry: os.DirEntry[str]) -> bool:
+    """Whether a file may be opened: a regular one, or one about which nothing is known (a dangling link)."""
+    try:
+        return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))  # noqa: PTH110
+    except OSError:
+        return True

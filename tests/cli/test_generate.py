@@ -1,0 +1,43 @@
+"""A command's one required option may be given without its name."""
+
+from __future__ import annotations
+
+import pytest
+
+from muralab.cli import COMMANDS
+from muralab.cli.generate import command_class, name_first
+from muralab.config.commands import DemoConfig, PromoteConfig
+from tests.cli.conftest import Muralab
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["/x"], ["--folder", "/x"]),
+        (["/x", "--out", "o"], ["--folder", "/x", "--out", "o"]),
+        (["--out", "o", "/x"], ["--out", "o", "--folder", "/x"]),
+        (["--out=o", "/x"], ["--out=o", "--folder", "/x"]),
+        (["--folder", "/x"], ["--folder", "/x"]),
+        (["--out", "o", "--folder=/x"], ["--out", "o", "--folder=/x"]),
+        (["--help"], ["--help"]),
+        ([], []),
+    ],
+)
+def test_the_word_without_a_name_is_the_required_option(words, expected):
+    assert name_first(words, "folder") == expected
+
+
+def test_only_one_word_has_no_name():
+    assert name_first(["/x", "/y"], "folder") == ["--folder", "/x", "/y"]
+
+
+def test_commands_without_a_required_option_take_no_such_word():
+    assert command_class(PromoteConfig) is not command_class(DemoConfig)
+    assert "parse_args" not in vars(command_class(PromoteConfig)) or command_class(PromoteConfig).__name__ != "Named"
+
+
+def test_it_works_on_the_command_line(muralab: Muralab, tmp_path) -> None:
+    assert "demo" in COMMANDS
+    outcome = muralab("demo")
+    assert outcome.code == 2
+    assert "Missing option '--folder'" in outcome.err
