@@ -27,7 +27,7 @@ from muralab.experiment import (
     warm_up,
 )
 from muralab.training.trainer import EpochResult
-from muralab.trial import ImageData, TrialSpec, read_data, recipes_of, write_table
+from muralab.trial import ImageData, TrialSpec, read_data, recipes_of, uses_bfloat16, write_table
 
 
 def run(spec: TrialSpec, stop_after: int | None = None) -> list[EpochResult]:
@@ -96,11 +96,27 @@ def test_a_trial_yields_every_epoch_with_every_metric(build_spec: Any) -> None:
     assert {"val_loss", *OBJECTIVES} <= set(results[-1].validation)
 
 
-@pytest.mark.parametrize("stop", [1, 2, 3])
-def test_a_resumed_trial_gives_the_same_results(build_spec: Any, tmp_path: Path, stop: int) -> None:
-    whole = run(build_spec(folder=str(tmp_path / "whole")))
-    run(build_spec(), stop)
-    assert plain(run(build_spec())) == plain(whole)
+@pytest.mark.parametrize(("stop", "precision"), [(1, "float32"), (2, "float32"), (3, "float32"), (3, "bfloat16")])
+def test_a_resumed_trial_gives_the_same_results(build_spec: Any, tmp_path: Path, stop: int, precision: str) -> None:
+    whole = run(build_spec(folder=str(tmp_path / "whole"), precision=precision))
+    run(build_spec(precision=precision), stop)
+    assert plain(run(build_spec(precision=precision))) == plain(whole)
+
+
+def test_bfloat16_changes_the_training_and_not_the_precision_of_the_final_predictions(build_spec: Any) -> None:
+    losses = {p: [row.train_loss for row in run(build_spec(folder=f"{build_spec().folder}-{p}", precision=p))]
+              for p in ("float32", "bfloat16")}  # fmt: skip
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
+    spec = build_spec(folder=f"{build_spec().folder}-bfloat16", precision="bfloat16")
+    in_float32 = predict_sets(replace(spec, precision="float32"), "full")[1]["test"]
+    pd.testing.assert_frame_equal(predict_sets(spec, "full")[1]["test"], in_float32)
+
+
+def test_a_plan_without_a_precision_trains_as_it_did() -> None:
+    spec = TrialSpec(name="a", recipe="cnn", table="", cache_folder="", folder="")
+    assert not uses_bfloat16(spec)
+    assert uses_bfloat16(replace(spec, precision="bfloat16"))
 
 
 def test_predictions_of_the_best_epoch_are_written(build_spec: Any) -> None:

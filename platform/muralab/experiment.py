@@ -17,12 +17,21 @@ from muralab.data.splits import SETS
 from muralab.evaluation.calibration import Calibration, fit_calibration
 from muralab.evaluation.metrics import evaluate_predictions
 from muralab.evaluation.predictions import predict_images
-from muralab.training.device import memory_errors, release_memory, uses_bfloat16
+from muralab.training.device import memory_errors, release_memory
 from muralab.training.phase_trainer import TrainerSettings
 from muralab.training.phases import freeze, head_alone
 from muralab.training.trainer import EpochResult, train, trained_state
 from muralab.training.weights import estimate_batchnorm, load_backbone
-from muralab.trial import EVALUATION_BATCH, ImageData, TrialData, TrialSpec, device_of, read_data, recipes_of
+from muralab.trial import (
+    EVALUATION_BATCH,
+    ImageData,
+    TrialData,
+    TrialSpec,
+    device_of,
+    read_data,
+    recipes_of,
+    uses_bfloat16,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +88,7 @@ class ValidationEvaluator:
     """Computes an epoch's validation metrics and keeps that epoch's predictions."""
 
     def __init__(self, spec: TrialSpec, data: TrialData) -> None:
-        self.spec, self.data, self.amp = spec, data, uses_bfloat16(device_of(spec))
+        self.spec, self.data, self.amp = spec, data, uses_bfloat16(spec)
         self.predictions = pd.DataFrame()
 
     def __call__(self, network: Network, pooled: torch.Tensor | None) -> dict[str, float]:
@@ -174,8 +183,8 @@ def predict_sets(spec: TrialSpec, phase: str, *, sets: Sequence[str] = SETS) -> 
     """Predict sets with the best weights of a phase, in evaluation mode and without augmentation.
 
     Validation is predicted again: a process killed between two writes leaves an earlier epoch's predictions. A trial
-    uses the test set nowhere else. A GPU computes in float32, like the served model: bfloat16 has too few digits for
-    calibration and ranking.
+    uses the test set nowhere else. It is computed in float32 whatever the precision of the training, like the served
+    model: bfloat16 has too few digits for calibration and ranking.
     """
     with memory_errors():
         network, data = load_trained(spec, phase)

@@ -20,7 +20,7 @@ from muralab.data.loader import Batch, evaluation_batches, training_batches
 from muralab.data.splits import SETS
 from muralab.recipe import Recipe, Value, override
 from muralab.recipe_loader import load_recipe
-from muralab.training.device import uses_bfloat16
+from muralab.training.device import gains_from_bfloat16
 from muralab.training.features import Features, compute_features, features_key, open_features
 
 if TYPE_CHECKING:
@@ -57,6 +57,9 @@ class TrialSpec:
     at 0.5."""
     threads: int = 1
     gpu: bool = False
+    precision: str = ""
+    """What training computes in, `float32` or `bfloat16`. Empty in plans of earlier versions: bfloat16 on a GPU that
+    has it, else float32."""
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain values."""
@@ -103,6 +106,13 @@ def device_of(spec: TrialSpec) -> str:
     return "cuda" if spec.gpu else "cpu"
 
 
+def uses_bfloat16(spec: TrialSpec) -> bool:
+    """Whether a trial trains, and validates its epochs, in bfloat16 autocast. Its final predictions are float32."""
+    if spec.precision:
+        return spec.precision == "bfloat16"
+    return spec.gpu and gains_from_bfloat16("cuda")
+
+
 class ImageData:
     """Training batches of a trial and features of its frozen backbone; implements the trainer's `TrainingData`."""
 
@@ -141,13 +151,14 @@ class ImageData:
             validation=sorted(validation["image"]),
             pixels=self.data.cache.path.name,  # identifies the image files, so that two data sets never share features
             device=self.device,
+            precision="bfloat16" if uses_bfloat16(self.spec) else "float32",
             augment=asdict(recipe.augment),
             views=n_views,
             seed=self.spec.seed,
         )
 
         def pooled(batches: Generator[Batch], n_images: int) -> np.ndarray:
-            return compute_features(network, _pairs(batches), n_images, self.device, uses_bfloat16(self.device))
+            return compute_features(network, _pairs(batches), n_images, self.device, uses_bfloat16(self.spec))
 
         def compute() -> Features:
             augmented = [self._augmented_batches(recipe.augment, 1 + view, EVALUATION_BATCH) for view in range(n_views)]

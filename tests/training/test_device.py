@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from muralab.errors import MemoryExceededError
-from muralab.training.device import memory_errors, release_memory, uses_bfloat16
+from muralab.training.device import (
+    cpu_gains_from_bfloat16,
+    gains_from_bfloat16,
+    memory_errors,
+    release_memory,
+    resolve_precision,
+)
 
 
 @pytest.mark.parametrize(
@@ -30,15 +36,37 @@ def test_other_errors_are_not_converted(text: str) -> None:
         raise RuntimeError(text)
 
 
-@pytest.mark.parametrize(
-    ("device", "native", "used"), [("cuda", True, True), ("cuda", False, False), ("cpu", True, False)]
-)
-def test_bfloat16_is_used_only_with_hardware_support(monkeypatch, device: str, native: bool, used: bool) -> None:
+@pytest.mark.parametrize("native", [True, False])
+def test_a_gpu_trains_in_bfloat16_only_with_hardware_support(monkeypatch, native: bool) -> None:
     def supported(*, including_emulation: bool = True) -> bool:
         return native or including_emulation
 
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
-    assert uses_bfloat16(device) is used
+    assert resolve_precision("auto", "cuda") == ("bfloat16" if native else "float32")
+
+
+@pytest.mark.parametrize(
+    ("flags", "vendor", "gains"),
+    [
+        ({"avx512f", "avx512_bf16", "amx_bf16"}, "GenuineIntel", True),
+        ({"avx512f", "avx512_bf16"}, "AuthenticAMD", True),
+        ({"avx512f", "avx512_bf16"}, "GenuineIntel", False),
+        ({"avx2"}, "AuthenticAMD", False),
+        (set(), "", False),
+    ],
+)
+def test_a_processor_gains_from_bfloat16_by_its_instructions(flags: set[str], vendor: str, gains: bool) -> None:
+    assert cpu_gains_from_bfloat16(flags, vendor) is gains
+
+
+def test_auto_takes_what_this_processor_gains_from() -> None:
+    assert resolve_precision("auto", "cpu") == ("bfloat16" if gains_from_bfloat16("cpu") else "float32")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_precision_that_was_asked_for_is_kept(precision: str) -> None:
+    assert resolve_precision(precision, "cpu") == precision
 
 
 def test_memory_is_released_on_a_gpu_only(monkeypatch) -> None:

@@ -52,6 +52,11 @@ class TrainingOptions(CommandOptions):
         "`auto` (1 with CUDA, else 0), a fraction, or `pack` (what memory holds).",
     )
     cpus_per_trial: int | None = option("auto", p.count_or("auto"), "CPU cores per trial, or `auto`.")
+    precision: str = option(
+        "auto",
+        p.choice(p.precisions),
+        "What training computes in: float32, bfloat16, or `auto` (bfloat16 where the hardware is faster in it).",
+    )
     protocol: str = option(
         "valid-as-test",
         p.choice(p.protocols),

@@ -94,6 +94,13 @@ def protocols() -> Sequence[str]:
     return PROTOCOLS
 
 
+def precisions() -> Sequence[str]:
+    """What training may compute in."""
+    from muralab.training.device import PRECISIONS
+
+    return PRECISIONS
+
+
 def objectives() -> Sequence[str]:
     """The validation metrics that may select."""
     from muralab.experiment import OBJECTIVES

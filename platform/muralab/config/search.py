@@ -57,6 +57,18 @@ class SearchConfig:
     pruning: bool = True
     """Whether trials that are clearly behind are stopped early."""
 
+    @property
+    def device(self) -> str:
+        """`cuda` or `cpu`: where the trials train."""
+        return "cuda" if self.resources.gpus_per_trial else "cpu"
+
+    @property
+    def precision(self) -> str:
+        """`float32` or `bfloat16`: what training computes in."""
+        from muralab.training.device import resolve_precision
+
+        return resolve_precision(self.options.precision, self.device)
+
 
 def resolve_search(
     options: TrainingOptions,

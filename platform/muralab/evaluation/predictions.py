@@ -46,7 +46,7 @@ def predict_images(
         table: rows of the index, with image, study, patient, part and label.
         batch_size: images per batch.
         device: where to compute.
-        amp: bfloat16 autocast, on CUDA only. Without it a GPU computes in plain float32, without TF32.
+        amp: bfloat16 autocast. Without it a GPU computes in plain float32, without TF32.
 
     Returns:
         One row per image with `PREDICTION_COLUMNS`, in the order of the table; logits are float32.
@@ -58,7 +58,7 @@ def predict_images(
     target = torch.device(device)
     rows = cache.readable(table)
     logits = np.full(len(rows), np.nan, dtype=np.float32)
-    autocast = torch.autocast(target.type, dtype=torch.bfloat16, enabled=amp and target.type == "cuda")
+    autocast = torch.autocast(target.type, dtype=torch.bfloat16, enabled=amp)
     with _evaluating(network.to(target)), torch.inference_mode(), _convolutions(tf32=amp), autocast:
         for batch in evaluation_batches(cache, rows, batch_size=batch_size):
             answer = network(batch.images.to(target, non_blocking=True))

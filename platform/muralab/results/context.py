@@ -51,7 +51,7 @@ def build_context(
         unreadable=dataset.unreadable,
         commit=process_tags().get(Tag.GIT_COMMIT, ""),
         created=datetime.now(UTC),
-        machine=describe_machine(config.resources.gpus > 0),
+        machine=f"{describe_machine(config.resources.gpus > 0)}; trained in {config.precision}",
         notes=list(notes),
         statements=list(statements),
         objective=options.objective,

@@ -2,21 +2,67 @@
 
 from __future__ import annotations
 
+import functools
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
 from muralab.errors import MemoryExceededError, SettingsError
 
+PRECISIONS = ("auto", "float32", "bfloat16")
+"""What training may compute in; `auto` is resolved by `resolve_precision`."""
 OUT_OF_MEMORY = ("out of memory", "alloc_failed")
 """Substrings of the errors of CUDA, cuBLAS and cuDNN; only CUDA's own is an `OutOfMemoryError`."""
 
 
-def uses_bfloat16(device: str) -> bool:
-    """Whether to compute in bfloat16: only on a GPU with hardware support, since emulation is slow."""
-    return device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+def gains_from_bfloat16(device: str) -> bool:
+    """Whether a device (`cpu` or `cuda`) computes faster in bfloat16 than in float32."""
+    if device == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return cpu_gains_from_bfloat16(_cpu_flags(), _cpu_vendor())
+
+
+def resolve_precision(wanted: str, device: str) -> str:
+    """`float32` or `bfloat16`: what `auto` stands for on a device, or what was wanted."""
+    if wanted != "auto":
+        return wanted
+    return "bfloat16" if gains_from_bfloat16(device) else "float32"
+
+
+def cpu_gains_from_bfloat16(flags: Set[str], vendor: str) -> bool:
+    """Whether a processor computes faster in bfloat16, by its instructions rather than by a measurement.
+
+    A measurement would decide differently on a busy machine, and two runs of one seed would differ. AMX does; so does
+    AVX512-BF16 on AMD. Intel's AVX512-BF16 without AMX executes half as many instructions per cycle as in float32, and
+    gains nothing (docs/benchmarks.md).
+
+    Args:
+        flags: of the processor, as Linux names them.
+        vendor: of the processor, as Linux names it.
+    """
+    return "amx_bf16" in flags or ("avx512_bf16" in flags and vendor == "AuthenticAMD")
+
+
+def _cpu_flags() -> frozenset[str]:
+    return frozenset(_cpu_info().get("flags", "").split())
+
+
+def _cpu_vendor() -> str:
+    return _cpu_info().get("vendor_id", "")
+
+
+@functools.cache
+def _cpu_info() -> dict[str, str]:
+    """What Linux says of the first processor; empty elsewhere."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    pairs = (line.split(":", 1) for line in text.partition("\n\n")[0].splitlines() if ":" in line)
+    return {name.strip(): value.strip() for name, value in pairs}
 
 
 def release_memory(device: str) -> None:

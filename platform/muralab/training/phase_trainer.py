@@ -37,7 +37,7 @@ class TrainerSettings:
     seed: int = 0
     device: str = "cpu"
     amp: bool = False
-    """bfloat16 autocast."""
+    """bfloat16 autocast; weights, averages, moments and losses are float32."""
     ema_decay: float = 0.99
     """Decay of the averaged weights, which are evaluated and kept; 0 evaluates the raw weights."""
     clip_norm: float = 1.0

@@ -18,6 +18,7 @@ from muralab.evaluation.operating_point import check_patients
 from muralab.recipe import Recipe
 from muralab.results.duplicates import handle_duplicates
 from muralab.tracking.tags import Tag
+from muralab.training.device import gains_from_bfloat16
 from muralab.trial import TrialSpec
 from muralab.tune.disk_space import check_space, pixel_files
 from muralab.tune.estimate import Estimate
@@ -104,7 +105,7 @@ def prepare_sweep(config: SearchConfig, cache: Any, progress: Any) -> Sweep:
         dataset=dataset,
         specs=tuple(specs),
         weights=weights.description,
-        notes=(*_study_notes(config), *weights.notes, *dataset.notes),
+        notes=(*_study_notes(config), *_precision_notes(config), *weights.notes, *dataset.notes),
     )
 
 
@@ -117,6 +118,16 @@ def _study_notes(config: SearchConfig) -> list[str]:
     if protocol != STUDY_PROTOCOL:
         note += f" The study's split is protocol={STUDY_PROTOCOL}; this is {protocol}."
     return [note]
+
+
+def _precision_notes(config: SearchConfig) -> list[str]:
+    """What to know of a precision that the user asked for."""
+    if config.options.precision != "bfloat16" or gains_from_bfloat16(config.device):
+        return []
+    return [
+        "precision=bfloat16: this machine computes no faster in bfloat16 than in float32, or slower. "
+        "precision=auto takes the faster one."
+    ]
 
 
 def find_source(config: SearchConfig) -> DatasetSource:
@@ -193,8 +204,8 @@ def plan_summary(config: SearchConfig, estimated: Estimate) -> str:
     fewer = " or less (pruning)" if config.pruning and config.trials > MIN_PEERS else ""
     return (
         f"{trials} trials, {epochs} epochs at most; {resources.max_concurrent} at a time "
-        f"({resources.cpus_per_trial} CPU cores and {where}); about {format_duration(estimated.wall_s)}{fewer}, "
-        f"{estimated.disk_bytes / 2**30:.1f} GiB of disk."
+        f"({resources.cpus_per_trial} CPU cores and {where}) in {config.precision}; "
+        f"about {format_duration(estimated.wall_s)}{fewer}, {estimated.disk_bytes / 2**30:.1f} GiB of disk."
     )
 
 

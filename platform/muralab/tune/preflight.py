@@ -12,10 +12,10 @@ from pathlib import Path
 from muralab.errors import RecipeError
 from muralab.experiment import set_threads
 from muralab.recipe import Value
-from muralab.training.device import memory_errors, release_memory, uses_bfloat16
+from muralab.training.device import memory_errors, release_memory
 from muralab.training.phases import freeze, head_alone
 from muralab.training.weights import load_backbone
-from muralab.trial import TrialSpec, device_of, recipes_of
+from muralab.trial import TrialSpec, device_of, recipes_of, uses_bfloat16
 
 CONTEXT_BYTES = 700 * 2**20
 """GPU memory that a process holds beside its tensors: CUDA's own context with cuDNN and cuBLAS."""
@@ -87,7 +87,7 @@ def measure_pace(spec: TrialSpec) -> Pace:
 
     set_threads(spec.threads)
     _, recipe = recipes_of(spec)
-    device, amp = device_of(spec), uses_bfloat16(device_of(spec))
+    device, amp = device_of(spec), uses_bfloat16(spec)
     batch = recipe.batch_size if spec.gpu else min(8, recipe.batch_size)
     network = recipe.build(image_size=recipe.image_size, **recipe.model)
     frozen_upper = bool(recipe.upper.epochs) and head_alone(freeze(network, recipe.upper))

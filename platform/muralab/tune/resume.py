@@ -20,7 +20,7 @@ from muralab.tracking import RunRecord, Store, is_alive, read_run
 from muralab.tracking.tags import Tag
 from muralab.training.trainer import best_name
 from muralab.training.weights import resolve_weights
-from muralab.trial import TrialSpec, write_table
+from muralab.trial import TrialSpec, uses_bfloat16, write_table
 from muralab.tune.folders import Folders
 from muralab.tune.plan import Sweep, find_source, open_data
 from muralab.tune.preflight import check_trial
@@ -151,6 +151,7 @@ def resolve_again(options: TrainingOptions, specs: Sequence[TrialSpec], run_id: 
         options,
         gpus_per_trial=options.gpus_per_trial if gpu else 0.0,
         cpus_per_trial=min(specs[0].threads, count_cpus()),
+        precision="bfloat16" if uses_bfloat16(specs[0]) else "float32",
     )
     if isinstance(kept, TuneConfig):
         recipes = tuple(names) if kept.recipes == ("all",) else kept.recipes

@@ -76,6 +76,7 @@ def draw_specs(config: SearchConfig, folders: Folders, weights: Mapping[str, str
             threshold=options.threshold,
             threads=config.resources.cpus_per_trial,
             gpu=config.resources.gpus_per_trial > 0,
+            precision=config.precision,
         )
         for number in range(config.trials)
         for name in config.recipes

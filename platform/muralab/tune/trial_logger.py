@@ -19,7 +19,7 @@ from muralab.tracking import RunRecord, RunWriter, read_predictions
 from muralab.tracking.tags import Tag
 from muralab.training.phases import PHASES, select_phase
 from muralab.training.trainer import LAST, best_name
-from muralab.trial import TrialSpec, recipes_of
+from muralab.trial import TrialSpec, recipes_of, uses_bfloat16
 from muralab.tune.resume import has_weights
 from muralab.tune.scheduler import Past
 
@@ -37,6 +37,7 @@ def log_description(writer: RunWriter, run: str, spec: TrialSpec) -> None:
     """Log what a trial is: every resolved value, and its recipe's source."""
     _, recipe = recipes_of(spec)
     values = {**resolved_values(recipe), "recipe": spec.recipe, "seed": spec.seed}
+    values["precision"] = "bfloat16" if uses_bfloat16(spec) else "float32"
     writer.log_resolved(run, {**values, "weights": spec.weights or "random", "threads": spec.threads})
     writer.log_text(run, read_source(spec.recipe), f"recipe/{spec.recipe.rsplit('.', 1)[-1]}.py")
 
