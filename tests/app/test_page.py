@@ -56,7 +56,7 @@ def test_a_study_is_answered_with_its_views_and_heat_maps(page, views):
 def test_an_unreadable_file_shows_its_error_and_is_left_out(page, views):
     ask(page, views)
     assert "left out: 1 of 3 files" in page.text("#answer")
-    assert "Not answered: not a PNG, JPEG or DICOM file" in page.text("figure:last-child")
+    assert "Not answered: not a PNG, JPEG, TIFF, BMP or DICOM file" in page.text("figure:last-child")
 
 
 def test_only_unreadable_files_are_an_error(page, views):

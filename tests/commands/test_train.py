@@ -288,7 +288,7 @@ def test_an_unreadable_image_is_left_out_and_named_in_warning_and_report(
     run = only_run(store)
     report = download_artifact(store, run.run_id, "report.html", tmp_path).read_text("utf-8")
     for name in (path.relative_to(tree).as_posix() for path in bad):
-        assert f"{name}: not a PNG, JPEG or DICOM file" in outcome.out
+        assert f"{name}: not a PNG, JPEG, TIFF, BMP or DICOM file" in outcome.out
         assert name in report
 
 

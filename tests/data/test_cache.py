@@ -115,7 +115,7 @@ def test_progress_ends_at_the_number_of_images(table, folder):
 def test_an_unreadable_image_is_named_left_out_and_black(table, folder):
     Path(table["path"][1]).write_bytes(b"not an image")
     cache = open_cache(table, size=SIZE, folder=folder)
-    assert cache.unreadable == {table["image"][1]: "not a PNG, JPEG or DICOM file"}
+    assert cache.unreadable == {table["image"][1]: "not a PNG, JPEG, TIFF, BMP or DICOM file, but text"}
     assert not cache.images[1].any()
     assert cache.readable(table)["image"].tolist() == table["image"].drop(1).tolist()
 

@@ -193,7 +193,7 @@ def test_all_bad_rows_are_named_in_one_message(model):
     rows = [{"image": png()}, {"image": "%%%"}, {"image": None}, {"image": base64.b64encode(b"text").decode()}]
     with pytest.raises(MlflowException, match="3 of 4 rows cannot be used") as caught:
         model(rows)
-    for reason in ("row 2: not base64 text", "row 3: no image", "row 4: not a PNG, JPEG or DICOM file"):
+    for reason in ("row 2: not base64 text", "row 3: no image", "row 4: not a PNG, JPEG, TIFF, BMP or DICOM file"):
         assert reason in str(caught.value)
     assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
 

@@ -70,7 +70,7 @@ def test_the_report_says_which_trials_failed(swept: Swept, tmp_path: Path) -> No
 
 def test_the_unreadable_image_is_named_in_the_warning_and_the_report(swept: Swept, tmp_path: Path) -> None:
     report = download_artifact(swept.bench.store, swept.parent.run_id, "report.html", tmp_path).read_text("utf-8")
-    words = "train/XR_WRIST/patient00004/study1_negative/image1.png: not a PNG, JPEG or DICOM file"
+    words = "train/XR_WRIST/patient00004/study1_negative/image1.png: not a PNG, JPEG, TIFF, BMP or DICOM file"
     assert words in swept.output
     assert words in report
     shown = [run.predictions["validation"] for run in swept.trials if run.status == "FINISHED"]

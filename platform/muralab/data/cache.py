@@ -35,7 +35,7 @@ from muralab.data.images.decode import to_square
 from muralab.errors import DataError, SettingsError, numbered
 from muralab.locks import locked
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 """Part of the key; increase it when preprocessing changes."""
 
 Shape = tuple[int, int, int]

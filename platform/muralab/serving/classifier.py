@@ -61,7 +61,7 @@ class StudyClassifier(PythonModel):  # type: ignore[misc]
 
         Args:
             context: not used.
-            model_input: table with `image` (base64 text or bytes of a PNG, JPEG or DICOM file) and optionally `study`.
+            model_input: table with `image` (base64 text or bytes of a picture file) and optionally `study`.
             params: `threshold`, `prevalence`, `explain` and `policy`, see `RequestParams`.
 
         Returns:
