@@ -16,6 +16,8 @@ BIN := $(CURDIR)/.venv/bin
 IN_VENV := PATH="$(BIN):$$PATH"
 WITH_SOURCES := PYTHONPATH="$(CURDIR)/platform:$(CURDIR)"
 
+export MLFLOW_DISABLE_TELEMETRY := true
+
 .PHONY: help tune ui serve app soak test slow check format bench bench-full clean
 
 help: ## this list
@@ -37,7 +39,9 @@ tune: .venv/installed ## the main job: tune and compare all recipes, register th
 		--experiment-name "mura-$(PART)" $(ARGS)
 
 ui: .venv/installed ## browse the runs in MLflow at http://127.0.0.1:5000 (UI_PORT)
-	@$(IN_VENV) mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --host 127.0.0.1 --port $(UI_PORT)
+	@echo 'Open http://127.0.0.1:$(UI_PORT)/#/experiments?workflowType=machine_learning (Ctrl-C ends it)'
+	@$(IN_VENV) MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --host 127.0.0.1 --port $(UI_PORT) \
+		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
 serve: .venv/installed ## serve the registered model at http://127.0.0.1:5001 (PART, SERVE_PORT)
 	@$(IN_VENV) mlflow models serve -m "models:/mura-$(PART)@champion" --env-manager local \

@@ -47,6 +47,7 @@ def ask(page, files: list[str]) -> None:
 def test_a_study_is_answered_with_its_views_and_heat_maps(page, views):
     ask(page, views[:2])
     assert "Called abnormal" in page.text("#answer") or "Not called abnormal" in page.text("#answer")
+    assert "It lies above the probability of every view: the views are averaged" in page.text("#answer")
     assert "Calibrated probability" in page.text("#answer")
     assert page.run("return [...document.images].every(i => i.src.startsWith('data:image/png') && i.naturalWidth > 0)")
     page.click("figure button")

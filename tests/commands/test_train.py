@@ -166,7 +166,7 @@ def test_an_interrupted_training_resumes_where_it_was(
     assert f"  mlflow run . -e train --env-manager local -P resume={run.run_id}\n" in stopped.out
     assert muralab("train", resume=run.run_id).code == 0
     assert only_run(store).status == "FINISHED"
-    points = store.client.get_metric_history(run.run_id, "train_loss")
+    points = store.client.get_metric_history(run.run_id, "train/loss")
     assert [point.step for point in points] == [1, 2, 3]
 
 
@@ -191,9 +191,10 @@ def test_tune_does_not_resume_a_training(interrupted: RunRecord, muralab: Murala
 
 def test_a_run_that_is_still_running_is_not_resumed(interrupted: RunRecord, muralab: Muralab, store: Store) -> None:
     from muralab.tracking.process import process_tags
+    from muralab.tracking.stored_names import stored_tag
 
     for key, value in process_tags().items():
-        store.client.set_tag(interrupted.run_id, key, value)
+        store.client.set_tag(interrupted.run_id, stored_tag(key), value)
     store.client.update_run(interrupted.run_id, status="RUNNING")
     outcome = muralab("train", resume=interrupted.run_id)
     assert outcome.code == 2

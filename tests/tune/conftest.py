@@ -79,7 +79,7 @@ class Bench:
     def n_epochs(self) -> int:
         """The last epoch that any trial has logged."""
         with sqlite3.connect(f"file:{self.store.sqlite_path}?mode=ro", uri=True, timeout=10) as database:
-            row = database.execute("select max(step) from metrics where key = 'train_loss'").fetchone()
+            row = database.execute("select max(step) from metrics where key = 'train/loss'").fetchone()
         return int(row[0] or 0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ from muralab.training.phases import PHASES
 from muralab.training.trainer import LAST, best_name
 from muralab.trial import TrialSpec
 from muralab.tune import trial_logger
-from muralab.tune.trial_logger import TrialLogger, score_trial
+from muralab.tune.trial_logger import TrialLogger, log_description, score_trial
 from tests.tune.recorder import Recorder
 
 SUMMARISED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auroc", "val_study_auroc")
@@ -110,8 +111,9 @@ def test_a_failed_trial_keeps_its_checkpoint(logger: TrialLogger, recorder: Reco
     run(logger, "cnn-00", 0.9, how="failed", reason="It broke.")
     assert (logger.best, logger.failures) == ({}, {"cnn-00": "It broke."})
     assert LAST in kept(tmp_path, "cnn-00")
-    tags = {"muralab.ended": "failed", "muralab.error": "It broke.", "muralab.kept_phase": "full"}
-    assert ("cnn-00", tags) in recorder.all("set_tags")
+    ((_, tags),) = recorder.all("set_tags")
+    assert [tags[f"muralab.{name}"] for name in ("ended", "error", "kept_phase")] == ["failed", "It broke.", "full"]
+    assert tags["mlflow.note.content"].startswith("**Failed** in epoch 1 of 60 of the full phase: `It broke.`")
     assert recorder.all("finish") == [("cnn-00", "FAILED")]
 
 
@@ -154,6 +156,28 @@ def test_trials_still_running_at_the_end_of_the_search_are_stopped(logger: Trial
     logger.stop_running()
     assert recorder.all("finish") == [("cnn-00", "FINISHED")]
     assert logger.table.rows["cnn-01"].state == "waiting"
+
+
+def test_each_epoch_logs_its_objective_and_that_of_the_weights_that_are_kept(
+    logger: TrialLogger, recorder: Recorder
+) -> None:
+    run(logger, "cnn-00", 0.8, 0.7, upper=0.75)
+    logged = [(step, found["epoch_objective"], found["objective"]) for _, step, found in recorder.all("log_epoch")[:3]]
+    assert logged == [(1, 0.75, 0.75), (2, 0.8, 0.8), (3, 0.7, 0.8)]
+
+
+def test_the_searched_values_of_a_trial_name_its_run_and_stand_apart(
+    logger: TrialLogger, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_logger, "log_description", log_description)
+    drawn = {"full.lr": 3e-5, "augment.zoom": 0.2}
+    logger.specs = {name: replace(spec, drawn=drawn if name == "cnn-01" else {}) for name, spec in logger.specs.items()}
+    for name in logger.specs:
+        logger.trial_started(name)
+    assert recorder.all("start") == [("cnn-00 · the recipe as it is",), ("cnn-01 · lr 3e-5 · zoom 0.2",)]
+    (_, first), (_, second) = recorder.all("log_params")
+    assert (first, second) == ({"full.lr": 0.001, "augment.zoom": 0.15}, drawn)
+    assert not {"full.lr", "augment.zoom"} & set(recorder.all("log_resolved")[1][1])
 
 
 def test_a_phase_is_summarised_by_its_best_epoch_even_if_others_are_undefined() -> None:

@@ -6,6 +6,7 @@ Exit codes: 0 done; 2 a user error, printed as one paragraph; 129, 130 or 143 in
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from typing import NoReturn
 
@@ -43,11 +44,13 @@ def main() -> None:
     """Run a command and exit with its code."""
     from muralab.errors import MuraLabError
 
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported, here or in a worker
     handle_signals()
+    given = os.environ.get("MLFLOW_RUN_ID")
     try:
         app()
     except MuraLabError as error:
-        _refuse(str(error))
+        _refuse(str(error), given)
     except OSError as error:
         if error.errno not in FULL:
             raise
@@ -57,7 +60,12 @@ def main() -> None:
         sys.exit(leaving.code if interrupted is None else interrupted)
 
 
-def _refuse(text: str) -> NoReturn:
+def _refuse(text: str, given: str | None = None) -> NoReturn:
+    """Print an error message and exit; the run that `mlflow run` gave to a command that logged nothing is discarded."""
     sys.stdout.flush()
     print(f"\nmuralab: {text}", file=sys.stderr)
+    if given:
+        from muralab.tracking.projects import discard_refused
+
+        discard_refused(os.environ.get("MLFLOW_TRACKING_URI"), given, text)
     sys.exit(2)

@@ -58,8 +58,9 @@ def run(config: CompareConfig, environment: Environment) -> None:
         session.print(plan_line(sweep, config, estimated))
         if config.dry_run:
             session.print("dry_run: nothing was started.")
+            session.discard_own_run("dry_run: nothing was started.")
             return
-        parent = session.start_run(name=f"compare-{sweep.part}", part=sweep.part, tags=sweep.tags)
+        parent = session.start_run(name=comparison_title(sweep, config), part=sweep.part, tags=sweep.tags)
         sweep = sweep.of_run(parent)
         try:
             logger = start(sweep, session, parent, config, estimated.epoch_s)
@@ -92,6 +93,11 @@ def plan_line(sweep: Sweep, config: CompareConfig, estimated: Estimate) -> str:
     )
 
 
+def comparison_title(sweep: Sweep, config: CompareConfig) -> str:
+    """The name of a comparison's run."""
+    return f"compare {', '.join(sweep.config.recipes)} · {config.seeds} seed{'s' * (config.seeds > 1)} · {sweep.part}"
+
+
 def with_seed(spec: TrialSpec, seed: int) -> TrialSpec:
     """A recipe's trial with another seed."""
     name = f"{spec.recipe}-seed{seed}"
@@ -104,7 +110,8 @@ def start(
     """Describe the comparison in its run; returns the listener of its trials."""
     writer = session.writer
     write_plan(sweep)
-    writer.log_resolved(parent, {"recipes": ",".join(sweep.config.recipes), "seeds": config.seeds})
+    used = {key: value for key, value in sweep.used.items() if key != "trials"}
+    writer.log_used(parent, used | {"seeds": config.seeds})
     log_sets(writer, parent, sweep.dataset)
     log_split(writer, parent, sweep.dataset)
     log_audit(writer, parent, sweep.dataset)
@@ -192,5 +199,5 @@ def save_report(
         writer.log_table(parent, results_table(models), "results.csv")
         writer.log_table(parent, difference_table(comparisons), "differences.csv")
         writer.log_text(parent, "\n".join(sentences) + "\n", "comparison.md")
-        writer.set_tags(parent, {Tag.COMPARISON: " ".join(sentences)})
+        writer.set_tags(parent, {Tag.COMPARISON: " ".join(sentences), Tag.NOTE: "\n\n".join(sentences)})
         writer.flush()

@@ -13,8 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from muralab.config.environment import Environment
 from muralab.console import build_console, build_progress
+from muralab.errors import StoreError
 from muralab.registry.evaluation_count import record_evaluations
-from muralab.tracking import RunWriter, Store, close_dead_runs, fingerprint_test_set, open_store, shown
+from muralab.tracking import (
+    RunWriter,
+    Store,
+    close_dead_runs,
+    experiment_of,
+    fingerprint_test_set,
+    open_store,
+    shown,
+)
+from muralab.tracking.pages import address, run_page
+from muralab.tracking.projects import discard_run, take_run
 from muralab.tracking.tags import Tag
 
 if TYPE_CHECKING:
@@ -57,40 +68,57 @@ class Session:
 
     def start_run(self, *, name: str, part: str, tags: Mapping[str, str]) -> str:
         """Adopt the run that `mlflow run` has made for this command, or start one; returns its id."""
-        named = {**tags, Tag.RUN_NAME: name}
-        if self.environment.run_id:
-            return self.writer.adopt_run(self.environment.run_id, named, kind=self.kind)
-        experiment = self.environment.experiment or f"mura-{part}"
-        return self.writer.run_id(self.writer.start_run(experiment=experiment, kind=self.kind, name=name, tags=named))
+        chosen = self.environment.experiment
+        return take_run(
+            self.store,
+            self.writer,
+            given=self.environment.run_id,
+            experiment=chosen or f"mura-{part}",
+            is_chosen=chosen is not None,
+            kind=self.kind,
+            name=name,
+            tags=tags,
+        )
 
-    def resume_run(self, run_id: str, tags: Mapping[str, str]) -> str:
-        """Resume an interrupted run; the run that `mlflow run` has made, if another, names it and ends."""
+    def discard_own_run(self, why: str) -> None:
+        """Move the run that `mlflow run` has made to the trash, of a command that writes nothing into it."""
+        if self.environment.run_id:
+            discard_run(self.store, self.environment.run_id, why)
+
+    def resume_run(self, run_id: str) -> str:
+        """Resume an interrupted run; the run that `mlflow run` has made, if another, holds nothing and is discarded."""
         own = self.environment.run_id
         if own and own != run_id:
-            self.writer.adopt_run(own, {Tag.RESUMES: run_id, **tags}, kind="resume")
-            self.writer.finish(own)  # `mlflow run` ends it again when the command ends
+            self.discard_own_run(f"This command resumed the run {run_id}.")
         self.writer.resume_run(run_id, {Tag.KIND: self.kind})
         return run_id
 
     @contextmanager
-    def resumable(self, command: str) -> Iterator[None]:
-        """Print the command that resumes the work where it is interrupted or fails.
+    def resumable(self, command: str, run_id: str | None = None) -> Iterator[None]:
+        """Print the command that resumes the work where it is interrupted or fails, and note it in its run.
 
         A store that went away, a full disk, a bug: plan and checkpoints are on disk, whatever it was.
         """
         try:
             yield
         except KeyboardInterrupt:
-            self.interrupted(command)
+            self.interrupted(command, run_id)
             raise
         except BaseException:
             self._show_resume("Stopped by the following error. Once it is fixed, resume with:", command)
+            self._note_resume(run_id, "Stopped by an error", command)
             raise
 
-    def interrupted(self, command: str) -> None:
+    def interrupted(self, command: str, run_id: str | None = None) -> None:
         """Print how to resume and end the open runs, before anything else is taken down: that may fail."""
         self._show_resume("Interrupted. Resume with:", command)
+        self._note_resume(run_id, "Interrupted", command)
         self.writer.end_open_runs("KILLED")
+
+    def _note_resume(self, run_id: str | None, how: str, command: str) -> None:
+        if run_id is not None:
+            with contextlib.suppress(StoreError):  # what stopped the work may be the store
+                self.writer.set_tags(run_id, {Tag.NOTE: f"**{how}.** Resume it with `{command}`."})
 
     def _show_resume(self, why: str, command: str) -> None:
         if not self._resume_shown:
@@ -109,8 +137,9 @@ class Session:
         record_evaluations(self.store, f"mura-{part}", fingerprint_test_set(test))
 
     def print_run(self, run_id: str, title: str = "Run") -> None:
-        """Print a run's id and how to browse it."""
-        self.print(f"{title} {run_id}:", f"  {ui_command(self.store.uri)}", NOT_A_DEVICE)
+        """Print a run's id and the address of its page."""
+        page = run_page(experiment_of(self.store, run_id), run_id)
+        self.print(f"{title} {run_id}:", *page_lines(self.store, page), NOT_A_DEVICE)
 
 
 @contextmanager
@@ -129,12 +158,22 @@ def open_session(kind: str, environment: Environment) -> Iterator[Session]:
         yield Session(kind=kind, environment=environment, store=store, writer=writer, console=console)
 
 
+def page_lines(store: Store, page: str) -> list[str]:
+    """How to open a page of MLflow: its address and, for a local store, the command that serves it."""
+    if store.is_remote:
+        return [f"  {address(store, page)}"]
+    return [f"  {address(store, page)}", f"  while this runs: {ui_command(store.uri)}"]
+
+
 def ui_command(uri: str) -> str:
-    """How to browse a store."""
-    if uri.startswith("http"):
-        return f"open {shown(uri)}"
+    """The command that serves the pages of a local store."""
+    if Path("Makefile").is_file() and Path("MLproject").is_file():
+        return "make ui"  # with the same environment, so of the same store
     given = shlex.quote(uri) if shown(uri) == uri else '"$MLFLOW_TRACKING_URI"'  # keep a password out of the terminal
-    return f"{shlex.quote(_program('mlflow'))} ui --backend-store-uri {given} --host 127.0.0.1 --port 5000"
+    return (
+        f"MLFLOW_DISABLE_TELEMETRY=true {shlex.quote(_program('mlflow'))} ui --backend-store-uri {given} "
+        "--host 127.0.0.1 --port 5000 --workers 1"
+    )
 
 
 def _program(name: str) -> str:

@@ -18,6 +18,7 @@ DUPLICATES = ("keep", "drop")
 LAYOUTS = ("pacs", "mura")
 SAMPLERS = ("sobol", "random")
 EVALUATED_SETS = ("test", "validation", "train", "all")
+REGISTER_RECIPE, REGISTER_WINNER = "recipe", "winner"
 RUN = "run"
 """In options of `evaluate`: the trained run's own."""
 PICTURES_HELP = "`true` logs radiographs of errors; `auto`: of the demo only."
@@ -43,7 +44,7 @@ class TrainingOptions(CommandOptions):
     set: Mapping[str, p.Value] = option(
         "none",
         p.overrides,
-        "Overrides such as full.lr=3e-5,augment.zoom=0.1; `study`: the wrist study's schedule; or `none`.",
+        "Overrides such as full.lr=3e-5; `study`: the schedule of the wrist study (docs/study.md); or `none`.",
     )
     seed: int = option("0", p.seed, "Of the split, the draws and the training.")
     gpus_per_trial: float | str = option(
@@ -90,6 +91,11 @@ class TuneConfig(TrainingOptions):
     )
     max_concurrent: int | None = option("auto", p.count_or("auto"), "Trials at once; `auto`: as many as fit.")
     time_budget: float | None = option("none", p.duration, "For the search: 900, 30m, 2h, or `none`.")
+    register: str = option(
+        REGISTER_RECIPE,
+        p.choice(lambda: (REGISTER_RECIPE, REGISTER_WINNER)),
+        "`recipe` registers the best model of the recipe for serving (the add gate), `winner` the best of all.",
+    )
     pictures: bool | None = option("auto", p.yes_no_or_auto, PICTURES_HELP)
     resume: str | None = option("none", p.optional_text, "The run id of an interrupted sweep; its own options hold.")
     dry_run: bool = option("false", p.flag, "`true` prints the plan and stops.")

@@ -31,6 +31,7 @@ from muralab.tracking.runs import (
 )
 from muralab.tracking.splits import SPLIT_TABLE, TrainedSplit, read_tags, read_trained_split, rebuild_split
 from muralab.tracking.store import Store, open_store
+from muralab.tracking.system_load import SystemLoad
 from muralab.tracking.writer import RunWriter
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "RunRecord",
     "RunWriter",
     "Store",
+    "SystemLoad",
     "TrainedSplit",
     "absolute_uri",
     "adopt_run",

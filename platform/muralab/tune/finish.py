@@ -15,9 +15,10 @@ from muralab.evaluation.evaluated_model import EvaluatedModel, best_of
 from muralab.evaluation.gallery import Pictures
 from muralab.registry.register import RegisteredModel
 from muralab.report.context import Context, SearchTrial
-from muralab.report.page import champion_sentence, write_report
+from muralab.report.page import write_report
 from muralab.report.results_table import results_table
 from muralab.report.sentences import calibration_notes, difference_sentences, headline
+from muralab.report.verdict import confusion_sentence, missed_sentence, registered_sentence
 from muralab.results.final_test import FinalTest, run_final_test
 from muralab.results.from_mlflow import build_trials
 from muralab.results.gallery import build_gallery, may_show
@@ -26,6 +27,7 @@ from muralab.tracking import RunWriter, Store, read_children, shown
 from muralab.tracking.tags import Tag
 from muralab.tune.plan import Sweep
 from muralab.tune.registration import Outcome
+from muralab.tune.sweep_notes import SweepPages, experiment_note, registered_name, result_metrics, sweep_note
 from muralab.tune.trial_logger import TrialLogger
 
 ADDRESS = "http://127.0.0.1:5001"
@@ -132,21 +134,26 @@ def save_report(result: SweepResult, outcome: Outcome, context: Context, writer:
             models=result.models,
             trials=result.trials,
             previews=build_previews(one.spec for one in result.tests),
-            champion=_registered_recipe(outcome),
-            gallery=draw_gallery(result),
+            champion=registered_name(outcome),
+            galleries=draw_galleries(result, outcome),
         )
         writer.log_file(result.parent, page)
         writer.flush()
 
 
-def draw_gallery(result: SweepResult) -> Pictures:
-    """Hard studies of the selected model, unless images are kept out of the report."""
-    best, sweep = result.best, result.sweep
-    shown = may_show(getattr(sweep.config.options, "pictures", None), synthetic=sweep.dataset.synthetic)
-    if best is None or best.network is None or not shown:
+def draw_galleries(result: SweepResult, outcome: Outcome | None = None) -> dict[str, Pictures]:
+    """Run id -> hard studies of the chosen and of the served model, unless images are kept out of the report."""
+    sweep = result.sweep
+    if not may_show(getattr(sweep.config.options, "pictures", None), synthetic=sweep.dataset.synthetic):
         return {}
-    network = best.network.cpu().eval()
-    return build_gallery(best.model, network, sweep.dataset.caches[best.image_size])
+    served = None if outcome is None or outcome.registration is None else outcome.registration.test
+    shown = {one.model.run_id: one for one in (result.best, served) if one is not None and one.network is not None}
+    return {run_id: _draw_gallery(one, sweep) for run_id, one in shown.items()}
+
+
+def _draw_gallery(test: FinalTest, sweep: Sweep) -> Pictures:
+    assert test.network is not None
+    return build_gallery(test.model, test.network.cpu().eval(), sweep.dataset.caches[test.image_size])
 
 
 def log_outcome(result: SweepResult, outcome: Outcome, writer: RunWriter) -> None:
@@ -160,25 +167,27 @@ def log_outcome(result: SweepResult, outcome: Outcome, writer: RunWriter) -> Non
             writer.log_table(result.parent, promotion.reevaluated, "judged_again.csv")
             tags[Tag.TEST_FINGERPRINT] = promotion.fingerprint
     writer.set_tags(result.parent, tags)
-    for model in result.models:
-        auroc = model.intervals()["auroc"].estimate
-        writer.log_epoch(result.parent, 0, {f"{model.recipe}.test_study_auroc": auroc})
+    writer.log_epoch(result.parent, 0, result_metrics(result.models, None if best is None else best.model))
+
+
+def describe_sweep(result: SweepResult, outcome: Outcome, pages: SweepPages, writer: RunWriter) -> None:
+    """Describe the search on its own page and on that of its experiment."""
+    best = None if result.best is None else result.best.model
+    given = (result.sweep, result.models, best, outcome, pages)
+    writer.set_tags(result.parent, {Tag.NOTE: sweep_note(*given, missing=result.missing)})
+    writer.describe_experiment(result.parent, experiment_note(*given))
 
 
 def closing_lines(result: SweepResult, outcome: Outcome, store_uri: str) -> list[str]:
     """What was found, what was registered, and what to type next."""
     registration = outcome.registration
-    found = figure_lines(result, _registered_recipe(outcome))
+    found = figure_lines(result, registered_name(outcome))
     if registration is None:
         return [*found, "", *outcome.statements]
     model = registration.model
     image = str(result.sweep.dataset.tables["test"]["path"].iloc[0])
     registered = f"Registered {model.name} version {model.version} as {model.uri}."
     return [*found, "", registered, *outcome.statements, *serve_commands(model, store_uri, image)]
-
-
-def _registered_recipe(outcome: Outcome) -> str | None:
-    return None if outcome.registration is None else outcome.registration.test.model.recipe
 
 
 def figure_lines(result: SweepResult, champion: str | None) -> list[str]:
@@ -197,8 +206,13 @@ def figure_lines(result: SweepResult, champion: str | None) -> list[str]:
     lines += [f"  {sentence}" for sentence in [*difference_sentences(result.models), *result.missing]]
     lines += [f"  Note: {note}" for note in calibration_notes(result.models)]
     if result.best is not None:
-        lines += ["", f"Selected on validation: {headline(result.best.model)}"]
-    return lines if champion is None else [*lines, champion_sentence(result.models, champion)]
+        best = result.best.model
+        lines += ["", f"Selected on validation: {headline(best)} {confusion_sentence(best)}"]
+    if champion is None:
+        return lines
+    served = next(model for model in result.models if model.label == champion)
+    said = [registered_sentence(result.models, champion, part=dataset.part), confusion_sentence(served)]
+    return [*lines, *filter(None, [*said, missed_sentence(served)])]
 
 
 def serve_commands(model: RegisteredModel, store_uri: str, image: str) -> list[str]:

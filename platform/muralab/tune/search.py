@@ -12,6 +12,7 @@ from muralab.tracking import RunWriter
 from muralab.trial import TrialSpec, recipes_of
 from muralab.tune.disk_space import feature_group
 from muralab.tune.executor import run_trials
+from muralab.tune.live_progress import LiveProgress
 from muralab.tune.plan import Sweep
 from muralab.tune.scheduler import Past
 from muralab.tune.trial_logger import TrialLogger
@@ -47,15 +48,17 @@ def build_logger(
         for spec in sweep.specs
     }
     resources, objective = sweep.config.resources, sweep.config.options.objective
+    table = TrialTable(rows, resources.max_concurrent, objective, console)
     return TrialLogger(
         writer=writer,
-        table=TrialTable(rows, resources.max_concurrent, objective, console),
+        table=table,
         specs={spec.name: spec for spec in sweep.specs},
         dataset=sweep.dataset,
         parent=parent,
         tags=sweep.tags,
         on_interrupt=on_interrupt,
         keep_all=keep_all,
+        progress=LiveProgress(writer, parent, table),
     )
 
 

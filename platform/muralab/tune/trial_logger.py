@@ -20,8 +20,11 @@ from muralab.tracking.tags import Tag
 from muralab.training.phases import PHASES, select_phase
 from muralab.training.trainer import LAST, best_name
 from muralab.trial import TrialSpec, recipes_of, uses_bfloat16
+from muralab.tune.live_progress import LiveProgress
 from muralab.tune.resume import has_weights
 from muralab.tune.scheduler import Past
+from muralab.tune.trial_names import searched_keys, trial_title
+from muralab.tune.trial_notes import ended_note, running_note
 
 SUMMARISED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auroc", "val_study_auroc")
 ENDED = ("finished", "pruned", "stopped")
@@ -33,12 +36,17 @@ def trial_tags(spec: TrialSpec, tags: Mapping[str, str]) -> dict[str, str]:
     return {**tags, Tag.RECIPE: spec.recipe, Tag.TRIAL: spec.name}
 
 
-def log_description(writer: RunWriter, run: str, spec: TrialSpec) -> None:
-    """Log what a trial is: every resolved value, and its recipe's source."""
-    _, recipe = recipes_of(spec)
-    values = {**resolved_values(recipe), "recipe": spec.recipe, "seed": spec.seed}
-    values["precision"] = "bfloat16" if uses_bfloat16(spec) else "float32"
-    writer.log_resolved(run, {**values, "weights": spec.weights or "random", "threads": spec.threads})
+def log_description(writer: RunWriter, run: str, spec: TrialSpec, searched: Sequence[str] = ()) -> None:
+    """Log what a trial is: every value, and its recipe's source.
+
+    Searched values are params under their own names, all others stand apart from them as `resolved.<key>`.
+    """
+    values = resolved_values(recipes_of(spec)[1])
+    fixed = {key: value for key, value in values.items() if key not in searched}
+    facts = {"recipe": spec.recipe, "seed": spec.seed, "weights": spec.weights or "random", "threads": spec.threads}
+    facts["precision"] = "bfloat16" if uses_bfloat16(spec) else "float32"
+    writer.log_params(run, {key: values[key] for key in searched})
+    writer.log_resolved(run, fixed | facts)
     writer.log_text(run, read_source(spec.recipe), f"recipe/{spec.recipe.rsplit('.', 1)[-1]}.py")
 
 
@@ -75,6 +83,18 @@ def score_trial(history: Sequence[Mapping[str, Any]], objective: str, keeps: str
     return TrialScore(phase=kept, objective=reached, summary={**summary, "objective": reached})
 
 
+def objectives_of(history: Sequence[Mapping[str, Any]], spec: TrialSpec) -> dict[str, float]:
+    """To be logged after each epoch: its objective, and that of the weights which the trial would keep if it ended now.
+
+    Args:
+        history: the metrics of every epoch so far, at least one.
+        spec: the trial.
+    """
+    score = score_trial(history, spec.objective, recipes_of(spec)[1].kept_phase)
+    assert score is not None  # an epoch has ended
+    return {"epoch_objective": float(history[-1][spec.objective]), "objective": score.objective}
+
+
 def _comparable(value: float) -> float:
     return -math.inf if math.isnan(value) else value
 
@@ -104,6 +124,12 @@ class TrialLogger:
     """Recipe -> (objective, trial) of the best trial that has ended."""
     deadline: float | None = None
     """On the monotonic clock: a trial that ends unfinished after it ran out of time, and was not pruned."""
+    progress: LiveProgress | None = None
+    """Keeps the search's own run up to date; None: nothing does."""
+
+    def searched(self, recipe: str) -> list[str]:
+        """The values that the trials of a recipe draw."""
+        return searched_keys(self.specs.values(), recipe)
 
     def restore(self, records: Sequence[RunRecord]) -> dict[str, Past]:
         """Restore what an interrupted search has done; returns the objectives of trials that have ended."""
@@ -116,7 +142,8 @@ class TrialLogger:
             ended = record.tags.get(Tag.ENDED)
             if ended in ENDED:
                 past[name] = (record.recipe, _full_objectives(record, self.specs[name].objective))
-                self.table.rows[name].state = ended
+                row = self.table.rows[name]
+                row.state, row.best = ended, record.metrics.get("objective")
                 if past[name][1] and has_weights(self.specs[name]):
                     self.consider(name, record.metrics["objective"])
             else:  # it may end well this time: why it failed before is not how it ended
@@ -128,9 +155,12 @@ class TrialLogger:
         self.table.started(name)
         if name not in self.runs:
             spec = self.specs[name]
-            run = self.writer.start_run(kind="trial", name=name, tags=trial_tags(spec, self.tags), parent=self.parent)
+            searched, tags = self.searched(spec.recipe), trial_tags(spec, self.tags)
+            title = trial_title(spec, searched)
+            tags[Tag.NOTE] = running_note(spec, searched)
+            run = self.writer.start_run(kind="trial", name=title, tags=tags, parent=self.parent)
             self.runs[name] = run
-            log_description(self.writer, run, spec)
+            log_description(self.writer, run, spec, searched)
             log_sets(self.writer, run, self.dataset)
         self.history.setdefault(name, [])
 
@@ -139,9 +169,12 @@ class TrialLogger:
         if epoch["global_epoch"] <= len(self.history[name]):
             return
         self.history[name].append(epoch["metrics"])
-        self.writer.log_epoch(self.runs[name], epoch["global_epoch"], epoch["metrics"])
+        metrics = epoch["metrics"] | objectives_of(self.history[name], self.specs[name])
+        self.writer.log_epoch(self.runs[name], epoch["global_epoch"], metrics)
         seconds = epoch["metrics"]["epoch_seconds"]
         self.table.epoch(name, epoch["global_epoch"], epoch["phase"], epoch["objective"], seconds)
+        if self.progress is not None:
+            self.progress.tick()
 
     def trial_ended(self, name: str, how: str, reason: str) -> None:
         """Log how a trial ended and what it reached; keep only the weights that may still be needed."""
@@ -156,10 +189,13 @@ class TrialLogger:
         else:
             (Path(self.specs[name].folder) / LAST).unlink(missing_ok=True)
         self.writer.finish(self.runs[name], "FAILED" if how == "failed" else "FINISHED")
+        if self.progress is not None:
+            self.progress.update()
 
     def _log_end(self, name: str, how: str, reason: str) -> None:
         run, spec = self.runs[name], self.specs[name]
-        tags = {Tag.ENDED: how, **({Tag.ERROR: reason} if reason else {})}
+        note = ended_note(spec, self.searched(spec.recipe), self.history[name], how, reason)
+        tags = {Tag.ENDED: how, Tag.NOTE: note, **({Tag.ERROR: reason} if reason else {})}
         score = score_trial(self.history[name], spec.objective, recipes_of(spec)[1].kept_phase)
         if score is None:
             self.writer.set_tags(run, tags)
@@ -199,8 +235,10 @@ class TrialLogger:
                 (Path(self.specs[loser].folder) / best_name(phase)).unlink(missing_ok=True)
 
     def tick(self) -> None:
-        """Redraw."""
+        """Redraw, and update the search's own run."""
         self.table.tick()
+        if self.progress is not None:
+            self.progress.tick()
 
     def interrupted(self) -> None:
         """Show how to resume and close the runs, before anything else is taken down: that may fail."""
