@@ -160,3 +160,8 @@ def test_a_damaged_picture_is_left_to_the_decoder(tmp_path, data):
 )
 def test_a_part_is_muras_name_where_there_is_one(texts, expected):
     assert read_part(*texts) == expected
+
+
+def test_an_object_without_pixels_may_describe_an_image_all_the_same(tmp_path):
+    assert header(tmp_path, PixelData=None, Modality="PR").unused == "presentation state (PR)"
+    assert read(tmp_path, save("DX", "1.2.840.10008.5.1.4.1.1.88.11", Rows=20)).unused == "DICOM object without pixels"

@@ -167,9 +167,10 @@ def _read(file: _CountedFile) -> Header | None:
     source = _open_data_set(file, head)
     header = read_partial(source, at_pixels, force=True, specific_tags=_tags())
     at, n_bytes = source.tell(), source.seek(0, io.SEEK_END)
-    is_picture = not header or "Rows" in header or "EncryptedAttributesSequence" in header
-    if not seen and (is_picture or at > n_bytes or file.is_cut):  # the decoder says why it cannot be read
-        return None
+    claims = not header or "Rows" in header or "EncryptedAttributesSequence" in header
+    is_object = _text(header, "Modality").upper() in _OBJECTS or any(uid in head for uid in _CLASSES_WITHOUT_PIXELS)
+    if not seen and not is_object and (claims or at > n_bytes or file.is_cut):
+        return None  # a damaged picture: the decoder says why it cannot be read
     return _build(header, has_pixels=bool(seen))
 
 
