@@ -7,7 +7,6 @@ PART ?= wrist
 DATA ?= demo
 ARGS ?=
 MINUTES ?= 30
-SEED ?= 0
 UI_PORT ?= 5000
 SERVE_PORT ?= 5001
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
@@ -17,7 +16,9 @@ BIN := $(CURDIR)/.venv/bin
 IN_VENV := PATH="$(BIN):$$PATH"
 WITH_SOURCES := PYTHONPATH="$(CURDIR)/platform:$(CURDIR)"
 
-.PHONY: help tune ui serve app soak test slow chaos check format bench bench-full clean
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: help tune ui serve app soak test slow check format bench bench-full clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,7 +39,9 @@ tune: .venv/installed ## the main job: tune and compare all recipes, register th
 		--experiment-name "mura-$(PART)" $(ARGS)
 
 ui: .venv/installed ## browse the runs in MLflow at http://127.0.0.1:5000 (UI_PORT)
-	@$(IN_VENV) mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --host 127.0.0.1 --port $(UI_PORT)
+	@echo 'Open http://127.0.0.1:$(UI_PORT)/#/experiments?workflowType=machine_learning (Ctrl-C ends it)'
+	@$(IN_VENV) MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --host 127.0.0.1 --port $(UI_PORT) \
+		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
 serve: .venv/installed ## serve the registered model at http://127.0.0.1:5001 (PART, SERVE_PORT)
 	@$(IN_VENV) mlflow models serve -m "models:/mura-$(PART)@champion" --env-manager local \
@@ -52,9 +55,6 @@ test: .venv/installed-dev ## all tests, in parallel, with coverage
 
 slow: .venv/installed-dev ## the tests that take minutes each, one after the other: at most 45 minutes
 	@$(IN_VENV) python -m pytest -m long
-
-chaos: .venv/installed-dev ## 40 sweeps that are killed, starved and cut off, compared with an undisturbed one: about an hour (SEED)
-	@$(IN_VENV) SEED="$(SEED)" python -m pytest tests/chaos -m chaos
 
 check: .venv/installed-dev ## style, types, import layers and tests of the repository itself: under a minute
 	@$(IN_VENV) ruff check .

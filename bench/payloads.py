@@ -12,14 +12,15 @@ from functools import cache
 from typing import Any, TypedDict
 
 import cv2
+import imagecodecs
 import numpy as np
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
 JSON, CSV = "application/json", "text/csv"
-EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
-JPEG_BASELINE, JPEG_2000 = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90"
+EXPLICIT, IMPLICIT, DEFLATED = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99"
+JPEG_BASELINE, JPEG_LOSSLESS, JPEG_LS, JPEG_2000 = (f"1.2.840.10008.1.2.4.{number}" for number in (50, 70, 80, 90))
 
 
 class LoadRequest(TypedDict):
@@ -72,6 +73,7 @@ def valid_files(side: int = 96) -> dict[str, bytes]:
     """One image in every readable format."""
     grey = grey_images(1, side)[0]
     image, wide, jpeg = Image.fromarray(grey), grey.astype(np.uint16) * 257, encode(grey, "JPEG", quality=90)
+    lossless = imagecodecs.jpeg8_encode(wide, lossless=True, bitspersample=16)
     return {
         "png": encode(grey),
         "png 16 bit": encode(wide),
@@ -85,6 +87,13 @@ def valid_files(side: int = 96) -> dict[str, bytes]:
         "dicom inverted": encode_dicom(255 - grey, PhotometricInterpretation="MONOCHROME1"),
         "dicom implicit": encode_dicom(wide, syntax=IMPLICIT, RescaleSlope=2, RescaleIntercept=-5),
         "dicom jpeg": encode_dicom(grey, syntax=JPEG_BASELINE, PixelData=encapsulate([jpeg])),
+        "dicom lossless": encode_dicom(wide, syntax=JPEG_LOSSLESS, PixelData=encapsulate([lossless])),
+        "dicom ls": encode_dicom(grey, syntax=JPEG_LS, PixelData=encapsulate([imagecodecs.jpegls_encode(grey)])),
+        "dicom deflated": encode_dicom(grey, syntax=DEFLATED),
+        "dicom without preamble": encode_dicom(grey)[132:],
+        "tiff": encode(grey, "TIFF", compression="tiff_lzw"),
+        "tiff 16 bit": encode(wide, "TIFF"),
+        "bmp": encode(grey, "BMP"),
     }
 
 

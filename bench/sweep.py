@@ -32,7 +32,7 @@ N_TRIALS, TRIAL_S = 16, 20.0
 MOST_OVERHEAD = 1.15
 START_LIMIT_S = 30.0
 GIVE_UP_S = 240.0
-FIRST_EPOCH = "select timestamp / 1000.0 - value from metrics where key = 'epoch_seconds' order by timestamp limit 1"
+FIRST_EPOCH = "select timestamp / 1000.0 - value from metrics where key = 'train/epoch_seconds' order by timestamp"
 EPOCHS, BATCH = 4, 16
 
 

@@ -1,7 +1,8 @@
 """Custom CNN: four 3x3 convolutions, two with stride 2 and two with dilation 2, then dense layers of ten units.
 
-Source: the wrist study's first model (docs/study.md): batch normalisation before each max pooling, dropout, a flattened
-feature map, dense layers of at most 10 units, few filters because the flattened map is large, one sigmoid output.
+Source: first model of the wrist study, an unpublished course report by D. Fountas (docs/study.md): batch normalisation
+before each max pooling, dropout, a flattened feature map, dense layers of at most 10 units, few filters because the
+flattened map is large, one sigmoid output.
 Not stated there, chosen here: epochs, rates, number of filters.
 
 Command: mlflow run . -e train -P recipe=cnn -P part=wrist -P data=<MURA-v1.1>

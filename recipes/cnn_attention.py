@@ -1,10 +1,10 @@
 """Custom CNN with self-attention over the spatial positions, which shrinks what the dense layers see.
 
-Source: the wrist study's second model (docs/study.md): the layers of the first, and a self-attention layer before the
-dense ones; it shrinks what they see, so that the convolutions can have many more filters. Here the last map has 64
-filters (the plain CNN's 16), attention leaves 16 values per position, and the dense layers see as much as the plain
-CNN's; both strides come first, so that the many filters work on small maps. All that reaches the dense layers has
-passed through the attention.
+Source: second model of the wrist study, an unpublished course report by D. Fountas (docs/study.md): the layers of the
+first, and a self-attention layer before the dense ones; it shrinks what they see, so that the convolutions can have
+many more filters. Here the last map has 64 filters (the plain CNN's 16), attention leaves 16 values per
+position, and the dense layers see as much as the plain CNN's; both strides come first, so that the many filters work on
+small maps. All that reaches the dense layers has passed through the attention.
 Not stated there, chosen here: epochs, rates, filters, heads, values, the order of strides and dilations, and the bias
 of the attention. Schedule, augmentation and search are those of `cnn`.
 

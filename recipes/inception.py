@@ -1,9 +1,9 @@
 """InceptionV3 with ImageNet weights and three dense layers: 30 epochs of the head, then 70 of all layers.
 
-Source: the wrist study's third model (docs/study.md): output layer removed, global max pooling, dense 1, dense 2 of the
-same width, output unit. Not stated there, chosen here: rates (searched around 3e-4 with warm-up), width, and dropout on
-the pooled features, without which the head overfits the few augmented views that are computed once for the upper phase
-(docs/benchmarks.md).
+Source: third model of the wrist study, an unpublished course report by D. Fountas (docs/study.md): output layer
+removed, global max pooling, dense 1, dense 2 of the same width, output unit. Not stated there, chosen here: rates
+(searched around 3e-4 with warm-up), width, and dropout on the pooled features, without which the head overfits the few
+augmented views that are computed once for the upper phase (docs/benchmarks.md).
 
 Command: mlflow run . -e train -P recipe=inception -P part=wrist -P data=<MURA-v1.1>
 Duration: on MURA not measured; on the demo, a sweep of all four recipes takes 3.5 minutes on 2 CPU cores.

@@ -1,7 +1,8 @@
 """InceptionV3 with an add gate: the output of dense 1 is added to that of dense 2, and the sum feeds the output unit.
 
-Source: the wrist study's fourth model and by far its best (docs/study.md): a residual connection around the middle of
-the head. Schedule, augmentation and search are those of `inception`; with equal values the two share cached features.
+Source: fourth model, and by far the best, of the wrist study, an unpublished course report by D. Fountas
+(docs/study.md): a residual connection around the middle of the head. Schedule, augmentation and search are those of
+`inception`; with equal values the two share cached features.
 A sweep registers the best model of this recipe for serving.
 
 Command: mlflow run . -e train -P recipe=inception_add_gate -P part=wrist -P data=<MURA-v1.1>

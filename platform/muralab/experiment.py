@@ -12,11 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from muralab.atomic import atomic_path
 from muralab.data.loader import evaluation_batches
 from muralab.data.splits import SETS
-from muralab.disk import disk_problem
-from muralab.errors import DiskError
 from muralab.evaluation.calibration import Calibration, fit_calibration
 from muralab.evaluation.metrics import evaluate_predictions
 from muralab.evaluation.predictions import predict_images
@@ -128,7 +125,7 @@ def run_trial(spec: TrialSpec) -> Generator[EpochResult]:
     """Train a trial, from the start or from the checkpoint in its folder; close the generator to stop early.
 
     Yields:
-        One result per epoch, after the best epoch's predictions and then the checkpoint have been written.
+        One result per epoch, after the checkpoint and the best epoch's predictions have been written.
     """
     set_threads(spec.threads)
     _, recipe = recipes_of(spec)
@@ -153,25 +150,11 @@ def run_trial(spec: TrialSpec) -> Generator[EpochResult]:
         settings=settings,
         validate=evaluator,
         folder=Path(spec.folder),
-        on_best=lambda phase: write_predictions(evaluator.predictions, predictions_path(spec.folder, phase)),
     )
-    yield from epochs
-
-
-def write_predictions(predictions: pd.DataFrame, path: Path) -> None:
-    """Write a table of predictions.
-
-    Raises:
-        DiskError: the disk is full or read-only.
-    """
-    try:
-        with atomic_path(path) as temporary:
-            predictions.to_csv(temporary, index=False)
-    except OSError as error:
-        problem = disk_problem(error, path)
-        if problem is None:
-            raise
-        raise DiskError(problem) from error
+    for result in epochs:
+        if result.best and len(evaluator.predictions):  # empty while a resumed run repeats earlier results
+            evaluator.predictions.to_csv(predictions_path(spec.folder, result.phase), index=False)
+        yield result
 
 
 def warm_up(spec: TrialSpec) -> None:

@@ -47,6 +47,7 @@ def ask(page, files: list[str]) -> None:
 def test_a_study_is_answered_with_its_views_and_heat_maps(page, views):
     ask(page, views[:2])
     assert "Called abnormal" in page.text("#answer") or "Not called abnormal" in page.text("#answer")
+    assert "It lies above the probability of every view: the views are averaged" in page.text("#answer")
     assert "Calibrated probability" in page.text("#answer")
     assert page.run("return [...document.images].every(i => i.src.startsWith('data:image/png') && i.naturalWidth > 0)")
     page.click("figure button")
@@ -56,7 +57,7 @@ def test_a_study_is_answered_with_its_views_and_heat_maps(page, views):
 def test_an_unreadable_file_shows_its_error_and_is_left_out(page, views):
     ask(page, views)
     assert "left out: 1 of 3 files" in page.text("#answer")
-    assert "Not answered: not a PNG, JPEG or DICOM file" in page.text("figure:last-child")
+    assert "Not answered: not a PNG, JPEG, TIFF, BMP or DICOM file" in page.text("figure:last-child")
 
 
 def test_only_unreadable_files_are_an_error(page, views):

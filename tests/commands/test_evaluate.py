@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from muralab.tracking import RunRecord, Store
+from muralab.tracking.stored_names import stored_tag
 from tests.cli.conftest import SMALL, Muralab, all_runs, refused
 from tests.conftest import write_easy_tree
 
@@ -93,7 +94,7 @@ def test_a_run_of_unknown_leakage_says_so(
 ) -> None:
     for path in tmp_path.rglob("split.csv"):  # as older versions logged no split
         path.unlink()
-    store.client.set_tag(trained.run_id, "muralab.split_fingerprint", "of another tree")
+    store.client.set_tag(trained.run_id, stored_tag("muralab.split_fingerprint"), "of another tree")
     outcome = muralab("evaluate", model=trained.run_id, data=tree)
     assert "Leakage: not known, because the trained run logged no split" in " ".join(outcome.out.split())
     (found,) = evaluations(store)

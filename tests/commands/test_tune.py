@@ -17,7 +17,6 @@ def test_pruning_is_an_option(monkeypatch: pytest.MonkeyPatch, text: str, prunes
     passed: dict[str, Any] = {}
     monkeypatch.setattr(tune, "run_search", lambda *_, **options: passed.update(options))
     monkeypatch.setattr(tune, "read_children", lambda *_: [])
-    monkeypatch.setattr(tune, "is_described", lambda *_: True)
     config = parse_options(TuneConfig, {"pruning": text, "recipes": "cnn"})
     sweep = SimpleNamespace(resumed="abc", config=SimpleNamespace(pruning=config.pruning))
     logger = SimpleNamespace(parent="abc", restore=lambda _: {})

@@ -109,3 +109,20 @@ def test_a_study_without_evidence_is_captioned_so(model, cache):
     nn.init.zeros_(network.head.weight)
     pictures = draw_gallery(model, network, cache, n_worst=1)
     assert all(caption.endswith("no evidence for abnormal in any cell") for caption in pictures)
+
+
+@pytest.mark.parametrize(("cells", "is_shown"), [(2, False), (3, True)])
+def test_a_heat_map_of_too_few_cells_is_not_drawn(model, predictions, cells, is_shown):
+    network = build_network()
+    network.backbone.append(nn.AdaptiveAvgPool2d(cells))
+    pictures = draw_gallery(model, network, Cache([*predictions["image"]]), n_worst=1)
+    assert any("no heat map: the network sees a view in 2 x 2 cells only" in text for text in pictures) != is_shown
+    assert any(f"heat map of {cells} × {cells} cells" in text for text in pictures) == is_shown
+
+
+def test_few_cells_are_drawn_as_the_grid_that_they_are():
+    heat = np.zeros((4, 4), dtype=np.float32)
+    heat[1, 1] = 1
+    blended = overlay(np.full((64, 64), 100, dtype=np.uint8), heat, side=64)[:, 64:]
+    changed = np.argwhere((blended != 100).any(axis=2))
+    assert (changed.min(), changed.max()) == (16, 31)

@@ -163,7 +163,16 @@ def test_the_configuration_is_read_back_as_written(tmp_path):
 
 def test_serving_needs_neither_torch_nor_ray():
     names = {line.partition("==")[0] for line in read_requirements()}
-    assert names == {"mlflow", "numpy", "onnxruntime", "opencv-python-headless", "pandas", "pillow", "pydicom"}
+    assert names == {
+        "imagecodecs",
+        "mlflow",
+        "numpy",
+        "onnxruntime",
+        "opencv-python-headless",
+        "pandas",
+        "pillow",
+        "pydicom",
+    }
 
 
 @pytest.mark.slow

@@ -107,6 +107,41 @@ def test_a_registered_model_that_is_not_the_best_is_named(build_model, write) ->
     assert page.count("Poor against Good: paired difference") == 1
 
 
+def test_the_served_model_is_shown_as_fully_as_the_chosen_one(build_model, write) -> None:
+    models = [build_model("poor", skill=0.3), build_model("good")]
+    picture = np.zeros((8, 16, 3), dtype=np.uint8)
+    pictures = {f"run-{name}": {f"an error of {name}": picture} for name in ("poor", "good")}
+    page = write(models, champion="poor", galleries=pictures)
+    for name in ("Good", "Poor"):
+        assert page.count(f'<div class="hero-name">{name}</div>') == 1
+        assert f"<h3>{name} at its threshold</h3>" in page
+        assert f"<h3>{name}: by part and number of views</h3>" in page
+        assert f"an error of {name.lower()}" in page
+    assert page.index("Selected on validation, evaluated") < page.index("Registered for serving, evaluated")
+
+
+def test_a_registered_model_that_is_the_chosen_one_is_shown_once(build_model, write) -> None:
+    page = write([build_model("poor", skill=0.3), build_model("good")], champion="good")
+    assert page.count('class="hero-name"') == 1
+    assert "evaluated on test · registered for serving" in page
+
+
+def test_a_model_that_misses_much_says_so_at_the_top(build_model, write) -> None:
+    page = write([build_model(calibration=Calibration(threshold=1.0))])
+    assert "Good misses all of the abnormal test studies at its threshold (20 of 20)." in page.split("</header>")[0]
+
+
+def test_the_page_begins_in_plain_words(page) -> None:
+    assert page.index("In short") < page.index('class="hero"') < page.index("Results on studies")
+    assert "Chosen on validation: Good. At its threshold of 0.450, of 20 abnormal studies it finds" in page
+
+
+def test_the_studys_table_is_not_shown_beside_other_data(page) -> None:
+    assert "D. Fountas" not in page
+    assert "InceptionV3 + add gate" not in page
+    assert page.index('id="search"') < page.index('id="phases"')
+
+
 def test_models_without_a_score_are_not_selected(build_model, unscored, write) -> None:
     page = write([build_model(name, **unscored) for name in ("one", "two")])
     assert "not selected on validation: no validation score is known" in page

@@ -15,28 +15,46 @@ from muralab.report.sections import (
     error_sentence,
     error_table,
     image_metrics_table,
+    phase_table,
     study_metrics_table,
-    study_table,
     subgroup_table,
     trials_table,
 )
 from muralab.report.tables import Table, frame_table
 
+OTHER_SIZES = pd.DataFrame({"set": ["validation"], "images": [658]})
 
-def test_study_table_names_both_protocols(build_model, context) -> None:
-    ours, theirs = study_table([build_model()], context).groups
-    assert "valid-as-test" in ours.remark
+
+@pytest.fixture
+def studys_data(context):
+    """A report on the wrist study's own data, in its protocol."""
+    counts = pd.DataFrame({"set": ["train", "validation", "test"], "images": [8000, 659, 900]})
+    return replace(context, synthetic=False, protocol="valid-as-validation", split_counts=counts)
+
+
+def test_the_studys_rows_name_both_protocols_and_what_the_study_is(build_model, studys_data) -> None:
+    ours, theirs = phase_table([build_model()], studys_data).groups
+    assert "valid-as-validation" in ours.remark
+    assert "an unpublished course report by D. Fountas on MURA wrists" in theirs.remark
     assert "probably split by image" in theirs.remark
     assert "inferred" in theirs.remark
     assert "image level" in ours.remark
     assert "image level" in theirs.remark
 
 
-def test_study_rows_are_the_published_values(context) -> None:
-    last = study_table([], context).groups[1].rows[-1]
+def test_study_rows_are_the_published_values(studys_data) -> None:
+    last = phase_table([], studys_data).groups[1].rows[-1]
     assert [cell.text for cell in last] == [
         "InceptionV3 + add gate", "full", "0.332", "0.404", "0.375", "0.863", "0.845", "0.849",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"synthetic": True}, {"part": "hand"}, {"protocol": "valid-as-test"}, {"split_counts": OTHER_SIZES}],
+)
+def test_the_studys_rows_are_shown_only_on_its_own_data(studys_data, change) -> None:
+    assert len(phase_table([], replace(studys_data, **change)).groups) == 1
 
 
 @pytest.mark.parametrize("row", STUDY_ROWS, ids=lambda row: f"{row.title} {row.phase}")
@@ -46,8 +64,8 @@ def test_published_losses_and_accuracies_are_plausible(row) -> None:
     assert all(0.3 < value < 0.9 for value in values)
 
 
-def test_the_relabelled_test_losses_of_the_study_are_marked(context) -> None:
-    table = study_table([], context)
+def test_the_relabelled_test_losses_of_the_study_are_marked(studys_data) -> None:
+    table = phase_table([], studys_data)
     marked = {row[0].text for row in table.groups[1].rows if row[4].note and "inferred" in table.notes[row[4].note - 1]}
     assert marked == {"custom CNN", "custom CNN + self-attention"}
 
@@ -55,7 +73,7 @@ def test_the_relabelled_test_losses_of_the_study_are_marked(context) -> None:
 def test_train_values_are_those_of_evaluation_mode_or_say_that_they_are_not(build_model, context) -> None:
     evaluated = {"full_eval_train_loss": 0.41, "full_eval_train_accuracy": 0.83}
     summary = build_model().training.summary | evaluated
-    table = study_table([build_model(training={"summary": summary})], context)
+    table = phase_table([build_model(training={"summary": summary})], context)
     upper, full = table.groups[0].rows
     assert (full[2].text, full[2].note, full[5].text, full[5].note) == ("0.410", 0, "0.830", 0)
     assert upper[2].text == "0.500"
@@ -64,7 +82,7 @@ def test_train_values_are_those_of_evaluation_mode_or_say_that_they_are_not(buil
 
 def test_a_run_that_trained_nothing_has_the_reason(build_model, context) -> None:
     training = {"summary": {"test_loss": 0.6, "test_accuracy": 0.7}, "history": pd.DataFrame()}
-    notes = study_table([build_model(training=training)], context).notes
+    notes = phase_table([build_model(training=training)], context).notes
     assert "this run trained nothing: it evaluated a model that another run trained" in notes
     assert not any("did not reach" in note for note in notes)
 

@@ -9,7 +9,6 @@ import pytest
 
 from muralab.evaluation.calibration import Calibration
 from muralab.evaluation.intervals import Interval
-from muralab.report.page import champion_sentence
 from muralab.report.sentences import (
     calibration_notes,
     calibration_sentence,
@@ -19,6 +18,7 @@ from muralab.report.sentences import (
     number,
     with_bounds,
 )
+from muralab.report.verdict import registered_sentence
 
 NAN = float("nan")
 
@@ -156,4 +156,4 @@ def test_an_untested_model_is_not_compared(build_model) -> None:
     ],
 )
 def test_the_registered_model_is_named(build_model, champion, sentence) -> None:
-    assert champion_sentence([build_model("poor", skill=0.3), build_model("good")], champion) == sentence
+    assert registered_sentence([build_model("poor", skill=0.3), build_model("good")], champion) == sentence

@@ -163,6 +163,13 @@ def test_explain_adds_a_heat_map(model):
     assert "heatmap" not in model([{"image": png()}])
 
 
+def test_a_heat_map_of_too_few_cells_is_left_out_and_the_answer_says_so(model, monkeypatch):
+    monkeypatch.setattr("muralab.serving.heat.MIN_CELLS", SIZE + 1)
+    answer = model([{"image": png()}], explain=True)
+    assert answer["heatmap"].tolist() == [None]
+    assert f"no heat map: the network sees a view in {SIZE} x {SIZE} cells only" in answer["warnings"][0]
+
+
 def test_each_row_gets_the_heat_map_of_its_own_image(model):
     rows = [{"image": png(seed=1)}, {"image": png(seed=2)}, {"image": png(seed=3)}]
     alone = [model([row], explain=True)["heatmap"][0] for row in rows]
@@ -193,7 +200,7 @@ def test_all_bad_rows_are_named_in_one_message(model):
     rows = [{"image": png()}, {"image": "%%%"}, {"image": None}, {"image": base64.b64encode(b"text").decode()}]
     with pytest.raises(MlflowException, match="3 of 4 rows cannot be used") as caught:
         model(rows)
-    for reason in ("row 2: not base64 text", "row 3: no image", "row 4: not a PNG, JPEG or DICOM file"):
+    for reason in ("row 2: not base64 text", "row 3: no image", "row 4: not a PNG, JPEG, TIFF, BMP or DICOM file"):
         assert reason in str(caught.value)
     assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
 

@@ -11,7 +11,7 @@ import pytest
 from muralab.registry.bundle import write_bundle
 from muralab.serving.config import ServingConfig
 
-PACKAGES = {"numpy", "pandas", "cv2", "PIL", "pydicom", "mlflow", "onnxruntime", "yaml"}
+PACKAGES = {"numpy", "pandas", "cv2", "PIL", "pydicom", "imagecodecs", "mlflow", "onnxruntime", "yaml"}
 """Allowed beside the standard library; yaml comes with MLflow."""
 OWN = ("muralab.serving", "muralab.data.images", "muralab.errors")
 

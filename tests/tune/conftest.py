@@ -42,9 +42,7 @@ class Bench:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "MLFLOW_EXPERIMENT_NAME": self.experiment,
             "OMP_NUM_THREADS": "1",
-            "TMPDIR": str(self.scratch),
         }
-        self.scratch.mkdir(exist_ok=True)
         return subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
@@ -78,19 +76,10 @@ class Bench:
             *words,
         ]
 
-    @property
-    def scratch(self) -> Path:
-        """The temporary folder of its commands."""
-        return self.cache.parent / "tmp"
-
-    def temporary(self) -> list[str]:
-        """What commands have left in it."""
-        return sorted(path.name for path in self.scratch.iterdir() if path.name.startswith(("muralab-", "ray")))
-
     def n_epochs(self) -> int:
         """The last epoch that any trial has logged."""
         with sqlite3.connect(f"file:{self.store.sqlite_path}?mode=ro", uri=True, timeout=10) as database:
-            row = database.execute("select max(step) from metrics where key = 'train_loss'").fetchone()
+            row = database.execute("select max(step) from metrics where key = 'train/loss'").fetchone()
         return int(row[0] or 0)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from muralab.cli import TRIALS_FAILED
 from muralab.tracking import download_artifact
 from tests.tune.conftest import RECIPE, Bench, Swept, sweep
 
@@ -44,7 +43,7 @@ def swept(bench: Bench, bad_tree: Path) -> Swept:
 
 
 def test_the_trial_that_finishes_is_tested_and_registered(swept: Swept) -> None:
-    assert swept.code == TRIALS_FAILED, swept.output
+    assert swept.code == 0, swept.output
     assert "mura-wrist version 1" in swept.output
     assert swept.parent.tags["muralab.winner"] == f"{RECIPE}-00"
 
@@ -53,13 +52,6 @@ def test_failed_trials_are_marked_and_nothing_is_left_running(swept: Swept) -> N
     states = {run.tags["muralab.trial"]: run.status for run in swept.trials}
     assert states == {f"{RECIPE}-00": "FINISHED", **{f"tiny_lab.{name}_net-00": "FAILED" for name in ENDS}}
     assert swept.parent.status == "FINISHED"
-
-
-def test_the_output_says_which_trials_failed_and_how_to_try_them_again(swept: Swept) -> None:
-    assert "muralab: 3 of 4 trials failed; the results are those of the others:" in swept.output
-    lines = swept.output.strip().splitlines()
-    assert lines[-1] == f"  make tune PART=wrist ARGS='-P resume={swept.parent.run_id}'"
-    assert (swept.bench.cache / "muralab" / "sweeps" / swept.parent.run_id / "plan.json").exists()
 
 
 def test_each_failure_keeps_its_reason(swept: Swept) -> None:
@@ -78,7 +70,7 @@ def test_the_report_says_which_trials_failed(swept: Swept, tmp_path: Path) -> No
 
 def test_the_unreadable_image_is_named_in_the_warning_and_the_report(swept: Swept, tmp_path: Path) -> None:
     report = download_artifact(swept.bench.store, swept.parent.run_id, "report.html", tmp_path).read_text("utf-8")
-    words = "train/XR_WRIST/patient00004/study1_negative/image1.png: not a PNG, JPEG or DICOM file"
+    words = "train/XR_WRIST/patient00004/study1_negative/image1.png: not a PNG, JPEG, TIFF, BMP or DICOM file"
     assert words in swept.output
     assert words in report
     shown = [run.predictions["validation"] for run in swept.trials if run.status == "FINISHED"]

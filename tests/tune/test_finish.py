@@ -98,9 +98,11 @@ def test_the_outcome_of_a_registered_model_is_searchable(result: SweepResult) ->
     assert run == "p"
     expected = {"muralab.winner": "cnn-01", "muralab.registered": "mura-wrist/3", "muralab.alias": "champion"}
     assert tags == expected
-    assert [step for _, _, step in recorder.all("log_epoch")] == [
-        {f"{model.recipe}.test_study_auroc": model.intervals()["auroc"].estimate} for model in result.models
-    ]
+    ((_, _, metrics),) = recorder.all("log_epoch")
+    winner, gate = (model.intervals()["auroc"] for model in result.models)
+    assert (metrics["test_study_auroc"], metrics["test_study_auroc_low"]) == (winner.estimate, winner.low)
+    assert metrics[f"{GATE}/test_study_auroc"] == gate.estimate
+    assert (metrics["objective"], metrics["cnn/objective"], metrics[f"{GATE}/objective"]) == (0.9, 0.9, 0.7)
 
 
 def test_a_re_evaluation_is_logged_and_counted(result: SweepResult) -> None:
@@ -120,8 +122,10 @@ def test_the_outcome_without_a_model_says_so(result: SweepResult) -> None:
 def test_the_last_lines_name_the_selected_model_and_the_registered_one(result: SweepResult) -> None:
     lines = figure_lines(result, GATE)
     assert "  x has no result." in lines
-    assert lines[-2].startswith("Selected on validation: cnn network reaches a study-level test AUROC of ")
-    assert lines[-1].startswith(f"The registered model is {GATE} network")
+    selected, served, confusion = lines[-3:]
+    assert selected.startswith("Selected on validation: cnn network reaches a study-level test AUROC of ")
+    assert served.startswith(f"The registered model is {GATE} network, although cnn network is best on validation")
+    assert confusion.startswith("At its threshold of ")
 
 
 def test_closing_lines_end_with_commands_or_with_the_reason(result: SweepResult) -> None:

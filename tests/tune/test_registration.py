@@ -25,7 +25,7 @@ def final_test_of(recipe: str = GATE, skill: float = 1.5, **fields: Any) -> Fina
 def sweep() -> Any:
     """Of two recipes, one of which registers."""
     recipes = {"cnn": SimpleNamespace(registers=False), GATE: SimpleNamespace(registers=True)}
-    return SimpleNamespace(part="wrist", config=SimpleNamespace(recipes=recipes))
+    return SimpleNamespace(part="wrist", config=SimpleNamespace(recipes=recipes, options=SimpleNamespace()))
 
 
 def registered(test: FinalTest) -> Any:
@@ -57,6 +57,14 @@ def test_of_tied_models_the_first_is_selected() -> None:
 
 def test_nothing_is_selected_where_no_recipe_registers() -> None:
     assert select_candidate([final_test_of("cnn")]) is None
+
+
+def test_the_winner_is_selected_where_that_is_asked_for(sweep: Any) -> None:
+    sweep.config.options.register = "winner"
+    winner = final_test_of("cnn", objective=0.9)
+    found = outcome(sweep, final_test_of(objective=0.8), winner)
+    assert found.registration is not None
+    assert found.registration.test is winner
 
 
 def test_a_registered_candidate_states_the_gates_decision(sweep: Any) -> None:
@@ -95,4 +103,4 @@ def test_a_registering_recipe_without_a_result_is_named(sweep: Any) -> None:
 
 def test_a_sweep_without_registering_recipes_states_that(sweep: Any) -> None:
     del sweep.config.recipes[GATE]
-    assert "no recipe that registers" in outcome(sweep, final_test_of("cnn")).statements[0]
+    assert "no recipe that is meant for serving" in outcome(sweep, final_test_of("cnn")).statements[0]

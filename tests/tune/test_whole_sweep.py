@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from muralab.tracking import download_artifact
+from muralab.tracking.experiment_page import view_key
+from muralab.tracking.pages import address, run_page, version_page, view_page
+from tests.app.browser import MISSING, Browser, browsing
 from tests.tune.conftest import RECIPE, Bench, Swept, sweep
 
 pytestmark = pytest.mark.slow
@@ -56,7 +60,7 @@ def test_trials_are_nested_and_none_is_left_running(swept: Swept) -> None:
 def test_the_run_of_mlflow_run_is_the_sweep(local: Swept) -> None:
     assert len(local.runs) == 3
     assert local.parent.params["recipes"] == RECIPE
-    assert local.parent.params["resolved.trials"] == "2"
+    assert (local.parent.params["trials"], local.parent.params["resolved.cpus_per_trial"]) == ("2", "1")
     assert "mlflow.project.entryPoint" in local.parent.tags
 
 
@@ -79,10 +83,10 @@ def test_a_phase_is_summarised_by_its_best_epoch(swept: Swept) -> None:
 
 
 def test_the_first_trial_is_the_recipe_and_the_second_is_not(swept: Swept) -> None:
-    resolved = {run.tags["muralab.trial"][-2:]: run.params for run in swept.trials}
-    assert resolved["00"]["resolved.full.lr"] == "0.02"
-    assert resolved["01"]["resolved.full.lr"] != "0.02"
-    assert resolved["01"]["resolved.upper.lr"] == resolved["00"]["resolved.upper.lr"]
+    found = {run.tags["muralab.trial"][-2:]: run for run in swept.trials}
+    assert found["00"].params["full.lr"] == found["00"].values["full.lr"] == "0.02"
+    assert found["01"].params["full.lr"] != "0.02"
+    assert found["01"].params["resolved.upper.lr"] == found["00"].params["resolved.upper.lr"]
 
 
 def test_tags_say_what_a_run_is(swept: Swept) -> None:
@@ -150,3 +154,42 @@ def test_one_seed_gives_the_same_metrics_on_every_epoch(local: Swept, remote: Sw
         columns = sorted(EPOCH_METRICS)
         assert len(both) >= N_FROZEN + 1, "no trial is stopped before an epoch of the full phase"
         pd.testing.assert_frame_equal(one.loc[both, columns], tables[1][name].loc[both, columns], check_exact=True)
+
+
+# MLflow's own pages in a real browser
+
+
+needs_browser = pytest.mark.skipif(
+    bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (Debian: chromium, chromium-driver)"
+)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browsing(tmp_path_factory.mktemp("profile")) as one:
+        one.size(1800, 1400)
+        yield one
+
+
+@needs_browser
+def test_the_pages_tell_what_was_tried_and_found(remote: Swept, browser: Browser) -> None:
+    parent, store = remote.parent, remote.bench.store
+    trial = next(run for run in remote.trials if "test_study_auroc" in run.metrics)
+    experiment, ids = parent.experiment_id, [run.run_id for run in remote.trials]
+    pages = {
+        view_page(experiment, view_key()): ("full.lr", "objective/best", "muralab.test_study_auroc", "finished"),
+        view_page(experiment, view_key(parent.run_id), charts=True): ("val_study_auroc over what was searched",),
+        run_page(experiment, parent.run_id): (
+            "Validation chose",
+            "test AUROC, 95 %",
+            "make serve",
+            "progress/trials_done",
+        ),
+        run_page(experiment, trial.run_id): ("Finished after 5 epochs", "small_net", "objective/best", "full.lr"),
+        version_page("mura-wrist", "1"): ("Intended use", "of 24 abnormal studies"),
+        f"#/compare-runs?runs={json.dumps(ids)}&experiments={json.dumps([experiment])}": ("full.lr", "objective/best"),
+    }
+    for page, texts in pages.items():
+        browser.open("about:blank")
+        browser.open(address(store, page))
+        browser.wait(lambda texts=texts: all(text in browser.text("body") for text in texts))

@@ -216,7 +216,7 @@ def _row_problem(problem: Problem) -> str:
             n_rows = problem["ctx"]["actual_length"]
             return f"The request has {n_rows} rows; at most {MAX_ROWS} are answered at once."
         case "missing", (int(row), _):
-            return f"Row {row + 1} has no image; it needs base64 text of one PNG, JPEG or DICOM file."
+            return f"Row {row + 1} has no image; it needs base64 text of one PNG, JPEG, TIFF, BMP or DICOM file."
         case "extra_forbidden", (int(row), _):
             return f"Row {row + 1} has a field other than image and study; remove it."
         case "string_too_long", (int(row), name):

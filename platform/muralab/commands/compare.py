@@ -6,6 +6,7 @@ test set. What differs between two models of one seed is the recipe alone; what 
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -35,9 +36,7 @@ from muralab.trial import TrialSpec
 from muralab.tune.disk_space import check_space
 from muralab.tune.estimate import Estimate, estimate, measure_paces
 from muralab.tune.gpu_packing import pack_gpus
-from muralab.tune.leftovers import remove_sweep
 from muralab.tune.plan import Sweep, prepare_sweep
-from muralab.tune.ray_handle import check_folder
 from muralab.tune.resume import write_plan
 from muralab.tune.search import build_logger, run_search
 from muralab.tune.trial_logger import TrialLogger
@@ -50,7 +49,6 @@ def run(config: CompareConfig, environment: Environment) -> None:
         MuraLabError: user errors; no recipe that could be compared.
     """
     with open_session("compare", environment) as session:
-        check_folder()
         search_config = resolve_search(config, config.recipes, trials=1, max_concurrent=config.max_concurrent)
         sweep = prepare_sweep(search_config, session.cache, session.progress)
         _, left_out = without_leakage(sweep.dataset)
@@ -60,10 +58,10 @@ def run(config: CompareConfig, environment: Environment) -> None:
         session.print(plan_line(sweep, config, estimated))
         if config.dry_run:
             session.print("dry_run: nothing was started.")
+            session.discard_own_run("dry_run: nothing was started.")
             return
-        parent = session.start_run(name=f"compare-{sweep.part}", part=sweep.part, tags=sweep.tags)
-        sweep = replace(sweep.of_run(parent), kind="compare")
-        session.hold(sweep.folders.sweep, parent)
+        parent = session.start_run(name=comparison_title(sweep, config), part=sweep.part, tags=sweep.tags)
+        sweep = sweep.of_run(parent)
         try:
             logger = start(sweep, session, parent, config, estimated.epoch_s)
             run_search(sweep, logger, session.console, prune=False)
@@ -72,7 +70,7 @@ def run(config: CompareConfig, environment: Environment) -> None:
             session.print("The comparison was stopped and cannot be resumed; the figures of its trials stay in MLflow.")
             raise
         finally:  # a comparison is never resumed, and every trial has kept its weights there
-            remove_sweep(sweep.folders.sweep)
+            shutil.rmtree(sweep.folders.sweep, ignore_errors=True)
         session.writer.finish(parent)
 
 
@@ -95,6 +93,11 @@ def plan_line(sweep: Sweep, config: CompareConfig, estimated: Estimate) -> str:
     )
 
 
+def comparison_title(sweep: Sweep, config: CompareConfig) -> str:
+    """The name of a comparison's run."""
+    return f"compare {', '.join(sweep.config.recipes)} · {config.seeds} seed{'s' * (config.seeds > 1)} · {sweep.part}"
+
+
 def with_seed(spec: TrialSpec, seed: int) -> TrialSpec:
     """A recipe's trial with another seed."""
     name = f"{spec.recipe}-seed{seed}"
@@ -107,7 +110,8 @@ def start(
     """Describe the comparison in its run; returns the listener of its trials."""
     writer = session.writer
     write_plan(sweep)
-    writer.log_resolved(parent, {"recipes": ",".join(sweep.config.recipes), "seeds": config.seeds})
+    used = {key: value for key, value in sweep.used.items() if key != "trials"}
+    writer.log_used(parent, used | {"seeds": config.seeds})
     log_sets(writer, parent, sweep.dataset)
     log_split(writer, parent, sweep.dataset)
     log_audit(writer, parent, sweep.dataset)
@@ -195,5 +199,5 @@ def save_report(
         writer.log_table(parent, results_table(models), "results.csv")
         writer.log_table(parent, difference_table(comparisons), "differences.csv")
         writer.log_text(parent, "\n".join(sentences) + "\n", "comparison.md")
-        writer.set_tags(parent, {Tag.COMPARISON: " ".join(sentences)})
+        writer.set_tags(parent, {Tag.COMPARISON: " ".join(sentences), Tag.NOTE: "\n\n".join(sentences)})
         writer.flush()

@@ -18,6 +18,7 @@ from muralab.evaluation.metrics import main_metrics
 from muralab.evaluation.predictions import predict_images
 from muralab.experiment import set_threads
 from muralab.report.sentences import calibration_notes, calibration_sentence
+from muralab.report.verdict import confusion_sentence, missed_sentence, model_note
 from muralab.results.duplicates import handle_duplicates
 from muralab.results.final_test import log_test
 from muralab.results.inputs import log_audit, log_evaluated_set, log_split
@@ -59,11 +60,13 @@ def run(config: EvaluateConfig, environment: Environment) -> None:
             Tag.SET: config.set,
             Tag.DUPLICATES: duplicates,
         }
-        run_id = session.start_run(name=f"evaluate-{record.name}", part=part, tags=tags)
+        run_id = session.start_run(name=f"evaluate {title_of(record)} on {config.set} · {part}", part=part, tags=tags)
         log_evaluated_set(session.writer, run_id, dataset, config.set, model.predictions())
         log_split(session.writer, run_id, dataset)
         log_audit(session.writer, run_id, dataset)
         log_test(session.writer, run_id, model)
+        where = f"Evaluated on the {config.set} set of {part}: the model of the run `{record.run_id}`."
+        session.writer.set_tags(run_id, {Tag.NOTE: f"{where}\n\n{model_note(model)}"})
         session.writer.finish(run_id)
         session.writer.flush()
         if config.set == "test":
@@ -84,6 +87,11 @@ def describe(record: RunRecord, dataset: Dataset, leakage: Leakage | None) -> di
         Tag.SEED: str(dataset.splits.seed),
         **{key: record.tags.get(key, "") for key in (Tag.OBJECTIVE, Tag.WEIGHTS, Tag.KEPT_PHASE)},
     }
+
+
+def title_of(record: RunRecord) -> str:
+    """What the name of an evaluation calls the model."""
+    return record.short_name if record.kind == "trial" else record.recipe
 
 
 def duplicates_of(record: RunRecord, duplicates: str) -> str:
@@ -119,5 +127,6 @@ def print_figures(session: Session, record: RunRecord, model: EvaluatedModel, wh
     figures = ", ".join(f"{name} {model.intervals()[name]}" for name in main_metrics())
     n_studies = model.predictions()["study"].nunique()
     session.print(f"{record.name} ({record.recipe}) on {where}: {n_studies} studies, study level, {figures}")
+    session.print(*filter(None, [confusion_sentence(model), missed_sentence(model)]))
     session.print(calibration_sentence(model))
     session.warn(calibration_notes([model]))

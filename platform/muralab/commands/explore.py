@@ -48,7 +48,7 @@ def run(config: ExploreConfig, environment: Environment) -> None:
             Tag.DATA_FINGERPRINT: fingerprint(index),
             Tag.PARTS: ",".join(parts_of(root)),
         }
-        run_id = session.start_run(name=f"explore-{config.part}", part=config.part, tags=tags)
+        run_id = session.start_run(name=f"explore {config.part}", part=config.part, tags=tags)
         log_findings(session, run_id, balance, audit)
         session.writer.log_dataset(
             run_id,
@@ -78,6 +78,7 @@ def log_findings(session: Session, run_id: str, balance: pd.DataFrame, audit: Au
     writer.log_table(run_id, balance, "class_balance.csv")
     writer.log_table(run_id, audit.findings.assign(images=audit.findings["images"].map("; ".join)), "audit.csv")
     writer.log_text(run_id, audit.summary(), "audit.md")
+    writer.set_tags(run_id, {Tag.NOTE: audit.summary()})
     writer.log_epoch(run_id, 0, {f"audit_{kind}": float(count) for kind, count in audit.counts.items()})
 
 

@@ -22,6 +22,8 @@ from muralab.predict.item import Item
 from muralab.predict.pictures import build_batches, find_pictures
 from muralab.serving.config import DISCLAIMER, MAX_ROWS
 from muralab.tracking import RunWriter, claim_run, open_store
+from muralab.tracking.projects import take_run
+from muralab.tracking.runs import DEFAULT_EXPERIMENT
 from muralab.tracking.tags import Tag
 
 ANSWERS = (
@@ -216,11 +218,26 @@ def _summary(table: pd.DataFrame, out: Path) -> str:
     return "\n".join([*lines, DISCLAIMER])
 
 
+def _experiment_of(versions: list[str]) -> str:
+    """That of the part that a registered model answers for; a model folder names none."""
+    name = versions[0].partition("/")[0] if versions else ""
+    return name if name.startswith("mura-") else DEFAULT_EXPERIMENT
+
+
 def _log(table: pd.DataFrame, environment: Environment, engine: Engine) -> None:
     versions = sorted({str(version) for version in table["model_version"].dropna()})
-    with RunWriter(open_store(environment.tracking_uri)) as writer:
-        facts = {Tag.ANSWERED_BY: engine.name, Tag.MODEL_VERSION: ", ".join(versions)}
-        run = writer.adopt_run(str(environment.run_id), facts, kind="predict")
+    store = open_store(environment.tracking_uri)
+    with RunWriter(store) as writer:
+        run = take_run(
+            store,
+            writer,
+            given=environment.run_id,
+            experiment=_experiment_of(versions),
+            is_chosen=environment.experiment is not None,
+            kind="predict",
+            name=f"predict {len(table)} image{'s' * (len(table) > 1)}",
+            tags={Tag.ANSWERED_BY: engine.name, Tag.MODEL_VERSION: ", ".join(versions)},
+        )
         n_unused = int(table["unused"].notna().sum())
         n_unanswered = int(table["error"].notna().sum())
         counts = {"pictures": len(table) - n_unused, "unanswered": n_unanswered, "unused": n_unused}

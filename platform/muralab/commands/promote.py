@@ -56,6 +56,7 @@ def run(config: PromoteConfig, environment: Environment) -> None:
         if config.dry_run:
             counted = " The re-evaluation on the test set is counted above, and recorded nowhere."
             session.print(f"dry_run: nothing was changed.{counted if done.reevaluated is not None else ''}")
+            session.discard_own_run("dry_run: nothing was changed.")
         else:
             log_promotion(session, config.part, done)
             session.writer.flush()
@@ -129,8 +130,9 @@ def log_promotion(session: Session, part: str, done: Promotion) -> None:
         Tag.REGISTERED: f"{done.name}/{done.version}",
         Tag.GATE: "accepted" if done.decision.accepted else "refused",
         Tag.GATE_REASONS: " ".join(done.decision.reasons),
+        Tag.NOTE: "\n\n".join(done.lines()),
     }
-    run_id = session.start_run(name=f"promote-{done.version}", part=part, tags=tags)
+    run_id = session.start_run(name=f"promote {done.name} version {done.version}", part=part, tags=tags)
     if done.reevaluated is not None:
         session.writer.log_predictions(run_id, "test", done.reevaluated)
         session.writer.set_tags(run_id, {Tag.TEST_FINGERPRINT: done.fingerprint})  # also where it was a part of the set

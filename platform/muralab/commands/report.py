@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from muralab.evaluation.best_of_many import range_sentence
 from muralab.evaluation.evaluated_model import EvaluatedModel, best_of
 from muralab.evaluation.gallery import Pictures
 from muralab.registry.evaluation_count import count_test_evaluations
-from muralab.registry.promote import CHAMPION, find_alias
+from muralab.registry.promote import CHALLENGER, CHAMPION, find_alias
 from muralab.report.context import Context, SearchTrial
 from muralab.report.page import write_report
 from muralab.report.results_table import results_table
@@ -46,16 +46,21 @@ def run(config: ReportConfig, environment: Environment) -> None:
         if not context.comparison:
             notes += selection_notes(session.store, records[0], models)
         context = replace(context, notes=[*context.notes, *notes])
-        gallery: Pictures = {}
+        champion = registered_run(session.store, context.part, records)
+        galleries: dict[str, Pictures] = {}
         if may_show(config.pictures, synthetic=context.synthetic) and not context.comparison:
-            gallery = draw_gallery(session, records, models)
+            galleries = draw_galleries(session, records, models, champion)
         tags = {
             Tag.PART: context.part,
             Tag.SYNTHETIC: str(context.synthetic).lower(),
             Tag.REPORTS: ",".join(config.runs),
         }
-        run_id = session.start_run(name=f"report-{context.part}", part=context.part, tags=tags)
-        out = write(config, session, run_id, context, models, records, gallery)
+        n_runs = f"{len(records)} run{'s' * (len(records) > 1)}"
+        run_id = session.start_run(name=f"report of {n_runs} · {context.part}", part=context.part, tags=tags)
+        found = "\n".join(f"- {sentence}" for sentence in findings(context, models))
+        note = f"report.html, among the artifacts, shows {n_runs}.\n\n{found}"
+        session.writer.set_tags(run_id, {Tag.NOTE: note})
+        out = write(config, session, run_id, context, models, champion, galleries)
         session.print(*(f"  {sentence}" for sentence in findings(context, models)))
         session.warn(calibration_notes(models))
         where = f"{out} and run" if out is not None else "run"
@@ -68,8 +73,8 @@ def write(
     run_id: str,
     context: Context,
     models: Sequence[EvaluatedModel],
-    records: Sequence[RunRecord],
-    gallery: Pictures,
+    champion: str,
+    galleries: Mapping[str, Pictures],
 ) -> Path | None:
     """Write the page and the table into the run; returns where the page was copied to."""
     with tempfile.TemporaryDirectory() as folder:
@@ -78,8 +83,8 @@ def write(
             context=context,
             models=models,
             trials=read_trials(session.store, config.runs),
-            champion=champion_run(session.store, context.part, records),
-            gallery=gallery,
+            champion=champion,
+            galleries=galleries,
         )
         session.writer.log_file(run_id, page)
         session.writer.log_table(run_id, results_table(models), "results.csv")
@@ -105,10 +110,11 @@ def selection_notes(store: Store, record: RunRecord, models: Sequence[EvaluatedM
     return [sentence] if sentence else []
 
 
-def champion_run(store: Store, part: str, records: Sequence[RunRecord]) -> str:
-    """The run among these that the part's champion came from; empty where there is none."""
-    held = find_alias(store, f"mura-{part}", CHAMPION)
-    return str(held.run_id) if held is not None and held.run_id in {one.run_id for one in records} else ""
+def registered_run(store: Store, part: str, records: Sequence[RunRecord]) -> str:
+    """The run among these that the part's champion came from, or else its challenger; empty where there is neither."""
+    ids = {one.run_id for one in records}
+    held = (find_alias(store, f"mura-{part}", alias) for alias in (CHAMPION, CHALLENGER))
+    return next((str(version.run_id) for version in held if version is not None and version.run_id in ids), "")
 
 
 def copy_page(page: Path, out: Path) -> Path:
@@ -133,21 +139,27 @@ def read_trials(store: Store, ids: Sequence[str]) -> list[SearchTrial]:
     return build_trials(sorted(children, key=lambda child: child.name))
 
 
-def draw_gallery(session: Session, records: Sequence[RunRecord], models: Sequence[EvaluatedModel]) -> Pictures:
-    """Hard studies of the selected model; empty, with a printed reason, where it cannot be drawn."""
+def draw_galleries(
+    session: Session, records: Sequence[RunRecord], models: Sequence[EvaluatedModel], champion: str
+) -> dict[str, Pictures]:
+    """Run id -> hard studies, of the model that validation chose and of the champion if it is among these."""
     best = best_of(models)
     if best is None:
         session.print("No gallery: validation selected none of these models.")
-        return {}
-    record = records[list(models).index(best)]
+    shown = [model for model in models if model is best or (champion and model.run_id == champion)]
+    return {model.run_id: draw_gallery(session, records[list(models).index(model)], model) for model in shown}
+
+
+def draw_gallery(session: Session, record: RunRecord, model: EvaluatedModel) -> Pictures:
+    """Hard studies of a model; empty, with a printed reason, where they cannot be drawn."""
     try:
         trained = load_trained_model(session.store, trained_run(session.store, record.run_id))
         tested_on = read_datasets(session.store, record.run_id).get("test")
         if tested_on is None:
             raise DataError(f"the run {record.run_id} names no test set")
         root = Path(tested_on.source)
-        images = open_test_images(best, trained.recipe.image_size, root, session.cache)
-        return build_gallery(best, trained.network, images)
+        images = open_test_images(model, trained.recipe.image_size, root, session.cache)
+        return build_gallery(model, trained.network, images)
     except MuraLabError as error:
         session.print(f"No gallery: {error}")
         return {}

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from muralab.config.environment import Environment
 from muralab.console import build_console, build_progress
-from muralab.ending import set_last_lines
-from muralab.errors import SettingsError
+from muralab.errors import StoreError
 from muralab.registry.evaluation_count import record_evaluations
-from muralab.tracking import RunWriter, Store, close_dead_runs, fingerprint_test_set, open_store, shown
+from muralab.tracking import (
+    RunWriter,
+    Store,
+    close_dead_runs,
+    experiment_of,
+    fingerprint_test_set,
+    open_store,
+    shown,
+)
+from muralab.tracking.pages import address, run_page
+from muralab.tracking.projects import discard_run, take_run
 from muralab.tracking.tags import Tag
-from muralab.tune.leftovers import find_interrupted
-from muralab.tune.resume import LATEST, RUN_ID
-from muralab.tune.sweep_lock import sweep_lock
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,9 +44,7 @@ class Session:
     store: Store
     writer: RunWriter
     console: Any
-    stack: ExitStack = field(default_factory=ExitStack)
-    """Closed at the end, after the runs."""
-    _is_closing: bool = field(default=False)
+    _resume_shown: bool = field(default=False)
 
     @property
     def cache(self) -> Path:
@@ -63,52 +68,63 @@ class Session:
 
     def start_run(self, *, name: str, part: str, tags: Mapping[str, str]) -> str:
         """Adopt the run that `mlflow run` has made for this command, or start one; returns its id."""
-        named = {**tags, Tag.RUN_NAME: name}
-        if self.environment.run_id:
-            return self.writer.adopt_run(self.environment.run_id, named, kind=self.kind)
-        experiment = self.environment.experiment or f"mura-{part}"
-        return self.writer.run_id(self.writer.start_run(experiment=experiment, kind=self.kind, name=name, tags=named))
+        chosen = self.environment.experiment
+        return take_run(
+            self.store,
+            self.writer,
+            given=self.environment.run_id,
+            experiment=chosen or f"mura-{part}",
+            is_chosen=chosen is not None,
+            kind=self.kind,
+            name=name,
+            tags=tags,
+        )
 
-    def resume_run(self, run_id: str, tags: Mapping[str, str]) -> str:
-        """Resume an interrupted run; the run that `mlflow run` has made, if another, names it and ends."""
+    def discard_own_run(self, why: str) -> None:
+        """Move the run that `mlflow run` has made to the trash, of a command that writes nothing into it."""
+        if self.environment.run_id:
+            discard_run(self.store, self.environment.run_id, why)
+
+    def resume_run(self, run_id: str) -> str:
+        """Resume an interrupted run; the run that `mlflow run` has made, if another, holds nothing and is discarded."""
         own = self.environment.run_id
         if own and own != run_id:
-            self.writer.adopt_run(own, {Tag.RESUMES: run_id, **tags}, kind="resume")
-            self.writer.finish(own)  # `mlflow run` ends it again when the command ends
+            self.discard_own_run(f"This command resumed the run {run_id}.")
         self.writer.resume_run(run_id, {Tag.KIND: self.kind})
         return run_id
 
     @contextmanager
-    def resumable(self, command: str) -> Iterator[None]:
-        """Print the command that resumes the work, as the last line of this process, if it is interrupted or fails.
+    def resumable(self, command: str, run_id: str | None = None) -> Iterator[None]:
+        """Print the command that resumes the work where it is interrupted or fails, and note it in its run.
 
         A store that went away, a full disk, a bug: plan and checkpoints are on disk, whatever it was.
         """
         try:
             yield
         except KeyboardInterrupt:
-            self.interrupted(command)
+            self.interrupted(command, run_id)
             raise
         except BaseException:
-            set_last_lines("Once it is fixed, resume with:", f"  {command}")
+            self._show_resume("Stopped by the following error. Once it is fixed, resume with:", command)
+            self._note_resume(run_id, "Stopped by an error", command)
             raise
 
-    def interrupted(self, command: str) -> None:
-        """End the open runs; how to resume is printed even if that hangs."""
-        set_last_lines("Interrupted. Resume with:", f"  {command}")
-        if not self._is_closing:
-            self._is_closing = True
-            with suppress(OSError):  # a lost terminal must not stop the clean-up
-                self.print("\nInterrupted: closing the runs.")
+    def interrupted(self, command: str, run_id: str | None = None) -> None:
+        """Print how to resume and end the open runs, before anything else is taken down: that may fail."""
+        self._show_resume("Interrupted. Resume with:", command)
+        self._note_resume(run_id, "Interrupted", command)
         self.writer.end_open_runs("KILLED")
 
-    def hold(self, folder: Path, run_id: str) -> None:
-        """Lock a search's folder until this session ends.
+    def _note_resume(self, run_id: str | None, how: str, command: str) -> None:
+        if run_id is not None:
+            with contextlib.suppress(StoreError):  # what stopped the work may be the store
+                self.writer.set_tags(run_id, {Tag.NOTE: f"**{how}.** Resume it with `{command}`."})
 
-        Raises:
-            SettingsError: another process works on it.
-        """
-        self.stack.enter_context(sweep_lock(folder, run_id))
+    def _show_resume(self, why: str, command: str) -> None:
+        if not self._resume_shown:
+            self._resume_shown = True
+            with contextlib.suppress(OSError):  # a lost terminal must not stop the clean-up
+                self.print(f"\n{why}\n  {command}")
 
     def count_evaluations(self, part: str, test: pd.DataFrame) -> None:
         """Count what was evaluated on a test set with the registered model of its body part, if that exists.
@@ -121,18 +137,14 @@ class Session:
         record_evaluations(self.store, f"mura-{part}", fingerprint_test_set(test))
 
     def print_run(self, run_id: str, title: str = "Run") -> None:
-        """Print a run's id and how to browse it."""
-        self.print(f"{title} {run_id}:", f"  {ui_command(self.store.uri)}", NOT_A_DEVICE)
+        """Print a run's id and the address of its page."""
+        page = run_page(experiment_of(self.store, run_id), run_id)
+        self.print(f"{title} {run_id}:", *page_lines(self.store, page), NOT_A_DEVICE)
 
 
 @contextmanager
-def open_session(kind: str, environment: Environment, *, resuming: str | None = None) -> Iterator[Session]:
+def open_session(kind: str, environment: Environment) -> Iterator[Session]:
     """Open the store, close the runs of dead processes, and close everything in order at the end.
-
-    Args:
-        kind: of the command's run.
-        environment: of this process.
-        resuming: the run that this command resumes.
 
     Raises:
         StoreError: the store cannot be reached.
@@ -142,43 +154,26 @@ def open_session(kind: str, environment: Environment, *, resuming: str | None = 
     closed = close_dead_runs(store, claim=environment.run_id)
     if closed:
         console.print(f"Closed {len(closed)} runs whose process had died.")
-    with ExitStack() as stack, RunWriter(store) as writer:
-        session = Session(kind=kind, environment=environment, store=store, writer=writer, console=console, stack=stack)
-        for one in find_interrupted(environment.cache) if closed else []:
-            if one.run_id in closed and resuming not in (one.run_id, LATEST):
-                session.print(f"The search {one.run_id} was killed. Resume it with:", f"  {one.command}")
-        yield session
+    with RunWriter(store) as writer:
+        yield Session(kind=kind, environment=environment, store=store, writer=writer, console=console)
 
 
-def find_resumed(wanted: str, session: Session, kind: str) -> str:
-    """The run id of the search to resume, with its lock held.
-
-    Args:
-        wanted: a run id, or `latest`.
-        session: whose cache holds the plans.
-        kind: of the search: tune or train.
-
-    Raises:
-        SettingsError: there is no interrupted search, or another process works on it.
-    """
-    run_id = wanted
-    if wanted == LATEST:
-        found = [one.run_id for one in find_interrupted(session.cache) if one.kind == kind]
-        if not found:
-            raise SettingsError(f"resume={LATEST}: no interrupted `{kind}` is left in {session.cache / 'sweeps'}.")
-        run_id = found[0]
-    folder = session.cache / "sweeps" / run_id
-    if RUN_ID.fullmatch(run_id) and folder.is_dir():
-        session.hold(folder, run_id)
-    return run_id
+def page_lines(store: Store, page: str) -> list[str]:
+    """How to open a page of MLflow: its address and, for a local store, the command that serves it."""
+    if store.is_remote:
+        return [f"  {address(store, page)}"]
+    return [f"  {address(store, page)}", f"  while this runs: {ui_command(store.uri)}"]
 
 
 def ui_command(uri: str) -> str:
-    """How to browse a store."""
-    if uri.startswith("http"):
-        return f"open {shown(uri)}"
+    """The command that serves the pages of a local store."""
+    if Path("Makefile").is_file() and Path("MLproject").is_file():
+        return "make ui"  # with the same environment, so of the same store
     given = shlex.quote(uri) if shown(uri) == uri else '"$MLFLOW_TRACKING_URI"'  # keep a password out of the terminal
-    return f"{shlex.quote(_program('mlflow'))} ui --backend-store-uri {given} --host 127.0.0.1 --port 5000"
+    return (
+        f"MLFLOW_DISABLE_TELEMETRY=true {shlex.quote(_program('mlflow'))} ui --backend-store-uri {given} "
+        "--host 127.0.0.1 --port 5000 --workers 1"
+    )
 
 
 def _program(name: str) -> str:

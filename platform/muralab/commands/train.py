@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import closing
@@ -9,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from muralab.commands.session import Session, find_resumed, open_session
+from muralab.commands.session import Session, open_session
 from muralab.config.commands import TrainConfig
 from muralab.config.environment import Environment
 from muralab.config.resources import count_cpus
@@ -20,6 +21,7 @@ from muralab.experiment import predictions_path, run_trial
 from muralab.report.page import write_report
 from muralab.report.results_table import results_table
 from muralab.report.sentences import calibration_notes, calibration_sentence
+from muralab.report.verdict import confusion_sentence, missed_sentence, model_note
 from muralab.results.context import build_context
 from muralab.results.final_test import FinalTest, run_final_test
 from muralab.results.inputs import log_audit, log_sets, log_split
@@ -27,11 +29,11 @@ from muralab.results.previews import build_previews
 from muralab.tracking import read_predictions, read_run
 from muralab.tracking.tags import Tag
 from muralab.trial import TrialSpec, recipes_of
-from muralab.tune.finish import SweepResult, draw_gallery
-from muralab.tune.leftovers import remove_sweep
+from muralab.tune.finish import SweepResult, draw_galleries
 from muralab.tune.plan import Sweep, prepare_sweep
-from muralab.tune.resume import is_described, load_sweep, resume_command, write_plan
-from muralab.tune.trial_logger import log_description, score_trial, trial_tags
+from muralab.tune.resume import load_sweep, write_plan
+from muralab.tune.trial_logger import log_description, objectives_of, score_trial, trial_tags
+from muralab.tune.trial_notes import ended_note, running_note
 
 
 def run(config: TrainConfig, environment: Environment) -> None:
@@ -40,71 +42,70 @@ def run(config: TrainConfig, environment: Environment) -> None:
     Raises:
         MuraLabError: user errors.
     """
-    with open_session("train", environment, resuming=config.resume) as session:
+    with open_session("train", environment) as session:
         sweep = load(config, session)
         session.warn(sweep.notes)
         run_id = open_run(sweep, session)
         sweep = sweep.of_run(run_id)
-        if not sweep.resumed:
-            session.hold(sweep.folders.sweep, run_id)
-        with session.resumable(resume_command("train", sweep.part, run_id)):
+        with session.resumable(f"mlflow run . -e train --env-manager local -P resume={run_id}", run_id):
             spec = sweep.specs[0]
             if not sweep.resumed:
-                write_plan(sweep)
-            if not sweep.resumed or not is_described(session.store, run_id):
                 describe(sweep, session, run_id)
-            train(spec, session, run_id)
+            history = train(spec, session, run_id)
             session.writer.flush()
             record = read_run(session.store, run_id, predictions=False)
             tested = run_final_test(spec, record, session.writer, rule=sweep.config.options.threshold)
             save_report(sweep, tested, session)
             session.count_evaluations(sweep.part, tested.model.predictions())
-            session.writer.finish(run_id)
-            session.writer.set_tags(run_id, {Tag.ENDED: "finished"})
-            session.writer.flush()
+        note = f"{model_note(tested.model)}\n\n{ended_note(spec, [], history, 'finished', '')}"
+        session.writer.set_tags(run_id, {Tag.ENDED: "finished", Tag.NOTE: note})
+        session.writer.finish(run_id)
         figures = ", ".join(f"{name} {tested.model.intervals()[name]}" for name in main_metrics())
         session.print(f"{spec.recipe}, test set of {sweep.part}, study level: {figures}")
+        session.print(*filter(None, [confusion_sentence(tested.model), missed_sentence(tested.model)]))
         session.print(calibration_sentence(tested.model))
         session.warn(calibration_notes([tested.model]))
         session.print_run(run_id)
-    remove_sweep(sweep.folders.sweep)
+    shutil.rmtree(sweep.folders.sweep, ignore_errors=True)
 
 
 def load(config: TrainConfig, session: Session) -> Sweep:
     """A new training with all cores, or an interrupted one with its own options."""
     if config.resume is not None:
-        run_id = find_resumed(config.resume, session, "train")
-        return load_sweep(run_id, session.store, session.cache, session.progress, command=TrainConfig, kind="train")
+        return load_sweep(
+            config.resume, session.store, session.cache, session.progress, command=TrainConfig, kind="train"
+        )
     config = replace(config, cpus_per_trial=config.cpus_per_trial or count_cpus())
-    sweep = prepare_sweep(resolve_search(config, (config.recipe,), trials=1), session.cache, session.progress)
-    return replace(sweep, kind="train")
+    return prepare_sweep(resolve_search(config, (config.recipe,), trials=1), session.cache, session.progress)
 
 
 def open_run(sweep: Sweep, session: Session) -> str:
     """The training's run: resumed, adopted from `mlflow run`, or started."""
     if sweep.resumed:
-        return session.resume_run(sweep.resumed, {Tag.PART: sweep.part})
+        return session.resume_run(sweep.resumed)
     spec = sweep.specs[0]
-    return session.start_run(name=f"train-{spec.recipe}", part=sweep.part, tags=trial_tags(spec, sweep.tags))
+    name, tags = f"train {spec.recipe} · {sweep.part}", trial_tags(spec, sweep.tags)
+    return session.start_run(name=name, part=sweep.part, tags=tags)
 
 
 def describe(sweep: Sweep, session: Session, run_id: str) -> None:
-    """Log what is trained on what."""
+    """Write the plan, and log what is trained on what."""
+    write_plan(sweep)
     log_description(session.writer, run_id, sweep.specs[0])
+    session.writer.set_tags(run_id, {Tag.NOTE: running_note(sweep.specs[0], [])})
     log_sets(session.writer, run_id, sweep.dataset)
     log_split(session.writer, run_id, sweep.dataset)
     log_audit(session.writer, run_id, sweep.dataset)
-    session.writer.set_tags(run_id, {Tag.DESCRIBED: "true"})
 
 
-def train(spec: TrialSpec, session: Session, run_id: str) -> None:
-    """Train to the end, logging and printing each epoch and which weights are kept."""
+def train(spec: TrialSpec, session: Session, run_id: str) -> list[Mapping[str, Any]]:
+    """Train to the end, logging and printing each epoch and which weights are kept; returns the epochs' metrics."""
     history: list[Mapping[str, Any]] = []
     with closing(run_trial(spec)) as epochs:
         for result in epochs:
             metrics = result.metrics()
             history.append(metrics)
-            session.writer.log_epoch(run_id, result.global_epoch, metrics)
+            session.writer.log_epoch(run_id, result.global_epoch, metrics | objectives_of(history, spec))
             session.print(
                 f"{result.phase} {result.epoch}: train_loss {result.train_loss:.4f}, "
                 f"val_loss {metrics['val_loss']:.4f}, {spec.objective} {metrics[spec.objective]:.4f}"
@@ -117,6 +118,7 @@ def train(spec: TrialSpec, session: Session, run_id: str) -> None:
     session.writer.set_tags(run_id, {Tag.KEPT_PHASE: score.phase})
     predictions = read_predictions(predictions_path(spec.folder, score.phase))
     session.writer.log_predictions(run_id, "validation", predictions)
+    return history
 
 
 def save_report(sweep: Sweep, tested: FinalTest, session: Session) -> None:
@@ -129,7 +131,7 @@ def save_report(sweep: Sweep, tested: FinalTest, session: Session) -> None:
             context=context,
             models=[tested.model],
             previews=build_previews([tested.spec]),
-            gallery=draw_gallery(SweepResult(sweep=sweep, parent=run_id, tests=[tested])),
+            galleries=draw_galleries(SweepResult(sweep=sweep, parent=run_id, tests=[tested])),
         )
         session.writer.log_file(run_id, page)
         session.writer.log_table(run_id, results_table([tested.model]), "results.csv")

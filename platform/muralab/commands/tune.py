@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-from muralab.commands.session import Session, find_resumed, open_session
+import shutil
+
+from muralab.commands.session import Session, open_session, page_lines
 from muralab.config.commands import TuneConfig
 from muralab.config.environment import Environment
 from muralab.config.resources import count_cpus
 from muralab.config.search import resolve_search
 from muralab.experiment import set_threads
+from muralab.report.verdict import registered_sentence
 from muralab.results.context import build_context
 from muralab.results.final_test import FinalTest
 from muralab.results.inputs import log_audit, log_sets, log_split
-from muralab.tracking import read_children
+from muralab.tracking import experiment_of, read_children
 from muralab.tracking.tags import Tag
-from muralab.tune.disk_space import check_places, check_space
+from muralab.tune.disk_space import check_space
 from muralab.tune.estimate import Estimate, estimate, measure_paces
 from muralab.tune.finish import (
-    check_failures,
     closing_lines,
+    describe_sweep,
     evaluate_best_trials,
     log_outcome,
     save_report,
     save_results,
 )
 from muralab.tune.gpu_packing import pack_gpus
-from muralab.tune.leftovers import remove_sweep
 from muralab.tune.plan import Sweep, in_order, plan_summary, plan_table, prepare_sweep
-from muralab.tune.preflight import memory_notes
-from muralab.tune.ray_handle import check_folder
 from muralab.tune.registration import Registration, register, register_candidate
-from muralab.tune.resume import is_described, load_sweep, resume_command, write_plan
+from muralab.tune.resume import load_sweep, write_plan
 from muralab.tune.search import build_logger, run_search
+from muralab.tune.sweep_notes import SweepPages, build_views, started_note
 from muralab.tune.trial_logger import TrialLogger
 
 
@@ -40,38 +41,33 @@ def run(config: TuneConfig, environment: Environment) -> None:
     Raises:
         MuraLabError: user errors, before any trial starts.
     """
-    with open_session("tune", environment, resuming=config.resume) as session:
-        check_folder()
+    with open_session("tune", environment) as session:
         sweep = load(config, session)
         session.warn(sweep.notes)
         sweep, estimated = plan(sweep)
         session.console.print(plan_table(sweep.config, estimated))
         session.console.print(plan_summary(sweep.config, estimated), highlight=False)
         check_space(estimated.disk_bytes - estimated.present_bytes, sweep.folders.cache)
-        check_places(session.store, len(sweep.config.recipes), estimated.weights_bytes)
         if config.dry_run:
             session.print("dry_run: nothing was started.")
+            session.discard_own_run("dry_run: nothing was started.")
             return
         parent = open_run(sweep, session)
         sweep = sweep.of_run(parent)
-        if not sweep.resumed:
-            session.hold(sweep.folders.sweep, parent)
-        resume = resume_command("tune", sweep.part, parent)
-        with session.resumable(resume):
+        resume = f"make tune PART={sweep.part} ARGS='-P resume={parent}'"
+        with session.resumable(resume, parent):
             logger = build_logger(
                 sweep,
                 session.writer,
                 session.console,
                 parent=parent,
                 epoch_s=estimated.epoch_s,
-                on_interrupt=lambda: session.interrupted(resume),
+                on_interrupt=lambda: session.interrupted(resume, parent),
             )
             search(sweep, logger, session)
             finish(sweep, logger, session)
-            session.writer.finish(parent)
-            session.writer.flush()
-            check_failures(logger)
-    remove_sweep(sweep.folders.sweep)
+        session.writer.finish(parent)
+    shutil.rmtree(sweep.folders.sweep, ignore_errors=True)
 
 
 def load(config: TuneConfig, session: Session) -> Sweep:
@@ -87,16 +83,15 @@ def load(config: TuneConfig, session: Session) -> Sweep:
             pruning=config.pruning,
         )
         return prepare_sweep(search_config, session.cache, session.progress)
-    run_id = find_resumed(config.resume, session, "tune")
-    sweep = load_sweep(run_id, session.store, session.cache, session.progress, command=TuneConfig, kind="tune")
-    session.print(f"Resuming the sweep {run_id} with its own options.")
+    sweep = load_sweep(config.resume, session.store, session.cache, session.progress, command=TuneConfig, kind="tune")
+    session.print(f"Resuming the sweep {config.resume} with its own options.")
     return sweep
 
 
 def plan(sweep: Sweep) -> tuple[Sweep, Estimate]:
     """Settle shared GPUs and the order of the trials, and estimate the cost."""
     paces = measure_paces(sweep.specs)
-    sweep = pack_gpus(sweep, paces).with_notes(memory_notes(paces))
+    sweep = pack_gpus(sweep, paces)
     resources = sweep.config.resources
     estimated = estimate(sweep.specs, sweep.dataset, resources.max_concurrent, paces=paces, gpus=resources.gpus)
     return sweep.with_specs(in_order(sweep.specs, estimated)), estimated
@@ -105,25 +100,42 @@ def plan(sweep: Sweep) -> tuple[Sweep, Estimate]:
 def open_run(sweep: Sweep, session: Session) -> str:
     """The search's own run: resumed, adopted from `mlflow run`, or started."""
     if sweep.resumed:
-        return session.resume_run(sweep.resumed, {**sweep.tags})
-    return session.start_run(name=f"tune-{sweep.part}", part=sweep.part, tags=sweep.tags)
+        return session.resume_run(sweep.resumed)
+    return session.start_run(name=sweep_title(sweep), part=sweep.part, tags=sweep.tags)
 
 
 def search(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
     """Describe a new search in its run, or restore what a resumed one has done; then run its trials."""
     writer, parent, past = session.writer, logger.parent, {}
-    if not sweep.resumed:
+    if sweep.resumed:
+        past = logger.restore(read_children(session.store, parent))
+    else:
         write_plan(sweep)
-    if not sweep.resumed or not is_described(session.store, parent):
-        writer.log_resolved(parent, {"recipes": ",".join(sweep.config.recipes), "trials": sweep.config.trials})
+        config = sweep.config
+        register = getattr(config.options, "register", "")
+        drawn = {"sampler": config.sampler, "pruning": "on" if config.pruning else "off", "register": register}
+        budget = "none" if config.time_budget_s is None else f"{config.time_budget_s:g}"
+        writer.log_used(parent, sweep.used | drawn | {"time_budget": budget})
         log_sets(writer, parent, sweep.dataset)
         log_split(writer, parent, sweep.dataset)
         log_audit(writer, parent, sweep.dataset)
-        writer.set_tags(parent, {Tag.DESCRIBED: "true"})
-    if sweep.resumed:
-        past = logger.restore(read_children(session.store, parent))
+        show(sweep, parent, session)
     run_search(sweep, logger, session.console, past=past, prune=sweep.config.pruning)
     writer.flush()
+
+
+def show(sweep: Sweep, parent: str, session: Session) -> None:
+    """Save the views of the trials, and print where they can be watched."""
+    pages = pages_of(parent, session)
+    for view in build_views(sweep, sweep_title(sweep), parent):
+        session.writer.save_view(parent, view)
+    session.writer.set_tags(parent, {Tag.NOTE: started_note(sweep, pages)})
+    session.print("Watch it in MLflow:", *page_lines(session.store, pages.view))
+
+
+def pages_of(parent: str, session: Session) -> SweepPages:
+    """Where the pages of a search are."""
+    return SweepPages(experiment_id=experiment_of(session.store, parent), run_id=parent)
 
 
 def finish(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
@@ -141,13 +153,22 @@ def finish(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
 
     def register_model(test: FinalTest) -> Registration:
         session.print(f"Exporting, checking and registering the model of {test.model.recipe}.")
-        return register(test, sweep, session.store, context)
+        why = registered_sentence(result.models, test.model.recipe, part=sweep.part)
+        return register(test, sweep, session.store, context, why)
 
     outcome = register_candidate(sweep, result.tests, register_model)
     save_report(result, outcome, context, session.writer)
     log_outcome(result, outcome, session.writer)
+    describe_sweep(result, outcome, pages_of(result.parent, session), session.writer)
     session.count_evaluations(sweep.part, result.models[0].predictions())
     session.print(*closing_lines(result, outcome, session.store.uri), "")
     session.print_run(result.parent, "The report and all runs are in MLflow, run")
     if outcome.error is not None:
         raise outcome.error
+
+
+def sweep_title(sweep: Sweep) -> str:
+    """The name of a search's run, such as `tune wrist · 4 recipes × 8 trials`."""
+    recipes, trials = list(sweep.config.recipes), sweep.config.trials
+    what = recipes[0] if len(recipes) == 1 else f"{len(recipes)} recipes"
+    return f"tune {sweep.part} · {what} × {trials} trial{'s' * (trials > 1)}"

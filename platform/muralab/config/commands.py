@@ -18,6 +18,7 @@ DUPLICATES = ("keep", "drop")
 LAYOUTS = ("pacs", "mura")
 SAMPLERS = ("sobol", "random")
 EVALUATED_SETS = ("test", "validation", "train", "all")
+REGISTER_RECIPE, REGISTER_WINNER = "recipe", "winner"
 RUN = "run"
 """In options of `evaluate`: the trained run's own."""
 PICTURES_HELP = "`true` logs radiographs of errors; `auto`: of the demo only."
@@ -43,7 +44,7 @@ class TrainingOptions(CommandOptions):
     set: Mapping[str, p.Value] = option(
         "none",
         p.overrides,
-        "Overrides such as full.lr=3e-5,augment.zoom=0.1; `study`: the wrist study's schedule; or `none`.",
+        "Overrides such as full.lr=3e-5; `study`: the schedule of the wrist study (docs/study.md); or `none`.",
     )
     seed: int = option("0", p.seed, "Of the split, the draws and the training.")
     gpus_per_trial: float | str = option(
@@ -90,10 +91,13 @@ class TuneConfig(TrainingOptions):
     )
     max_concurrent: int | None = option("auto", p.count_or("auto"), "Trials at once; `auto`: as many as fit.")
     time_budget: float | None = option("none", p.duration, "For the search: 900, 30m, 2h, or `none`.")
-    pictures: bool | None = option("auto", p.yes_no_or_auto, PICTURES_HELP)
-    resume: str | None = option(
-        "none", p.optional_text, "The run id of an interrupted sweep, or `latest`; its own options hold."
+    register: str = option(
+        REGISTER_RECIPE,
+        p.choice(lambda: (REGISTER_RECIPE, REGISTER_WINNER)),
+        "`recipe` registers the best model of the recipe for serving (the add gate), `winner` the best of all.",
     )
+    pictures: bool | None = option("auto", p.yes_no_or_auto, PICTURES_HELP)
+    resume: str | None = option("none", p.optional_text, "The run id of an interrupted sweep; its own options hold.")
     dry_run: bool = option("false", p.flag, "`true` prints the plan and stops.")
 
     def check(self, problems: Problems) -> None:
@@ -109,7 +113,7 @@ class TrainConfig(TrainingOptions):
 
     recipe: str = option("inception_add_gate", p.text, "A recipe's name, or an importable module.")
     pictures: bool | None = option("auto", p.yes_no_or_auto, PICTURES_HELP)
-    resume: str | None = option("none", p.optional_text, "The run id of an interrupted training, or `latest`.")
+    resume: str | None = option("none", p.optional_text, "The run id of an interrupted training.")
 
     def check(self, problems: Problems) -> None:
         """Check the recipe and the machine's resources."""
@@ -244,13 +248,6 @@ class DemoConfig(CommandOptions):
     layout: str = option("pacs", p.choice(lambda: LAYOUTS), "`pacs` (DICOM files and a table of labels) or `mura`.")
     images: int | None = option("auto", p.images_or_auto, "Pictures in all; `auto`: 920.")
     seed: int = option("0", p.seed, "Of everything that is drawn.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DoctorConfig(CommandOptions):
-    """List what earlier commands left behind, and what does not fit together on this machine."""
-
-    fix: bool = option("false", p.flag, "`true` removes and closes what is safe to.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 Files in the cache folder, for one set of images and one size:
 
     squares-<size>-<key>.npy     uint8 [N, size, size], rows in the order of the sorted image names; exists = complete
-    squares-<size>-<key>.json    the names and checksums of the rows, and why unreadable ones are all zeros
+    squares-<size>-<key>.json    the names of the rows, and why unreadable ones are all zeros
     squares-<size>-<key>.lock    locked by the process that builds
     *.tmp-<host>-<pid>-<thread>  an unfinished build, running or killed
 
@@ -20,9 +20,8 @@ import hashlib
 import io
 import json
 import os
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, final
 
@@ -35,12 +34,9 @@ from muralab.data.files import Consumer, ImageFile, Progress, fingerprint_files,
 from muralab.data.images.decode import to_square
 from muralab.errors import DataError, SettingsError, numbered
 from muralab.locks import locked
-from muralab.threads import map_in_threads
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 """Part of the key; increase it when preprocessing changes."""
-VERIFIED_ROWS = 256
-"""Rows per task of a thread that verifies checksums."""
 
 Shape = tuple[int, int, int]
 
@@ -101,7 +97,6 @@ def open_caches(
     workers: int | None = None,
     progress: Progress | None = None,
     inspect: Consumer | None = None,
-    verify: bool = False,
 ) -> dict[int, PixelCache]:
     """Open the caches of a table's images, and build the missing ones in one pass over the files.
 
@@ -112,7 +107,6 @@ def open_caches(
         workers: decoding threads; None takes one per core.
         progress: called with (images done, images in total) while building.
         inspect: also called for every decoded file, in the order of the sorted image names, if anything is built.
-        verify: whether the caches that exist are read whole, and built again if a checksum does not fit.
 
     Returns:
         Size -> cache.
@@ -131,9 +125,6 @@ def open_caches(
     folder = Path(folder).absolute()
     keys = {size: fingerprint_files(images, f"squares {CACHE_VERSION} {size}") for size in sizes}
     builds = [_Build(images, size, folder / f"squares-{size}-{key}.npy") for size, key in keys.items()]
-    if verify:
-        for build in builds:
-            build.remove_damaged(workers)
     missing = [build for build in builds if not build.is_complete()]
     if missing:
         try:
@@ -196,7 +187,6 @@ class _Build:
     def open(self) -> Iterator[Consumer]:
         """Yield a function that writes the square of each image to its place; then publish both files, pixels last."""
         unreadable: dict[int, str] = {}
-        checksums = [zlib.crc32(bytes(self.size * self.size))] * len(self.names)
         with atomic_path(self.target, sync=True) as pixels:
             with pixels.open("wb") as file:
                 file.write(self.header)
@@ -207,49 +197,19 @@ class _Build:
                     if image.grey is None:
                         unreadable[row] = image.reason  # its row stays zero
                     else:
-                        checksums[row] = self._write_square(file.fileno(), row, image.grey)
+                        self._write_square(file.fileno(), row, image.grey)
 
                 yield write
             with atomic_path(self.target.with_suffix(".json")) as sidecar:
                 reasons = {self.names[row]: unreadable[row] for row in sorted(unreadable)}
                 content = {"source": self.source, "size": self.size, "unreadable": reasons, "images": self.names}
-                content["checksums"] = checksums
-                sidecar.write_text(json.dumps({**content, "checksum": _text_checksum(content)}), encoding="utf-8")
+                sidecar.write_text(json.dumps(content), encoding="utf-8")
 
-    def _write_square(self, handle: int, row: int, grey: npt.NDArray[np.uint8]) -> int:
-        """Write a square to its place; returns its checksum."""
+    def _write_square(self, handle: int, row: int, grey: npt.NDArray[np.uint8]) -> None:
         square = np.ascontiguousarray(to_square(grey, self.size))
         # pwrite instead of a memory map: a full disk raises an error here and does not kill the process.
         if os.pwrite(handle, square.data, len(self.header) + row * square.size) < square.size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # a partial write raises no error itself
-        return zlib.crc32(square.data)
-
-    def remove_damaged(self, workers: int | None) -> None:
-        """Remove the pixels if they, or their names, are not what was written, so that they are built again."""
-        if self.is_complete() and not self._is_intact(workers):
-            self.target.unlink(missing_ok=True)
-
-    def _is_intact(self, workers: int | None) -> bool:
-        try:
-            content = json.loads(self.target.with_suffix(".json").read_text(encoding="utf-8"))
-            if "checksum" not in content:
-                return True  # of an earlier version, which wrote none
-            if content.pop("checksum") != _text_checksum(content):
-                return False
-            with self.target.open("rb") as file:
-                if file.read(len(self.header)) != self.header:
-                    return False
-        except (OSError, ValueError, AttributeError):
-            return False
-        expected = content["checksums"]
-        pixels = np.memmap(self.target, mode="r", offset=len(self.header)).reshape(len(self.names), -1)
-
-        def is_intact(first: int) -> bool:
-            rows = range(first, min(first + VERIFIED_ROWS, len(pixels)))
-            return all(zlib.crc32(pixels[row].data) == expected[row] for row in rows)
-
-        with closing(map_in_threads(is_intact, range(0, len(pixels), VERIFIED_ROWS), workers=workers)) as parts:
-            return all(parts)
 
     def remove_leftovers(self) -> None:
         """Remove the files of killed builders; only while holding the lock, when nobody else can be building."""
@@ -265,10 +225,6 @@ class _Build:
                 if json.loads(sidecar.read_text(encoding="utf-8")).get("source") == self.source:
                     for suffix in (".npy", ".json", ".lock"):
                         sidecar.with_suffix(suffix).unlink(missing_ok=True)
-
-
-def _text_checksum(content: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
 def _header(shape: Shape) -> bytes:

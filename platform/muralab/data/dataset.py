@@ -198,7 +198,6 @@ def open_dataset(
         folder=cache_folder / "pixels",
         progress=progress("decoding images"),
         inspect=None if audited else collect_facts(facts),
-        verify=True,
     )
     unreadable = dict(next(iter(caches.values())).unreadable)
     notes = _unreadable_notes(unreadable)

@@ -79,7 +79,7 @@ def read_square(path: str | Path, size: int) -> np.ndarray:
     """Read an image file as a grey square.
 
     Args:
-        path: a PNG, JPEG or DICOM file.
+        path: a picture file (PNG, JPEG, TIFF, BMP or DICOM).
         size: side of the square in px.
 
     Returns:

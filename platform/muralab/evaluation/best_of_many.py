@@ -54,7 +54,8 @@ def range_sentence(interval: Interval, n_evaluations: int) -> str:
     wide = interval_after_selection(interval, n_evaluations)
     return (
         f"A model that is chosen from {n_evaluations} evaluations looks better than it is: read its test AUROC of "
-        f"{interval.estimate:.3f} as a range, {range_text(wide)}."
+        f"{interval.estimate:.3f} as a range, {range_text(wide)}. (One evaluation is one model on these test images, "
+        "in any sweep or command of this tracking store.)"
     )
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from muralab.evaluation.evaluated_model import EvaluatedModel
+from muralab.serving.heat import coarse_reason, interpolation, is_too_coarse
 
 if TYPE_CHECKING:
     from muralab.data.cache import PixelCache
@@ -77,16 +78,16 @@ def draw_gallery(model: EvaluatedModel, network: Explainable, cache: PixelCache,
         f"{_caption(kind, study, len(by_study[study['study']]))} · {_describe(one)}"
         for (kind, study), one in zip(chosen, heat)
     ]
-    if heat[0].size == 1:
-        heat = np.zeros_like(heat)  # a single cell has no location
+    if is_too_coarse(heat[0].shape):
+        heat = np.zeros_like(heat)
     return {caption: overlay(image, one) for caption, image, one in zip(captions, images, heat)}
 
 
 def _describe(heat: NDArray[np.float32]) -> str:
     """Describe what a heat map [h, w] shows."""
     h, w = heat.shape
-    if heat.size == 1:
-        return "no heat map: the last feature map has one cell"
+    if is_too_coarse(heat.shape):
+        return coarse_reason(heat.shape)
     return f"heat map of {h} × {w} cells" if heat.max() > 0 else "no evidence for abnormal in any cell"
 
 
@@ -121,7 +122,8 @@ def overlay(image: NDArray[np.uint8], heat: NDArray[np.float32], side: int = TIL
 
     grey = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if len(image) > side else cv2.INTER_LINEAR)
     peak = float(heat.max())
-    share = np.clip(cv2.resize(heat / peak if peak > 0 else heat, (side, side), interpolation=cv2.INTER_LINEAR), 0, 1)
+    cells = cv2.resize(heat / peak if peak > 0 else heat, (side, side), interpolation=interpolation(heat.shape))
+    share = np.clip(cells, 0, 1)
     colours = cv2.applyColorMap(np.rint(share * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
     weight = OPACITY * share[..., None]
     plain = np.repeat(grey[..., None], 3, axis=2)

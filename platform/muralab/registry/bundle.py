@@ -26,6 +26,7 @@ from muralab.serving.config import ServingConfig, write_config
 
 _CODE = ("__init__.py", "errors.py", "serving", "data/__init__.py", "data/images")
 _REQUIREMENTS = (
+    ("imagecodecs",),
     ("mlflow",),
     ("numpy",),
     ("onnxruntime", "onnxruntime-gpu"),

@@ -18,6 +18,7 @@ from muralab.report.sentences import (
     number,
     with_bounds,
 )
+from muralab.report.verdict import auroc_sentence, confusion_sentence, missed_sentence
 
 NOT_A_DEVICE = (
     "**Not a medical device.** For research and teaching only. It must not be used for diagnosis, triage, or any "
@@ -38,19 +39,23 @@ LIMITS = (
 )
 
 
-def model_card(model: EvaluatedModel, context: Context) -> str:
+def model_card(model: EvaluatedModel, context: Context, why: str = "") -> str:
     """The card of one model, used as the registered model's description.
 
     Args:
         model: with its test predictions.
         context: data, protocol and machine.
+        why: a sentence on why this model is registered, where validation chose another one.
     """
+    missed = missed_sentence(model)
     return "\n\n".join(
         [
             f"# {plain(model.title)}, {plain(context.part)}",
             NOT_A_DEVICE,
             *([SYNTHETIC] if context.synthetic else []),
-            f"{plain(headline(model))} {plain(kept_weights(model, context.objective))}",
+            *([f"**{plain(missed)}**"] if missed else []),
+            " ".join(filter(None, map(plain, [headline(model), confusion_sentence(model), auroc_sentence(model)]))),
+            " ".join(filter(None, map(plain, [kept_weights(model, context.objective), why]))),
             "## Intended use\n\nResearch on, and teaching of, binary classifiers of bone radiographs: is a study (all "
             "views of one part of one patient at one time) abnormal?",
             "## Data\n\n" + _data(context),

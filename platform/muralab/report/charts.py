@@ -14,6 +14,7 @@ from muralab.evaluation.metrics import METRICS, main_metrics
 from muralab.evaluation.operating_point import BAND_SHARE, MIN_STUDIES
 from muralab.report.context import Context, SearchTrial
 from muralab.report.references import study_accuracies
+from muralab.report.search_plots import importances, plot_importances, plot_parallel, plot_trial_curves
 from muralab.report.sentences import number
 from muralab.report.training_plots import plot_learning_curves, plot_strength_response, searched_keys, shared_limits
 
@@ -33,7 +34,7 @@ class Chart:
 def model_charts(
     models: Sequence[EvaluatedModel], best: EvaluatedModel | None, context: Context
 ) -> dict[str, list[Chart]]:
-    """The figures of the evaluated models by section: intervals, images, curves, ranking, operating."""
+    """The figures of the evaluated models by section: intervals, images, curves, ranking."""
     limits = shared_limits(models)
     evaluated = any(model.problem() is None for model in models)
     return {
@@ -44,16 +45,48 @@ def model_charts(
             for model in models
         ],
         "ranking": _ranking_charts(models, best) if evaluated else [],
-        "operating": _operating_charts(best, list(models).index(best)) if best and best.problem() is None else [],
     }
 
 
 def search_charts(trials: Sequence[SearchTrial], objective: str) -> list[Chart]:
-    """One figure of the objective for each searched value that took at least two values."""
-    return [
+    """Learning curves of all trials, parallel coordinates, importances, and the objective over each searched value."""
+    responses = [
         Chart(figure=plot_strength_response(trials, key, objective=objective), alt=f"{objective} over {key}")
         for key in searched_keys(trials)
     ]
+    return [*_trial_charts(trials, objective), *_importance_charts(trials), *responses]
+
+
+def _trial_charts(trials: Sequence[SearchTrial], objective: str) -> list[Chart]:
+    if all(math.isnan(trial.objective) for trial in trials):
+        return []
+    curves = Chart(
+        figure=plot_trial_curves(trials, objective=objective),
+        alt=f"{objective} of every trial over its epochs",
+        caption="Thick: the best trial of the recipe. A cross ends a trial that was pruned or failed, a square one "
+        "that ran out of time; dashed: where the full phase begins.",
+    )
+    if not searched_keys(trials):
+        return [curves]
+    parallel = Chart(
+        figure=plot_parallel(trials, objective=objective),
+        alt="parallel coordinates of the searched values and the objective",
+        caption="One line per trial, from what it tried to what it reached: the lighter, the better. A line passes "
+        "over what its recipe does not search.",
+    )
+    return [curves, parallel]
+
+
+def _importance_charts(trials: Sequence[SearchTrial]) -> list[Chart]:
+    found = importances(trials)
+    if not found:
+        return []
+    caption = (
+        "Spearman's rank correlation over the trials of a recipe, with 95 % intervals from resampled trials: one that "
+        "contains 0 shows no effect. Pruned trials count with what they had reached."
+    )
+    alt = "rank correlation of each searched value with the objective"
+    return [Chart(figure=plot_importances(found), alt=alt, caption=caption)]
 
 
 def _interval_charts(models: Sequence[EvaluatedModel]) -> list[Chart]:
@@ -95,7 +128,13 @@ def _ranking_charts(models: Sequence[EvaluatedModel], best: EvaluatedModel | Non
     ]
 
 
-def _operating_charts(best: EvaluatedModel, position: int) -> list[Chart]:
+def operating_charts(best: EvaluatedModel, position: int) -> list[Chart]:
+    """A model at its threshold: confusion, reliability, distribution of probabilities, risk over coverage.
+
+    Args:
+        best: an evaluated model.
+        position: of its colour.
+    """
     band = _uncertain_band(best.calibration)
     return [
         Chart(

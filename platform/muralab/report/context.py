@@ -9,7 +9,7 @@ from datetime import datetime
 import pandas as pd
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class SearchTrial:
     """One trial of the search, evaluated on the test set or not."""
 
@@ -21,6 +21,10 @@ class SearchTrial:
     objective: float
     values: Mapping[str, float | str] = field(default_factory=dict)
     """The searched values only."""
+    curve: pd.Series = field(default_factory=lambda: pd.Series(dtype=float), repr=False)
+    """The objective after each epoch, by the global epoch from 1."""
+    boundary: float | None = None
+    """The position between the epochs of the two phases; None where there is one phase."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,20 +15,23 @@ from numpy.typing import NDArray
 from muralab.evaluation.evaluated_model import EvaluatedModel, best_of
 from muralab.report import sections
 from muralab.report.charts import Chart, model_charts, search_charts
+from muralab.report.checklists import checklist_tables
 from muralab.report.context import Context, SearchTrial
+from muralab.report.glossary import GLOSSARY
+from muralab.report.methods import methods
+from muralab.report.references import is_studys_data
 from muralab.report.sentences import (
     ABOUT_INTERVALS,
-    bounds,
     calibration_notes,
     calibration_sentence,
     difference_sentences,
-    headline,
     kept_weights,
-    number,
     selection,
     unscored,
 )
+from muralab.report.spotlight import Spotlight, build_spotlights
 from muralab.report.tables import Table, frame_table
+from muralab.report.verdict import registered_sentence, summary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,7 +58,7 @@ def write_report(
     trials: Sequence[SearchTrial] = (),
     previews: Mapping[str, NDArray[np.uint8]] | None = None,
     champion: str | None = None,
-    gallery: Mapping[str, NDArray[np.uint8]] | None = None,
+    galleries: Mapping[str, Mapping[str, NDArray[np.uint8]]] | None = None,
 ) -> Path:
     """Write the report of a sweep, a model or any set of runs as one self-contained HTML file.
 
@@ -67,29 +69,30 @@ def write_report(
         trials: every trial of the search.
         previews: recipe -> uint8 [H, W] grid of augmented images.
         champion: the registered model, by its name or run id; None: none was registered; "": not mentioned.
-        gallery: caption -> uint8 [H, W] or [H, W, 3] image of an error; None shows none.
+        galleries: run id -> caption -> uint8 [H, W] or [H, W, 3] image of an error of that model; None shows none.
     """
     best = None if context.comparison else best_of(models)
-    evaluated = best is not None and best.problem() is None
+    how = selection(models, comparison=context.comparison)
+    shown = [] if context.comparison else build_spotlights(models, champion, selection=how, galleries=galleries or {})
     values = {
         "context": context,
         "models": models,
-        "best": best,
-        "n_studies": len(best.studies()) if best and evaluated else 0,
-        "n_patients": best.studies()["patient"].nunique() if best and evaluated else 0,
-        "selection": selection(models, comparison=context.comparison),
-        "hero_name": best.title if best else _no_best(models),
-        "hero_metrics": _hero_metrics(best) if best else [],
-        "headline": headline(best) if best else "",
+        "selection": how,
+        "hero_name": "" if shown else _no_best(models),
+        "spotlights": [_spotlight_values(one) for one in shown],
+        "summary": [] if context.comparison else _summary(models, champion, context),
         "about_intervals": ABOUT_INTERVALS,
         "differences": _differences(models, context),
-        "champion": champion_sentence(models, champion),
+        "champion": registered_sentence(models, champion, part=context.part),
         "kept": [f"{model.title}: {kept_weights(model, context.objective)}" for model in models],
         "charts": {name: _pictures(charts) for name, charts in model_charts(models, best, context).items()},
         "search_charts": _pictures(search_charts(trials, context.objective)),
         "previews": [embed_image(name, grid) for name, grid in (previews or {}).items()],
-        "gallery": [embed_image(caption, picture) for caption, picture in (gallery or {}).items()],
-        "tables": _tables(context, models, best if evaluated else None, trials),
+        "tables": _tables(context, models, trials),
+        "is_studys_data": is_studys_data(context),
+        "glossary": GLOSSARY,
+        "methods": methods(models, context),
+        "checklists": checklist_tables(models, context),
         "calibrations": [calibration_sentence(model) for model in models],
         "calibration_notes": calibration_notes(models),
         "error_sentence": sections.error_sentence(models),
@@ -112,29 +115,6 @@ def render(values: Mapping[str, Any]) -> str:
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.get_template("template.html.j2").render(values)
-
-
-def champion_sentence(models: Sequence[EvaluatedModel], champion: str | None) -> str:
-    """Which model is registered, and whether another one was better on validation.
-
-    Args:
-        models: those of the report.
-        champion: the registered one, by its name or run id; None: none was registered; "": not mentioned.
-    """
-    if champion == "":
-        return ""
-    registered = next((model for model in models if champion in (model.label, model.run_id)), None)
-    if registered is None:
-        return f"Registered model: {champion}." if champion else "No model was registered."
-    best = best_of(models)
-    if best is None or math.isnan(registered.selection_score):
-        return f"The registered model is {registered.title}."
-    if registered is best:
-        return f"The registered model is {registered.title}, which is best on validation."
-    return (
-        f"The registered model is {registered.title}, although {best.title} is best on validation; see their paired "
-        "difference above."
-    )
 
 
 def figure_uri(figure: Figure) -> str:
@@ -173,26 +153,26 @@ def _differences(models: Sequence[EvaluatedModel], context: Context) -> list[str
     return [*difference_sentences(models), *filter(None, [unscored(models)])]
 
 
-def _hero_metrics(best: EvaluatedModel) -> list[dict[str, str]]:
-    shown = []
-    for name, title in (("auroc", "AUROC"), ("kappa", "Kappa")):
-        interval = best.intervals().get(name)
-        reason = best.problem() or (interval.reason if interval else None) or ""
-        value = number(interval.estimate) if interval else "–"
-        shown.append({"title": title, "value": value, "bounds": bounds(interval) if interval else "", "reason": reason})
-    return shown
+def _spotlight_values(one: Spotlight) -> dict[str, Any]:
+    return {
+        "of": one,
+        "charts": _pictures(one.charts),
+        "gallery": [embed_image(caption, picture) for caption, picture in one.gallery.items()],
+    }
+
+
+def _summary(models: Sequence[EvaluatedModel], champion: str | None, context: Context) -> list[str]:
+    return summary(models, champion or None, part=context.part, synthetic=context.synthetic)
 
 
 def _tables(
-    context: Context, models: Sequence[EvaluatedModel], best: EvaluatedModel | None, trials: Sequence[SearchTrial]
+    context: Context, models: Sequence[EvaluatedModel], trials: Sequence[SearchTrial]
 ) -> dict[str, Table | None]:
     return {
-        "study": sections.study_table(models, context) if models else None,
+        "phases": sections.phase_table(models, context) if models else None,
         "study_metrics": sections.study_metrics_table(models) if models else None,
         "image_metrics": sections.image_metrics_table(models) if models else None,
-        "subgroups": sections.subgroup_table(best) if best else None,
         "agreement": sections.agreement_table(models),
-        "errors": sections.error_table(best) if best else None,
         "trials": sections.trials_table(trials) if trials else None,
         "splits": frame_table(context.counts_table),
         "audit": frame_table(context.audit[1]) if context.audit and len(context.audit[1]) else None,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from muralab.report.context import Context
 
+STUDY_NAME = "an unpublished course report by D. Fountas on MURA wrists, which this project reproduces"
 STUDY_PROTOCOL = (
     "valid-as-validation: validated on the official valid set (659 images), tested on 976 images held out of the "
     "official train set, probably split by image, so that one patient may be in both (all inferred from its figures)"
@@ -89,6 +90,13 @@ VALID_IMAGES = 659
 """Wrist images in MURA's official valid set: a set of another size is not that set."""
 
 
+def is_studys_data(context: Context) -> bool:
+    """Whether a report is on the study's data in its protocol: MURA's wrists, validated on the official valid set."""
+    sizes = dict(zip(context.split_counts["set"], context.split_counts["images"]))
+    is_its_protocol = context.protocol == "valid-as-validation" and sizes.get("validation") == VALID_IMAGES
+    return not context.synthetic and context.part == "wrist" and is_its_protocol
+
+
 def study_accuracies(context: Context) -> tuple[dict[str, float], str]:
     """The study's image accuracies after the full phase, by recipe, and the caption that explains them.
 
@@ -113,7 +121,8 @@ def study_accuracies(context: Context) -> tuple[dict[str, float], str]:
     }
     return (
         found,
-        "Hollow diamonds: the study’s network of the same name after its full phase, image level, accuracy at 0.5, "
+        f"Hollow diamonds: the network of the same name in the study, {STUDY_NAME}, after its full phase, image level, "
+        "accuracy at 0.5, "
         f"{sets[measure]}.",
     )
 

@@ -1,4 +1,4 @@
-"""The tables of a report: the study's, metrics by model, subgroups, agreement, errors, trials, references."""
+"""The tables of a report: loss and accuracy by phase, metrics by model, subgroups, errors, trials, references."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from muralab.evaluation.gallery import hardest_studies
 from muralab.evaluation.metrics import METRICS, evaluate
 from muralab.evaluation.predictions import Level
 from muralab.report.context import Context, SearchTrial
-from muralab.report.references import STUDY_PROTOCOL, STUDY_ROWS, StudyRow, references_for
+from muralab.report.references import (
+    STUDY_NAME,
+    STUDY_PROTOCOL,
+    STUDY_ROWS,
+    StudyRow,
+    is_studys_data,
+    references_for,
+)
 from muralab.report.results_table import PHASES, not_tested, phases_of
 from muralab.report.sentences import number
 from muralab.report.tables import Cell, Group, Row, Table, frame_table
@@ -23,17 +30,18 @@ N_WORST = 6
 MANY_VIEWS = 4
 
 
-def study_table(models: Sequence[EvaluatedModel], context: Context) -> Table:
-    """The study's table: ours above, the study's own rows below, each group with its level, set and protocol."""
+def phase_table(models: Sequence[EvaluatedModel], context: Context) -> Table:
+    """Loss and accuracy by phase, image level; with the rows of the wrist study where the data are its data."""
     sets = ["train", "val", "test"]
     table = Table(columns=["model", "phase", *sets, *sets], spans=[("", 2), ("loss", 3), ("accuracy", 3)], left=(0, 1))
     data = "SYNTHETIC demo data" if context.synthetic else "real data"
     source = f"{data}, {context.part}, protocol {context.protocol}, split by patient"
     ours = [_our_row(table, model, phase) for model in models for phase in phases_of(model)]
     table.groups.append(Group(rows=ours, heading="This report", remark=f"{source}; image level", css="ours"))
-    theirs = [_their_row(table, row) for row in STUDY_ROWS]
-    remark = f"MURA v1.1, wrist, {STUDY_PROTOCOL}; image level"
-    table.groups.append(Group(rows=theirs, heading="The study", remark=remark, css="reference"))
+    if is_studys_data(context):
+        theirs = [_their_row(table, row) for row in STUDY_ROWS]
+        remark = f"{STUDY_NAME}; MURA v1.1, wrist, {STUDY_PROTOCOL}; image level"
+        table.groups.append(Group(rows=theirs, heading="The study", remark=remark, css="reference"))
     return table
 
 

@@ -132,7 +132,7 @@ def plot_strength_response(trials: Sequence[SearchTrial], key: str, *, objective
         style.draw_reason(axes, "no trial was evaluated")
         return figure
     numbers = [float(t.values[key]) for t in chosen if isinstance(t.values[key], (int, float))]
-    if len(numbers) == len(chosen) and min(numbers) > 0 and _is_rate(key):
+    if len(numbers) == len(chosen) and min(numbers) > 0 and is_rate(key):
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(style.rate_locator())
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -142,7 +142,7 @@ def plot_strength_response(trials: Sequence[SearchTrial], key: str, *, objective
     return figure
 
 
-def _is_rate(key: str) -> bool:
+def is_rate(key: str) -> bool:
     """Whether a value is searched over orders of magnitude."""
     return key.rsplit(".", 1)[-1] in ("lr", "rate", "learning_rate", "weight_decay")
 

@@ -16,8 +16,10 @@ from muralab.evaluation.intervals import INTERVAL_METHOD
 from muralab.evaluation.metrics import METRICS, evaluate_predictions, main_metrics
 from muralab.experiment import predict_sets
 from muralab.recipe_loader import load_recipe
+from muralab.report.sentences import headline
+from muralab.report.verdict import model_note
 from muralab.tracking import RunRecord, RunWriter
-from muralab.tracking.tags import Tag, resolved_values_of
+from muralab.tracking.tags import Tag
 from muralab.training.checkpoint import write_tensors
 from muralab.training.phases import PHASES
 from muralab.training.trainer import best_name
@@ -65,6 +67,9 @@ def run_final_test(
         writer.log_file(record.run_id, weights, "weights")
     log_test(writer, record.run_id, model)
     writer.log_epoch(record.run_id, 0, trained)
+    note = record.tags.get(Tag.NOTE, "")
+    if headline(model) not in note:  # a resumed search tests again what it had tested
+        writer.set_tags(record.run_id, {Tag.NOTE: f"{model_note(model)}\n\n{note}"})
     writer.set_tags(record.run_id, {Tag.BEST_OF_RECIPE: str(keep_weights).lower()})
     return FinalTest(spec=spec, network=network, model=model)
 
@@ -112,7 +117,7 @@ def build_model(
         calibration=fit_calibration(validation, rule=rule),
         objective=record.metrics.get("objective", float("nan")),
         training=TrainingRecord(
-            values=resolved_values_of(record.params),
+            values=record.values,
             history=history.dropna(subset=["train_loss"]) if "train_loss" in history else history,
             summary={**record.metrics, **trained, **image_metrics(test)},
             kept_phase=record.tags.get(Tag.KEPT_PHASE, ""),
@@ -127,6 +132,8 @@ def log_test(writer: RunWriter, run_id: str, model: EvaluatedModel) -> None:
     if model.calibration is not None:
         writer.log_text(run_id, json.dumps(model.calibration.to_dict(), indent=1), "calibration.json")
     writer.set_tags(run_id, {Tag.INTERVALS: INTERVAL_METHOD})
+    figures = {f"{Tag.TEST_STUDY_PREFIX}{name}": str(model.intervals()[name]) for name in main_metrics()}
+    writer.set_tags(run_id, figures)
     writer.log_epoch(run_id, 0, logged_metrics(model))
 
 

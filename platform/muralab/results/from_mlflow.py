@@ -17,6 +17,7 @@ from muralab.evaluation.evaluated_model import EvaluatedModel, TrainingRecord
 from muralab.evaluation.intervals import INTERVAL_METHOD
 from muralab.recipe_loader import load_recipe
 from muralab.report.context import Context, SearchTrial
+from muralab.report.training_plots import phase_boundary
 from muralab.results.context import describe_machine
 from muralab.tracking import (
     LoggedData,
@@ -28,7 +29,7 @@ from muralab.tracking import (
     read_datasets,
     read_run,
 )
-from muralab.tracking.tags import Tag, resolved_values_of
+from muralab.tracking.tags import Tag
 
 PARENT_KINDS = ("tune", "compare")
 """Kinds of runs that stand for the evaluated runs below them."""
@@ -84,7 +85,7 @@ def _check_alike(what: str, values: Mapping[str, str]) -> None:
 
 def read_models(store: Store, records: Sequence[RunRecord]) -> list[EvaluatedModel]:
     """Evaluated runs as models; runs of one recipe are distinguished by what their names add to it, or by their ids."""
-    added = {one.run_id: one.name.replace(one.recipe, "").strip("-_ ") for one in records}
+    added = {one.run_id: one.short_name.replace(one.recipe, "").strip("-_ ") for one in records}
     counts = Counter((one.recipe, added[one.run_id]) for one in records)
     repeated = {recipe for recipe, n in Counter(one.recipe for one in records).items() if n > 1}
     suffixes = {
@@ -114,7 +115,7 @@ def read_model(store: Store, record: RunRecord, *, suffix: str = "") -> Evaluate
         calibration=read_calibration(store, record.run_id),
         objective=_objective(store, record),
         training=TrainingRecord(
-            values=resolved_values_of(record.params),
+            values=record.values,
             history=history.dropna(subset=["train_loss"]) if "train_loss" in history else pd.DataFrame(),
             summary=record.metrics,
             kept_phase=record.tags.get(Tag.KEPT_PHASE, ""),
@@ -158,19 +159,30 @@ def build_trials(records: Iterable[RunRecord]) -> list[SearchTrial]:
     return [
         SearchTrial(
             recipe=record.recipe,
-            name=record.name,
+            name=record.short_name,
             run_id=record.run_id,
             status=record.tags.get(Tag.ENDED, record.status.lower()),
             epochs=int(record.history["train_loss"].notna().sum()) if "train_loss" in record.history else 0,
             objective=record.metrics.get("objective", float("nan")),
             values=_searched_values(record),
+            curve=_objective_curve(record),
+            boundary=phase_boundary(record.history),
         )
         for record in records
     ]
 
 
+def _objective_curve(record: RunRecord) -> pd.Series:
+    """The objective after each epoch; runs of earlier versions hold it under its metric's own name alone."""
+    own = record.tags.get(Tag.OBJECTIVE, "val_study_auroc")
+    name = next((name for name in ("epoch_objective", own) if name in record.history), None)
+    return pd.Series(dtype=float) if name is None else record.history[name].dropna()
+
+
 def _searched_values(record: RunRecord) -> dict[str, float | str]:
-    resolved = resolved_values_of(record.params)
+    if record.searched:
+        return {key: _number_or_text(value) for key, value in record.searched.items()}
+    resolved = record.values  # a trial of an earlier version, or of a search that drew nothing
     try:
         searched = load_recipe(record.recipe).search
     except RecipeError:  # of another checkout: what it searched is not known here
@@ -193,7 +205,7 @@ def read_context(store: Store, records: Sequence[RunRecord]) -> Context:
     stated = "" if comparison is None else comparison.tags.get(Tag.COMPARISON, "")
     synthetic = first.tags.get(Tag.SYNTHETIC) == "true"
     seeds = _tag_values(records, Tag.SEED)
-    sizes = [resolved_values_of(one.params).get("image_size", "") for one in records]
+    sizes = [one.values.get("image_size", "") for one in records]
     return Context(
         title=f"MURA Lab: {first.part}, {len(records)} run{'s' * (len(records) > 1)}",
         part=first.part,

@@ -17,7 +17,7 @@ from muralab.recipe import Recipe, override, resolved_values
 from muralab.recipe_loader import load_recipe
 from muralab.results.from_mlflow import read_calibration
 from muralab.tracking import RunRecord, Store, download_artifact, read_datasets, read_run, shown
-from muralab.tracking.tags import Tag, resolved_values_of
+from muralab.tracking.tags import Tag
 from muralab.training.checkpoint import read_tensors
 from muralab.training.network import Network
 
@@ -75,7 +75,7 @@ def load_trained_model(store: Store, record: RunRecord) -> TrainedModel:
     Raises:
         StoreError: the run keeps no weights: only the best trial of each recipe does.
     """
-    resolved = resolved_values_of(record.params)
+    resolved = record.values
     if not record.recipe or "recipe" not in resolved:
         raise StoreError(
             f"The run {record.run_id} ({record.name}) trained no recipe: give the run of a trial or of `train`."

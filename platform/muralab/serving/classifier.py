@@ -20,6 +20,7 @@ from mlflow.pyfunc import PythonModel
 
 from muralab.serving.answer import build_answer
 from muralab.serving.config import ServingConfig, read_config, read_version
+from muralab.serving.heat import coarse_reason, interpolation, is_too_coarse
 from muralab.serving.memory import Trimmer, give_memory_back
 from muralab.serving.request import View, check_views, read_params, read_views
 
@@ -61,7 +62,7 @@ class StudyClassifier(PythonModel):  # type: ignore[misc]
 
         Args:
             context: not used.
-            model_input: table with `image` (base64 text or bytes of a PNG, JPEG or DICOM file) and optionally `study`.
+            model_input: table with `image` (base64 text or bytes of a picture file) and optionally `study`.
             params: `threshold`, `prevalence`, `explain` and `policy`, see `RequestParams`.
 
         Returns:
@@ -88,10 +89,12 @@ class StudyClassifier(PythonModel):  # type: ignore[misc]
         check_views(views, checked)
         answer = build_answer(views, logits, self._config, checked, self._version)
         if checked.explain:
-            drawn = {
-                row: draw_heat(square, warm) for (row, square), warm in zip(readable, heat) if not views[row].error
-            }
+            answered = [(row, square, warm) for (row, square), warm in zip(readable, heat) if not views[row].error]
+            drawn = {row: draw_heat(square, warm) for row, square, warm in answered if not is_too_coarse(warm.shape)}
             answer["heatmap"] = pd.Series([drawn.get(row) for row in range(len(views))], dtype=object)
+            for row, _, warm in answered:
+                if row not in drawn:
+                    answer["warnings"][row].append(coarse_reason(warm.shape))
         if checked.policy == "partial":
             answer["error"] = pd.Series([view.error for view in views], dtype=object)
         if isinstance(model_input, pd.DataFrame):
@@ -121,7 +124,7 @@ def _drop_unanswered(views: list[View], logits: np.ndarray) -> list[View]:
 
 
 def draw_heat(square: np.ndarray, heat: np.ndarray) -> str:
-    """Overlay a heat map on the network input.
+    """Overlay a heat map on the network input, as a grid where it has few cells.
 
     Args:
         square: uint8 [S, S].
@@ -131,7 +134,7 @@ def draw_heat(square: np.ndarray, heat: np.ndarray) -> str:
         Base64 text of an S x S px colour PNG.
     """
     peak = float(heat.max())
-    share = cv2.resize(heat / peak if peak > 0 else heat, square.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    share = cv2.resize(heat / peak if peak > 0 else heat, square.shape[::-1], interpolation=interpolation(heat.shape))
     colours = cv2.applyColorMap(np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8), cv2.COLORMAP_JET)
     weight = 0.5 * np.clip(share, 0, 1)[..., None]
     blended = (1 - weight) * square[..., None] + weight * colours

@@ -73,6 +73,10 @@ class ServingConfig:
     typical_contrast: tuple[float, float] | None = None
     """Range of the standard deviation of grey values in the training images; None: unknown."""
 
+    value_range: tuple[int, int] | None = None
+    """Stored values that are black and white in files that do not say so, such as 16-bit PNG; None: as their type says,
+    because the training images were all of 8 bits or windowed, or an earlier version trained the model."""
+
     disclaimer: str = DISCLAIMER
     """Shown to every client."""
 
@@ -96,7 +100,7 @@ def read_config(path: Path) -> ServingConfig:
     """Read the file of a registered model; unknown keys, from a later version, are ignored."""
     stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     known = {key: value for key, value in stored.items() if key in ServingConfig.__dataclass_fields__}
-    for key in ("typical_mean", "typical_contrast"):
+    for key in ("typical_mean", "typical_contrast", "value_range"):
         if known.get(key) is not None:
             known[key] = tuple(known[key])
     return ServingConfig(**known)

@@ -1,4 +1,4 @@
-"""Warnings about a view: blank, low contrast, in colour, small, unlike the training images.
+"""Warnings about a view: blank, low contrast, in colour, small, of another value range, unlike the training images.
 
 Shape legend: S side of the network input.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from muralab.data.images.picture import Picture
+from muralab.data.images.value_range import misfit
 from muralab.serving.config import ServingConfig
 
 COLOUR_SPREAD = 12.0
@@ -39,6 +40,9 @@ def view_warnings(picture: Picture, square: np.ndarray, config: ServingConfig) -
         found.append("colour photo, not a radiograph")
     if max(grey.shape) < config.image_size // 2:
         found.append(f"small picture ({grey.shape[1]} x {grey.shape[0]} px)")
+    if picture.stored is not None and (problem := misfit(picture.stored, config.value_range)):
+        found.append(problem)
+    found += picture.notes
     if config.synthetic:
         found.append("model trained on synthetic pictures")
     return found + _distribution_warnings(square, config)

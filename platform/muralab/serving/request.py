@@ -93,8 +93,8 @@ def read_views(model_input: Any, params: RequestParams, config: ServingConfig) -
     """Decode every row of a request; only the network inputs are kept, however large the images are.
 
     Args:
-        model_input: table, or what pandas turns into one, with the column `image`, base64 text or bytes of a PNG, JPEG
-            or DICOM file, and optionally `study`.
+        model_input: table, or what pandas turns into one, with the column `image`, base64 text or bytes of a picture
+            file (PNG, JPEG, TIFF, BMP, DICOM), and optionally `study`.
         params: whether a bad row refuses the request.
         config: configuration of the model.
 
@@ -130,7 +130,7 @@ def _read_table(model_input: Any) -> pd.DataFrame:
     if table.columns.duplicated().any():
         raise refuse("The request has two columns of the same name.")
     if "image" not in table and len(table):
-        raise refuse("The column image is missing: base64 text of one PNG, JPEG or DICOM file per row.")
+        raise refuse("The column image is missing: base64 text of one PNG, JPEG, TIFF, BMP or DICOM file per row.")
     if len(table) == 0:
         raise refuse("The request has no rows.")
     if len(table) > MAX_ROWS:
@@ -144,7 +144,7 @@ def _read_view(row: int, image: object, study: object, config: ServingConfig) ->
     try:
         data = _read_bytes(image)
         with _DECODING:
-            picture = decode_picture(data)
+            picture = decode_picture(data, value_range=config.value_range)
             square = to_square(picture.grey, config.image_size)
         return View(study=group, square=square, warnings=tuple(view_warnings(picture, square, config)))
     except ImageError as error:

@@ -27,11 +27,11 @@ from muralab.tracking.runs import (
     close_dead_runs,
     experiment_id_of,
     experiment_of,
-    find_dead_runs,
     start_run,
 )
 from muralab.tracking.splits import SPLIT_TABLE, TrainedSplit, read_tags, read_trained_split, rebuild_split
 from muralab.tracking.store import Store, open_store
+from muralab.tracking.system_load import SystemLoad
 from muralab.tracking.writer import RunWriter
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "RunRecord",
     "RunWriter",
     "Store",
+    "SystemLoad",
     "TrainedSplit",
     "absolute_uri",
     "adopt_run",
@@ -48,7 +49,6 @@ __all__ = [
     "download_artifact",
     "experiment_id_of",
     "experiment_of",
-    "find_dead_runs",
     "find_evaluations",
     "fingerprint_test_set",
     "is_alive",

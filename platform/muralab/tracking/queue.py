@@ -13,6 +13,7 @@ from typing import Any, final
 from muralab.errors import StoreError
 from muralab.tracking.runs import experiment_id_of, experiment_of, run_tags, search_runs
 from muralab.tracking.store import Store, store_error
+from muralab.tracking.stored_names import stored_tags, tag_filters
 from muralab.tracking.tags import Tag
 
 TEMPORARY_ID = "unstarted-"
@@ -100,11 +101,11 @@ class StartRun:
         parent = ids.get(self.parent, self.parent) if self.parent else None
         experiment_id = experiment_of(store, parent) if parent else experiment_id_of(store, self.experiment)
         if self.attempted:
-            created = search_runs(store, [experiment_id], f"tags.`{Tag.STARTED_AS}` = '{self.temporary_id}'")
+            created = search_runs(store, [experiment_id], tag_filters(Tag.STARTED_AS, self.temporary_id)[0])
             if created:
                 return str(created[0].info.run_id)
         self.attempted = True
-        tags = run_tags(self.kind, self.tags, parent) | {Tag.STARTED_AS: self.temporary_id}
+        tags = stored_tags(run_tags(self.kind, self.tags, parent) | {Tag.STARTED_AS: self.temporary_id})
         run = store.client.create_run(experiment_id, start_time=self.queued_ms, tags=tags, run_name=self.name)
         return str(run.info.run_id)
 

@@ -15,7 +15,8 @@ from muralab.tracking.address import shown
 from muralab.tracking.artifacts import StoredPredictions
 from muralab.tracking.runs import experiment_of, search_runs
 from muralab.tracking.store import Store, store_error
-from muralab.tracking.tags import Tag
+from muralab.tracking.stored_names import metric_of, metrics_in_order, tag_filters, tags_of
+from muralab.tracking.tags import RESOLVED, Tag, resolved_values_of
 
 LARGEST = 1.797e308  # a database stores an infinite metric as the largest float
 REMOTE_READERS = 8
@@ -37,7 +38,7 @@ class RunRecord:
     part: str = ""
     params: dict[str, str] = field(repr=False, default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
-    """The last value of each."""
+    """The last value of each, by the names of the code, see `stored_names`."""
     tags: dict[str, str] = field(repr=False, default_factory=dict)
     history: pd.DataFrame = field(repr=False, default_factory=pd.DataFrame)
     """Index `step` (the global epoch, from 1), one column per metric; NaN where a metric has no value at a step."""
@@ -45,6 +46,22 @@ class RunRecord:
     """`validation` and `test`, each read on first access; StoreError for one that was not logged."""
     started_s: float = 0.0
     """Unix time."""
+
+    @property
+    def values(self) -> dict[str, str]:
+        """Every value that the run was carried out with, such as `full.lr`."""
+        return self.searched | resolved_values_of(self.params)
+
+    @property
+    def searched(self) -> dict[str, str]:
+        """The values that its search drew; empty for a run that is no trial, and for trials of earlier versions."""
+        own = self.params if self.kind == "trial" else {}
+        return {key: value for key, value in own.items() if not key.startswith(RESOLVED)}
+
+    @property
+    def short_name(self) -> str:
+        """A trial's name within its search, such as `cnn-01`; of other runs the kind."""
+        return self.tags.get(Tag.TRIAL, self.name) if self.kind == "trial" else self.kind or self.name
 
 
 def read_run(store: Store, run_id: str, predictions: bool = True) -> RunRecord:
@@ -92,11 +109,13 @@ def find_evaluations(store: Store, fingerprint: str) -> list[str]:
     Raises:
         StoreError: the store failed.
     """
-    where = f"tags.`{Tag.TEST_FINGERPRINT}` = '{fingerprint}'"
-    try:
-        return [str(run.info.run_id) for run in search_runs(store, None, where, deleted=True)]
-    except Exception as error:
-        raise store_error(store, f"search for runs with {where}", error) from error
+    found: dict[str, None] = {}
+    for where in tag_filters(Tag.TEST_FINGERPRINT, fingerprint):
+        try:
+            found |= {str(run.info.run_id): None for run in search_runs(store, None, where, deleted=True)}
+        except Exception as error:
+            raise store_error(store, f"search for runs with {where}", error) from error
+    return list(found)
 
 
 def _experiment(store: Store, run_id: str) -> str:
@@ -151,8 +170,10 @@ def _restore(value: float) -> float:
 def _build_record(
     store: Store, run: Any, values: dict[tuple[str, str], dict[int, float]], predictions: bool
 ) -> RunRecord:
-    info, tags = run.info, dict(run.data.tags)
-    columns = {key: values[info.run_id, key] for key in sorted(run.data.metrics) if (info.run_id, key) in values}
+    info, tags = run.info, tags_of(run.data.tags)
+    columns: dict[str, dict[int, float]] = {}
+    for key in [key for key in metrics_in_order(run.data.metrics) if (info.run_id, key) in values]:
+        columns.setdefault(metric_of(key), {}).update(values[info.run_id, key])
     return RunRecord(
         run_id=str(info.run_id),
         name=info.run_name or "",
@@ -163,7 +184,7 @@ def _build_record(
         recipe=tags.get(Tag.RECIPE, ""),
         part=tags.get(Tag.PART, ""),
         params=dict(run.data.params),
-        metrics={key: _restore(value) for key, value in run.data.metrics.items()},
+        metrics={metric_of(key): _restore(run.data.metrics[key]) for key in metrics_in_order(run.data.metrics)},
         tags=tags,
         history=pd.DataFrame(columns).rename_axis(index="step").sort_index(),
         predictions=StoredPredictions(store, str(info.run_id)) if predictions else {},

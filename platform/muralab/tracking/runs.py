@@ -11,6 +11,7 @@ from muralab.errors import StoreError
 from muralab.tracking.address import shown
 from muralab.tracking.process import commit_tag, is_gone, process_tags
 from muralab.tracking.store import Store, shorten, store_error
+from muralab.tracking.stored_names import stored_tags, tag_filters, tags_of
 from muralab.tracking.tags import Tag
 
 MAX_TAG_CHARACTERS = 8000
@@ -43,7 +44,8 @@ def start_run(
     """
     experiment_id = experiment_of(store, parent) if parent else experiment_id_of(store, experiment)
     try:
-        run = store.client.create_run(experiment_id, tags=run_tags(kind, tags, parent), run_name=name)
+        stored = stored_tags(run_tags(kind, tags, parent))
+        run = store.client.create_run(experiment_id, tags=stored, run_name=name)
     except Exception as error:
         raise store_error(store, f"start the run '{name}'", error) from error
     return str(run.info.run_id)
@@ -91,7 +93,7 @@ def _own_process_tags() -> dict[str, str]:
 def _set_tags(store: Store, run_id: str, tags: Mapping[str, str]) -> None:
     from mlflow.entities import RunTag
 
-    store.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+    store.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in stored_tags(tags).items()])
 
 
 def experiment_of(store: Store, run_id: str) -> str:
@@ -169,22 +171,21 @@ def close_dead_runs(
     """
     if claim:
         claim_run(store, claim)
-    closed = []
+    host = socket.gethostname().replace("'", "")
+    closed: list[str] = []
     try:
-        for run_id in find_dead_runs(store, experiment_ids):
-            store.client.set_tag(run_id, Tag.CLOSED_AFTER, REASON_CLOSED)
-            store.client.set_terminated(run_id, status="KILLED")
-            closed.append(run_id)
+        for of_host in tag_filters(Tag.HOST, host):
+            running = search_runs(store, experiment_ids, f"attributes.status = 'RUNNING' and {of_host}")
+            closed += [_close(store, run) for run in running if is_gone(tags_of(run.data.tags))]
     except Exception as error:
         raise store_error(store, "close the runs of dead processes", error) from error
     return closed
 
 
-def find_dead_runs(store: Store, experiment_ids: Sequence[str] | None = None) -> list[str]:
-    """The ids of the runs that `close_dead_runs` would close. Does not convert MLflow's errors."""
-    host = socket.gethostname().replace("'", "")
-    where = f"attributes.status = 'RUNNING' and tags.`{Tag.HOST}` = '{host}'"
-    return [str(run.info.run_id) for run in search_runs(store, experiment_ids, where) if is_gone(run.data.tags)]
+def _close(store: Store, run: Any) -> str:
+    store.client.set_tag(run.info.run_id, Tag.CLOSED_AFTER, REASON_CLOSED)
+    store.client.set_terminated(run.info.run_id, status="KILLED")
+    return str(run.info.run_id)
 
 
 def search_runs(store: Store, experiment_ids: Sequence[str] | None, where: str, *, deleted: bool = False) -> list[Any]:

@@ -13,6 +13,7 @@ import pandas as pd
 from muralab.errors import MuraLabError
 from muralab.tracking.artifacts import download_artifact, read_datasets
 from muralab.tracking.store import Store, store_error
+from muralab.tracking.stored_names import tags_of
 from muralab.tracking.tags import Tag
 
 SPLIT_TABLE = "split.csv"
@@ -101,7 +102,7 @@ def read_tags(store: Store, run_id: str) -> dict[str, str]:
     if not run_id:
         return {}
     try:
-        return dict(store.client.get_run(run_id).data.tags)
+        return tags_of(store.client.get_run(run_id).data.tags)
     except Exception as error:
         if _is_missing(error):
             return {}

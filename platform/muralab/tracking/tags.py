@@ -18,7 +18,7 @@ class Tag:
     """The trial's name within its sweep."""
     PARENT = "muralab.parent"
     RESUMES = "muralab.resumes"
-    """On a run of kind `resume`: the run that this command resumed."""
+    """On a run of kind `resume`, which earlier versions logged: the run that this command resumed."""
 
     # What it was trained with
     SYNTHETIC = "muralab.synthetic"
@@ -34,12 +34,8 @@ class Tag:
 
     # Its result
     ENDED = "muralab.ended"
-    """finished, pruned, stopped or failed; on a trial's run the last thing that is written."""
+    """finished, pruned, stopped or failed."""
     ERROR = "muralab.error"
-    NOTE = "muralab.note"
-    """What a reader of the run should know."""
-    DESCRIBED = "muralab.described"
-    """true once the inputs of a sweep's or trial's run are logged; written after them."""
     KEPT_PHASE = "muralab.kept_phase"
     """upper or full: the phase whose best weights were kept; runs of earlier versions lack it and kept full's."""
     BEST_OF_RECIPE = "muralab.best_of_recipe"
@@ -70,7 +66,7 @@ class Tag:
     COUNTED_RUNS = "muralab.test_look_runs."
     """+ fingerprint + number, on a registered model: the runs that are counted, by the start of their ids."""
     TEST_STUDY_PREFIX = "muralab.test_study_"
-    """+ metric, on a model version: its value with interval."""
+    """+ metric, on a model version or a tested run: its value with interval."""
 
     # A run of kind `predict`
     ANSWERED_BY = "muralab.answered_by"
@@ -98,6 +94,10 @@ class Tag:
 
     # MLflow's own
     RUN_NAME = "mlflow.runName"
+    NOTE = "mlflow.note.content"
+    """The description of a run or an experiment, in Markdown."""
+    SHARED_VIEW = "mlflow.sharedViewState."
+    """+ key, on an experiment: a saved view of its page, see `experiment_page`."""
     PARENT_RUN_ID = "mlflow.parentRunId"
     USER = "mlflow.user"
     SOURCE_NAME = "mlflow.source.name"

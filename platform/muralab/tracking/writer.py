@@ -17,10 +17,12 @@ import pandas as pd
 
 from muralab.errors import StoreError
 from muralab.tracking.artifacts import fingerprint_test_set
+from muralab.tracking.experiment_page import TrialsView, write_note, write_view
 from muralab.tracking.queue import TEMPORARY_ID, Batch, Call, StartRun, WriteQueue
 from muralab.tracking.records import read_histories
 from muralab.tracking.runs import adopt_run, clean_tags
 from muralab.tracking.store import Store, shorten, store_error
+from muralab.tracking.stored_names import metric_of, stored_metric, stored_tags
 from muralab.tracking.tags import RESOLVED, Tag
 
 MAX_PARAM_CHARACTERS = 6000
@@ -142,14 +144,6 @@ class RunWriter:
         self._open[run_id] = None
         return frozenset(step for _, step in self._logged[run_id])
 
-    def read_run(self, run_id: str) -> None:
-        """Read what a run holds, so that a metric that has a value at a step is not written there again; waits.
-
-        Raises:
-            StoreError: the run is unknown.
-        """
-        self._read(run_id)
-
     def _read(self, run_id: str) -> str:
         try:
             data = self._store.client.get_run(run_id).data
@@ -157,19 +151,25 @@ class RunWriter:
         except Exception as error:
             raise store_error(self._store, f"read the run {run_id}", error) from error
         self._params[run_id] = dict(data.params)
-        self._logged[run_id] = {(key, step) for (_, key), steps in histories.items() for step in steps}
+        self._logged[run_id] = {(metric_of(key), step) for (_, key), steps in histories.items() for step in steps}
         return str(data.tags.get(Tag.KIND, "tune"))
 
     def log_epoch(self, run: str, step: int, metrics: Mapping[str, float]) -> None:
         """Log metrics at a step; a metric that has a value there already is left out.
 
-        NaN is logged as NaN, an infinite value as the largest float; reading restores both.
+        NaN is logged as NaN, an infinite value as the largest float; reading restores both. Stored under the names of
+        `stored_names`.
         """
         logged = self._logged.setdefault(run, set())
         at_ms = int(time.time() * 1000)
-        new = [(key, float(value), step, at_ms) for key, value in metrics.items() if (key, step) not in logged]
+        missing = {key: value for key, value in metrics.items() if (key, step) not in logged}
+        new = [(stored_metric(key), float(value), step, at_ms) for key, value in missing.items()]
         self._queue.put(run, Batch(metrics=new))
-        logged.update((key, step) for key, *_ in new)
+        logged.update((key, step) for key in missing)
+
+    def last_step(self, run: str, metric: str) -> int:
+        """The last step at which this process, or the run that it resumed, has logged a metric; 0 for none."""
+        return max((step for key, step in self._logged.get(run, ()) if key == metric), default=0)
 
     def log_params(self, run: str, params: Mapping[str, object]) -> None:
         """Log params; a value of more than 6,000 characters is shortened, with a mark at its end.
@@ -190,13 +190,22 @@ class RunWriter:
         self._queue.put(run, Batch(params={key: value for key, value in values.items() if key not in present}))
         present.update(values)
 
+    def log_used(self, run: str, values: Mapping[str, object]) -> None:
+        """Log the options that a command used: under their own names, or as `resolved.<name>` where `mlflow run` has
+        logged another text, such as `auto`, which MLflow does not allow to change.
+        """
+        present = self._params.get(run, {})
+        texts = {key: shorten(str(value), MAX_PARAM_CHARACTERS) for key, value in values.items()}
+        self.log_params(run, {key: text for key, text in texts.items() if key not in present})
+        self.log_resolved(run, {key: text for key, text in texts.items() if present.get(key, text) != text})
+
     def log_resolved(self, run: str, values: Mapping[str, object]) -> None:
         """Log values under `resolved.<key>`, beside the entry point's own params of the same names."""
         self.log_params(run, {f"{RESOLVED}{key}": value for key, value in values.items()})
 
     def set_tags(self, run: str, tags: Mapping[str, object]) -> None:
         """Set tags; a value of more than 8,000 characters is shortened, with a mark at its end."""
-        self._queue.put(run, Batch(tags=clean_tags(tags)))
+        self._queue.put(run, Batch(tags=stored_tags(clean_tags(tags))))
 
     def log_text(self, run: str, text: str, artifact_path: str) -> None:
         """Log a text as the file `artifact_path`."""
@@ -261,6 +270,22 @@ class RunWriter:
             client.log_inputs(run_id, datasets=[entry])
 
         self._call(run, f"log the data set {name}", log)
+
+    def describe_experiment(self, run: str, note: str) -> None:
+        """Set the description of the experiment that holds a run, unless somebody has written another one."""
+
+        def write(client: Any, run_id: str) -> None:
+            write_note(client, client.get_run(run_id).info.experiment_id, note)
+
+        self._call(run, "describe the experiment", write)
+
+    def save_view(self, run: str, view: TrialsView) -> None:
+        """Save a view of trials in the experiment that holds a run."""
+
+        def write(client: Any, run_id: str) -> None:
+            write_view(client, client.get_run(run_id).info.experiment_id, view)
+
+        self._call(run, f"save the view '{view.name}'", write)
 
     def finish(self, run: str, status: str = "FINISHED") -> None:
         """End a run: FINISHED, FAILED or KILLED, at the time of this call."""

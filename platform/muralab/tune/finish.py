@@ -10,22 +10,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from muralab.errors import MuraLabError, SettingsError, TrialsFailedError, numbered
+from muralab.errors import MuraLabError, SettingsError
 from muralab.evaluation.evaluated_model import EvaluatedModel, best_of
 from muralab.evaluation.gallery import Pictures
 from muralab.registry.register import RegisteredModel
 from muralab.report.context import Context, SearchTrial
-from muralab.report.page import champion_sentence, write_report
+from muralab.report.page import write_report
 from muralab.report.results_table import results_table
 from muralab.report.sentences import calibration_notes, difference_sentences, headline
+from muralab.report.verdict import confusion_sentence, missed_sentence, registered_sentence
 from muralab.results.final_test import FinalTest, run_final_test
 from muralab.results.from_mlflow import build_trials
 from muralab.results.gallery import build_gallery, may_show
 from muralab.results.previews import build_previews
-from muralab.tracking import RunRecord, RunWriter, Store, read_children, shown
+from muralab.tracking import RunWriter, Store, read_children, shown
 from muralab.tracking.tags import Tag
 from muralab.tune.plan import Sweep
 from muralab.tune.registration import Outcome
+from muralab.tune.sweep_notes import SweepPages, experiment_note, registered_name, result_metrics, sweep_note
 from muralab.tune.trial_logger import TrialLogger
 
 ADDRESS = "http://127.0.0.1:5001"
@@ -45,8 +47,6 @@ class SweepResult:
     """A sentence for each recipe without a result."""
     failures: Mapping[str, str] = field(default_factory=dict)
     """Trial -> why it failed."""
-    happened: Sequence[str] = ()
-    """What the search had to adapt to."""
 
     @property
     def models(self) -> list[EvaluatedModel]:
@@ -57,7 +57,7 @@ class SweepResult:
     def notes(self) -> list[str]:
         """Everything that a reader of the report should know."""
         failed = [f"The trial {name} failed: {_last_line(reason)}" for name, reason in self.failures.items()]
-        return [*self.sweep.notes, *self.happened, *failed, *self.missing]
+        return [*self.sweep.notes, *failed, *self.missing]
 
     @property
     def best(self) -> FinalTest | None:
@@ -77,8 +77,6 @@ def evaluate_best_trials(sweep: Sweep, logger: TrialLogger, store: Store) -> Swe
     logger.writer.flush()
     records = {record.run_id: record for record in read_children(store, logger.parent)}
     names = [logger.best[recipe][1] for recipe in sweep.config.recipes if recipe in logger.best]
-    if sweep.resumed:
-        forget_earlier_best(records, names, logger)
     rule = sweep.config.options.threshold
     tests = [
         run_final_test(logger.specs[name], records[logger.writer.run_id(logger.runs[name])], logger.writer, rule=rule)
@@ -91,36 +89,7 @@ def evaluate_best_trials(sweep: Sweep, logger: TrialLogger, store: Store) -> Swe
         trials=build_trials(sorted(records.values(), key=lambda record: record.name)),
         missing=missing_results(sweep, logger.best, logger.failures),
         failures=logger.failures,
-        happened=logger.notes,
     )
-
-
-def forget_earlier_best(records: Mapping[str, RunRecord], names: Sequence[str], logger: TrialLogger) -> None:
-    """Prepare for a second evaluation in the same runs: nothing is logged twice, and one trial of a recipe is its best.
-
-    Args:
-        records: of all trials, as the store has them.
-        names: the best trial of each recipe.
-        logger: that knows their runs.
-    """
-    best = {logger.writer.run_id(logger.runs[name]) for name in names}
-    for run_id in best:
-        logger.writer.read_run(run_id)
-    for run_id, record in records.items():
-        if run_id not in best and record.tags.get(Tag.BEST_OF_RECIPE) == "true":
-            logger.writer.set_tags(run_id, {Tag.BEST_OF_RECIPE: "false"})
-
-
-def check_failures(logger: TrialLogger) -> None:
-    """Refuse to call a search done whose trials failed for a reason that another try may not have.
-
-    Raises:
-        TrialsFailedError: what failed; the search can be resumed.
-    """
-    failed = {name: _last_line(text) for name, text in logger.failures.items() if name not in logger.diverged}
-    if failed:
-        count = f"{len(failed)} of {len(logger.specs)} trials failed; the results are those of the others:"
-        raise TrialsFailedError(numbered(count, [f"{name}: {text}" for name, text in failed.items()]))
 
 
 def nothing_to_test(failures: Mapping[str, str]) -> MuraLabError:
@@ -165,21 +134,26 @@ def save_report(result: SweepResult, outcome: Outcome, context: Context, writer:
             models=result.models,
             trials=result.trials,
             previews=build_previews(one.spec for one in result.tests),
-            champion=_registered_recipe(outcome),
-            gallery=draw_gallery(result),
+            champion=registered_name(outcome),
+            galleries=draw_galleries(result, outcome),
         )
         writer.log_file(result.parent, page)
         writer.flush()
 
 
-def draw_gallery(result: SweepResult) -> Pictures:
-    """Hard studies of the selected model, unless images are kept out of the report."""
-    best, sweep = result.best, result.sweep
-    shown = may_show(getattr(sweep.config.options, "pictures", None), synthetic=sweep.dataset.synthetic)
-    if best is None or best.network is None or not shown:
+def draw_galleries(result: SweepResult, outcome: Outcome | None = None) -> dict[str, Pictures]:
+    """Run id -> hard studies of the chosen and of the served model, unless images are kept out of the report."""
+    sweep = result.sweep
+    if not may_show(getattr(sweep.config.options, "pictures", None), synthetic=sweep.dataset.synthetic):
         return {}
-    network = best.network.cpu().eval()
-    return build_gallery(best.model, network, sweep.dataset.caches[best.image_size])
+    served = None if outcome is None or outcome.registration is None else outcome.registration.test
+    shown = {one.model.run_id: one for one in (result.best, served) if one is not None and one.network is not None}
+    return {run_id: _draw_gallery(one, sweep) for run_id, one in shown.items()}
+
+
+def _draw_gallery(test: FinalTest, sweep: Sweep) -> Pictures:
+    assert test.network is not None
+    return build_gallery(test.model, test.network.cpu().eval(), sweep.dataset.caches[test.image_size])
 
 
 def log_outcome(result: SweepResult, outcome: Outcome, writer: RunWriter) -> None:
@@ -193,25 +167,27 @@ def log_outcome(result: SweepResult, outcome: Outcome, writer: RunWriter) -> Non
             writer.log_table(result.parent, promotion.reevaluated, "judged_again.csv")
             tags[Tag.TEST_FINGERPRINT] = promotion.fingerprint
     writer.set_tags(result.parent, tags)
-    for model in result.models:
-        auroc = model.intervals()["auroc"].estimate
-        writer.log_epoch(result.parent, 0, {f"{model.recipe}.test_study_auroc": auroc})
+    writer.log_epoch(result.parent, 0, result_metrics(result.models, None if best is None else best.model))
+
+
+def describe_sweep(result: SweepResult, outcome: Outcome, pages: SweepPages, writer: RunWriter) -> None:
+    """Describe the search on its own page and on that of its experiment."""
+    best = None if result.best is None else result.best.model
+    given = (result.sweep, result.models, best, outcome, pages)
+    writer.set_tags(result.parent, {Tag.NOTE: sweep_note(*given, missing=result.missing)})
+    writer.describe_experiment(result.parent, experiment_note(*given))
 
 
 def closing_lines(result: SweepResult, outcome: Outcome, store_uri: str) -> list[str]:
     """What was found, what was registered, and what to type next."""
     registration = outcome.registration
-    found = figure_lines(result, _registered_recipe(outcome))
+    found = figure_lines(result, registered_name(outcome))
     if registration is None:
         return [*found, "", *outcome.statements]
     model = registration.model
     image = str(result.sweep.dataset.tables["test"]["path"].iloc[0])
     registered = f"Registered {model.name} version {model.version} as {model.uri}."
     return [*found, "", registered, *outcome.statements, *serve_commands(model, store_uri, image)]
-
-
-def _registered_recipe(outcome: Outcome) -> str | None:
-    return None if outcome.registration is None else outcome.registration.test.model.recipe
 
 
 def figure_lines(result: SweepResult, champion: str | None) -> list[str]:
@@ -230,8 +206,13 @@ def figure_lines(result: SweepResult, champion: str | None) -> list[str]:
     lines += [f"  {sentence}" for sentence in [*difference_sentences(result.models), *result.missing]]
     lines += [f"  Note: {note}" for note in calibration_notes(result.models)]
     if result.best is not None:
-        lines += ["", f"Selected on validation: {headline(result.best.model)}"]
-    return lines if champion is None else [*lines, champion_sentence(result.models, champion)]
+        best = result.best.model
+        lines += ["", f"Selected on validation: {headline(best)} {confusion_sentence(best)}"]
+    if champion is None:
+        return lines
+    served = next(model for model in result.models if model.label == champion)
+    said = [registered_sentence(result.models, champion, part=dataset.part), confusion_sentence(served)]
+    return [*lines, *filter(None, [*said, missed_sentence(served)])]
 
 
 def serve_commands(model: RegisteredModel, store_uri: str, image: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,8 +42,6 @@ class Sweep:
     notes: tuple[str, ...] = ()
     resumed: str | None = None
     """The run that is resumed; None for a new one."""
-    kind: str = "tune"
-    """tune, train or compare."""
 
     @property
     def part(self) -> str:
@@ -65,13 +63,34 @@ class Sweep:
             Tag.WEIGHTS: self.weights,
         }
 
+    @property
+    def used(self) -> dict[str, object]:
+        """What the options of the search came to: params of its run."""
+        config, options = self.config, self.config.options
+        recipes, resources = config.recipes, config.resources
+        return {
+            "part": options.part,
+            "data": options.data,
+            "weights": self.weights,
+            "recipes": ",".join(recipes),
+            "trials": config.trials,
+            "epochs": _of_all(f"{one.upper.epochs}+{one.full.epochs}" for one in recipes.values()),
+            "image_size": _of_all(one.image_size for one in recipes.values()),
+            "batch_size": _of_all(one.batch_size for one in recipes.values()),
+            "set": ",".join(f"{key}={value}" for key, value in options.set.items()) or "none",
+            "seed": options.seed,
+            "gpus_per_trial": f"{resources.gpus_per_trial:g}",
+            "cpus_per_trial": resources.cpus_per_trial,
+            "max_concurrent": resources.max_concurrent,
+            "protocol": options.protocol,
+            "duplicates": options.duplicates,
+            "objective": options.objective,
+            "threshold": options.threshold,
+        }
+
     def with_specs(self, specs: Sequence[TrialSpec]) -> Sweep:
         """The same with other trials, or with its trials in another order."""
         return replace(self, specs=tuple(specs))
-
-    def with_notes(self, notes: Sequence[str]) -> Sweep:
-        """The same with more notes."""
-        return replace(self, notes=(*self.notes, *notes))
 
     def of_run(self, run_id: str) -> Sweep:
         """The same with its files in the folder of its run, where `resume` finds them."""
@@ -82,6 +101,12 @@ class Sweep:
             for spec in self.specs
         ]
         return replace(self, folders=folders, specs=tuple(specs))
+
+
+def _of_all(values: Iterable[object]) -> str:
+    """The value of all recipes, or each recipe's in their order."""
+    found = [str(value) for value in values]
+    return found[0] if len(set(found)) == 1 else ",".join(found)
 
 
 def prepare_sweep(config: SearchConfig, cache: Any, progress: Any) -> Sweep:
@@ -120,7 +145,10 @@ def _study_notes(config: SearchConfig) -> list[str]:
     if STUDY not in config.options.set:
         return []
     protocol = config.options.protocol
-    note = "set=study: the recipes follow the wrist study's schedule; docs/study.md lists what still differs."
+    note = (
+        "set=study: the recipes follow the schedule of the wrist study, an unpublished course report by D. Fountas; "
+        "docs/study.md lists what still differs."
+    )
     if protocol != STUDY_PROTOCOL:
         note += f" The study's split is protocol={STUDY_PROTOCOL}; this is {protocol}."
     return [note]

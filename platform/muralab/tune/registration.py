@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from muralab.config.commands import REGISTER_RECIPE, REGISTER_WINNER
 from muralab.errors import MuraLabError
 from muralab.evaluation.metrics import main_metrics
 from muralab.recipe_loader import load_recipe
@@ -52,9 +53,14 @@ class Outcome:
     """What failed; to be raised once the report is written."""
 
 
-def select_candidate(tests: Sequence[FinalTest]) -> FinalTest | None:
-    """The model that a search registers: the best on validation of the recipes that ask for it."""
-    asking = [one for one in tests if load_recipe(one.model.recipe).registers]
+def select_candidate(tests: Sequence[FinalTest], register: str = REGISTER_RECIPE) -> FinalTest | None:
+    """The model that a search registers.
+
+    Args:
+        tests: the best trial of each recipe.
+        register: `recipe`: the best on validation of the recipes that ask for it; `winner`: the best of all.
+    """
+    asking = [one for one in tests if register == REGISTER_WINNER or load_recipe(one.model.recipe).registers]
     return max(asking, key=lambda one: _comparable(one.model.objective), default=None)
 
 
@@ -72,7 +78,7 @@ def register_candidate(
         tests: the best trial of each recipe.
         register: does it.
     """
-    candidate = select_candidate(tests)
+    candidate = select_candidate(tests, getattr(sweep.config.options, "register", REGISTER_RECIPE))
     if candidate is None:
         return Outcome(statements=[_no_candidate(sweep)])
     if not candidate.model.beats_chance:
@@ -90,7 +96,10 @@ def _no_candidate(sweep: Sweep) -> str:
     asking = [name for name, recipe in sweep.config.recipes.items() if recipe.registers]
     if asking:
         return f"Not registered: {', '.join(asking)}, which would be, has no result."
-    return "Not registered: no recipe that registers (inception_add_gate) was among those that ran."
+    return (
+        "Not registered: no recipe that is meant for serving (inception_add_gate) was among those that ran. "
+        "register=winner registers the model that validation chose, and `promote` any tested run."
+    )
 
 
 def _describe_failure(sweep: Sweep, candidate: FinalTest, error: Exception) -> str:
@@ -106,7 +115,7 @@ def _describe_failure(sweep: Sweep, candidate: FinalTest, error: Exception) -> s
     )
 
 
-def register(candidate: FinalTest, sweep: Sweep, store: Store, context: Context) -> Registration:
+def register(candidate: FinalTest, sweep: Sweep, store: Store, context: Context, why: str = "") -> Registration:
     """Export, check and register a model, and pass it through the gate.
 
     Args:
@@ -114,18 +123,21 @@ def register(candidate: FinalTest, sweep: Sweep, store: Store, context: Context)
         sweep: that trained it.
         store: flushed: the gate reads the champion's stored predictions.
         context: for the model card.
+        why: a sentence for the card on why this model is registered.
     """
     name, model = f"mura-{sweep.part}", candidate.model
     known = version_of_run(store, name, model.run_id)  # of a sweep that stopped between here and its end
     if known is not None:
         registered = RegisteredModel(name=name, version=str(known.version), uri=f"models:/{name}/{known.version}")
     else:
-        registered = _register(candidate, sweep, store, context, name)
+        registered = _register(candidate, sweep, store, context, name, why)
     promotion = promote_version(store, name, registered.version, candidate=model, cache=sweep.folders.cache)
     return Registration(test=candidate, model=replace(registered, uri=promotion.uri), promotion=promotion)
 
 
-def _register(candidate: FinalTest, sweep: Sweep, store: Store, context: Context, name: str) -> RegisteredModel:
+def _register(
+    candidate: FinalTest, sweep: Sweep, store: Store, context: Context, name: str, why: str
+) -> RegisteredModel:
     model = candidate.model
     assert candidate.network is not None
     assert model.calibration is not None
@@ -138,7 +150,7 @@ def _register(candidate: FinalTest, sweep: Sweep, store: Store, context: Context
         calibration=model.calibration.to_dict(),
         name=name,
         run_id=model.run_id,
-        card=model_card(model, context),
+        card=model_card(model, context, why),
         tags={**sweep.tags, Tag.RECIPE: model.recipe, Tag.KEPT_PHASE: model.training.kept_phase, **figures},
         verify_images=np.asarray(images.images[rows]),
         alias=None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,8 +26,6 @@ from muralab.tune.plan import Sweep, find_source, open_data
 from muralab.tune.preflight import check_trial
 
 RUN_ID = re.compile(r"[\w-]+")
-LATEST = "latest"
-"""In place of a run id: the interrupted search that was started last."""
 Options = TypeVar("Options", bound=TrainingOptions)
 
 
@@ -43,8 +40,6 @@ class Plan:
     """Of the split."""
     weights: str
     notes: Sequence[str]
-    kind: str = ""
-    """tune, train or compare; empty in plans of earlier versions."""
 
 
 def write_plan(sweep: Sweep) -> None:
@@ -57,28 +52,8 @@ def write_plan(sweep: Sweep) -> None:
         "weights": sweep.weights,
         "notes": list(sweep.notes),
     }
-    _write(sweep.folders, {"kind": sweep.kind, **content})
-
-
-def note_in_plan(folders: Folders, note: str, max_concurrent: int | None) -> None:
-    """Add to a plan what happened to its search: a resumed one then runs as many trials at once as memory held."""
-    content = json.loads(folders.plan.read_text(encoding="utf-8"))
-    content["notes"] = list(dict.fromkeys([*content["notes"], note]))
-    if max_concurrent is not None and "max_concurrent" in content["options"]:
-        content["options"]["max_concurrent"] = max_concurrent
-    _write(folders, content)
-
-
-def _write(folders: Folders, content: Mapping[str, Any]) -> None:
-    with atomic_path(folders.plan, sync=True) as path:
+    with atomic_path(sweep.folders.plan) as path:
         path.write_text(json.dumps(content, indent=1), encoding="utf-8")
-
-
-def resume_command(kind: str, part: str, run_id: str) -> str:
-    """What to type to resume a search."""
-    if kind == "train":
-        return f"mlflow run . -e train --env-manager local -P resume={run_id}"
-    return f"make tune PART={shlex.quote(part)} ARGS='-P resume={run_id}'"
 
 
 def read_plan(folders: Folders, run_id: str) -> Plan:
@@ -206,11 +181,6 @@ def _check_needs(names: Sequence[str], gpu: bool, run_id: str) -> None:
         raise SettingsError(
             numbered(f"resume={run_id}: this sweep cannot be resumed here. Fix this, or start a new one:", problems)
         )
-
-
-def is_described(store: Store, run_id: str) -> bool:
-    """Whether the inputs of a search's run are logged; an interruption may have come before."""
-    return Tag.DESCRIBED in read_run(store, run_id, predictions=False).tags
 
 
 def _check_run(run: RunRecord, kind: str) -> None:

@@ -12,8 +12,8 @@ from muralab.tracking import RunWriter
 from muralab.trial import TrialSpec, recipes_of
 from muralab.tune.disk_space import feature_group
 from muralab.tune.executor import run_trials
+from muralab.tune.live_progress import LiveProgress
 from muralab.tune.plan import Sweep
-from muralab.tune.resume import note_in_plan
 from muralab.tune.scheduler import Past
 from muralab.tune.trial_logger import TrialLogger
 
@@ -48,16 +48,17 @@ def build_logger(
         for spec in sweep.specs
     }
     resources, objective = sweep.config.resources, sweep.config.options.objective
+    table = TrialTable(rows, resources.max_concurrent, objective, console)
     return TrialLogger(
         writer=writer,
-        table=TrialTable(rows, resources.max_concurrent, objective, console),
+        table=table,
         specs={spec.name: spec for spec in sweep.specs},
         dataset=sweep.dataset,
         parent=parent,
         tags=sweep.tags,
         on_interrupt=on_interrupt,
-        on_adapted=lambda note, at_once: note_in_plan(sweep.folders, note, at_once),
         keep_all=keep_all,
+        progress=LiveProgress(writer, parent, table),
     )
 
 
@@ -93,7 +94,6 @@ def run_search(
             time_budget_s=budget,
             past=past,
             prune=prune,
-            usual_epoch_s={name: max(row.estimated_s, default=0.0) for name, row in logger.table.rows.items()},
         )
         logger.stop_running()
 

@@ -34,7 +34,7 @@ def test_a_file_that_is_not_an_image_is_unreadable(audit, table):
     Path(table["path"][3]).write_bytes(b"not an image")
     finding = found(audit(), "unreadable").iloc[0]
     assert (finding["images"], finding["severity"]) == ((table["image"][3],), "warning")
-    assert finding["detail"] == "not a PNG, JPEG or DICOM file"
+    assert finding["detail"] == "not a PNG, JPEG, TIFF, BMP or DICOM file, but text"
 
 
 def test_half_a_file_is_truncated(audit, table):

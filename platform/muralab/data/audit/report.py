@@ -26,7 +26,7 @@ from muralab.data.audit.pictures import identify_pictures
 from muralab.data.files import Progress, fingerprint_files, read_images
 from muralab.errors import DataError
 
-AUDIT_VERSION = 4
+AUDIT_VERSION = 5
 """Part of the fingerprint; increase it when the checks or the stored content change."""
 LABEL_COLUMNS = ["image", "label", "patient", "split"]
 

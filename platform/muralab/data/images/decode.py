@@ -1,4 +1,4 @@
-"""The only preprocessing: bytes of a PNG, JPEG or DICOM -> grey uint8 square, in training and in the served model.
+"""The only preprocessing: bytes of a picture file -> grey uint8 square, in training and in the served model.
 
 Shape legend: H height, W width, S side of the square.
 """
@@ -9,21 +9,24 @@ import cv2
 import numpy as np
 
 from muralab.data.images.dicom import decode_dicom
+from muralab.data.images.kind import DICOM, HEAD_BYTES, describe, kind_of
 from muralab.data.images.picture import MAX_PIXELS, Picture
 from muralab.data.images.raster import decode_raster
+from muralab.data.images.value_range import ValueRange
 from muralab.errors import ImageError
 
 
-def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decode a PNG, JPEG or DICOM file.
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, value_range: ValueRange | None = None) -> np.ndarray:
+    """Decode a PNG, JPEG, TIFF, BMP or DICOM file.
 
-    16-bit images are scaled by their full range (DICOM: by their window, if one is stored), colour becomes luma,
-    transparent pixels become black (not those of a transparent colour in 16-bit RGB), and a JPEG's EXIF orientation is
-    applied.
+    Values of more than 8 bits are scaled by the range of the data set, or else by the full range of their file type
+    (DICOM: by their window or lookup table, if one is stored); colour becomes luma, transparent pixels become black,
+    and the orientation in EXIF data is applied.
 
     Args:
         data: the file's bytes.
         max_pixels: larger images are rejected from their header, before memory is allocated.
+        value_range: of the data set, see `value_range.smallest_range`; None: unknown.
 
     Returns:
         Grey values, uint8 [H, W].
@@ -31,20 +34,24 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Raises:
         ImageError: the bytes are not an image that can be evaluated; the text is the reason.
     """
-    return decode_picture(data, max_pixels=max_pixels).grey
+    return decode_picture(data, max_pixels=max_pixels, value_range=value_range).grey
 
 
-def decode_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Decode like `decode`, and measure how colourful the image is.
+def decode_picture(data: bytes, *, max_pixels: int = MAX_PIXELS, value_range: ValueRange | None = None) -> Picture:
+    """Decode like `decode`, and say what else is known about the image: colours, stored values, ignored headers.
 
     Raises:
         ImageError: the bytes are not an image that can be evaluated; the text is the reason.
     """
     if not data:
         raise ImageError("zero bytes")
-    if data[128:132] == b"DICM":
-        return Picture(grey=decode_dicom(data, max_pixels=max_pixels))
-    return decode_raster(data, max_pixels=max_pixels)
+    head = data[:HEAD_BYTES]
+    kind = kind_of(head)
+    if not kind:
+        raise ImageError(f"not a PNG, JPEG, TIFF, BMP or DICOM file, but {describe(head)}")
+    if kind == DICOM:
+        return decode_dicom(data, max_pixels=max_pixels, value_range=value_range)
+    return decode_raster(data, kind, max_pixels=max_pixels, value_range=value_range)
 
 
 def to_square(grey: np.ndarray, size: int) -> np.ndarray:

@@ -1,89 +1,54 @@
-"""Decode one still grey DICOM image to uint8, with its rescale, window or lookup table, and polarity applied.
-
-Lookup tables are applied here and not by pydicom 3.0.2, which computes positions in a VOI table in the type of its
-entries, so that 12 bits wrap in 8-bit tables, and positions in a modality table in the type of the stored values, which
-may be too narrow for the table's first value or its length.
+"""Decode one still grey DICOM image to uint8, with its rescale, window or lookup table, polarity and padding applied.
 
 Shape legend: H height (Rows), W width (Columns).
 """
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
+import cv2
 import numpy as np
 
-from muralab.data.images.dicom_limits import MAX_FRAGMENTS, MAX_READS, TOO_MANY, LimitedFile, check_pixel_data
-from muralab.data.images.limits import check_jpeg
-from muralab.data.images.picture import STRIP_ROWS, check_size, short_reason
+from muralab.data.images.dicom_file import read_data_set
+from muralab.data.images.dicom_grey import build_table
+from muralab.data.images.dicom_header import read_aspect, read_number
+from muralab.data.images.dicom_limits import check_pixel_data
+from muralab.data.images.dicom_pixels import StoredPixels, find_padding, read_pixels
+from muralab.data.images.picture import STRIP_ROWS, Picture, check_size, short_reason
+from muralab.data.images.value_range import StoredValues, ValueRange
 from muralab.errors import ImageError
 
-# Raw pixels, and the two compressions whose header Pillow can check before memory is allocated. Deflated files are
-# rejected: pydicom inflates the whole file, however large, before anything can be checked.
-_RAW = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
-_PILLOW = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
-_RESCALE = (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
 
-
-def decode_dicom(data: bytes, *, max_pixels: int) -> np.ndarray:
+def decode_dicom(data: bytes, *, max_pixels: int, value_range: ValueRange | None = None) -> Picture:
     """Decode a DICOM file.
 
-    Pixels are rescaled and windowed as the file specifies; without a window the full range of the stored bits is used,
-    so that an 8-bit DICOM and a PNG of the same pixels are equal. MONOCHROME1 is inverted.
+    Pixels are rescaled and windowed as the file specifies. Without a window the range of the data set is used, or else
+    the full range of the stored bits, so that an 8-bit DICOM and a PNG of the same pixels are equal. Values are
+    inverted where PresentationLUTShape, or else MONOCHROME1, says so; padding is black; pixels that are not square are
+    stretched.
 
     Args:
-        data: the file's bytes, with DICOM's preamble.
+        data: the file's bytes, with or without DICOM's preamble.
         max_pixels: larger images are rejected from their header.
-
-    Returns:
-        Grey values, uint8 [H, W].
+        value_range: of the data set, see `value_range.black_and_white`.
 
     Raises:
-        ImageError: encrypted, in an unsupported compression, several frames, colour, too small or large, damaged, or
-            not a DICOM; the text is the reason.
+        ImageError: encrypted, in an unsupported compression, several frames, colour, too small or large, damaged,
+            truncated, with numbers that are none, or not a DICOM; the text is the reason.
     """
-    file = LimitedFile(data)
     try:
-        _check_syntax(file)
-        header = _read(file)
-        _check_header(header, max_pixels)
-        return _to_grey(header)
+        header = read_data_set(data, max_pixels=max_pixels)
+        aspect = _check_header(header, max_pixels)
+        return _decode(header, aspect, value_range)
     except ImageError:
         raise
     except Exception as error:  # a decoder may raise anything on malformed bytes
-        if file.n_reads > MAX_READS:  # pydicom replaces some read errors by its own
-            raise ImageError(TOO_MANY) from None
         raise ImageError(f"broken DICOM ({short_reason(error)})") from None
 
 
-def _read(file: LimitedFile) -> Any:
-    import pydicom
-
-    file.seek(0)
-    return pydicom.dcmread(file)
-
-
-def _check_syntax(file: LimitedFile) -> None:
-    """Reject an unsupported encoding from the file's meta group alone."""
-    from pydicom import config
-    from pydicom.filereader import read_dataset
-    from pydicom.uid import UID
-
-    # pydicom's warnings about invalid values would print parts of a patient's file into the log.
-    config.settings.reading_validation_mode = config.IGNORE
-
-    file.seek(132)
-    meta = read_dataset(file, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, *_: tag.group != 2)
-    syntax = str(meta.get("TransferSyntaxUID", ""))
-    if not syntax:
-        raise ImageError("DICOM without a transfer syntax, so damaged or not a DICOM")
-    if syntax not in _RAW + _PILLOW:
-        raise ImageError(f"DICOM stored as {UID(syntax).name[:80]}, which is not supported; export it uncompressed")
-
-
-def _check_header(header: Any, max_pixels: int) -> None:
-    """Reject everything but one still grey image, before its pixels are unpacked."""
+def _check_header(header: Any, max_pixels: int) -> float:
+    """Reject everything but one still grey image, before its pixels are unpacked; the aspect ratio of its pixels."""
     if "PixelData" not in header:
         sealed = "EncryptedAttributesSequence" in header
         raise ImageError("encrypted DICOM" if sealed else "DICOM without pixel data")
@@ -92,16 +57,17 @@ def _check_header(header: Any, max_pixels: int) -> None:
     missing = [name for name in ("Rows", "Columns", "BitsAllocated", "BitsStored") if not header.get(name)]
     if missing:
         raise ImageError(f"DICOM without {', '.join(missing)}")
-    if int(header.get("NumberOfFrames") or 1) > 1:
-        raise ImageError(f"multi-frame DICOM ({header.NumberOfFrames} frames); send one still image per row")
+    if (n_frames := read_number(header, "NumberOfFrames") or 1) > 1:
+        raise ImageError(f"multi-frame DICOM ({n_frames:.0f} frames); send one still image per row")
     kind = str(header.get("PhotometricInterpretation", "none"))
     if kind not in ("MONOCHROME1", "MONOCHROME2"):
         raise ImageError(f"DICOM with {kind[:40]} colours; only MONOCHROME1 and MONOCHROME2 are read")
     _check_bits(header)
+    aspect = read_aspect(header)
+    check_size(*_stretched_size(int(header.Columns), int(header.Rows), aspect), max_pixels=max_pixels)
     check_size(int(header.Columns), int(header.Rows), max_pixels=max_pixels)
     check_pixel_data(header)
-    if str(header.file_meta.TransferSyntaxUID) in _PILLOW:
-        _check_frame(header)
+    return aspect
 
 
 def _check_bits(header: Any) -> None:
@@ -111,119 +77,41 @@ def _check_bits(header: Any) -> None:
         raise ImageError(f"DICOM whose {header.BitsStored} bits end at {header.HighBit}; only the lowest bits are read")
 
 
-def _check_frame(header: Any) -> None:
-    """Check a compressed frame's own header, which may claim another size than the DICOM's."""
-    from PIL import Image
-    from pydicom.encaps import get_frame
-
-    if header.PixelData.count(b"\xfe\xff\x00\xe0") > MAX_FRAGMENTS:
-        raise ImageError("a DICOM whose image has too many fragments")
-    if "ExtendedOffsetTable" in header:  # would let pydicom decode another frame than the one that is checked here
-        del header.ExtendedOffsetTable
-    frame = get_frame(header.PixelData, 0, number_of_frames=1)
-    if frame.startswith(b"\xff\xd8"):
-        check_jpeg(frame)
-    with Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")) as image:
-        if image.size != (header.Columns, header.Rows):
-            raise ImageError("DICOM whose compressed image does not have the size in its header")
-        if image.mode != "L" and not image.mode.startswith("I"):  # pydicom would allocate a gigabyte before it refuses
-            raise ImageError("DICOM whose compressed image has colours, although its header says grey")
+def _decode(header: Any, aspect: float, value_range: ValueRange | None) -> Picture:
+    pixels = read_pixels(header)
+    padding = find_padding(header, pixels)
+    table = build_table(header, pixels, value_range)
+    mask = len(table.grey) - 1
+    grey = np.empty(pixels.words.shape, np.uint8)
+    for top in range(0, len(grey), STRIP_ROWS):
+        strip = slice(top, top + STRIP_ROWS)
+        grey[strip] = table.grey[pixels.words[strip] & mask]
+    if padding is not None:
+        grey[padding] = 0
+    stored = _measure(pixels, padding) if table.by_file_type else None
+    return Picture(grey=_stretch(grey, aspect), stored=stored, notes=table.notes)
 
 
-def _to_grey(header: Any) -> np.ndarray:
-    header.pixel_array_options(view_only=True)  # do not copy raw pixels
-    stored = header.pixel_array
-    if stored.shape != (header.Rows, header.Columns):
-        raise ImageError("DICOM whose pixels do not fill its rows and columns")
-    grey = np.empty(stored.shape, np.uint8)
-    for top in range(0, len(stored), STRIP_ROWS):
-        brightness = _to_brightness(header, stored[top : top + STRIP_ROWS])
-        if not np.isfinite(brightness).all():
-            raise ImageError("DICOM whose rescale or window does not give finite values")
-        grey[top : top + STRIP_ROWS] = np.rint(np.clip(brightness, 0, 1) * 255)
-    return grey
+def _measure(pixels: StoredPixels, padding: np.ndarray | None) -> StoredValues | None:
+    """The lowest and the highest value outside the padding."""
+    ends: list[int] = []
+    for top in range(0, len(pixels.words), STRIP_ROWS):
+        strip = slice(top, top + STRIP_ROWS)
+        values = pixels.to_values(pixels.words[strip] if padding is None else pixels.words[strip][~padding[strip]])
+        if values.size:
+            ends += [int(values.min()), int(values.max())]
+    if not ends:
+        return None
+    return StoredValues(lowest=min(ends), highest=max(ends), bits=pixels.bits, signed=pixels.signed)
 
 
-def _to_brightness(header: Any, stored: np.ndarray) -> np.ndarray:
-    """Brightness of some rows' stored values: 0 is black, 1 is white; values outside are clipped later."""
-    values, low, high = _rescale(header, stored)
-    if header.get("VOILUTSequence"):
-        entries, highest = _look_up(header, "VOILUTSequence", values)
-        brightness = entries / highest
-    elif _is_given(header, "WindowCenter") and _is_given(header, "WindowWidth"):
-        brightness = _window(header, values)
-    else:
-        brightness = (values - low) / (high - low)
-    return np.asarray(1 - brightness if header.PhotometricInterpretation == "MONOCHROME1" else brightness)
+def _stretched_size(width: int, height: int, aspect: float) -> tuple[int, int]:
+    """Width and height with square pixels; no side becomes shorter."""
+    return (width, round(height * aspect)) if aspect >= 1 else (round(width / aspect), height)
 
 
-def _rescale(header: Any, stored: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Modality values float32 [H, W], and the lowest and highest value that the stored bits can represent."""
-    if header.get("ModalityLUTSequence"):
-        values, highest = _look_up(header, "ModalityLUTSequence", stored)
-        return values, 0.0, highest
-    bits = int(header.BitsStored)
-    low: float
-    high: float
-    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if header.get("PixelRepresentation") else (0, 2**bits - 1)
-    slope, intercept = (float(header[name].value) if _is_given(header, name) else default for name, default in _RESCALE)
-    if not slope or not np.isfinite([slope, intercept]).all():
-        raise ImageError("DICOM with an impossible rescale")
-    low, high = sorted((low * slope + intercept, high * slope + intercept))
-    return stored.astype(np.float32) * slope + intercept, low, high
-
-
-def _window(header: Any, values: np.ndarray) -> np.ndarray:
-    """Brightness of values [H, W] under the first stored window; DICOM PS3.3 C.11.2.1."""
-    centre, width = (_first(header[name].value) for name in ("WindowCenter", "WindowWidth"))
-    function = str(header.get("VOILUTFunction") or "LINEAR")
-    if not (np.isfinite([centre, width]).all() and width >= (1 if function == "LINEAR" else 1e-6)):
-        raise ImageError(f"DICOM with an impossible window (centre {centre:g}, width {width:g})")
-    if function == "SIGMOID":
-        return np.asarray(1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -60, 60))))
-    if function == "LINEAR_EXACT":
-        return np.asarray((values - centre) / width + 0.5)
-    return np.asarray((values - (centre - 0.5)) / max(width - 1, 1e-6) + 0.5)
-
-
-def _look_up(header: Any, name: str, values: np.ndarray) -> tuple[np.ndarray, float]:
-    """Replace values by the entries of a sequence's first table; DICOM PS3.3 C.11.1 and C.11.2.
-
-    Args:
-        header: pydicom's dataset.
-        name: `ModalityLUTSequence` or `VOILUTSequence`.
-        values: numbers [H, W]; those outside the table get its first or last entry.
-
-    Returns:
-        Entries, float32 [H, W], and the largest value that the table's bits can represent.
-
-    Raises:
-        ImageError: the table contradicts its descriptor.
-    """
-    item = header[name].value[0]
-    n_entries, first, bits = (int(number) for number in item.LUTDescriptor)
-    n_entries = n_entries or 65_536
-    table = _read_entries(item.LUTData, n_entries, bits, "<u2" if header.original_encoding[1] else ">u2")
-    if not 8 <= bits <= 16 or table.shape != (n_entries,):
-        raise ImageError("DICOM whose lookup table contradicts its descriptor")
-    # Clipped while still floats: a large rescale gives values outside the range of any integer type.
-    positions = np.clip(np.rint(values.astype(np.float32)) - first, 0, n_entries - 1).astype(np.int64)
-    return np.asarray(table.astype(np.float32)[positions]), float(2**bits - 1)
-
-
-def _read_entries(data: Any, n_entries: int, bits: int, order: str) -> np.ndarray:
-    """Entries of a table, stored as numbers or as bytes: words in the file's order, or two 8-bit entries per word."""
-    words = np.frombuffer(data, order) if isinstance(data, bytes) else np.atleast_1d(np.asarray(data))
-    if bits == 8 and 2 * len(words) in (n_entries, n_entries + 1):
-        return words.astype("<u2").view(np.uint8)[:n_entries]
-    return words[:n_entries] if isinstance(data, bytes) else words
-
-
-def _is_given(header: Any, name: str) -> bool:
-    """Whether an attribute exists and is not empty; many files contain empty ones."""
-    return header.get(name) not in (None, "", [])
-
-
-def _first(value: Any) -> float:
-    """The first of one or several numbers."""
-    return float(value[0] if isinstance(value, (list, tuple)) or hasattr(value, "__getitem__") else value)
+def _stretch(grey: np.ndarray, aspect: float) -> np.ndarray:
+    if aspect == 1:
+        return grey
+    size = _stretched_size(grey.shape[1], grey.shape[0], aspect)
+    return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_LINEAR))

@@ -18,19 +18,23 @@ MAX_VALUE_BYTES = 4_096
 """Of each element used here; pydicom creates an object for each of its values or items, which may be one byte."""
 
 MAX_TABLE_BYTES = 524_288
-"""Of a sequence of lookup tables; the largest table has 65,536 entries of two bytes."""
+"""Of a sequence of lookup tables, the largest of which has 65,536 entries of two bytes, or of functional groups."""
 
 MAX_FRAGMENTS = 10_000
 """Of a compressed image."""
 
 TOO_MANY = "a DICOM with too many elements or values"
+TOO_LARGE = "a DICOM with too large a lookup table, or too large functional groups"
 
-# From the meta group: length, class and syntax; the character set, which pydicom splits at once; the pixel description;
-# rescale, window and a table's descriptor.
+# From the meta group: length, class and syntax; the character set, which pydicom splits at once; the pixel description
+# with its spacings and padding; rescale, window, a table's descriptor and the presentation's shape.
 _META = (0x0002_0000, 0x0002_0002, 0x0002_0010, 0x0008_0005)
-_PIXELS = tuple(0x0028_0000 + number for number in (2, 4, 6, 8, 0x10, 0x11, 0x100, 0x101, 0x102, 0x103))
-_WINDOW = tuple(0x0028_0000 + number for number in (0x1050, 0x1051, 0x1052, 0x1053, 0x1056, 0x3002))
-_TABLES = (0x0028_3000, 0x0028_3006, 0x0028_3010)
+_PIXELS = tuple(
+    0x0028_0000 + number for number in (2, 4, 6, 8, 0x10, 0x11, 0x30, 0x34, 0x100, 0x101, 0x102, 0x103, 0x120, 0x121)
+)
+_SPACINGS = (0x0018_1164, 0x0018_2010)
+_WINDOW = (*(0x0028_0000 + number for number in (0x1050, 0x1051, 0x1052, 0x1053, 0x1056, 0x3002)), 0x2050_0020)
+_TABLES = (0x0028_3000, 0x0028_3006, 0x0028_3010, 0x5200_9229, 0x5200_9230)
 
 
 def _encode(tags: tuple[int, ...], limit: int) -> dict[bytes, int]:
@@ -39,7 +43,7 @@ def _encode(tags: tuple[int, ...], limit: int) -> dict[bytes, int]:
     return {b"".join(n.to_bytes(2, order) for n in pair): limit for pair in pairs for order in ("little", "big")}
 
 
-_LIMITS = _encode(_META + _PIXELS + _WINDOW, MAX_VALUE_BYTES) | _encode(_TABLES, MAX_TABLE_BYTES)
+_LIMITS = _encode(_META + _PIXELS + _SPACINGS + _WINDOW, MAX_VALUE_BYTES) | _encode(_TABLES, MAX_TABLE_BYTES)
 
 
 class LimitedFile(io.BytesIO):
@@ -61,7 +65,7 @@ class LimitedFile(io.BytesIO):
         if self.n_reads > MAX_READS:
             raise ImageError(TOO_MANY)
         if self._limit is not None and size is not None and size > self._limit:
-            raise ImageError("a DICOM with too large a lookup table" if self._limit == MAX_TABLE_BYTES else TOO_MANY)
+            raise ImageError(TOO_LARGE if self._limit == MAX_TABLE_BYTES else TOO_MANY)
         piece = super().read(size)
         if size == 8:
             self._limit = _LIMITS.get(piece[:4])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from muralab.data.images.value_range import StoredValues
 from muralab.errors import ImageError
 
 MAX_PIXELS = 50_000_000
@@ -32,6 +33,12 @@ class Picture:
 
     colour_spread: float = 0.0
     """Mean difference between a pixel's largest and smallest colour channel, 0 to 255; 0 for grey stored as RGB."""
+
+    stored: StoredValues | None = None
+    """The file's values, where the file does not say which are black and white; None where it does, or has 8 bits."""
+
+    notes: tuple[str, ...] = ()
+    """What in the file's header was unusable and therefore ignored."""
 
 
 def check_size(width: int, height: int, *, max_pixels: int) -> None:

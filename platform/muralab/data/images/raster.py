@@ -1,19 +1,25 @@
-"""Decode one PNG or JPEG with Pillow, which reads the header before it allocates memory.
+"""Decode one PNG, JPEG, TIFF or BMP with Pillow, which reads the header before it allocates memory.
 
-Shape legend: H height, W width.
+Shape legend: H height, W width, C colour channels.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from muralab.data.images.limits import check_jpeg, check_png
+from muralab.data.images.jpeg import check_complete, check_jpeg, ends_evenly
+from muralab.data.images.kind import JPEG, PNG, TIFF
 from muralab.data.images.picture import STRIP_ROWS, Picture, check_size, short_reason
+from muralab.data.images.png import check_png, check_rows, read_png_header
+from muralab.data.images.tiff import bits_of, check_tiff, is_white_zero
+from muralab.data.images.value_range import ValueRange
+from muralab.data.images.wide import decode_wide_colours, scale_wide
 from muralab.errors import ImageError
 
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I", "I;16", "I;16B")
@@ -31,54 +37,84 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def decode_raster(data: bytes, *, max_pixels: int) -> Picture:
-    """Decode a PNG or JPEG file.
+def decode_raster(data: bytes, kind: str, *, max_pixels: int, value_range: ValueRange | None = None) -> Picture:
+    """Decode a file.
 
     Args:
         data: the file's bytes.
+        kind: PNG, JPEG, TIFF or BMP.
         max_pixels: larger images are rejected from their header.
+        value_range: of the data set, for values of more than 8 bits, see `value_range.black_and_white`.
 
     Raises:
-        ImageError: another format, an unsupported colour mode, animated, too small or large, or damaged; the text is
+        ImageError: an unsupported colour mode, several images, too small or large, damaged or truncated; the text is
             the reason.
     """
-    if data.startswith(b"\xff\xd8"):
+    if kind == JPEG:
         check_jpeg(data)
-    elif data.startswith(b"\x89PNG"):
-        check_png(data)
-    with _open(data) as image:
+    elif kind == PNG:
+        data = check_png(data)
+    with _open(data, kind) as image:
         check_size(*image.size, max_pixels=max_pixels)
-        _check_kind(image)
+        _check_mode(image)
+        if kind == PNG and image.mode.startswith("RGB") and read_png_header(data).bits == 16:
+            return _turned(image, decode_wide_colours(data, value_range))
         try:
             image.load()
         except Exception as error:  # a decoder may raise anything on malformed bytes
             raise ImageError(f"broken or truncated {image.format} ({short_reason(error)})") from None
-        return _to_picture(image)
+        if kind == PNG:
+            _scale_transparency(image, read_png_header(data).bits)
+        picture = _to_picture(image, value_range)
+        _check_complete(data, kind, picture.grey)
+        return _turned(image, picture)
 
 
-def _open(data: bytes) -> Any:
-    """Read a PNG's or JPEG's header."""
-    if data.startswith((b"GIF87a", b"GIF89a")):
-        raise ImageError("a GIF; only PNG, JPEG and DICOM are read")
+def _open(data: bytes, kind: str) -> Any:
+    """Read a file's header."""
     try:
-        return Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
+        return Image.open(io.BytesIO(data), formats=(kind,))
     except UnidentifiedImageError:
-        raise ImageError("not a PNG, JPEG or DICOM file") from None
+        raise ImageError(f"a {kind} of an unknown form, or broken") from None
     except Image.DecompressionBombError:
         raise ImageError("too large, a decompression bomb according to its header") from None
     except Exception as error:  # a decoder may raise anything on malformed bytes
         raise ImageError(f"its header cannot be read ({short_reason(error)})") from None
 
 
-def _check_kind(image: Any) -> None:
-    if image.format == "PNG" and getattr(image, "is_animated", False):
+def _check_mode(image: Any) -> None:
+    if image.format == PNG and getattr(image, "is_animated", False):
         raise ImageError("an animated PNG; send one still image per row")
     if image.mode not in _MODES:
         raise ImageError(f"{image.mode} colours are not read; save the image as grey or RGB")
+    if image.format == TIFF:
+        check_tiff(image)
 
 
-def _to_picture(image: Any) -> Picture:
+def _check_complete(data: bytes, kind: str, grey: np.ndarray) -> None:
+    """Reject files whose pixels end early without an error in the decoder, which fills what is missing evenly.
+
+    Only pictures that end evenly are checked: that takes as long as decoding them.
+    """
+    if kind == PNG and (not grey[-1].any() or read_png_header(data).interlaced):
+        check_rows(data)
+    if kind == JPEG and ends_evenly(grey):
+        check_complete(data, _eighth(data), _eighth)
+
+
+def _eighth(jpeg: bytes) -> np.ndarray:
+    """A JPEG at an eighth of its size, grey."""
+    with Image.open(io.BytesIO(jpeg), formats=(JPEG,)) as image:
+        image.draft("L", (max(1, image.width // 8), max(1, image.height // 8)))
+        return np.asarray(image.convert("L"))
+
+
+def _to_picture(image: Any, value_range: ValueRange | None) -> Picture:
     """Convert a loaded Pillow image to grey, strip by strip: Pillow stores a colour pixel in 4 bytes."""
+    if image.mode.startswith("I"):
+        bits, inverted = (bits_of(image), is_white_zero(image)) if image.format == TIFF else (16, False)
+        hidden = image.info.get("transparency")
+        return scale_wide(np.asarray(image), bits, value_range, transparent=hidden, inverted=inverted)
     width, height = image.size
     grey = np.empty((height, width), np.uint8)
     spreads: list[np.ndarray] = []
@@ -86,19 +122,12 @@ def _to_picture(image: Any) -> Picture:
         strip = image.crop((0, top, width, min(top + STRIP_ROWS, height)))
         grey[top : top + STRIP_ROWS], spread = _to_grey(strip)
         spreads.append(spread)
-    if image.format != "PNG":
-        grey = _upright(image, grey)
     n_sampled = sum(spread.size for spread in spreads)
     return Picture(grey=grey, colour_spread=sum(int(spread.sum()) for spread in spreads) / max(n_sampled, 1))
 
 
 def _to_grey(image: Any) -> tuple[np.ndarray, np.ndarray]:
     """Grey values uint8 [H, W], and the channel spread of sampled pixels, int16 (empty for grey images)."""
-    if image.mode.startswith("I"):
-        wide = np.asarray(image).astype(np.uint32)
-        grey = ((wide + 128) // 257).astype(np.uint8)
-        grey[wide == image.info.get("transparency", -1)] = 0
-        return grey, _NO_SPREAD
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
@@ -108,13 +137,20 @@ def _to_grey(image: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(image.convert("L")), _channel_spread(np.asarray(image))
 
 
-def _upright(image: Any, grey: np.ndarray) -> np.ndarray:
-    """Apply the EXIF orientation to grey values, uint8 [H, W]; a broken EXIF block is ignored."""
+def _scale_transparency(image: Any, bits: int) -> None:
+    """Scale the transparent value of a grey PNG of 2 or 4 bits as Pillow scales its pixels."""
+    hidden = image.info.get("transparency")
+    if image.mode == "L" and bits < 8 and isinstance(hidden, int):
+        image.info["transparency"] = (hidden & (2**bits - 1)) * 255 // (2**bits - 1)
+
+
+def _turned(image: Any, picture: Picture) -> Picture:
+    """Apply the EXIF orientation; a broken EXIF block is ignored. Pillow turns TIFF files itself."""
     try:
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION_TAG, 1))
+        turn = None if image.format == TIFF else _TURNS.get(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # broken metadata must not lose an image that decodes
-        return grey
-    return grey if turn is None else np.ascontiguousarray(turn(grey))
+        return picture
+    return picture if turn is None else replace(picture, grey=np.ascontiguousarray(turn(picture.grey)))
 
 
 def _channel_spread(rgb: np.ndarray) -> np.ndarray:

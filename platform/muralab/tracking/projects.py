@@ -1,0 +1,108 @@
+"""The run that `mlflow run` creates before it starts a command: used, replaced, or discarded."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+
+from muralab.tracking.runs import DEFAULT_EXPERIMENT, clean_tags
+from muralab.tracking.store import Store, open_store, store_error
+from muralab.tracking.tags import Tag
+from muralab.tracking.writer import RunWriter
+
+ENTRY_POINT = "mlflow.project.entryPoint"
+KEPT_TAGS = ("mlflow.project.", "mlflow.source.", "mlflow.gitRepoURL")
+"""What the tags begin with that a run keeps when another replaces it."""
+
+
+def take_run(
+    store: Store,
+    writer: RunWriter,
+    *,
+    given: str | None,
+    experiment: str,
+    is_chosen: bool,
+    kind: str,
+    name: str,
+    tags: Mapping[str, str],
+) -> str:
+    """Adopt the run that `mlflow run` has made for a command, or start one; returns its id.
+
+    Args:
+        store: that holds the runs.
+        writer: of the run.
+        given: the run that `mlflow run` has made, if it has.
+        experiment: where a run is started.
+        is_chosen: whether the user has named that experiment. If not, a run that `mlflow run` has made in MLflow's
+            experiment for runs that were given none is replaced by one in `experiment`: it cannot be moved there.
+        kind: see `Tag.KIND`.
+        name: of the run.
+        tags: of the run.
+
+    Raises:
+        StoreError: the store failed, or the given run is unknown.
+    """
+    if given and (is_chosen or experiment == DEFAULT_EXPERIMENT or not _is_misplaced(store, given)):
+        return writer.adopt_run(given, {**tags, Tag.RUN_NAME: name}, kind=kind)
+    params, facts = _read_facts(store, given) if given else ({}, {})
+    run_id = writer.run_id(writer.start_run(experiment=experiment, kind=kind, name=name, tags=facts | dict(tags)))
+    if given:
+        writer.log_params(run_id, params)
+        discard_run(store, given, f"Everything is in the run {run_id} of the experiment {experiment}.")
+    return run_id
+
+
+def _is_misplaced(store: Store, run_id: str) -> bool:
+    try:
+        run = store.client.get_run(run_id)
+        experiment = store.client.get_experiment(run.info.experiment_id)
+    except Exception as error:
+        raise store_error(store, f"find the run {run_id}", error) from error
+    return ENTRY_POINT in run.data.tags and str(experiment.name) == DEFAULT_EXPERIMENT
+
+
+def _read_facts(store: Store, run_id: str) -> tuple[dict[str, str], dict[str, str]]:
+    """What `mlflow run` has written into its run: (params, tags)."""
+    try:
+        data = store.client.get_run(run_id).data
+    except Exception as error:
+        raise store_error(store, f"read the run {run_id}", error) from error
+    return dict(data.params), {key: value for key, value in data.tags.items() if key.startswith(KEPT_TAGS)}
+
+
+def discard_run(store: Store, run_id: str, note: str, *, status: str = "FINISHED") -> None:
+    """Move a run that holds nothing to MLflow's trash, from which it can be restored.
+
+    It is ended first: `mlflow run` leaves a run alone that has ended.
+
+    Args:
+        store: that holds it.
+        run_id: its id.
+        note: why; becomes its description.
+        status: FINISHED, or FAILED for a command that was refused.
+
+    Raises:
+        StoreError: no such run, or the store failed.
+    """
+    try:
+        for key, value in clean_tags({Tag.NOTE: note, Tag.RUN_NAME: "nothing was logged"}).items():
+            store.client.set_tag(run_id, key, value)
+        store.client.set_terminated(run_id, status=status)
+        store.client.delete_run(run_id)
+    except Exception as error:
+        raise store_error(store, f"remove the empty run {run_id}", error) from error
+
+
+def discard_refused(tracking_uri: str | None, run_id: str, reason: str) -> None:
+    """Discard the run that `mlflow run` made for a command that was refused before it logged anything; never raises.
+
+    Args:
+        tracking_uri: of the store; None: MLflow's default.
+        run_id: the run.
+        reason: the error message that the command printed.
+    """
+    with contextlib.suppress(Exception):  # the message has been printed; whatever the store does adds nothing
+        store = open_store(tracking_uri)
+        data = store.client.get_run(run_id).data
+        if ENTRY_POINT in data.tags and Tag.KIND not in data.tags and not data.metrics:
+            discard_run(store, run_id, reason, status="FAILED")

@@ -1,0 +1,84 @@
+"""Figures of a search: curves, parallel coordinates, importances."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from muralab.report.charts import search_charts
+from muralab.report.context import SearchTrial
+from muralab.report.search_plots import MIN_TRIALS, importances, plot_importances, plot_parallel, plot_trial_curves
+
+
+def trial(number: int, lr: float, objective: float, *, recipe: str = "cnn", **fields: object) -> SearchTrial:
+    values = {"full.lr": lr, "augment.zoom": float(number % 3)}
+    curve = pd.Series([objective - 0.1, objective], index=[1, 2])
+    common = {"status": "finished", "epochs": 2, "values": values, "curve": curve, "boundary": 1.5}
+    name = f"{recipe}-{number:02d}"
+    return SearchTrial(recipe=recipe, name=name, run_id=name, objective=objective, **common | fields)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def rising() -> list[SearchTrial]:
+    """Trials whose objective grows with their rate, and hardly depends on anything else."""
+    return [trial(number, 10 ** (-4 + number / 4), 0.5 + number / 50) for number in range(8)]
+
+
+def test_what_the_objective_follows_is_important_and_the_rest_is_not(rising) -> None:
+    found = {one.key: one for one in importances(rising)}
+    assert found["full.lr"].correlation == pytest.approx(1.0)
+    assert found["full.lr"].low > 0
+    zoom = found["augment.zoom"]
+    assert zoom.low < 0 < zoom.high
+    assert zoom.low <= zoom.correlation <= zoom.high
+
+
+def test_few_trials_have_no_importance(rising) -> None:
+    assert importances(rising[: MIN_TRIALS - 1]) == []
+    undefined = [trial(number, 1e-3 * (number + 1), math.nan) for number in range(8)]
+    assert importances(undefined) == []
+
+
+def test_importances_are_drawn_with_their_intervals(rising) -> None:
+    found = importances(rising)
+    axes = plot_importances(found).axes[0]
+    spans = [list(line.get_xdata()) for line in axes.lines]
+    assert all([one.low, one.high] in spans for one in found)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["full.lr", "augment.zoom"]
+
+
+def test_parallel_coordinates_go_from_each_value_to_the_objective(rising) -> None:
+    axes = plot_parallel(rising, objective="val_study_auroc").axes[0]
+    lines = [line for line in axes.lines if len(line.get_xdata()) == 3]
+    assert len(lines) == len(rising)
+    first, last = lines[0].get_ydata(), lines[-1].get_ydata()  # of the worst and of the best trial
+    assert (first[0], first[-1], last[0], last[-1]) == pytest.approx((0, 0, 1, 1))
+
+
+def test_a_line_passes_over_what_its_recipe_does_not_search(rising) -> None:
+    other = trial(1, 1e-3, 0.6, recipe="inception", values={"full.lr": 1e-3})
+    axes = plot_parallel([*rising, other], objective="val_study_auroc").axes[0]
+    places = [list(line.get_xdata()) for line in axes.lines]
+    assert [0, 2] in places
+
+
+def test_every_trial_has_a_curve_and_the_best_one_stands_out(rising) -> None:
+    pruned = trial(9, 1e-5, 0.4, status="pruned")
+    axes = plot_trial_curves([*rising, pruned], objective="val_study_auroc").axes[0]
+    curves = [line for line in axes.lines if list(line.get_xdata()) == [1, 2]]
+    assert len(curves) == 9
+    assert max(curves, key=lambda line: line.get_linewidth()).get_label() == "cnn-07 (best)"
+    assert [line.get_marker() for line in axes.lines].count("x") == 1
+
+
+def test_a_search_without_a_result_has_no_charts() -> None:
+    assert search_charts([trial(0, 1e-3, math.nan, curve=pd.Series(dtype=float))], "val_study_auroc") == []
+    assert search_charts([], "val_study_auroc") == []
+
+
+def test_importances_are_the_same_each_time(rising) -> None:
+    first, second = importances(rising), importances(rising)
+    assert np.allclose([(one.low, one.high) for one in first], [(one.low, one.high) for one in second])
