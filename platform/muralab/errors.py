@@ -40,6 +40,13 @@ class StoreError(MuraLabError):
     """The tracking store cannot be reached, or lacks what was requested."""
 
 
+class StoreUnavailableError(StoreError):
+    """The tracking store does not answer now: what was requested may be there.
+
+    Code that treats a `StoreError` as "there is none" lets this one pass.
+    """
+
+
 class ServerError(MuraLabError):
     """A server of models does not answer, or refuses to."""
 

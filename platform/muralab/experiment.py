@@ -14,6 +14,7 @@ import pandas as pd
 
 from muralab.data.loader import evaluation_batches
 from muralab.data.splits import SETS
+from muralab.errors import DivergedError
 from muralab.evaluation.calibration import Calibration, fit_calibration
 from muralab.evaluation.metrics import evaluate_predictions
 from muralab.evaluation.predictions import predict_images
@@ -105,6 +106,11 @@ class ValidationEvaluator:
             with torch.inference_mode():
                 logits = network.head(pooled).float().flatten().cpu().numpy()
             self.predictions = table[["image", "study", "patient", "part", "label"]].assign(logit=logits)
+        if not np.isfinite(self.predictions["logit"]).all():
+            raise DivergedError(
+                "Training diverged: the network's outputs on the validation images are not finite. Lower the learning "
+                "rates, lengthen warmup_epochs, or set clip_norm."
+            )
         rule = self.spec.threshold
         fitted = fit_calibration(self.predictions, rule=rule) if rule else Calibration()
         by_level = {

@@ -13,6 +13,8 @@ from muralab.commands.session import Session, open_session, page_lines, ui_comma
 from muralab.config.environment import Environment
 from muralab.errors import StoreError
 from muralab.tracking import Store, experiment_id_of, read_run, start_run
+from muralab.tracking.journal import Journal
+from muralab.tracking.operations import Batch
 from muralab.tracking.pages import run_page
 from muralab.tracking.projects import ENTRY_POINT, discard_refused
 from tests.tune.recorder import Recorder
@@ -82,8 +84,8 @@ def test_the_run_of_mlflow_run_is_adopted() -> None:
     assert one.writer.all("adopt_run") == [("r1", {"a": "b", "mlflow.runName": "tune-wrist"})]  # type: ignore[attr-defined]
 
 
-def test_without_it_a_run_is_started_in_the_parts_experiment(store: Store) -> None:
-    environment = Environment(tracking_uri=store.uri, cache=Path("/none"))
+def test_without_it_a_run_is_started_in_the_parts_experiment(store: Store, tmp_path: Path) -> None:
+    environment = Environment(tracking_uri=store.uri, cache=tmp_path)
     with open_session("report", environment) as one:
         run = one.start_run(name="report-wrist", part="wrist", tags={})
         one.writer.finish(run)
@@ -105,9 +107,9 @@ def is_discarded(store: Store, run_id: str) -> bool:
     return bool(info.lifecycle_stage == "deleted" and info.status == "FINISHED")
 
 
-def test_the_run_of_a_command_that_resumes_another_is_discarded(store: Store) -> None:
+def test_the_run_of_a_command_that_resumes_another_is_discarded(store: Store, tmp_path: Path) -> None:
     old, own = start_run(store, experiment="lab", kind="tune", name="old"), project_run(store, "vocal-fox-1")
-    environment = Environment(tracking_uri=store.uri, cache=Path("/none"), run_id=own)
+    environment = Environment(tracking_uri=store.uri, cache=tmp_path, run_id=own)
     with open_session("tune", environment) as one:
         one.resume_run(old)
         one.writer.finish(old)
@@ -115,9 +117,11 @@ def test_the_run_of_a_command_that_resumes_another_is_discarded(store: Store) ->
     assert (read_run(store, old).kind, read_run(store, old).status) == ("tune", "FINISHED")
 
 
-def test_a_run_that_mlflow_run_made_in_no_experiment_is_replaced_by_one_of_the_part(store: Store) -> None:
+def test_a_run_that_mlflow_run_made_in_no_experiment_is_replaced_by_one_of_the_part(
+    store: Store, tmp_path: Path
+) -> None:
     own = project_run(store, "vocal-fox-1")
-    environment = Environment(tracking_uri=store.uri, cache=Path("/none"), run_id=own)
+    environment = Environment(tracking_uri=store.uri, cache=tmp_path, run_id=own)
     with open_session("tune", environment) as one:
         run = one.start_run(name="tune hand", part="hand", tags={})
         one.writer.log_used(run, {"trials": 2})
@@ -128,9 +132,9 @@ def test_a_run_that_mlflow_run_made_in_no_experiment_is_replaced_by_one_of_the_p
     assert is_discarded(store, own)
 
 
-def test_a_command_that_logs_nothing_leaves_no_run(store: Store) -> None:
+def test_a_command_that_logs_nothing_leaves_no_run(store: Store, tmp_path: Path) -> None:
     own = project_run(store, "vocal-fox-1", "mura-hand")
-    with open_session("tune", Environment(tracking_uri=store.uri, cache=Path("/none"), run_id=own)) as one:
+    with open_session("tune", Environment(tracking_uri=store.uri, cache=tmp_path, run_id=own)) as one:
         one.discard_own_run("dry_run")
     assert is_discarded(store, own)
 
@@ -145,8 +149,8 @@ def test_the_run_of_a_refused_command_is_discarded_with_the_reason(store: Store)
     assert runs[own].data.tags["mlflow.note.content"] == "data=/nowhere does not exist."
 
 
-def test_a_run_that_nobody_finished_is_ended_as_failed(store: Store) -> None:
-    environment = Environment(tracking_uri=store.uri, cache=Path("/none"))
+def test_a_run_that_nobody_finished_is_ended_as_failed(store: Store, tmp_path: Path) -> None:
+    environment = Environment(tracking_uri=store.uri, cache=tmp_path)
     with open_session("explore", environment) as one:
         run = one.start_run(name="x", part="wrist", tags={})
     assert read_run(store, run).status == "FAILED"
@@ -181,3 +185,87 @@ def test_in_a_checkout_the_pages_are_served_by_make(tmp_path: Path, monkeypatch:
 def test_a_printed_address_leads_to_the_page_of_a_run(uri: str, server: str) -> None:
     first = page_lines(Store(uri=uri), run_page("1", "abc"))[0]
     assert first.strip() == f"{server}/#/experiments/1/runs/abc?workflowType=machine_learning"
+
+
+# The run of `mlflow run`, and what else the environment names
+
+
+@pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])
+def test_a_run_that_has_ended_is_not_taken_over(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], status: str
+) -> None:
+    old = start_run(store, kind="tune", name="old")
+    store.client.set_terminated(old, status)
+    with open_session("tune", Environment(tracking_uri=store.uri, cache=tmp_path, run_id=old)) as one:
+        run = one.start_run(name="new", part="wrist", tags={})
+        one.writer.finish(run)
+    assert run != old
+    assert (read_run(store, old).name, read_run(store, old).status) == ("old", status)
+    assert f"MLFLOW_RUN_ID names the run {old}, which has ended ({status})" in capsys.readouterr().out
+
+
+def test_a_run_of_another_process_is_not_taken_over(store: Store, tmp_path: Path) -> None:
+    other = start_run(store, kind="tune", name="other", tags={"muralab.host": "elsewhere"})
+    with open_session("tune", Environment(tracking_uri=store.uri, cache=tmp_path, run_id=other)) as one:
+        assert one.environment.run_id is None
+    assert read_run(store, other).status == "RUNNING"
+
+
+def test_a_run_in_another_folders_store_is_explained_and_no_store_is_created(tmp_path: Path) -> None:
+    environment = Environment(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db", cache=tmp_path, run_id="0" * 32)
+    with pytest.raises(StoreError, match=r"started in another folder.*absolute"), open_session("tune", environment):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_the_store_does_not_hold_is_explained(store: Store, tmp_path: Path) -> None:
+    environment = Environment(tracking_uri=store.uri, cache=tmp_path / "cache", run_id="0" * 32)
+    with (
+        pytest.raises(StoreError, match=r"does not hold the run 0{32}.*unset MLFLOW_RUN_ID"),
+        open_session("tune", environment),
+    ):
+        pass
+
+
+def test_an_experiment_may_be_given_by_its_id(store: Store, tmp_path: Path) -> None:
+    lab = store.client.create_experiment("lab")
+    environment = Environment(tracking_uri=store.uri, cache=tmp_path, experiment_id=lab)
+    with open_session("report", environment) as one:
+        assert read_run(store, one.start_run(name="r", part="wrist", tags={})).experiment_id == lab
+
+
+# What the store did not take
+
+
+def test_what_the_store_refuses_is_printed_at_the_end_and_kept(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_session("tune", Environment(tracking_uri=store.uri, cache=tmp_path)) as one:
+        run = one.start_run(name="new", part="wrist", tags={})
+        one.writer.log_epoch(run, 1, {"bad%name": 1.0})
+        one.writer.finish(run)
+    out = capsys.readouterr().out
+    assert "The tracking store refused 1 items; everything else is written." in out
+    assert "once that is fixed, `muralab sync`" in out
+    assert "Names may only contain" in read_run(store, run).tags["muralab.not_logged"]
+
+
+def test_the_next_command_writes_what_an_earlier_one_kept(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = start_run(store, kind="tune", name="sweep")
+    journal = Journal.create(tmp_path / "journals", store_uri=store.uri, command="tune")
+    journal.add(run, Batch(tags={"kept": "1"}))
+    journal.close(finished=False)
+    with open_session("report", Environment(tracking_uri=store.uri, cache=tmp_path)):
+        assert read_run(store, run).tags["kept"] == "1"
+    assert "Wrote 1 entries that an earlier `tune` had kept" in capsys.readouterr().out
+
+
+def test_a_cache_that_cannot_be_written_costs_no_command(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    with open_session("report", Environment(tracking_uri=store.uri, cache=tmp_path / "file")) as one:
+        one.writer.finish(one.start_run(name="r", part="wrist", tags={}))
+    assert "kept in memory only" in capsys.readouterr().out

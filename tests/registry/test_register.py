@@ -19,6 +19,7 @@ from muralab.registry.bundle import check_bundle, read_requirements, write_bundl
 from muralab.registry.export import export_onnx
 from muralab.registry.register import build_config, register_model
 from muralab.serving.config import ServingConfig, read_config, write_config
+from muralab.tracking import Store
 from muralab.training.network import Network
 
 SIZE = 32
@@ -194,7 +195,7 @@ def register(uri: str, experiment: str = "lab", name: str = "mura-wrist"):
         card="# A card",
         tags=TAGS,
         verify_images=IMAGES,
-        tracking_uri=uri,
+        store=Store(uri=uri),
     )
     return client, run, registered
 

@@ -24,7 +24,11 @@ class FakeStore:
 
     def __init__(self, store: Store, intercept: Callable[[str, Callable[[], Any]], Any]) -> None:
         self.uri, self.is_remote, self.sqlite_path = store.uri, store.is_remote, store.sqlite_path
-        self._client, self._intercept = store.client, intercept
+        self.registry_uri, self.patience_s = "", 0.0
+        self._client, self._intercept = store.impatient().client, intercept
+
+    def impatient(self) -> FakeStore:
+        return self
 
     @property
     def client(self) -> FakeStore:

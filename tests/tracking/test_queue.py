@@ -1,36 +1,53 @@
-"""The write queue: batches, order, retries, and the failures that remain."""
+"""The write queue: batches, order, a store that is away, and items that it refuses."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow.exceptions import MlflowException
 
-from muralab.errors import StoreError
+from muralab.errors import StoreError, StoreUnavailableError
 from muralab.tracking import RunWriter, Store, read_run
 from muralab.tracking import queue as queue_module
-from muralab.tracking.queue import Batch, Call, StartRun, WriteQueue, group_batches, is_temporary, merge_group
+from muralab.tracking.journal import Entry, Journal, read_journal
+from muralab.tracking.operations import Batch, EndRun, LogText, Operation, new_start
+from muralab.tracking.queue import WriteQueue, group_batches, merge_group
+from muralab.tracking.tags import Tag
 from tests.fixtures.runs import find_runs
 from tests.tracking.conftest import UNKNOWN, FakeStore
 
 Intercept = Callable[[str, Callable[[], Any]], Any]
+WRITES = ("log_batch", "log_text", "log_artifact", "create_run", "set_terminated", "log_inputs")
 
 
-def failing(times: int) -> Intercept:
-    """Let the first calls of `log_batch` fail as if the server refused the connection."""
+def failing(times: int, name: str = "log_batch", error: Exception | None = None) -> Intercept:
+    """Let the first calls of a method fail, by default as if the server refused the connection; the others answer."""
     left = [times]
 
-    def intercept(name: str, call: Callable[[], Any]) -> Any:
-        if name == "log_batch" and left[0] > 0:
+    def intercept(called: str, call: Callable[[], Any]) -> Any:
+        if called == name and left[0] > 0:
             left[0] -= 1
-            raise ConnectionError("refused")
+            raise error or ConnectionError("refused")
         return call()
 
     return intercept
+
+
+class Switch:
+    """A store that is away until it is switched on."""
+
+    def __init__(self) -> None:
+        self.on = threading.Event()
+
+    def __call__(self, name: str, call: Callable[[], Any]) -> Any:
+        if not self.on.is_set():
+            raise ConnectionError("refused")
+        return call()
 
 
 def counting(counts: dict[str, int]) -> Intercept:
@@ -43,16 +60,42 @@ def counting(counts: dict[str, int]) -> Intercept:
     return intercept
 
 
+def too_large() -> MlflowException:
+    return MlflowException("API request failed with error code 413 != 200. Response body: '<h1>Too Large</h1>'")
+
+
+def run_queue(store: Any, *items: tuple[str, Operation], **options: Any) -> WriteQueue:
+    """A queue that has written some items."""
+    queue = WriteQueue(store, **{"patience_s": 5.0, **options})
+    queue.start()
+    for run, operation in items:
+        queue.put(run, operation)
+    queue.stop()
+    return queue
+
+
+def entries(*operations: Operation) -> list[Entry]:
+    return [Entry(number, "r", operation) for number, operation in enumerate(operations)]
+
+
 @pytest.fixture
 def paused(local: Store) -> Any:
-    """A queue whose thread waits until the event is set, so that what is queued meanwhile is written together."""
-    queue, release = WriteQueue(local, patience_s=1), threading.Event()
+    """A queue whose first write waits until the event is set, so that what is queued meanwhile is written together."""
+    release, first = threading.Event(), [True]
+
+    def intercept(name: str, call: Callable[[], Any]) -> Any:
+        if first:
+            first.clear()
+            assert release.wait(60)
+        return call()
+
+    store: Any = FakeStore(local, intercept)
+    queue = WriteQueue(store, patience_s=5)
     queue.start()
-    queue.put("wait", Call(lambda client, run: release.wait(60), "wait"))
+    queue.put(UNKNOWN, Batch(tags={"a": "1"}))
     yield queue, release
     release.set()
-    queue._stopped.set()
-    queue._queue.put(threading.Event())
+    queue.stop()
 
 
 # Batches
@@ -78,9 +121,9 @@ def test_a_batch_is_written_in_few_calls(local: Store, trial: str, n_metrics: in
 
 
 def test_adjacent_batches_are_grouped() -> None:
-    batches, call = [Batch(tags={"a": str(i)}) for i in range(4)], Call(print, "print")
-    groups = list(group_batches([*batches[:2], call, call, *batches[2:]]))
-    assert groups == [batches[:2], [call], [call], batches[2:]]
+    tags = [Batch(tags={"a": str(i)}) for i in range(4)]
+    a, b, end, again, c, d = entries(*tags[:2], EndRun("FINISHED", 0), EndRun("FINISHED", 0), *tags[2:])
+    assert list(group_batches([a, b, end, again, c, d])) == [[a, b], [end], [again], [c, d]]
 
 
 def test_a_merged_batch_keeps_the_later_tag() -> None:
@@ -105,103 +148,66 @@ def test_epochs_within_a_second_share_a_write(local: Store, trial: str, monkeypa
 def test_the_first_write_after_a_pause_does_not_wait(local: Store, trial: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue_module, "WRITE_INTERVAL_S", 60.0)
     written = threading.Event()
-    queue = WriteQueue(local, patience_s=1)
+    store: Any = FakeStore(local, lambda name, call: (call(), written.set()))
+    queue = WriteQueue(store)
     queue.start()
-    queue.put(trial, Call(lambda client, run: written.set(), "write"))
+    queue.put(trial, Batch(tags={"a": "1"}))
     assert written.wait(30)
     queue.stop()
 
 
-# Retries and failures
+# A store that is away
 
 
-def test_a_store_that_is_down_for_a_moment_loses_nothing(local: Store, trial: str) -> None:
-    flaky: Any = FakeStore(local, failing(2))
-    with RunWriter(flaky) as writer:
+def test_everything_is_written_in_order_once_the_store_is_back(local: Store, trial: str) -> None:
+    switch = Switch()
+    store: Any = FakeStore(local, switch)
+    with RunWriter(store) as writer:
         for step in range(1, 4):
-            writer.log_epoch(trial, step, {"loss": 1.0})
-    assert list(read_run(local, trial).history.index) == [1, 2, 3]
+            writer.log_epoch(trial, step, {"loss": 1 / step})
+            writer.set_tags(trial, {"step": step})
+        writer.finish(trial)
+        switch.on.set()
+    record = read_run(local, trial)
+    assert (list(record.history.index), record.tags["step"], record.status) == ([1, 2, 3], "3", "FINISHED")
 
 
-def test_a_store_that_stays_down_is_an_error(local: Store, trial: str) -> None:
-    down: Any = FakeStore(local, failing(10**6))
-    start_s, message = time.monotonic(), r"could not log metrics.*refused.*failed for 0.5 s"
-    with pytest.raises(StoreError, match=message), RunWriter(down, patience_s=0.5) as writer:
-        writer.log_epoch(trial, 1, {"loss": 1.0})
-    assert time.monotonic() - start_s < 30
-
-
-def test_pauses_double_up_to_a_limit(local: Store, trial: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pauses: list[float] = []
-    monkeypatch.setattr(queue_module.time, "sleep", pauses.append)
-    flaky: Any = FakeStore(local, failing(7))
-    with RunWriter(flaky) as writer:
-        writer.log_epoch(trial, 1, {"loss": 1.0})
-    assert pauses == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0])
-
-
-def test_nothing_is_written_after_the_store_has_failed(local: Store, trial: str, monkeypatch: Any) -> None:
-    queue = WriteQueue(FakeStore(local, failing(1)), patience_s=0)  # type: ignore[arg-type]
+def test_a_store_that_stays_away_is_an_error_and_the_rest_is_kept(local: Store, trial: str, tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path, store_uri=local.uri, command="tune")
+    store: Any = FakeStore(local, Switch())
+    queue, message = (
+        WriteQueue(store, patience_s=0.5, journal=journal),
+        r"not answered for .*refused.*2 writes are kept in",
+    )
     queue.start()
-    queue.put(trial, Batch(tags={"first": "1"}))
-    queue.put(trial, Call(lambda client, run: client.set_tag(run, "second", "2"), "tag"))
-    with pytest.raises(StoreError, match="everything queued after it was not written"):
-        queue.stop()
-    assert "second" not in read_run(local, trial).tags
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda writer: writer.flush(),
-        lambda writer: writer.log_epoch("1", 1, {"loss": 1.0}),
-        lambda writer: writer.finish("1"),
-        lambda writer: writer.close(),
-    ],
-    ids=["flush", "log_epoch", "finish", "close"],
-)
-def test_the_next_call_raises_the_failure(local: Store, call: Callable[[RunWriter], None]) -> None:
-    message = f"could not log metrics, params or tags of the run {UNKNOWN}"
-    writer = RunWriter(local)
-    writer.__enter__()
-    writer.log_epoch(UNKNOWN, 1, {"loss": 1.0})
-    with pytest.raises(StoreError, match=message):
-        writer.flush()
-    with pytest.raises(StoreError, match=message):
-        call(writer)
-    with pytest.raises(StoreError, match=message):
-        writer.close()
-
-
-def test_the_first_failure_is_kept(local: Store) -> None:
-    queue = WriteQueue(local, patience_s=1)
-    queue.start()
-    for run in ("a" * 32, "b" * 32):
-        queue.put(run, Batch(tags={"t": "1"}), check=False)
-    with pytest.raises(StoreError, match="of the run aaaa") as caught:
-        queue.stop()
-    assert isinstance(caught.value.__cause__, MlflowException)
-
-
-def test_an_invalid_write_does_not_affect_others(local: Store, trial: str, paused: Any) -> None:
-    queue, release = paused
-    queue.put(trial, Batch(metrics=[("bad%name", 1.0, 1, 0)]))
-    queue.put(trial, Batch(metrics=[("good", 1.0, 2, 0)]))
-    release.set()
-    with pytest.raises(StoreError, match="Names may only contain"):
+    for step in (1, 2):
+        queue.put(trial, Batch(metrics=[("loss", 1.0, step, 0)]))
+    start_s = time.monotonic()
+    with pytest.raises(StoreUnavailableError, match=message):
         queue.flush()
-    assert read_run(local, trial).metrics == {"good": 1.0}
+    with pytest.raises(StoreUnavailableError, match=r"`muralab sync`"):  # and nobody waits again
+        queue.stop(patience_s=60)
+    assert time.monotonic() - start_s < 30
+    assert len(read_journal(journal.folder).entries) == 2
 
 
-def test_writes_into_a_run_that_could_not_be_started_are_dropped(local: Store) -> None:
-    start = StartRun(experiment=None, kind="trial", name="t", tags={}, parent=UNKNOWN)
-    queue = WriteQueue(local, patience_s=1)
-    queue.start()
-    queue.put(start.temporary_id, start)
-    queue.put(start.temporary_id, Batch(tags={"a": "1"}), check=False)
-    with pytest.raises(StoreError, match="find the run 0000"):
-        queue.stop()
-    assert queue.id_of(start.temporary_id) is None
+def test_without_a_journal_the_error_says_that_the_rest_is_lost(local: Store, trial: str) -> None:
+    store: Any = FakeStore(local, Switch())
+    with pytest.raises(StoreUnavailableError, match="is lost"), RunWriter(store, patience_s=0.2) as writer:
+        writer.log_epoch(trial, 1, {"loss": 1.0})
+
+
+def test_an_outage_is_announced_once_with_its_end(
+    local: Store, trial: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("muralab.tracking.outage.ANNOUNCED_AFTER_S", 0.3)
+    switch = Switch()
+    store: Any = FakeStore(local, switch)
+    threading.Timer(1.5, switch.on.set).start()
+    run_queue(store, (trial, Batch(tags={"a": "1"})), patience_s=60)
+    first, last = caplog.messages
+    assert "does not answer (refused). Training goes on" in first
+    assert last.startswith("The tracking store answers again, after ")
 
 
 def test_a_lost_response_does_not_start_a_run_twice(local: Store) -> None:
@@ -220,6 +226,118 @@ def test_a_lost_response_does_not_start_a_run_twice(local: Store) -> None:
         assert [record.run_id for record in find_runs(local)] == [run_id]
 
 
+def test_a_run_that_a_late_request_creates_is_removed(local: Store) -> None:
+    held: list[Callable[[], Any]] = []
+    asked: list[str] = []
+
+    def intercept(name: str, call: Callable[[], Any]) -> Any:
+        if name == "create_run" and not held and not asked:
+            held.append(call)
+            raise ConnectionError("no answer in time")
+        if name == "set_terminated" and held:  # by now the server has carried out what it was asked first
+            held.pop()()
+            asked.append(name)
+        return call()
+
+    slow: Any = FakeStore(local, intercept)
+    with RunWriter(slow) as writer:
+        run = writer.run_id(writer.start_run(kind="trial", name="t"))
+        writer.finish(run)
+        writer.finish(writer.start_run(kind="trial", name="another"))
+    assert sorted(record.name for record in find_runs(local)) == ["another", "t"]
+
+
+# Items that fail although the store answers
+
+
+def test_a_refused_artifact_costs_itself_alone(local: Store, trial: str) -> None:
+    store: Any = FakeStore(local, failing(10**6, "log_text", too_large()))
+    items = [LogText("x", "report.html"), Batch(tags={"after": "1"}), EndRun("FINISHED", 1)]
+    queue = run_queue(store, *[(trial, item) for item in items])
+    record = read_run(local, trial)
+    assert (record.tags["after"], record.status) == ("1", "FINISHED")
+    assert "could not log report.html: API request failed with error code 413" in record.tags[Tag.NOT_LOGGED]
+    assert ["client_max_body_size" in one.remedy for one in queue.refusals] == [True]
+
+
+def test_an_artifact_store_that_is_away_does_not_hold_up_the_rest(local: Store, trial: str) -> None:
+    written: list[str] = []
+
+    def intercept(name: str, call: Callable[[], Any]) -> Any:
+        if name == "log_text" and written.count("log_text") < 2:
+            written.append(name)
+            raise ConnectionError("bucket")
+        written.append(name)
+        return call()
+
+    store: Any = FakeStore(local, intercept)
+    queue = run_queue(store, (trial, LogText("x", "a.txt")), (trial, Batch(tags={"after": "1"})))
+    assert written.index("log_batch") < len(written) - 1 - written[::-1].index("log_text")
+    assert (queue.refusals, read_run(local, trial).tags["after"]) == ([], "1")
+
+
+@pytest.mark.parametrize("item", [LogText("x", "a.txt"), Batch(tags={"a": "1"})], ids=["artifact", "tag"])
+def test_an_item_that_fails_for_too_long_is_refused(local: Store, trial: str, item: Operation) -> None:
+    name = "log_text" if isinstance(item, LogText) else "log_batch"
+    store: Any = FakeStore(local, failing(10**6, name, MlflowException("oops failed with error code 500")))
+    queue = run_queue(store, (trial, item), (trial, EndRun("FINISHED", 1)), patience_s=0.5)
+    assert ["oops" in one.reason for one in queue.refusals] == [True]
+    assert read_run(local, trial).status == "FINISHED"
+
+
+def test_a_failure_of_a_moment_loses_nothing(local: Store, trial: str) -> None:
+    flaky: Any = FakeStore(local, failing(2))
+    with RunWriter(flaky) as writer:
+        for step in range(1, 4):
+            writer.log_epoch(trial, step, {"loss": 1.0})
+    assert list(read_run(local, trial).history.index) == [1, 2, 3]
+
+
+def test_an_invalid_write_does_not_affect_others(local: Store, trial: str, paused: Any) -> None:
+    queue, release = paused
+    queue.put(trial, Batch(metrics=[("bad%name", 1.0, 1, 0)]))
+    queue.put(trial, Batch(metrics=[("good", 1.0, 2, 0)]))
+    release.set()
+    queue.flush()
+    assert "Names may only contain" in queue.refusals[-1].reason
+    assert read_run(local, trial).metrics == {"good": 1.0}
+
+
+def test_what_is_refused_stays_in_the_journal(local: Store, trial: str, tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path, store_uri=local.uri, command="tune")
+    store: Any = FakeStore(local, failing(10**6, "log_text", too_large()))
+    run_queue(store, (trial, LogText("x", "a.txt")), (trial, Batch(tags={"a": "1"})), journal=journal)
+    content = read_journal(journal.folder)
+    assert [entry.operation for entry in content.entries.values()] == [LogText("x", "a.txt")]
+    assert "413" in content.refused[1]
+
+
+def test_writes_into_a_run_that_could_not_be_started_are_refused_with_its_reason(local: Store) -> None:
+    start = new_start(experiment=None, kind="trial", name="t", tags={}, parent=UNKNOWN)
+    run = start.temporary_id
+    queue = run_queue(local, (run, start), (run, Batch(tags={"a": "1"})))
+    assert queue.id_of(run) is None
+    assert "find the run 0000" in queue.refusals[0].reason
+    assert queue.refusals[1].reason.startswith("The run could not be started:")
+
+
+def test_a_run_whose_start_is_refused_has_no_id(local: Store) -> None:
+    with pytest.raises(StoreError, match=r"could not start 't'"), RunWriter(local) as writer:
+        writer.run_id(writer.start_run(kind="trial", name="t", parent=UNKNOWN))
+
+
+def test_a_run_that_is_deleted_meanwhile_is_named_with_its_remedy(local: Store, trial: str) -> None:
+    local.client.delete_run(trial)
+    queue = run_queue(local, (trial, Batch(tags={"a": "1"})), (trial, EndRun("FINISHED", 1)))
+    assert {one.remedy for one in queue.refusals} == {
+        f"The run has been deleted. Restore it (`mlflow runs restore --run-id {trial}`), then `muralab sync` writes "
+        "what was refused."
+    }
+
+
+# Runs
+
+
 def test_a_run_may_be_nested_in_one_that_is_not_started_yet(local: Store) -> None:
     with RunWriter(local) as writer:
         parent = writer.start_run(kind="tune", name="sweep")
@@ -229,7 +347,7 @@ def test_a_run_may_be_nested_in_one_that_is_not_started_yet(local: Store) -> Non
 
 def test_a_run_starts_when_it_was_queued(local: Store, paused: Any) -> None:
     queue, release = paused
-    start = StartRun(experiment=None, kind="trial", name="t", tags={}, parent=None)
+    start = new_start(experiment=None, kind="trial", name="t", tags={}, parent=None)
     queue.put(start.temporary_id, start)
     assert queue.id_of(start.temporary_id) is None
     release.set()
@@ -240,29 +358,3 @@ def test_a_run_starts_when_it_was_queued(local: Store, paused: Any) -> None:
 def test_a_writer_that_was_not_started_is_a_bug(local: Store) -> None:
     with pytest.raises(RuntimeError, match="use it in a `with` block"):
         RunWriter(local).flush()
-
-
-@pytest.mark.parametrize(
-    ("error", "temporary"),
-    [
-        (ConnectionError("refused"), True),
-        (OSError("disk full"), True),
-        (MlflowException("busy"), True),
-        (MlflowException("bad name", error_code=1000), False),  # INVALID_PARAMETER_VALUE
-        (FileNotFoundError("absent"), False),
-        (PermissionError("not yours"), False),
-        (IsADirectoryError("folder"), False),
-        (NotADirectoryError("file"), False),
-        (ValueError("bug"), False),
-        (StoreError("deleted experiment"), False),
-    ],
-    ids=repr,
-)
-def test_only_failures_of_network_and_disk_are_temporary(error: Exception, temporary: bool) -> None:
-    assert is_temporary(error) == temporary
-
-
-def test_a_failure_is_classified_by_its_cause() -> None:
-    error = StoreError("could not find the run")
-    error.__cause__ = ConnectionError("refused")
-    assert is_temporary(error)

@@ -26,13 +26,40 @@ def test_a_trial_is_read_back_as_it_was_written(store: Store, parent: str) -> No
     assert record.experiment_id == experiment_of(store, parent)
 
 
-def test_undefined_and_infinite_metrics_are_kept(store: Store, parent: str) -> None:
+def test_undefined_and_infinite_metrics_are_kept_beside_those_of_mlflow(store: Store, parent: str) -> None:
     values = {"undefined": math.nan, "up": math.inf, "down": -math.inf, "fine": 0.1}
     with RunWriter(store) as writer:
         writer.log_epoch(parent, 1, values)
     record = read_run(store, parent)
     assert {key: repr(value) for key, value in record.metrics.items()} == {k: repr(v) for k, v in values.items()}
     assert record.history.loc[1, "up"] == math.inf
+    assert store.client.get_run(parent).data.metrics == {"fine": 0.1}
+
+
+def test_a_metric_may_be_undefined_at_some_steps_only(local: Store, trial: str) -> None:
+    with RunWriter(local) as writer:
+        for step, value in enumerate([0.5, math.nan, 0.7, math.inf], start=1):
+            writer.log_epoch(trial, step, {"auroc": value})
+    record = read_run(local, trial)
+    assert [repr(value) for value in record.history["auroc"]] == ["0.5", "nan", "0.7", "inf"]
+    assert record.metrics["auroc"] == math.inf
+    assert read_children(local, trial) == []
+
+
+def test_undefined_metrics_of_a_resumed_run_are_kept(local: Store, trial: str) -> None:
+    for step in (1, 2):
+        with RunWriter(local) as writer:
+            assert writer.resume_run(trial) == set(range(1, step))
+            writer.log_epoch(trial, 1, {"auroc": math.nan})
+            writer.log_epoch(trial, step, {"auroc": math.nan})
+    assert len(read_run(local, trial).history) == 2
+
+
+def test_metrics_that_an_earlier_version_logged_as_they_were_are_read(local: Store, trial: str) -> None:
+    for key, value in {"undefined": math.nan, "up": math.inf}.items():
+        local.client.log_metric(trial, key, value, step=1)
+    record = read_run(local, trial)
+    assert (math.isnan(record.metrics["undefined"]), record.metrics["up"]) == (True, math.inf)
 
 
 def test_children_may_be_read_without_history_and_predictions(local: Store, trial: str) -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from muralab.errors import StoreError
 from muralab.tracking import RunWriter, Store, read_run
+from muralab.tracking.journal import Journal
+from muralab.tracking.refusals import refusal_lines
 from tests.fixtures.runs import find_runs
 from tests.tracking.conftest import UNKNOWN, FakeStore
 
@@ -146,22 +148,50 @@ def test_a_missing_file_is_an_error(local: Store, trial: str, tmp_path: Path) ->
         writer.log_file(trial, tmp_path / "absent.bin")
 
 
-def test_a_failed_write_is_noted_on_the_error_that_ended_the_block(local: Store, trial: str, tmp_path: Path) -> None:
+def test_a_refused_write_is_noted_on_the_error_that_ended_the_block(local: Store) -> None:
     error = ValueError("boom")
     with pytest.raises(ValueError, match="boom"), RunWriter(local) as writer:
-        call_and_raise(lambda run: writer.log_file(run, tmp_path / "absent.bin"), trial, error)
+        call_and_raise(lambda run: writer.set_tags(run, {"a": "1"}), UNKNOWN, error)
     (note,) = error.__notes__
-    assert "absent.bin" in note
+    assert f"could not log metrics, params or tags of the run {UNKNOWN}" in note
 
 
-def test_the_writers_own_error_is_raised_without_a_note(local: Store, trial: str, tmp_path: Path) -> None:
-    def log_and_wait(writer: RunWriter) -> None:
-        writer.log_file(trial, tmp_path / "absent.bin")
-        writer.flush()
+def test_nothing_may_be_refused_before_hours_are_spent(local: Store) -> None:
+    def log_and_require(writer: RunWriter) -> None:
+        writer.set_tags(UNKNOWN, {"a": "1"})
+        writer.require_written()
 
-    with pytest.raises(StoreError, match=r"absent\.bin") as caught, RunWriter(local) as writer:
-        log_and_wait(writer)
+    with pytest.raises(StoreError, match=f"of the run {UNKNOWN}") as caught, RunWriter(local) as writer:
+        log_and_require(writer)
     assert getattr(caught.value, "__notes__", []) == []
+
+
+def test_refused_items_are_reported_by_whoever_asked_for_them(local: Store) -> None:
+    reported: list[Any] = []
+    with RunWriter(local, on_refused=reported.extend) as writer:
+        writer.set_tags(UNKNOWN, {"a": "1"})
+        writer.finish(UNKNOWN)
+    (line,) = refusal_lines(reported)
+    assert line.startswith(f"Could not log metrics, params or tags; set the status FINISHED of the run {UNKNOWN}.")
+
+
+def test_a_file_may_vanish_once_it_is_queued(local: Store, trial: str, tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path / "journals", store_uri=local.uri, command="tune")
+    page = tmp_path / "report.html"
+    page.write_text("page")
+    with RunWriter(local, journal=journal) as writer:
+        writer.log_file(trial, page)
+        page.unlink()
+    assert [item.path for item in local.client.list_artifacts(trial)] == ["report.html"]
+    assert list((tmp_path / "journals").iterdir()) == []
+
+
+def test_secrets_are_kept_out_of_tags_and_params(local: Store, trial: str) -> None:
+    with RunWriter(local) as writer:
+        writer.set_tags(trial, {"tag": "postgresql://a:p@ss@h/d"})
+        writer.log_params(trial, {"param": "postgresql://a:p@ss@h/d"})
+    record = read_run(local, trial)
+    assert {record.tags["tag"], record.params["param"]} == {"postgresql://a:***@h/d"}
 
 
 def test_a_slow_store_does_not_delay_the_caller(local: Store) -> None:

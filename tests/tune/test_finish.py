@@ -20,6 +20,7 @@ from muralab.report.card import model_card
 from muralab.report.context import Context
 from muralab.report.page import write_report
 from muralab.results.final_test import FinalTest
+from muralab.tracking import Store
 from muralab.tune.finish import (
     SweepResult,
     closing_lines,
@@ -37,6 +38,7 @@ from tests.tune.recorder import Recorder
 
 GATE = "inception_add_gate"
 URI = "sqlite:////data/my runs/mlflow.db"
+STORE = Store(uri=URI)
 
 
 @pytest.fixture
@@ -76,10 +78,10 @@ def registered(result: SweepResult, reevaluated: Any = None) -> Outcome:
     return Outcome(statements=["accepted as champion"], registration=registration)
 
 
-def test_figures_and_plan_are_logged_before_anything_that_may_fail(result: SweepResult) -> None:
+def test_figures_are_logged_before_anything_that_may_fail(result: SweepResult) -> None:
     recorder: Any = Recorder()
     save_results(result, recorder)
-    assert [call[0] for call in recorder.calls] == ["log_table", "log_file", "flush"]
+    assert [call[0] for call in recorder.calls] == ["log_table", "flush"]
     assert recorder.all("log_table")[0][2] == "results.csv"
 
 
@@ -120,19 +122,19 @@ def test_the_outcome_without_a_model_says_so(result: SweepResult) -> None:
 
 
 def test_the_last_lines_name_the_selected_model_and_the_registered_one(result: SweepResult) -> None:
-    lines = figure_lines(result, GATE)
+    lines = figure_lines(result)
     assert "  x has no result." in lines
-    selected, served, confusion = lines[-3:]
-    assert selected.startswith("Selected on validation: cnn network reaches a study-level test AUROC of ")
+    assert lines[-1].startswith("Selected on validation: cnn network reaches a study-level test AUROC of ")
+    served, confusion = closing_lines(result, registered(result), STORE)[:2]
     assert served.startswith(f"The registered model is {GATE} network, although cnn network is best on validation")
     assert confusion.startswith("At its threshold of ")
 
 
 def test_closing_lines_end_with_commands_or_with_the_reason(result: SweepResult) -> None:
-    done = closing_lines(result, registered(result), URI)
+    done = closing_lines(result, registered(result), STORE)
     assert "Registered mura-wrist version 3 as models:/mura-wrist@champion." in done
     assert "/invocations" in done[-1]
-    assert closing_lines(result, Outcome(statements=["Not registered."]), URI)[-1] == "Not registered."
+    assert closing_lines(result, Outcome(statements=["Not registered."]), STORE)[-1] == "Not registered."
 
 
 def test_each_interval_is_computed_once_per_sweep(
@@ -149,7 +151,7 @@ def test_each_interval_is_computed_once_per_sweep(
     write_report(tmp_path / "report.html", context=context, models=result.models)
     model_card(result.models[1], context)
     log_outcome(result, registered(result), recorder)
-    closing_lines(result, registered(result), URI)
+    closing_lines(result, registered(result), STORE)
     paired_difference(*result.models, metric="kappa")
     per_model = ["test studies", "test images", "validation studies"]
     assert len(calls) == len(per_model) * len(result.models)
@@ -173,7 +175,7 @@ def test_the_commands_can_be_pasted_whatever_the_paths_hold(tmp_path: Path) -> N
     image = tmp_path / "it's a 'path'.png"
     image.write_bytes(b"pixels")
     model = RegisteredModel(name="m", version="1", uri="models:/mura-wrist@champion")
-    _, serve, _, ask = serve_commands(model, URI, str(image))
+    _, serve, _, ask = serve_commands(model, STORE, str(image))
     done = subprocess.run(["bash", "-c", f"curl() {{ cat; }}\n{ask}"], capture_output=True, text=True, check=True)
     assert base64.b64decode(json.loads(done.stdout)["dataframe_records"][0]["image"]) == b"pixels"
     shown = f"mlflow() {{ echo $MLFLOW_TRACKING_URI; }}\n{serve}"
@@ -182,4 +184,7 @@ def test_the_commands_can_be_pasted_whatever_the_paths_hold(tmp_path: Path) -> N
 
 def test_a_password_is_not_part_of_the_commands() -> None:
     model = RegisteredModel(name="m", version="1", uri="models:/m@champion")
-    assert "secret" not in " ".join(serve_commands(model, "postgresql://me:secret@host/runs", "/p.png"))
+    store = Store(uri="postgresql://me:secret@host/runs", registry_uri="http://registry")
+    text = " ".join(serve_commands(model, store, "/p.png"))
+    assert "secret" not in text
+    assert "MLFLOW_REGISTRY_URI=http://registry mlflow models serve" in text

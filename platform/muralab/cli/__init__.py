@@ -1,4 +1,4 @@
-"""The command line: one command per entry point of MLproject, generated from `muralab.config.commands`.
+"""The command line, generated from `muralab.config.commands`: the entry points of MLproject, `app` and `sync`.
 
 Exit codes: 0 done; 2 a user error, printed as one paragraph; 129, 130 or 143 interrupted; 1 a bug, with its traceback.
 """
@@ -15,6 +15,7 @@ import typer
 from muralab.cli.generate import build_command, command_class
 from muralab.cli.signals import exit_code, handle_signals
 from muralab.config import commands
+from muralab.redaction import install_redaction, redact
 
 COMMANDS = {
     "tune": commands.TuneConfig,
@@ -27,6 +28,7 @@ COMMANDS = {
     "compare": commands.CompareConfig,
     "demo": commands.DemoConfig,
     "app": commands.AppConfig,
+    "sync": commands.SyncConfig,
 }
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -47,6 +49,7 @@ def main() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported, here or in a worker
     handle_signals()
     given = os.environ.get("MLFLOW_RUN_ID")
+    install_redaction()
     try:
         app()
     except MuraLabError as error:
@@ -63,7 +66,7 @@ def main() -> None:
 def _refuse(text: str, given: str | None = None) -> NoReturn:
     """Print an error message and exit; the run that `mlflow run` gave to a command that logged nothing is discarded."""
     sys.stdout.flush()
-    print(f"\nmuralab: {text}", file=sys.stderr)
+    print(f"\nmuralab: {redact(text)}", file=sys.stderr)
     if given:
         from muralab.tracking.projects import discard_refused
 

@@ -48,7 +48,7 @@ def run(config: AppConfig, environment: Environment) -> None:
 
     token = read_token(config)
     _check_port(config)
-    model, folder = load_registered(config.model, environment.tracking_uri)
+    model, folder = load_registered(config.model, environment.tracking_uri, environment.registry_uri)
     app = build_app(model, read_about(folder), token=token, limits=Limits(max_bytes=config.max_megabytes * 2**20))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     silence()

@@ -107,7 +107,11 @@ def with_seed(spec: TrialSpec, seed: int) -> TrialSpec:
 def start(
     sweep: Sweep, session: Session, parent: str, config: CompareConfig, epoch_s: Mapping[str, list[float]]
 ) -> TrialLogger:
-    """Describe the comparison in its run; returns the listener of its trials."""
+    """Describe the comparison in its run; returns the listener of its trials.
+
+    Raises:
+        StoreError: the store refuses something.
+    """
     writer = session.writer
     write_plan(sweep)
     used = {key: value for key, value in sweep.used.items() if key != "trials"}
@@ -115,6 +119,7 @@ def start(
     log_sets(writer, parent, sweep.dataset)
     log_split(writer, parent, sweep.dataset)
     log_audit(writer, parent, sweep.dataset)
+    writer.require_written()
     return build_logger(
         sweep,
         writer,
@@ -150,11 +155,12 @@ def finish(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
         raise SettingsError(" ".join(missing))
     found = [comparison_sentence(one, sweep.config.recipes, unseen) for one in comparisons]
     sentences = [*found, *filter(None, [left_out]), *missing]
+    if comparisons:
+        session.print("", *sentences, "")
+        session.warn(calibration_notes(list(models.values())))
     save_report(sweep, logger, session, list(models.values()), comparisons, sentences)
     if not comparisons:
         raise SettingsError(f"{' '.join(missing)} The figures of complete trainings are in the run {logger.parent}.")
-    session.print("", *sentences, "")
-    session.warn(calibration_notes(list(models.values())))
     session.print_run(logger.parent)
 
 

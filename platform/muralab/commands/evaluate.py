@@ -60,6 +60,7 @@ def run(config: EvaluateConfig, environment: Environment) -> None:
             Tag.SET: config.set,
             Tag.DUPLICATES: duplicates,
         }
+        print_figures(session, record, model, f"the {config.set} set of {data} {part}")
         run_id = session.start_run(name=f"evaluate {title_of(record)} on {config.set} · {part}", part=part, tags=tags)
         log_evaluated_set(session.writer, run_id, dataset, config.set, model.predictions())
         log_split(session.writer, run_id, dataset)
@@ -71,7 +72,6 @@ def run(config: EvaluateConfig, environment: Environment) -> None:
         session.writer.flush()
         if config.set == "test":
             session.count_evaluations(part, model.predictions())
-        print_figures(session, record, model, f"the {config.set} set of {data} {part}")
         session.print_run(run_id)
 
 

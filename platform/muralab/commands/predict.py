@@ -12,6 +12,7 @@ import pandas as pd
 
 from muralab.app.token import read_token_file
 from muralab.atomic import atomic_path
+from muralab.commands.session import create_journal, open_own_store, report_refusals
 from muralab.config.commands import PredictConfig
 from muralab.config.environment import Environment
 from muralab.console import build_console, build_progress
@@ -52,7 +53,9 @@ def run(config: PredictConfig, environment: Environment) -> pd.DataFrame:
     """
     _check(config)
     if environment.run_id:
-        claim_run(open_store(environment.tracking_uri), environment.run_id)
+        store, environment = open_own_store(environment)
+        if environment.run_id:
+            claim_run(store, environment.run_id)
     console = build_console()
     show = build_progress(console)
     found = find_pictures(config.images, study=config.study, progress=show("files opened"))
@@ -93,7 +96,7 @@ def _check(config: PredictConfig) -> None:
 
 def _build_engine(config: PredictConfig, environment: Environment) -> Engine:
     if config.url is None:
-        return LocalEngine(config.model, environment.tracking_uri)
+        return LocalEngine(config.model, environment.tracking_uri, environment.registry_uri)
     token = None if config.token_file is None else read_token_file(config.token_file)
     return ServerEngine(config.url, token)
 
@@ -227,7 +230,8 @@ def _experiment_of(versions: list[str]) -> str:
 def _log(table: pd.DataFrame, environment: Environment, engine: Engine) -> None:
     versions = sorted({str(version) for version in table["model_version"].dropna()})
     store = open_store(environment.tracking_uri)
-    with RunWriter(store) as writer:
+    journal = create_journal(environment, store, "predict")
+    with RunWriter(store, journal=journal, on_refused=lambda refusals: report_refusals(refusals, journal)) as writer:
         run = take_run(
             store,
             writer,

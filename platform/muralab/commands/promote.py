@@ -119,7 +119,7 @@ def register_run(store: Store, record: RunRecord, model: EvaluatedModel, name: s
         tags={**{tag: record.tags.get(tag, "") for tag in COPIED_TAGS}, **figures},
         verify_images=verification_images(store, record, trained.recipe.image_size),
         alias=None,
-        tracking_uri=store.uri,
+        store=store,
     )
 
 

@@ -55,14 +55,14 @@ def run(config: ReportConfig, environment: Environment) -> None:
             Tag.SYNTHETIC: str(context.synthetic).lower(),
             Tag.REPORTS: ",".join(config.runs),
         }
+        session.print(*(f"  {sentence}" for sentence in findings(context, models)))
+        session.warn(calibration_notes(models))
         n_runs = f"{len(records)} run{'s' * (len(records) > 1)}"
         run_id = session.start_run(name=f"report of {n_runs} · {context.part}", part=context.part, tags=tags)
         found = "\n".join(f"- {sentence}" for sentence in findings(context, models))
         note = f"report.html, among the artifacts, shows {n_runs}.\n\n{found}"
         session.writer.set_tags(run_id, {Tag.NOTE: note})
         out = write(config, session, run_id, context, models, champion, galleries)
-        session.print(*(f"  {sentence}" for sentence in findings(context, models)))
-        session.warn(calibration_notes(models))
         where = f"{out} and run" if out is not None else "run"
         session.print_run(run_id, f"The report of {len(records)} runs: {where}")
 

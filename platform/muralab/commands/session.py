@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from muralab.config.environment import Environment
 from muralab.console import build_console, build_progress
-from muralab.errors import StoreError
+from muralab.errors import StoreError, numbered
+from muralab.redaction import redact
 from muralab.registry.evaluation_count import record_evaluations
 from muralab.tracking import (
     RunWriter,
@@ -22,10 +24,15 @@ from muralab.tracking import (
     experiment_of,
     fingerprint_test_set,
     open_store,
-    shown,
 )
+from muralab.tracking.address import sqlite_path
+from muralab.tracking.journal import Journal
+from muralab.tracking.outage import LOG
 from muralab.tracking.pages import address, run_page
 from muralab.tracking.projects import discard_run, take_run
+from muralab.tracking.refusals import Refusal, refusal_lines
+from muralab.tracking.replay import replay_journals
+from muralab.tracking.runs import experiment_name, unknown_own_run, why_stale
 from muralab.tracking.tags import Tag
 
 if TYPE_CHECKING:
@@ -64,15 +71,18 @@ class Session:
     def warn(self, notes: Iterable[str]) -> None:
         """Print each note."""
         for note in notes:
-            self.console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+            print_note(self.console, note)
 
     def start_run(self, *, name: str, part: str, tags: Mapping[str, str]) -> str:
         """Adopt the run that `mlflow run` has made for this command, or start one; returns its id."""
-        chosen = self.environment.experiment
+        own = self.environment
+        chosen = own.experiment
+        if chosen is None and own.experiment_id and not own.run_id:  # `mlflow run` sets it too, chosen or not
+            chosen = experiment_name(self.store, own.experiment_id)
         return take_run(
             self.store,
             self.writer,
-            given=self.environment.run_id,
+            given=own.run_id,
             experiment=chosen or f"mura-{part}",
             is_chosen=chosen is not None,
             kind=self.kind,
@@ -144,18 +154,94 @@ class Session:
 
 @contextmanager
 def open_session(kind: str, environment: Environment) -> Iterator[Session]:
-    """Open the store, close the runs of dead processes, and close everything in order at the end.
+    """Open the store, write what earlier commands kept, close dead runs; at the end close everything in order.
 
     Raises:
         StoreError: the store cannot be reached.
     """
     console = build_console()
-    store = open_store(environment.tracking_uri)
-    closed = close_dead_runs(store, claim=environment.run_id)
-    if closed:
-        console.print(f"Closed {len(closed)} runs whose process had died.")
-    with RunWriter(store) as writer:
-        yield Session(kind=kind, environment=environment, store=store, writer=writer, console=console)
+    with announcing(console):
+        store, environment = open_own_store(environment)
+        replayed = replay_journals(store, environment.journals)
+        closed = close_dead_runs(store, claim=environment.run_id)
+        journal = create_journal(environment, store, kind)
+        writer = RunWriter(store, journal=journal, on_refused=lambda refusals: report_refusals(refusals, journal))
+        session = Session(kind=kind, environment=environment, store=store, writer=writer, console=console)
+        session.warn(str(one) for one in replayed)
+        if closed:
+            console.print(f"Closed {len(closed)} runs whose process had died.")
+        with writer:
+            yield session
+
+
+@contextmanager
+def announcing(console: Any) -> Iterator[None]:
+    """Print what happens to the store meanwhile: that it does not answer, that it is back."""
+    handler = _Announcer(console)
+    LOG.addHandler(handler)
+    propagates, LOG.propagate = LOG.propagate, False
+    try:
+        yield
+    finally:
+        LOG.removeHandler(handler)
+        LOG.propagate = propagates
+
+
+class _Announcer(logging.Handler):
+    def __init__(self, console: Any) -> None:
+        super().__init__(logging.INFO)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record as a note; a terminal that is gone must not stop the thread that writes."""
+        with contextlib.suppress(OSError, ValueError):
+            print_note(self._console, record.getMessage())
+
+
+def print_note(console: Any, note: str) -> None:
+    """Print a note in yellow, without wrapping."""
+    console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+def open_own_store(environment: Environment) -> tuple[Store, Environment]:
+    """Open a command's store; a run that the environment names but that has ended or is another's is left alone.
+
+    Raises:
+        StoreError: the store cannot be used, or does not hold the run.
+    """
+    path = sqlite_path(environment.tracking_uri)
+    if environment.run_id and path is not None and not path.exists():  # it would be created, empty
+        raise unknown_own_run(environment.tracking_uri, environment.run_id)
+    store = open_store(environment.tracking_uri, registry_uri=environment.registry_uri)
+    stale = why_stale(store, environment.run_id) if environment.run_id else ""
+    if stale:
+        LOG.warning(
+            "MLFLOW_RUN_ID names the run %s, which %s: this command starts a run of its own.", environment.run_id, stale
+        )
+        environment = replace(environment, run_id=None)
+    return store, environment
+
+
+def create_journal(environment: Environment, store: Store, kind: str) -> Journal | None:
+    """The command's journal; None, with a note, where it cannot be written."""
+    try:
+        return Journal.create(environment.journals, store_uri=store.uri, command=kind)
+    except OSError as error:
+        LOG.warning(
+            "The journal cannot be written to %s (%s): what the tracking store does not take at once is kept in memory "
+            "only.",
+            environment.journals,
+            error.strerror or error,
+        )
+        return None
+
+
+def report_refusals(refusals: Sequence[Refusal], journal: Journal | None) -> None:
+    """Print what the store refused, and what to do about it."""
+    lines = refusal_lines(refusals)
+    text = numbered(f"The tracking store refused {len(refusals)} items; everything else is written.", lines)
+    kept = "" if journal is None else f"\nThey are kept in {journal.folder}: once that is fixed, `muralab sync`."
+    LOG.warning("%s%s", text, kept)
 
 
 def page_lines(store: Store, page: str) -> list[str]:
@@ -169,7 +255,7 @@ def ui_command(uri: str) -> str:
     """The command that serves the pages of a local store."""
     if Path("Makefile").is_file() and Path("MLproject").is_file():
         return "make ui"  # with the same environment, so of the same store
-    given = shlex.quote(uri) if shown(uri) == uri else '"$MLFLOW_TRACKING_URI"'  # keep a password out of the terminal
+    given = shlex.quote(uri) if redact(uri) == uri else '"$MLFLOW_TRACKING_URI"'  # keep a password out of the terminal
     return (
         f"MLFLOW_DISABLE_TELEMETRY=true {shlex.quote(_program('mlflow'))} ui --backend-store-uri {given} "
         "--host 127.0.0.1 --port 5000 --workers 1"

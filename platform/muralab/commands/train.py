@@ -55,16 +55,12 @@ def run(config: TrainConfig, environment: Environment) -> None:
             session.writer.flush()
             record = read_run(session.store, run_id, predictions=False)
             tested = run_final_test(spec, record, session.writer, rule=sweep.config.options.threshold)
+            print_figures(sweep, tested, session)
             save_report(sweep, tested, session)
             session.count_evaluations(sweep.part, tested.model.predictions())
         note = f"{model_note(tested.model)}\n\n{ended_note(spec, [], history, 'finished', '')}"
         session.writer.set_tags(run_id, {Tag.ENDED: "finished", Tag.NOTE: note})
         session.writer.finish(run_id)
-        figures = ", ".join(f"{name} {tested.model.intervals()[name]}" for name in main_metrics())
-        session.print(f"{spec.recipe}, test set of {sweep.part}, study level: {figures}")
-        session.print(*filter(None, [confusion_sentence(tested.model), missed_sentence(tested.model)]))
-        session.print(calibration_sentence(tested.model))
-        session.warn(calibration_notes([tested.model]))
         session.print_run(run_id)
     shutil.rmtree(sweep.folders.sweep, ignore_errors=True)
 
@@ -89,13 +85,18 @@ def open_run(sweep: Sweep, session: Session) -> str:
 
 
 def describe(sweep: Sweep, session: Session, run_id: str) -> None:
-    """Write the plan, and log what is trained on what."""
+    """Write the plan, and log what is trained on what; the store takes it, or nothing is trained.
+
+    Raises:
+        StoreError: the store refuses something.
+    """
     write_plan(sweep)
     log_description(session.writer, run_id, sweep.specs[0])
     session.writer.set_tags(run_id, {Tag.NOTE: running_note(sweep.specs[0], [])})
     log_sets(session.writer, run_id, sweep.dataset)
     log_split(session.writer, run_id, sweep.dataset)
     log_audit(session.writer, run_id, sweep.dataset)
+    session.writer.require_written()
 
 
 def train(spec: TrialSpec, session: Session, run_id: str) -> list[Mapping[str, Any]]:
@@ -119,6 +120,16 @@ def train(spec: TrialSpec, session: Session, run_id: str) -> list[Mapping[str, A
     predictions = read_predictions(predictions_path(spec.folder, score.phase))
     session.writer.log_predictions(run_id, "validation", predictions)
     return history
+
+
+def print_figures(sweep: Sweep, tested: FinalTest, session: Session) -> None:
+    """Print the figures before anything is uploaded: whatever happens to the store, they have been seen."""
+    model = tested.model
+    figures = ", ".join(f"{name} {model.intervals()[name]}" for name in main_metrics())
+    session.print(f"{model.recipe}, test set of {sweep.part}, study level: {figures}")
+    session.print(*filter(None, [confusion_sentence(model), missed_sentence(model)]))
+    session.print(calibration_sentence(model))
+    session.warn(calibration_notes([model]))
 
 
 def save_report(sweep: Sweep, tested: FinalTest, session: Session) -> None:

@@ -22,6 +22,7 @@ from muralab.tune.finish import (
     closing_lines,
     describe_sweep,
     evaluate_best_trials,
+    figure_lines,
     log_outcome,
     save_report,
     save_results,
@@ -105,7 +106,11 @@ def open_run(sweep: Sweep, session: Session) -> str:
 
 
 def search(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
-    """Describe a new search in its run, or restore what a resumed one has done; then run its trials."""
+    """Describe a new search in its run, or restore what a resumed one has done; then run its trials.
+
+    Raises:
+        StoreError: the store does not take a tag, a param or an artifact of the search's own run.
+    """
     writer, parent, past = session.writer, logger.parent, {}
     if sweep.resumed:
         past = logger.restore(read_children(session.store, parent))
@@ -119,6 +124,9 @@ def search(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
         log_sets(writer, parent, sweep.dataset)
         log_split(writer, parent, sweep.dataset)
         log_audit(writer, parent, sweep.dataset)
+    writer.log_file(parent, sweep.folders.plan)
+    writer.require_written()
+    if not sweep.resumed:
         show(sweep, parent, session)
     run_search(sweep, logger, session.console, past=past, prune=sweep.config.pruning)
     writer.flush()
@@ -148,6 +156,7 @@ def finish(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
     session.print("Evaluating the best trial of each recipe on the test set.")
     set_threads(count_cpus())
     result = evaluate_best_trials(sweep, logger, session.store)
+    session.print(*figure_lines(result))
     save_results(result, session.writer)
     context = build_context(sweep.config, sweep.dataset, weights=sweep.weights, notes=result.notes)
 
@@ -161,7 +170,7 @@ def finish(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
     log_outcome(result, outcome, session.writer)
     describe_sweep(result, outcome, pages_of(result.parent, session), session.writer)
     session.count_evaluations(sweep.part, result.models[0].predictions())
-    session.print(*closing_lines(result, outcome, session.store.uri), "")
+    session.print(*closing_lines(result, outcome, session.store), "")
     session.print_run(result.parent, "The report and all runs are in MLflow, run")
     if outcome.error is not None:
         raise outcome.error

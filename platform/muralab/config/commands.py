@@ -259,3 +259,10 @@ class AppConfig(CommandOptions):
     port: int = option("5001", p.whole(1, 65535), "The port to listen on.")
     token_file: Path | None = option("none", p.optional_path, "A file with the bearer token of clients, or `none`.")
     max_megabytes: int = option("48", p.whole(1, 1024), "Largest request body.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncConfig(CommandOptions):
+    """Write to the tracking store what it did not take while earlier commands ran."""
+
+    discard: bool = option("false", p.flag, "`true` gives up what the store refuses again.")

@@ -12,12 +12,21 @@ class Environment:
     """The tracking store, the cache, and the run that `mlflow run` has made, if it has."""
 
     tracking_uri: str
+    registry_uri: str = ""
+    """Of the model registry; empty: the tracking store's own."""
     cache: Path
     """Folder of decoded images, features, checkpoints and plans."""
     run_id: str | None = None
     """The run that `mlflow run` has created for this command."""
     experiment: str | None = None
     """Where a run is created; None: `mura-<part>`."""
+    experiment_id: str | None = None
+    """Likewise, by its id; `experiment` goes first."""
+
+    @property
+    def journals(self) -> Path:
+        """Folder of what could not be written to a store yet."""
+        return self.cache / "journals"
 
 
 def read_environment() -> Environment:
@@ -30,9 +39,12 @@ def read_environment() -> Environment:
 
     given = os.environ.get("XDG_CACHE_HOME", "")
     cache = Path(given) if Path(given).is_absolute() else Path.home() / ".cache"
+    registry = os.environ.get("MLFLOW_REGISTRY_URI", "").strip()
     return Environment(
         tracking_uri=absolute_uri(os.environ.get("MLFLOW_TRACKING_URI")),
+        registry_uri=absolute_uri(registry) if registry else "",
         cache=cache / "muralab",
         run_id=os.environ.pop("MLFLOW_RUN_ID", None),  # else every process started from here would resume that run
         experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME"),
+        experiment_id=os.environ.get("MLFLOW_EXPERIMENT_ID"),
     )

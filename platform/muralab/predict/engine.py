@@ -40,18 +40,19 @@ class Engine(Protocol):
 class LocalEngine:
     """A registered model, or a model folder, in this process. Does not need torch."""
 
-    def __init__(self, model: str, tracking_uri: str) -> None:
+    def __init__(self, model: str, tracking_uri: str, registry_uri: str = "") -> None:
         """Load the model.
 
         Args:
             model: a URI such as models:/mura-wrist@champion, or a folder.
-            tracking_uri: store of the registry.
+            tracking_uri: store that holds it.
+            registry_uri: of the model registry; empty: the store's own.
 
         Raises:
             StoreError: the model does not exist or does not load.
         """
         self.name = model
-        self._model, _ = load_registered(model, tracking_uri)
+        self._model, _ = load_registered(model, tracking_uri, registry_uri)
 
     def answer(self, rows: list[Row], params: dict[str, Any]) -> list[Row]:
         """See `Engine`."""

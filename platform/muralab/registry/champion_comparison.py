@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from muralab.errors import MuraLabError, StoreError
+from muralab.errors import MuraLabError, StoreError, StoreUnavailableError
 from muralab.evaluation.calibration import Calibration
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.registry.gate import DEFAULT_OBJECTIVE, Decision, Margins, decide, refusal
@@ -129,6 +129,8 @@ def _decide_on_newer(
     try:
         model = _reevaluate(store, older, newer.version, on_unseen.predictions(), cache)
         table = model.predictions()
+    except StoreUnavailableError:
+        raise
     except MuraLabError as error:
         reason = f"{subject} was evaluated on an older test set and not on that of {newer.title}: {error}"
         return VersionDecision(decision=refusal(reason), test=test)
@@ -159,6 +161,8 @@ def _read_champion(store: Store, champion: Any) -> EvaluatedVersion | None:
     try:
         model = read_evaluated(store, champion.run_id, f"version {champion.version}")
         model.predictions()
+    except StoreUnavailableError:
+        raise
     except MuraLabError:
         return None
     return EvaluatedVersion(version=champion, model=model)

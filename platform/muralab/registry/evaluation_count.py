@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from muralab.tracking import Store, find_evaluations
+from muralab.tracking.failures import store_errors
 from muralab.tracking.tags import Tag
 
 ID_CHARACTERS = 12
@@ -48,15 +49,16 @@ def record_evaluations(store: Store, name: str, fingerprint: str) -> int:
     count, counted = _read_count(tags, fingerprint)
     new = sorted(present - counted)
     total = max(count, len(counted) + len(new))
-    if new:
-        n_lists = sum(key.startswith(f"{Tag.COUNTED_RUNS}{fingerprint}.") for key in tags)
-        last = max(n_lists - 1, 0)
-        ids = [*tags.get(f"{Tag.COUNTED_RUNS}{fingerprint}.{last}", "").split(), *new]
-        for first in range(0, len(ids), IDS_PER_TAG):
-            key = f"{Tag.COUNTED_RUNS}{fingerprint}.{last + first // IDS_PER_TAG}"
-            store.client.set_registered_model_tag(name, key, " ".join(ids[first : first + IDS_PER_TAG]))
-    if total > count:
-        store.client.set_registered_model_tag(name, f"{Tag.COUNTED_EVALUATIONS}{fingerprint}", str(total))
+    with store_errors(store, f"count the evaluations with the registered model {name}"):
+        if new:
+            n_lists = sum(key.startswith(f"{Tag.COUNTED_RUNS}{fingerprint}.") for key in tags)
+            last = max(n_lists - 1, 0)
+            ids = [*tags.get(f"{Tag.COUNTED_RUNS}{fingerprint}.{last}", "").split(), *new]
+            for first in range(0, len(ids), IDS_PER_TAG):
+                key = f"{Tag.COUNTED_RUNS}{fingerprint}.{last + first // IDS_PER_TAG}"
+                store.client.set_registered_model_tag(name, key, " ".join(ids[first : first + IDS_PER_TAG]))
+        if total > count:
+            store.client.set_registered_model_tag(name, f"{Tag.COUNTED_EVALUATIONS}{fingerprint}", str(total))
     return total
 
 
@@ -66,7 +68,8 @@ def _run_ids(store: Store, fingerprint: str) -> set[str]:
 
 
 def _tags_of(store: Store, name: str) -> dict[str, str] | None:
-    found = store.client.search_registered_models(f"name='{name}'")
+    with store_errors(store, f"read the registered model {name}"):
+        found = store.client.search_registered_models(f"name='{name}'")
     return dict(found[0].tags) if found else None
 
 

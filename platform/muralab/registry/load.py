@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from muralab.errors import StoreError
+from muralab.redaction import redact
 from muralab.tracking import open_store
+from muralab.tracking.failures import reason_of
+from muralab.tracking.outage import outage_of, retried
 
+PATIENCE_S = 60.0
+"""How long a download is tried again."""
 _BUNDLED = ("muralab.serving", "muralab.data", "muralab.errors")
 """Packages and modules that a model ships its own copy of."""
 
 
-def load_registered(model: str, tracking_uri: str) -> tuple[Any, Path]:
+def load_registered(model: str, tracking_uri: str, registry_uri: str = "") -> tuple[Any, Path]:
     """Load a model as `mlflow models serve` does, with its own preprocessing whatever this checkout's is.
 
     From then on the whole process imports the model's copies of the packages that it ships; modules that were imported
@@ -23,6 +28,7 @@ def load_registered(model: str, tracking_uri: str) -> tuple[Any, Path]:
     Args:
         model: a URI such as models:/mura-wrist@champion, or a folder.
         tracking_uri: of the store that holds it.
+        registry_uri: of the model registry; empty: the store's own.
 
     Returns:
         MLflow's `PyFuncModel`, and the model's folder.
@@ -31,17 +37,17 @@ def load_registered(model: str, tracking_uri: str) -> tuple[Any, Path]:
         StoreError: there is no such model, or it does not load.
     """
     if ":/" in model:
-        open_store(tracking_uri)
+        open_store(tracking_uri, registry_uri=registry_uri)
     import mlflow.pyfunc
 
     mlflow.set_tracking_uri(tracking_uri)
-    mlflow.set_registry_uri(tracking_uri)
+    mlflow.set_registry_uri(registry_uri)  # empty: that of the tracking store
     try:
-        folder = mlflow.artifacts.download_artifacts(model) if ":/" in model else model
+        folder = _download(model, registry_uri or tracking_uri) if ":/" in model else model
         _prefer_code(Path(folder) / "code" / "muralab")
         return mlflow.pyfunc.load_model(folder), Path(folder)
     except Exception as error:  # of any type: a store, a file or an old model's code may fail
-        raise _load_error(model, tracking_uri, error) from error
+        raise _load_error(model, registry_uri or tracking_uri, error) from error
 
 
 def _prefer_code(code: Path) -> None:
@@ -59,8 +65,15 @@ def _prefer_code(code: Path) -> None:
 
 
 def _load_error(model: str, uri: str, error: Exception) -> StoreError:
-    reason = " ".join(str(error).split())[:300].rstrip(".")
+    reason = reason_of(error).rstrip(".")
     return StoreError(
-        f"The model {model} cannot be loaded ({reason or type(error).__name__}). The store is {uri}: `make tune` "
-        "registers mura-<part> there; MLFLOW_TRACKING_URI names another store."
+        f"The model {model} cannot be loaded ({reason or type(error).__name__}). The store is {redact(uri)}: "
+        "`make tune` registers mura-<part> there; MLFLOW_TRACKING_URI (and MLFLOW_REGISTRY_URI) name another one."
     )
+
+
+def _download(model: str, uri: str) -> str:
+    import mlflow.artifacts
+
+    outage = outage_of(uri)
+    return retried(lambda: str(mlflow.artifacts.download_artifacts(model)), outage=outage, patience_s=PATIENCE_S)

@@ -13,10 +13,12 @@ from muralab.errors import StoreError
 from muralab.evaluation.best_of_many import interval_after_selection, range_sentence, range_text
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.evaluation.intervals import Interval
+from muralab.redaction import redact
 from muralab.registry.champion_comparison import EvaluatedVersion, VersionDecision, decide_version, read_evaluated
 from muralab.registry.evaluation_count import count_test_evaluations, record_evaluations
 from muralab.registry.gate import Check, Decision, Margins, signed
-from muralab.tracking import Store, fingerprint_test_set, shown
+from muralab.tracking import Store, fingerprint_test_set
+from muralab.tracking.failures import store_errors
 from muralab.tracking.tags import Tag
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -92,21 +94,24 @@ def promote_version(
         DataError: its predictions are invalid.
     """
     margins = margins or Margins()
-    found = read_version(store, name, version)
-    model = candidate or read_evaluated(store, found.run_id, f"version {version}")
-    champion = find_alias(store, name, CHAMPION)
-    before = None if champion is None else str(champion.version)
-    if before == str(found.version):
-        check = Check(passed=True, text="It is already the champion; nothing was compared.")
-        made = VersionDecision(decision=Decision(accepted=True, checks=(check,)), test=model.predictions(), model=model)
-    else:
-        evaluated = EvaluatedVersion(version=found, model=model)
-        made = decide_version(store, evaluated, champion, cache=cache, margins=margins)
-    promotion = _build_promotion(store, found, made, before, dry_run=dry_run)
-    if not dry_run:
-        _set_tags(store.client, promotion, margins)
-        _set_alias(store.client, promotion)
-    return promotion
+    with store_errors(store, f"promote version {version} of {name}"):
+        found = read_version(store, name, version)
+        model = candidate or read_evaluated(store, found.run_id, f"version {version}")
+        champion = find_alias(store, name, CHAMPION)
+        before = None if champion is None else str(champion.version)
+        if before == str(found.version):
+            check = Check(passed=True, text="It is already the champion; nothing was compared.")
+            made = VersionDecision(
+                decision=Decision(accepted=True, checks=(check,)), test=model.predictions(), model=model
+            )
+        else:
+            evaluated = EvaluatedVersion(version=found, model=model)
+            made = decide_version(store, evaluated, champion, cache=cache, margins=margins)
+        promotion = _build_promotion(store, found, made, before, dry_run=dry_run)
+        if not dry_run:
+            _set_tags(store.client, promotion, margins)
+            _set_alias(store.client, promotion)
+        return promotion
 
 
 def read_version(store: Store, name: str, version: str) -> Any:
@@ -121,13 +126,14 @@ def read_version(store: Store, name: str, version: str) -> Any:
         numbers = sorted(int(one.version) for one in store.client.search_model_versions(f"name='{name}'"))
         known = ", ".join(str(number) for number in numbers) or "none"
         raise StoreError(
-            f"The store {shown(store.uri)} has no version {version} of {name}. Versions: {known}."
+            f"The store {redact(store.uri)} has no version {version} of {name}. Versions: {known}."
         ) from error
 
 
 def version_of_run(store: Store, name: str, run_id: str) -> Any | None:
     """The newest version of a registered model that came from a run, or None."""
-    own = [one for one in store.client.search_model_versions(f"run_id='{run_id}'") if one.name == name]
+    with store_errors(store, f"look for versions of {name}"):
+        own = [one for one in store.client.search_model_versions(f"run_id='{run_id}'") if one.name == name]
     return max(own, key=lambda one: int(one.version), default=None)
 
 

@@ -18,6 +18,8 @@ from muralab.registry.register import CALIBRATION
 from muralab.registry.silence import silenced
 from muralab.serving.config import ServingConfig, read_config
 from muralab.tracking import Store
+from muralab.tracking.failures import is_temporary, reason_of, store_error
+from muralab.tracking.outage import outage_of, retried
 
 BATCH_SIZE = 32
 
@@ -61,10 +63,16 @@ def _download(store: Store, name: str, version: str, folder: Path) -> tuple[Path
     try:
         with silenced():
             source = store.client.get_model_version_download_uri(name, version)
-            bundle = Path(download_artifacts(source, dst_path=str(folder), tracking_uri=store.uri)) / "artifacts"
+            bundle = retried(
+                lambda: Path(download_artifacts(source, dst_path=str(folder), tracking_uri=store.uri)) / "artifacts",
+                outage=outage_of(store.uri),
+                patience_s=store.patience_s,
+            )
         return bundle / "model.onnx", read_config(bundle / "config.json")
     except Exception as error:
-        raise StoreError(f"The files of {name} version {version} cannot be read ({error}).") from error
+        if is_temporary(error):
+            raise store_error(store, f"read the files of {name} version {version}", error) from error
+        raise StoreError(f"The files of {name} version {version} cannot be read ({reason_of(error)}).") from error
 
 
 def _predict(onnx: Path, config: ServingConfig, table: pd.DataFrame, folder: Path) -> np.ndarray:

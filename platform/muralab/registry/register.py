@@ -5,6 +5,7 @@ Shapes: N verification images, S side of the network's input in px.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from muralab.registry.bundle import check_bundle, write_bundle
+from muralab.registry.creation import create_logged_model, create_version
 from muralab.registry.export import export_onnx
 from muralab.registry.silence import silenced
 from muralab.serving.config import DISCLAIMER, ServingConfig
 from muralab.serving.scaling import Scaling
+from muralab.tracking import Store
+from muralab.tracking.failures import store_errors
 from muralab.tracking.tags import Tag
 
 if TYPE_CHECKING:
@@ -67,7 +71,7 @@ def register_model(
     tags: Mapping[str, str],
     verify_images: np.ndarray,
     alias: str | None = "champion",
-    tracking_uri: str | None = None,
+    store: Store,
 ) -> RegisteredModel:
     """Export, verify, log and register a network.
 
@@ -84,33 +88,34 @@ def register_model(
         verify_images: training or validation images, uint8 [N, S, S], on which torch and the served model are
             compared. If there are 20 or more, the served model warns about images that are far from them.
         alias: moves to this version; None leaves the aliases unchanged.
-        tracking_uri: of the store; None: MLflow's current one.
+        store: holds the run, and takes the model. An answer that is lost leads to no second model or version.
 
     Returns:
         The new version.
 
     Raises:
         RuntimeError: the exported or the served model differs from torch.
+        StoreError: the store does not take it.
     """
-    from mlflow import MlflowClient
-
     config = build_config(image_size, calibration, tags, verify_images)
-    client = MlflowClient(tracking_uri, registry_uri=tracking_uri)
-    with tempfile.TemporaryDirectory() as temporary, silenced():
+    with tempfile.TemporaryDirectory() as temporary, store_errors(store, f"register {name}"):
         onnx, folder = Path(temporary) / "model.onnx", Path(temporary) / "bundle"
-        export_onnx(network, image_size, onnx, verify_images=verify_images)
-        logged = _create_logged_model(client, run_id)
+        with silenced():
+            export_onnx(network, image_size, onnx, verify_images=verify_images)
+        logged = create_logged_model(store, run_id)
         try:
-            write_bundle(folder, onnx, config, model=_mlflow_model(logged, run_id), example=_example())
-            check_bundle(folder, verify_images, _probabilities(network, verify_images, config.image_scaling))
-            client.log_model_artifacts(logged.model_id, str(folder))
+            with silenced():
+                write_bundle(folder, onnx, config, model=_mlflow_model(logged, run_id), example=_example())
+                check_bundle(folder, verify_images, _probabilities(network, verify_images, config.image_scaling))
+            store.client.log_model_artifacts(logged.model_id, str(folder))
         except BaseException:
-            client.finalize_logged_model(logged.model_id, "FAILED")
+            with contextlib.suppress(Exception):  # else the next registration of this run uses it again
+                store.impatient().client.finalize_logged_model(logged.model_id, "FAILED")
             raise
-        client.finalize_logged_model(logged.model_id, "READY")
-        version = _create_version(client, name, logged, run_id, f"{card}\n\n{DISCLAIMER}", tags)
-    if alias:
-        client.set_registered_model_alias(name, alias, version)
+        store.client.finalize_logged_model(logged.model_id, "READY")
+        version = create_version(store, name, logged, run_id, f"{card}\n\n{DISCLAIMER}", tags)
+        if alias:
+            store.client.set_registered_model_alias(name, alias, version)
     uri = f"models:/{name}@{alias}" if alias else f"models:/{name}/{version}"
     return RegisteredModel(name=name, version=version, uri=uri)
 
@@ -146,16 +151,6 @@ def _widened(values: Sequence[float] | np.ndarray) -> tuple[float, float] | None
     return low - (high - low) / 2, high + (high - low) / 2
 
 
-def _create_logged_model(client: Any, run_id: str) -> Any:
-    """MLflow's entry for a model of the run, in the run's own experiment."""
-    from mlflow.entities import LoggedModelOutput
-
-    experiment_id = client.get_run(run_id).info.experiment_id
-    logged = client.create_logged_model(experiment_id, name="model", source_run_id=run_id)
-    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    return logged
-
-
 def _mlflow_model(logged: Any, run_id: str) -> Any:
     from mlflow.models import Model
 
@@ -165,25 +160,6 @@ def _mlflow_model(logged: Any, run_id: str) -> Any:
         run_id=run_id,
         model_id=logged.model_id,
     )
-
-
-def _create_version(client: Any, name: str, logged: Any, run_id: str, description: str, tags: Mapping[str, str]) -> str:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    version = client.create_model_version(
-        name,
-        source=f"models:/{logged.model_id}",
-        run_id=run_id,
-        tags=dict(tags),
-        description=description,
-        model_id=logged.model_id,
-    )
-    return str(version.version)
 
 
 def _example() -> list[bytes]:

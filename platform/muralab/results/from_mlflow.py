@@ -11,7 +11,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from muralab.errors import MuraLabError, RecipeError, SettingsError, StoreError, numbered
+from muralab.errors import (
+    MuraLabError,
+    RecipeError,
+    SettingsError,
+    StoreError,
+    StoreUnavailableError,
+    numbered,
+)
 from muralab.evaluation.calibration import Calibration
 from muralab.evaluation.evaluated_model import EvaluatedModel, TrainingRecord
 from muralab.evaluation.intervals import INTERVAL_METHOD
@@ -139,6 +146,8 @@ def _objective(store: Store, record: RunRecord) -> float:
     if "objective" not in record.metrics and source:
         try:
             return _objective(store, read_run(store, source, predictions=False))
+        except StoreUnavailableError:
+            raise
         except StoreError:  # deleted since
             return float("nan")
     return record.metrics.get("objective", float("nan"))
@@ -149,6 +158,8 @@ def read_calibration(store: Store, run_id: str) -> Calibration | None:
     with tempfile.TemporaryDirectory() as folder:
         try:
             path = download_artifact(store, run_id, "calibration.json", Path(folder))
+        except StoreUnavailableError:
+            raise
         except StoreError:
             return None
         return Calibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
@@ -275,6 +286,8 @@ def read_audit(store: Store, record: RunRecord) -> tuple[str, pd.DataFrame] | No
             try:
                 text = download_artifact(store, run_id or "", AUDIT_TEXT, Path(folder)).read_text(encoding="utf-8")
                 table = pd.read_csv(download_artifact(store, run_id or "", AUDIT_TABLE, Path(folder)))
+            except StoreUnavailableError:
+                raise
             except (MuraLabError, pd.errors.EmptyDataError):
                 continue
             return text, table

@@ -15,8 +15,10 @@ from muralab.errors import StoreError
 from muralab.evaluation.calibration import Calibration
 from muralab.recipe import Recipe, override, resolved_values
 from muralab.recipe_loader import load_recipe
+from muralab.redaction import redact
 from muralab.results.from_mlflow import read_calibration
-from muralab.tracking import RunRecord, Store, download_artifact, read_datasets, read_run, shown
+from muralab.tracking import RunRecord, Store, download_artifact, read_datasets, read_run
+from muralab.tracking.failures import store_errors
 from muralab.tracking.tags import Tag
 from muralab.training.checkpoint import read_tensors
 from muralab.training.network import Network
@@ -51,9 +53,10 @@ def source_run(store: Store, model: str) -> str:
             return str(store.client.get_model_version_by_alias(name, version[1:]).run_id)
         return str(store.client.get_model_version(name, version).run_id)
     except Exception as error:
-        known = ", ".join(sorted(m.name for m in store.client.search_registered_models())) or "none"
+        with store_errors(store, "read the registered models"):
+            known = ", ".join(sorted(m.name for m in store.client.search_registered_models())) or "none"
         raise StoreError(
-            f"There is no registered model '{model}' in {shown(store.uri)} ({type(error).__name__}). "
+            f"There is no registered model '{model}' in {redact(store.uri)} ({type(error).__name__}). "
             f"Registered: {known}; write models:/<name>@champion or models:/<name>/<version>."
         ) from error
 

@@ -6,7 +6,7 @@ own thread so that training never waits for the store. Reading returns `RunRecor
 
 from __future__ import annotations
 
-from muralab.tracking.address import absolute_uri, shown
+from muralab.tracking.address import absolute_uri
 from muralab.tracking.artifacts import (
     LoggedData,
     download_artifact,
@@ -14,6 +14,7 @@ from muralab.tracking.artifacts import (
     read_datasets,
     read_predictions,
 )
+from muralab.tracking.opening import open_store
 from muralab.tracking.process import is_alive, process_tags
 from muralab.tracking.records import (
     RunRecord,
@@ -30,7 +31,7 @@ from muralab.tracking.runs import (
     start_run,
 )
 from muralab.tracking.splits import SPLIT_TABLE, TrainedSplit, read_tags, read_trained_split, rebuild_split
-from muralab.tracking.store import Store, open_store
+from muralab.tracking.store import Store
 from muralab.tracking.system_load import SystemLoad
 from muralab.tracking.writer import RunWriter
 
@@ -61,6 +62,5 @@ __all__ = [
     "read_tags",
     "read_trained_split",
     "rebuild_split",
-    "shown",
     "start_run",
 ]

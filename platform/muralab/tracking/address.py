@@ -1,8 +1,7 @@
-"""The address of a tracking store: absolute, and without its password in messages."""
+"""The address of a tracking store, absolute."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -24,7 +23,7 @@ def absolute_uri(uri: str | None = None) -> str:
         return _absolute_sqlite(uri)
     if scheme == "file":
         return Path(unquote(urlsplit(uri).path or uri.removeprefix("file:"))).absolute().as_uri()
-    if scheme or uri == "databricks":
+    if scheme or uri in ("databricks", "databricks-uc", "uc"):
         return uri.rstrip("/")
     path = Path(uri).expanduser().absolute()
     return f"sqlite:///{path}" if path.suffix in (".db", ".sqlite", ".sqlite3") else path.as_uri()
@@ -46,8 +45,3 @@ def sqlite_path(uri: str) -> Path | None:
     if not uri.startswith("sqlite:///"):
         return None
     return Path(uri.removeprefix("sqlite:///").partition("?")[0])
-
-
-def shown(text: str) -> str:
-    """A text with the passwords of its URIs masked, for messages."""
-    return re.sub(r"(://[^/@:\s]*):[^/@\s]+@", r"\1:***@", text)

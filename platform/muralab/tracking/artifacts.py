@@ -13,8 +13,9 @@ import pandas as pd
 
 from muralab.data.splits import fingerprint
 from muralab.errors import StoreError
-from muralab.tracking.address import shown
-from muralab.tracking.store import Store, store_error
+from muralab.redaction import redact
+from muralab.tracking.failures import store_error
+from muralab.tracking.store import Store
 from muralab.tracking.tags import Tag
 
 PREDICTED_SETS = ("validation", "test")
@@ -34,7 +35,7 @@ class StoredPredictions(Mapping[str, pd.DataFrame]):
         if name not in self:
             available = ", ".join(self) or "none"
             raise StoreError(
-                f"The run {self._run_id} of {shown(self._store.uri)} has no predictions on '{name}'. "
+                f"The run {self._run_id} of {redact(self._store.uri)} has no predictions on '{name}'. "
                 f"Available: {available}."
             )
         if name not in self._tables:

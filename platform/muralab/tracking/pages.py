@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from muralab.tracking.address import shown
+from muralab.redaction import redact
 from muralab.tracking.store import Store
 
 LOCAL = "http://127.0.0.1:5000"
@@ -36,5 +36,5 @@ def version_page(name: str, version: str) -> str:
 
 def address(store: Store, page: str) -> str:
     """A page's address: of the tracking server, or of a local store while `make ui` runs."""
-    base = shown(store.uri) if store.uri.startswith("http") else LOCAL
+    base = redact(store.uri) if store.uri.startswith("http") else LOCAL
     return f"{base}/{page}"

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 
+from muralab.tracking.address import absolute_uri, sqlite_path
+from muralab.tracking.failures import store_error
+from muralab.tracking.opening import open_store
 from muralab.tracking.runs import DEFAULT_EXPERIMENT, clean_tags
-from muralab.tracking.store import Store, open_store, store_error
+from muralab.tracking.store import Store
 from muralab.tracking.tags import Tag
 from muralab.tracking.writer import RunWriter
 
@@ -102,6 +105,9 @@ def discard_refused(tracking_uri: str | None, run_id: str, reason: str) -> None:
         reason: the error message that the command printed.
     """
     with contextlib.suppress(Exception):  # the message has been printed; whatever the store does adds nothing
+        path = sqlite_path(absolute_uri(tracking_uri))
+        if path is not None and not path.exists():  # it would be created
+            return
         store = open_store(tracking_uri)
         data = store.client.get_run(run_id).data
         if ENTRY_POINT in data.tags and Tag.KIND not in data.tags and not data.metrics:

@@ -1,130 +1,103 @@
-"""The queue and thread of a `RunWriter`: batches, writes in order, retries, keeps the first failure."""
+"""The queue and thread of a `RunWriter`: in order, waiting for a store that is away, one refused item at a time.
+
+A failed write is one of three things. The store does not answer: everything waits, however long training goes on. It
+answers, but this request fails: artifacts are put off and tried again later, anything else is tried again in place. It
+refuses: the item is lost to the store, its reason is kept, and the next one follows.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
 
-from muralab.errors import StoreError
-from muralab.tracking.runs import experiment_id_of, experiment_of, run_tags, search_runs
-from muralab.tracking.store import Store, store_error
-from muralab.tracking.stored_names import stored_tags, tag_filters
+from muralab.console import format_duration
+from muralab.errors import StoreError, StoreUnavailableError
+from muralab.redaction import redact
+from muralab.tracking.failures import is_busy, is_temporary, reason_of, remedy, shorten
+from muralab.tracking.journal import Entry, Journal
+from muralab.tracking.operations import TEMPORARY_ID, Batch, EndRun, LogFile, LogText, Operation, StartRun, Writing
+from muralab.tracking.outage import ANNOUNCED_AFTER_S, LOG, LONGEST_PAUSE_S, PATIENCE_S, Pauses, outage_of
+from muralab.tracking.refusals import Refusal
+from muralab.tracking.store import Store
 from muralab.tracking.tags import Tag
 
-TEMPORARY_ID = "unstarted-"
-"""What the id of a run begins with until the store has created the run."""
-MAX_METRICS = 1000
-MAX_PARAMS = 100
-MAX_TAGS = 100
-FIRST_PAUSE_S = 0.2
-LONGEST_PAUSE_S = 5.0
 WRITE_INTERVAL_S = 1.0
-PERMANENT_CODES = frozenset(
-    ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE", "NOT_FOUND",
-     "PERMISSION_DENIED", "UNAUTHENTICATED", "ENDPOINT_NOT_FOUND", "FEATURE_DISABLED")
-)  # fmt: skip
-
-Point = tuple[str, float, int, int]
-"""Metric, value, step, Unix time in ms."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Metrics, params and tags of one run."""
-
-    metrics: Sequence[Point] = ()
-    params: Mapping[str, str] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
-    what = "log metrics, params or tags"
-
-    def __call__(self, client: Any, run_id: str) -> None:
-        """Write it, in as few calls as MLflow's limits allow: one for an epoch."""
-        from mlflow.entities import Metric, Param, RunTag
-
-        metrics = [Metric(key, value, at_ms, step) for key, value, step, at_ms in self.metrics]
-        params = [Param(key, value) for key, value in self.params.items()]
-        tags = [RunTag(key, value) for key, value in self.tags.items()]
-        while metrics or params or tags:
-            # A request may hold 1,000 entities in all: 1,000 metrics alone, or 800 with the most params and tags.
-            n_metrics = MAX_METRICS - len(params[:MAX_PARAMS]) - len(tags[:MAX_TAGS])
-            client.log_batch(run_id, metrics[:n_metrics], params[:MAX_PARAMS], tags[:MAX_TAGS], synchronous=True)
-            metrics, params, tags = metrics[n_metrics:], params[MAX_PARAMS:], tags[MAX_TAGS:]
+POLL_S = 0.2
+HUNG_AFTER_S = 120.0
+"""A request that takes longer than any timeout of MLflow's client: a connection that is dead without an error."""
+LEAVE_S = 5.0
+"""How long the thread may take to leave once the store has been given up."""
+ARTIFACTS = (LogText, LogFile)
+MAX_TAG_CHARACTERS = 8000
 
 
-@dataclass(frozen=True)
-class Call:
-    """Any other call of MLflow's client."""
+@dataclass
+class _Failing:
+    """An item that fails although the store answers."""
 
-    do: Callable[[Any, str], Any]
-    """A function of client and run id."""
     what: str
-    """What it does, for the error message: "could not <what>"."""
+    since_s: float | None = None
+    announced: bool = False
 
-    def __call__(self, client: Any, run_id: str) -> None:
-        """Make the call."""
-        self.do(client, run_id)
-
-
-@dataclass(kw_only=True)
-class StartRun:
-    """The creation of a run; a temporary id stands for it until the store has given it an id."""
-
-    experiment: str | None
-    kind: str
-    name: str
-    tags: Mapping[str, object]
-    parent: str | None
-    temporary_id: str = field(default_factory=lambda: f"{TEMPORARY_ID}{uuid.uuid4().hex}")
-    queued_ms: int = field(default_factory=lambda: int(time.time() * 1000))
-    attempted: bool = False
-
-    @property
-    def what(self) -> str:
-        """What it does, for the error message."""
-        return f"start '{self.name}'"
-
-    def start(self, store: Store, ids: Mapping[str, str]) -> str:
-        """Create the run, unless an earlier attempt did and only the response was lost.
-
-        Args:
-            store: where to create it.
-            ids: temporary id -> id of the runs created so far.
-
-        Returns:
-            The run's id.
-        """
-        parent = ids.get(self.parent, self.parent) if self.parent else None
-        experiment_id = experiment_of(store, parent) if parent else experiment_id_of(store, self.experiment)
-        if self.attempted:
-            created = search_runs(store, [experiment_id], tag_filters(Tag.STARTED_AS, self.temporary_id)[0])
-            if created:
-                return str(created[0].info.run_id)
-        self.attempted = True
-        tags = stored_tags(run_tags(self.kind, self.tags, parent) | {Tag.STARTED_AS: self.temporary_id})
-        run = store.client.create_run(experiment_id, start_time=self.queued_ms, tags=tags, run_name=self.name)
-        return str(run.info.run_id)
+    def lasts_s(self, error: Exception, patience_s: float) -> float:
+        """For how long it has failed; says so once."""
+        self.since_s = time.monotonic() if self.since_s is None else self.since_s
+        lasts_s = time.monotonic() - self.since_s
+        if lasts_s > ANNOUNCED_AFTER_S and not self.announced:
+            self.announced = True
+            LOG.warning(
+                "Could not %s yet (%s); this is tried again for up to %s.",
+                self.what,
+                reason_of(error),
+                format_duration(patience_s),
+            )
+        return lasts_s
 
 
-Operation = Batch | Call | StartRun
+@dataclass
+class _PutOff:
+    """An artifact that is tried again later."""
+
+    entry: Entry
+    failing: _Failing
+    pauses: Pauses
+    next_s: float = 0.0
+    """On the monotonic clock."""
 
 
 @final
 class WriteQueue:
     """Operations waiting to be written to a store, and the thread that writes them."""
 
-    def __init__(self, store: Store, *, patience_s: float) -> None:
-        self._store, self._patience_s = store, patience_s
-        self._queue: queue.SimpleQueue[tuple[str, Operation] | threading.Event] = queue.SimpleQueue()
-        self._stopped = threading.Event()
+    def __init__(self, store: Store, *, patience_s: float = PATIENCE_S, journal: Journal | None = None) -> None:
+        """Make a queue.
+
+        Args:
+            store: where to write.
+            patience_s: how long `flush` waits for a store that does not answer, and how long one item is tried that
+                fails although the store answers.
+            journal: keeps what is queued until it is written; None: in memory only.
+        """
+        self._store, self._patience_s, self.journal = store.impatient(), patience_s, journal
+        self._outage = outage_of(store.uri)
+        self._queue: queue.SimpleQueue[Entry | threading.Event] = queue.SimpleQueue()
+        self._stopped, self._given_up = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="run-writer", daemon=True)
         self._ids: dict[str, str] = {}
-        self._error: StoreError | None = None
-        self._store_failed = False
+        self._starts: dict[str, StartRun] = {}
+        self._unstarted: dict[str, str] = {}
+        self._put_off: list[_PutOff] = []
+        self._counting = threading.Lock()
+        self._waiting = 0
+        self._gave_up_s: float | None = None
+        self._asked_s: float | None = None
+        self._last_error: Exception | None = None
+        self.refusals: list[Refusal] = []
 
     def start(self) -> None:
         """Start the thread."""
@@ -135,127 +108,279 @@ class WriteQueue:
         """The thread's identifier; 0 before `start`."""
         return self._thread.ident or 0
 
-    def put(self, run: str, operation: Operation, *, check: bool = True) -> None:
-        """Queue an operation on a run, after raising an earlier failure (unless `check` is false)."""
-        if check:
-            self.check()
-        self._queue.put((run, operation))
+    def put(self, run: str, operation: Operation) -> None:
+        """Queue an operation on a run; it is in the journal when this returns."""
+        self._queue.put(self._new_entry(run, operation))
 
-    def check(self) -> None:
-        """Raise the first failure, if there is one."""
-        if self._error is not None:
-            raise StoreError(str(self._error)) from self._error.__cause__
+    def _new_entry(self, run: str, operation: Operation) -> Entry:
+        self._count(1)
+        return Entry(0, run, operation) if self.journal is None else self.journal.add(run, operation)
+
+    def replay(self, entries: Iterable[Entry], ids: Mapping[str, str]) -> None:
+        """Queue what a journal of another process holds; call it before `start`.
+
+        Args:
+            entries: in their order.
+            ids: temporary id -> id of the runs that are created already.
+        """
+        self._ids.update(ids)
+        for entry in entries:
+            self._count(1)
+            self._queue.put(entry)
 
     def id_of(self, run: str) -> str | None:
         """A run's id; None while the store has not created the run."""
         return self._ids.get(run) if run.startswith(TEMPORARY_ID) else run
 
-    def flush(self) -> None:
-        """Wait until everything queued so far has been written or has failed; raise the first failure."""
-        self._wait(threading.Event())
+    @property
+    def waiting(self) -> int:
+        """How many operations are neither written nor refused."""
+        return self._waiting
 
-    def stop(self) -> None:
-        """As `flush`, and end the thread."""
-        if self._thread.is_alive():
-            self._wait(self._stopped)
-            self._thread.join()
-        self.check()
+    def flush(self, patience_s: float | None = None) -> None:
+        """Wait until everything queued so far has been written or refused.
 
-    def _wait(self, reached: threading.Event) -> None:
+        Args:
+            patience_s: how long to wait for a store that does not answer; None: the queue's own.
+
+        Raises:
+            StoreError: the store did not answer for that long. What is queued stays in the journal.
+        """
+        self._wait(threading.Event(), self._patience_s if patience_s is None else patience_s)
+
+    def stop(self, patience_s: float | None = None, *, keep: bool = False) -> None:
+        """As `flush`, and end the thread and the journal.
+
+        Args:
+            patience_s: as for `flush`.
+            keep: whether the journal holds more than this queue was given.
+        """
+        try:
+            if self._thread.is_alive():
+                self._wait(self._stopped, self._patience_s if patience_s is None else patience_s)
+        finally:
+            self._given_up.set()
+            if self._thread.ident is not None:
+                self._thread.join(LEAVE_S)
+            if self.journal is not None and not self._thread.is_alive():
+                self.journal.close(finished=not (keep or self._waiting or self.refusals))
+
+    def _wait(self, reached: threading.Event, patience_s: float) -> None:
+        started_s = time.monotonic()
         self._queue.put(reached)
-        while not reached.wait(0.5):
+        while not reached.wait(POLL_S):
             if not self._thread.is_alive():
                 raise RuntimeError("The run writer is not running: use it in a `with` block.")
-        self.check()
+            since_s = self._away_since_s()
+            patient_s = 0.0 if since_s == self._gave_up_s else patience_s  # nobody waits twice for one outage
+            if since_s is not None and time.monotonic() - max(started_s, since_s) > patient_s:
+                self._gave_up_s = since_s
+                raise self._give_up(time.monotonic() - since_s)
+
+    def _away_since_s(self) -> float | None:
+        """When the store stopped to answer: the outage's start, or that of a request that hangs."""
+        if self._outage.since_s is not None:
+            return self._outage.since_s
+        asked_s = self._asked_s
+        return asked_s if asked_s is not None and time.monotonic() - asked_s > HUNG_AFTER_S else None
+
+    def _give_up(self, lasted_s: float) -> StoreError:
+        error = self._last_error or ConnectionError("no answer")
+        kept = "What was to be written to it is lost."
+        if self.journal is not None:
+            kept = (
+                f"{self._waiting} writes are kept in {self.journal.folder}: once the store answers, the next command "
+                "writes them, or `muralab sync` does."
+            )
+        message = (
+            f"The tracking store {redact(self._store.uri)} has not answered for {format_duration(lasted_s)}: "
+            f"{reason_of(error)} ({type(error).__name__}). {remedy(self._store.uri, error)} {kept}"
+        )
+        failure = StoreUnavailableError(message)
+        failure.__cause__ = error
+        return failure
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self._waiting += change
+
+    # In the thread
 
     def _work(self) -> None:
         written_s = -WRITE_INTERVAL_S
-        while not self._stopped.is_set():
-            items = [self._queue.get()]
-            # Epochs shorter than a second share a write. The first one after a pause is written at once, and so is
-            # everything as soon as somebody waits for it.
-            while not isinstance(items[-1], threading.Event):
-                try:
-                    items.append(self._queue.get(timeout=max(0.0, written_s + WRITE_INTERVAL_S - time.monotonic())))
-                except queue.Empty:
-                    break
+        while not (self._stopped.is_set() or self._given_up.is_set()):
+            items = self._next_items(written_s)
             self._write_items(items)
+            self._try_put_off()
             written_s = time.monotonic()
 
-    def _write_items(self, items: Sequence[tuple[str, Operation] | threading.Event]) -> None:
-        """Write items run by run; an event is set when everything before it has been written."""
-        pending: dict[str, list[Operation]] = {}
+    def _next_items(self, written_s: float) -> list[Entry | threading.Event]:
+        """What to write next; nothing where only artifacts that were put off are due."""
+        try:
+            items = [self._queue.get(timeout=LONGEST_PAUSE_S if self._put_off else None)]
+        except queue.Empty:
+            return []
+        # Epochs shorter than a second share a write. The first one after a pause is written at once, and so is
+        # everything as soon as somebody waits for it.
+        while not isinstance(items[-1], threading.Event):
+            try:
+                items.append(self._queue.get(timeout=max(0.0, written_s + WRITE_INTERVAL_S - time.monotonic())))
+            except queue.Empty:
+                break
+        return items
+
+    def _write_items(self, items: Sequence[Entry | threading.Event]) -> None:
+        """Write items run by run; an event is set when everything before it has been written or refused."""
+        pending: dict[str, list[Entry]] = {}
         for item in items:
             if isinstance(item, threading.Event):
                 self._write_runs(pending)
                 pending = {}
-                item.set()
+                while self._put_off and not self._given_up.wait(POLL_S):
+                    self._try_put_off()
+                if not self._given_up.is_set():
+                    item.set()
             else:
-                pending.setdefault(item[0], []).append(item[1])
+                pending.setdefault(item.run, []).append(item)
         self._write_runs(pending)
 
-    def _write_runs(self, pending: Mapping[str, Sequence[Operation]]) -> None:
-        for run, operations in pending.items():
-            for group in group_batches(operations):
-                self._write_group(run, group)
+    def _write_runs(self, pending: Mapping[str, Sequence[Entry]]) -> None:
+        for entries in pending.values():
+            for group in group_batches(entries):
+                self._write_group(group)
 
-    def _write_group(self, run: str, group: Sequence[Operation]) -> None:
+    def _write_group(self, group: Sequence[Entry]) -> None:
         """Write a group in one call; if that is refused, each operation alone, so that only the invalid one is lost."""
-        # A run that could not be created has no id; its failure has been kept.
-        if self._store_failed or not (isinstance(group[0], StartRun) or self.id_of(run)):
+        error = self._attempt(group)
+        if error is None:
             return
-        try:
-            self._write(run, merge_group(group))
-        except Exception as error:
-            if len(group) > 1 and not self._store_failed:
-                for operation in group:
-                    self._write_group(run, [operation])
-            else:
-                self._keep_error(run, group[0], error)
+        if len(group) > 1:
+            for entry in group:
+                self._write_group([entry])
+        else:
+            self._refuse(group[0], error)
 
-    def _write(self, run: str, operation: Operation) -> None:
-        """Write, and retry until `patience_s` is over; after that nothing more is written."""
-        deadline_s = time.monotonic() + self._patience_s
-        pause_s = FIRST_PAUSE_S
-        while True:
+    def _attempt(self, group: Sequence[Entry]) -> Exception | None:
+        """Write until that succeeds, or it is put off or the store given up; the error where it is refused."""
+        pauses, failing = Pauses(), _Failing(group[0].operation.what)
+        while not self._given_up.is_set():
             try:
-                if isinstance(operation, StartRun):
-                    self._ids[run] = operation.start(self._store, self._ids)
-                else:
-                    operation(self._store.client, self._ids.get(run, run))
-                return
+                self._perform(group)
+                return None
             except Exception as error:
+                self._last_error = error
                 if not is_temporary(error):
-                    raise
-                if time.monotonic() + pause_s > deadline_s:
-                    self._store_failed = True
-                    raise
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                    return error
+                if self._answers(error):
+                    if isinstance(group[0].operation, ARTIFACTS):
+                        self._put_off.append(_PutOff(group[0], failing, pauses))
+                        return None
+                    if failing.lasts_s(error, self._patience_s) > self._patience_s:
+                        return error
+            self._given_up.wait(pauses.next_s())
+        return None
 
-    def _keep_error(self, run: str, operation: Operation, error: Exception) -> None:
-        if self._error is not None:
+    def _perform(self, group: Sequence[Entry]) -> None:
+        run = group[0].run
+        operation = merge_group([entry.operation for entry in group])
+        if run in self._unstarted:
+            raise StoreError(f"The run could not be started: {self._unstarted[run]}")
+        if isinstance(operation, StartRun):
+            self._starts[run] = operation
+            self._ids[run] = operation.start(self._store, self._ids)
+            if self.journal is not None:
+                self.journal.started(run, self._ids[run])
+        else:
+            self._asked_s = None if isinstance(operation, ARTIFACTS) else time.monotonic()  # an upload may take long
+            try:
+                operation(self._store.client, self._ids.get(run, run))
+            finally:
+                self._asked_s = None
+        self._outage.answered()
+        if isinstance(operation, EndRun):
+            self._remove_doubles(run)
+        self._settle(group)
+
+    def _settle(self, group: Sequence[Entry]) -> None:
+        self._count(-len(group))
+        if self.journal is not None:
+            self.journal.done(group)
+
+    def _answers(self, error: Exception) -> bool:
+        """Whether the store answers although a request has just failed."""
+        if not is_busy(error):
+            with contextlib.suppress(Exception):
+                self._store.client.search_experiments(max_results=1)
+                self._outage.answered()
+                return True
+        self._outage.failed(error)
+        return False
+
+    def _remove_doubles(self, run: str) -> None:
+        """Delete runs that a request created whose answer came too late: another attempt had created one as well."""
+        temporary_id = next((key for key, run_id in self._ids.items() if run_id == run), run)
+        start = self._starts.pop(temporary_id, None)
+        if start is None or start.attempts < 2:
             return
-        self._error = store_error(self._store, f"{operation.what} of the run {self._ids.get(run, run)}", error)
-        if self._store_failed:
-            text = f"{self._error} It failed for {self._patience_s:g} s; everything queued after it was not written."
-            self._error = StoreError(text)
-        self._error.__cause__ = error
+        with contextlib.suppress(Exception):
+            run_id = self._ids[temporary_id]
+            experiment_id = self._store.client.get_run(run_id).info.experiment_id
+            for other in start.created(self._store, experiment_id):
+                if other != run_id:
+                    self._store.client.delete_run(other)
+
+    def _try_put_off(self) -> None:
+        """Try the artifacts again that are due; refuse those that have failed for too long."""
+        for one in [one for one in self._put_off if one.next_s <= time.monotonic()]:
+            if self._given_up.is_set():
+                return
+            try:
+                self._perform([one.entry])
+            except Exception as error:
+                self._last_error = error
+                one.next_s = time.monotonic() + one.pauses.next_s()
+                if is_temporary(error):
+                    lasts_s = one.failing.lasts_s(error, self._patience_s) if self._answers(error) else 0.0
+                    if lasts_s <= self._patience_s:
+                        continue
+                self._refuse(one.entry, error)
+            self._put_off.remove(one)
+
+    def _refuse(self, entry: Entry, error: Exception) -> None:
+        self._count(-1)
+        operation, reason = entry.operation, reason_of(error)
+        run_id = self._ids.get(entry.run, entry.run)
+        advice = remedy(self._store.uri, error)
+        self.refusals.append(Refusal(run=run_id, what=operation.what, reason=reason, remedy=advice))
+        if self.journal is not None:
+            self.journal.refused(entry, reason)
+        if isinstance(operation, StartRun):
+            self._unstarted[entry.run] = reason
+        noted = operation.parent if isinstance(operation, StartRun) else entry.run
+        if noted is not None and self.id_of(noted) is not None:
+            self._note_refusals(noted, run_id)
+
+    def _note_refusals(self, run: str, refused: str) -> None:
+        """Set the tag that says what is missing; it waits for the store like anything else."""
+        own = "; ".join(f"could not {one.what}: {one.reason}" for one in self.refusals if one.run == refused)
+        note = self._new_entry(run, Batch(tags={Tag.NOT_LOGGED: shorten(own, MAX_TAG_CHARACTERS)}))
+        if self._attempt([note]) is not None:  # refused as well, such as everything of a run that was deleted
+            self._settle([note])
 
 
-def group_batches(operations: Sequence[Operation]) -> Iterator[list[Operation]]:
-    """The operations of one run in order, adjacent batches as one group that can be written in one call."""
-    group: list[Operation] = []
-    for operation in operations:
-        if group and not (isinstance(operation, Batch) and isinstance(group[-1], Batch)):
+def group_batches(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    """The operations on one run in order, adjacent batches as one group that can be written in one call."""
+    group: list[Entry] = []
+    for entry in entries:
+        if group and not (isinstance(entry.operation, Batch) and isinstance(group[-1].operation, Batch)):
             yield group
             group = []
-        group.append(operation)
+        group.append(entry)
     if group:
         yield group
 
 
-def merge_group(group: Sequence[Operation]) -> Operation:
+def merge_group(group: Sequence[Operation]) -> Writing | StartRun:
     """One operation for a group of `group_batches`; of two values of a tag the later one is kept."""
     if len(group) == 1:
         return group[0]
@@ -265,16 +390,3 @@ def merge_group(group: Sequence[Operation]) -> Operation:
         params={key: value for batch in batches for key, value in batch.params.items()},
         tags={key: value for batch in batches for key, value in batch.tags.items()},
     )
-
-
-def is_temporary(error: BaseException) -> bool:
-    """Whether a retry may succeed: a server or network that is down, a locked database, a full disk."""
-    from mlflow.exceptions import MlflowException
-
-    if isinstance(error, StoreError) and error.__cause__ is not None:
-        error = error.__cause__
-    if isinstance(error, MlflowException):
-        return error.error_code not in PERMANENT_CODES
-    # Every failure of the `requests` library is an OSError.
-    permanent = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
-    return isinstance(error, OSError) and not isinstance(error, permanent)

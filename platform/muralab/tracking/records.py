@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +12,11 @@ from typing import Any
 import pandas as pd
 
 from muralab.errors import StoreError
-from muralab.tracking.address import shown
+from muralab.redaction import redact
 from muralab.tracking.artifacts import StoredPredictions
+from muralab.tracking.failures import store_error
 from muralab.tracking.runs import experiment_of, search_runs
-from muralab.tracking.store import Store, store_error
+from muralab.tracking.store import Store
 from muralab.tracking.stored_names import metric_of, metrics_in_order, tag_filters, tags_of
 from muralab.tracking.tags import RESOLVED, Tag, resolved_values_of
 
@@ -128,7 +130,7 @@ def _experiment(store: Store, run_id: str) -> str:
 def _unknown_run(store: Store, run_id: str, error: BaseException) -> StoreError:
     if "not found" in str(error) or "Invalid run id" in str(error) or "parameter 'run_id'" in str(error):
         return StoreError(
-            f"The tracking store {shown(store.uri)} has no run '{run_id}'. Take the id from the run's page in the UI, "
+            f"The tracking store {redact(store.uri)} has no run '{run_id}'. Take the id from the run's page in the UI, "
             "and check that MLFLOW_TRACKING_URI is the store that the run was written to."
         )
     return error if isinstance(error, StoreError) else store_error(store, f"read the run {run_id}", error)
@@ -174,6 +176,13 @@ def _build_record(
     columns: dict[str, dict[int, float]] = {}
     for key in [key for key in metrics_in_order(run.data.metrics) if (info.run_id, key) in values]:
         columns.setdefault(metric_of(key), {}).update(values[info.run_id, key])
+    metrics = {metric_of(key): _restore(run.data.metrics[key]) for key in metrics_in_order(run.data.metrics)}
+    for key, steps in read_undefined(tags).items():
+        undefined = {int(step): float(value) for step, value in steps.items()}
+        if key not in metrics or max(undefined) > max(columns.get(key, {}), default=max(undefined)):
+            metrics[key] = undefined[max(undefined)]
+        if columns or not run.data.metrics:
+            columns[key] = {**columns.get(key, {}), **undefined}
     return RunRecord(
         run_id=str(info.run_id),
         name=info.run_name or "",
@@ -184,9 +193,18 @@ def _build_record(
         recipe=tags.get(Tag.RECIPE, ""),
         part=tags.get(Tag.PART, ""),
         params=dict(run.data.params),
-        metrics={metric_of(key): _restore(run.data.metrics[key]) for key in metrics_in_order(run.data.metrics)},
+        metrics=metrics,
         tags=tags,
         history=pd.DataFrame(columns).rename_axis(index="step").sort_index(),
         predictions=StoredPredictions(store, str(info.run_id)) if predictions else {},
         started_s=(info.start_time or 0) / 1000,
     )
+
+
+def read_undefined(tags: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """The values of a run that are not finite: metric -> step -> `nan`, `inf` or `-inf`; see `RunWriter.log_epoch`."""
+    try:
+        found = json.loads(tags.get(Tag.UNDEFINED, "{}"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from muralab.errors import StoreError
-from muralab.tracking.address import shown
+from muralab.redaction import redact
+from muralab.tracking.failures import is_temporary, shorten, store_error
 from muralab.tracking.process import commit_tag, is_gone, process_tags
-from muralab.tracking.store import Store, shorten, store_error
+from muralab.tracking.store import Store
 from muralab.tracking.stored_names import stored_tags, tag_filters, tags_of
 from muralab.tracking.tags import Tag
 
@@ -115,7 +116,7 @@ def experiment_id_of(store: Store, name: str | None) -> str:
         raise store_error(store, f"find or create the experiment '{name}'", error) from error
     if found.lifecycle_stage != "active":
         raise StoreError(
-            f"The experiment '{name}' of {shown(store.uri)} is deleted. Restore it (`mlflow experiments restore "
+            f"The experiment '{name}' of {redact(store.uri)} is deleted. Restore it (`mlflow experiments restore "
             f"--experiment-id {found.experiment_id}`) or use another name."
         )
     return str(found.experiment_id)
@@ -151,7 +152,7 @@ def run_tags(kind: str, tags: Mapping[str, object] | None = None, parent: str | 
 
 def clean_tags(tags: Mapping[str, object]) -> dict[str, str]:
     """Tags as MLflow accepts them: strings of at most 8,000 characters; a longer one is shortened, with a mark."""
-    return {key: shorten(str(value), MAX_TAG_CHARACTERS) for key, value in tags.items()}
+    return {key: shorten(redact(str(value)), MAX_TAG_CHARACTERS) for key, value in tags.items()}
 
 
 def close_dead_runs(
@@ -229,3 +230,49 @@ def _all_experiments(store: Store, view: int) -> list[str]:
         token = page.token
         if not token:
             return found
+
+
+def why_stale(store: Store, run_id: str) -> str:
+    """Why the run that MLFLOW_RUN_ID names is not this command's, as in "the run, which <why>"; empty where it is.
+
+    `mlflow run` makes a run for each command. The variable may also be left from an earlier one.
+
+    Raises:
+        StoreError: the store does not hold it.
+    """
+    try:
+        run = store.client.get_run(run_id)
+    except Exception as error:
+        if is_temporary(error):
+            raise store_error(store, f"find the run {run_id}", error) from error
+        raise unknown_own_run(store.uri, run_id) from error
+    if run.info.lifecycle_stage != "active":
+        return "has been deleted"
+    if run.info.status not in ("RUNNING", "SCHEDULED"):
+        return f"has ended ({run.info.status})"
+    tags = tags_of(run.data.tags)
+    process = {Tag.HOST, Tag.PID, Tag.PROCESS_STARTED} & set(tags)
+    own = all(tags[key] == value for key, value in process_tags().items() if key in process)
+    return "" if own else "belongs to another process"
+
+
+def unknown_own_run(uri: str, run_id: str) -> StoreError:
+    """The message for a run of MLFLOW_RUN_ID that the store does not hold."""
+    return StoreError(
+        f"The tracking store {redact(uri)} does not hold the run {run_id}, which MLFLOW_RUN_ID names. If `mlflow run` "
+        "was started in another folder, both read a relative address (or none) as a file of their own folder: give an "
+        "absolute one, such as MLFLOW_TRACKING_URI=sqlite:////data/mlflow.db. If the variable is left over from "
+        "something else: unset MLFLOW_RUN_ID."
+    )
+
+
+def experiment_name(store: Store, experiment_id: str) -> str:
+    """The name of an experiment.
+
+    Raises:
+        StoreError: there is none with this id.
+    """
+    try:
+        return str(store.client.get_experiment(experiment_id).name)
+    except Exception as error:
+        raise store_error(store, f"find the experiment {experiment_id} (MLFLOW_EXPERIMENT_ID)", error) from error

@@ -12,7 +12,8 @@ import pandas as pd
 
 from muralab.errors import MuraLabError
 from muralab.tracking.artifacts import download_artifact, read_datasets
-from muralab.tracking.store import Store, store_error
+from muralab.tracking.failures import store_error
+from muralab.tracking.store import Store
 from muralab.tracking.stored_names import tags_of
 from muralab.tracking.tags import Tag
 

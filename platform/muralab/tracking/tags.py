@@ -91,6 +91,10 @@ class Tag:
     STARTED_AS = "muralab.started_as"
     """The temporary id that the run writer used before the store created the run."""
     CLOSED_AFTER = "muralab.closed_after"
+    NOT_LOGGED = "muralab.not_logged"
+    """What the store refused to take of the run, and why."""
+    UNDEFINED = "muralab.undefined_metrics"
+    """Values that are not finite, as JSON: metric -> step -> nan, inf or -inf; once they were metrics."""
 
     # MLflow's own
     RUN_NAME = "mlflow.runName"

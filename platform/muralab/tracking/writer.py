@@ -1,54 +1,87 @@
-"""The run writer: callers queue, a thread writes, and no failure is lost.
+"""The run writer: callers queue, a thread writes, and nothing is lost.
 
-Every method returns at once unless its docstring says that it waits. A write that fails permanently is raised as a
-StoreError by the caller's next call, by `flush` and at the end of the `with` block, which also ends the open runs.
+Every method returns at once unless its docstring says that it waits. What is queued is in the journal of the command
+when the method returns, and is written when the store answers. What the store refuses costs that item alone; it is
+reported at the end.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, final
+from typing import Self, final
 
 import pandas as pd
 
 from muralab.errors import StoreError
+from muralab.redaction import redact
 from muralab.tracking.artifacts import fingerprint_test_set
-from muralab.tracking.experiment_page import TrialsView, write_note, write_view
-from muralab.tracking.queue import TEMPORARY_ID, Batch, Call, StartRun, WriteQueue
-from muralab.tracking.records import read_histories
-from muralab.tracking.runs import adopt_run, clean_tags
-from muralab.tracking.store import Store, shorten, store_error
-from muralab.tracking.stored_names import metric_of, stored_metric, stored_tags
+from muralab.tracking.experiment_page import TrialsView
+from muralab.tracking.failures import shorten, store_error
+from muralab.tracking.journal import Journal
+from muralab.tracking.operations import (
+    TEMPORARY_ID,
+    Batch,
+    DescribeExperiment,
+    EndRun,
+    LogDataset,
+    LogFile,
+    LogText,
+    SaveView,
+    new_start,
+)
+from muralab.tracking.outage import PATIENCE_S
+from muralab.tracking.queue import WriteQueue
+from muralab.tracking.records import read_histories, read_undefined
+from muralab.tracking.refusals import Refusal, refusal_error
+from muralab.tracking.runs import MAX_TAG_CHARACTERS, adopt_run, clean_tags
+from muralab.tracking.store import Store
+from muralab.tracking.stored_names import metric_of, stored_metric, stored_tags, tags_of
 from muralab.tracking.tags import RESOLVED, Tag
 
 MAX_PARAM_CHARACTERS = 6000
 MAX_DIGEST_CHARACTERS = 36
+START_PATIENCE_S = 60.0
+"""How long to wait for the id of a run: nothing has been computed yet that would be worth more."""
+INTERRUPTED_PATIENCE_S = 20.0
+"""How long to wait for a store after Ctrl-C: the journal keeps what it does not take."""
 
 
 @final
 class RunWriter:
     """Writes any number of runs of one store at the same time; a context manager.
 
-    At its end everything queued has been written, and the runs that it started, adopted or resumed and that were not
-    finished are ended: KILLED after KeyboardInterrupt or SystemExit, else FAILED.
+    At its end everything queued has been written or is kept in the journal, and the runs that it started, adopted or
+    resumed and that were not finished are ended: KILLED after KeyboardInterrupt or SystemExit, else FAILED.
     """
 
-    def __init__(self, store: Store, *, patience_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        patience_s: float = PATIENCE_S,
+        journal: Journal | None = None,
+        on_refused: Callable[[Sequence[Refusal]], None] | None = None,
+    ) -> None:
         """Make a writer.
 
         Args:
             store: where to write.
-            patience_s: for how long a write that fails for a temporary reason is retried.
+            patience_s: for how long a method that waits does so while the store does not answer.
+            journal: keeps on disk what is not written yet; None: in memory only.
+            on_refused: receives what the store refused, at the end; None: it is raised.
         """
         self._store = store
-        self._queue = WriteQueue(store, patience_s=patience_s)
+        self._queue = WriteQueue(store, patience_s=patience_s, journal=journal)
+        self._on_refused = on_refused
         self._open: dict[str, None] = {}
         self._logged: dict[str, set[tuple[str, int]]] = {}
         self._params: dict[str, dict[str, str]] = {}
+        self._undefined: dict[str, dict[str, dict[str, str]]] = {}
 
     def __enter__(self) -> Self:
         self._queue.start()
@@ -65,29 +98,54 @@ class RunWriter:
                 error.add_note(str(store_failure))
 
     def close(self, *, status: str = "FAILED") -> None:
-        """Call `end_open_runs` and stop the thread."""
+        """Call `end_open_runs`, stop the thread and report what was refused.
+
+        Raises:
+            StoreError: the store did not answer, or refused something that nobody else reports.
+        """
         try:
             self.end_open_runs(status)
         finally:
-            self._queue.stop()
+            try:
+                self._queue.stop(_patience_of(status))
+            finally:
+                if self.refusals and self._on_refused is not None:
+                    self._on_refused(self.refusals)
+        if self.refusals and self._on_refused is None:
+            raise refusal_error(self.refusals)
+
+    @property
+    def refusals(self) -> Sequence[Refusal]:
+        """What the store has refused so far."""
+        return self._queue.refusals
 
     def end_open_runs(self, status: str) -> None:
         """End the open runs and wait until everything is written.
 
         Raises:
-            StoreError: something could not be written.
+            StoreError: the store did not answer.
         """
         for run in list(self._open):
             self._end(run, status)
-        self.flush()
+        self._queue.flush(_patience_of(status))
 
     def flush(self) -> None:
-        """Wait until everything queued so far is written.
+        """Wait until everything queued so far is written or refused.
 
         Raises:
-            StoreError: something could not be written.
+            StoreError: the store did not answer for as long as the writer's patience.
         """
         self._queue.flush()
+
+    def require_written(self) -> None:
+        """As `flush`, but nothing may have been refused: before hours are spent on what could not be logged.
+
+        Raises:
+            StoreError: the store did not answer, or refused something; names all of it.
+        """
+        self._queue.flush(START_PATIENCE_S)
+        if self.refusals:
+            raise refusal_error(self.refusals)
 
     def start_run(
         self,
@@ -103,7 +161,7 @@ class RunWriter:
         Returns:
             A temporary id that every method of this writer accepts; `run_id` turns it into the run's id.
         """
-        start = StartRun(experiment=experiment, kind=kind, name=name, tags=dict(tags or {}), parent=parent)
+        start = new_start(experiment=experiment, kind=kind, name=name, tags=tags or {}, parent=parent)
         self._queue.put(start.temporary_id, start)
         self._open[start.temporary_id] = None
         return start.temporary_id
@@ -115,7 +173,9 @@ class RunWriter:
             StoreError: the run could not be started.
         """
         if run.startswith(TEMPORARY_ID) and self._queue.id_of(run) is None:
-            self.flush()
+            self._queue.flush(START_PATIENCE_S)
+            if self._queue.id_of(run) is None:
+                raise refusal_error([one for one in self.refusals if one.run == run])
         return self._queue.id_of(run) or run
 
     def adopt_run(self, run_id: str, tags: Mapping[str, object] | None = None, *, kind: str = "tune") -> str:
@@ -151,35 +211,50 @@ class RunWriter:
         except Exception as error:
             raise store_error(self._store, f"read the run {run_id}", error) from error
         self._params[run_id] = dict(data.params)
-        self._logged[run_id] = {(metric_of(key), step) for (_, key), steps in histories.items() for step in steps}
+        undefined = read_undefined(tags_of(data.tags))
+        logged = {(metric_of(key), step) for (_, key), steps in histories.items() for step in steps}
+        self._undefined[run_id] = undefined
+        self._logged[run_id] = logged | {(key, int(step)) for key, steps in undefined.items() for step in steps}
         return str(data.tags.get(Tag.KIND, "tune"))
 
     def log_epoch(self, run: str, step: int, metrics: Mapping[str, float]) -> None:
         """Log metrics at a step; a metric that has a value there already is left out.
 
-        NaN is logged as NaN, an infinite value as the largest float; reading restores both. Stored under the names of
+        NaN and infinite values are kept in a tag, from which reading restores them: as metrics they break charts of
+        MLflow's pages, and databases differ in what they store. The others are stored under the names of
         `stored_names`.
         """
         logged = self._logged.setdefault(run, set())
         at_ms = int(time.time() * 1000)
-        missing = {key: value for key, value in metrics.items() if (key, step) not in logged}
-        new = [(stored_metric(key), float(value), step, at_ms) for key, value in missing.items()]
-        self._queue.put(run, Batch(metrics=new))
-        logged.update((key, step) for key in missing)
+        new = {key: float(value) for key, value in metrics.items() if (key, step) not in logged}
+        undefined = {key: value for key, value in new.items() if not math.isfinite(value)}
+        points = [(stored_metric(key), value, int(step), at_ms) for key, value in new.items() if key not in undefined]
+        tags = self._undefined_tag(run, step, undefined) if undefined else {}
+        self._queue.put(run, Batch(metrics=points, tags=stored_tags(tags)))
+        logged.update((key, step) for key in new)
 
     def last_step(self, run: str, metric: str) -> int:
         """The last step at which this process, or the run that it resumed, has logged a metric; 0 for none."""
         return max((step for key, step in self._logged.get(run, ()) if key == metric), default=0)
 
+    def _undefined_tag(self, run: str, step: int, values: Mapping[str, float]) -> dict[str, str]:
+        """The tag of all values that are not finite; a step that does not fit into it any more is left out."""
+        known = self._undefined.setdefault(run, {})
+        grown = {**known, **{key: {**known.get(key, {}), str(step): str(value)} for key, value in values.items()}}
+        text = json.dumps(grown)
+        if len(text) > MAX_TAG_CHARACTERS:
+            return {}
+        self._undefined[run] = grown
+        return {Tag.UNDEFINED: text}
+
     def log_params(self, run: str, params: Mapping[str, object]) -> None:
         """Log params; a value of more than 6,000 characters is shortened, with a mark at its end.
 
         Raises:
-            StoreError: the run has another value of a param, which MLflow does not allow to change; or an earlier
-                write failed.
+            StoreError: the run has another value of a param, which MLflow does not allow to change.
         """
         present = self._params.setdefault(run, {})
-        values = {key: shorten(str(value), MAX_PARAM_CHARACTERS) for key, value in params.items()}
+        values = {key: shorten(redact(str(value)), MAX_PARAM_CHARACTERS) for key, value in params.items()}
         changed = [key for key, value in values.items() if present.get(key, value) != value]
         if changed:
             key = changed[0]
@@ -209,15 +284,11 @@ class RunWriter:
 
     def log_text(self, run: str, text: str, artifact_path: str) -> None:
         """Log a text as the file `artifact_path`."""
-        self._call(run, f"log {artifact_path}", lambda client, run_id: client.log_text(run_id, text, artifact_path))
+        self._queue.put(run, LogText(text, artifact_path))
 
     def log_table(self, run: str, frame: pd.DataFrame, artifact_path: str) -> None:
-        """Log a table as the CSV file `artifact_path`, with all digits; it must not change before it is written."""
-        self._call(
-            run,
-            f"log the table {artifact_path}",
-            lambda client, run_id: client.log_text(run_id, frame.to_csv(index=False), artifact_path),
-        )
+        """Log a table as the CSV file `artifact_path`, with all digits."""
+        self.log_text(run, frame.to_csv(index=False), artifact_path)
 
     def log_predictions(self, run: str, name: str, predictions: pd.DataFrame) -> None:
         """Log the predictions on a set (`validation` or `test`), which `RunRecord.predictions` reads back."""
@@ -226,8 +297,19 @@ class RunWriter:
             self.set_tags(run, {Tag.TEST_FINGERPRINT: fingerprint_test_set(predictions)})
 
     def log_file(self, run: str, path: Path, artifact_path: str | None = None) -> None:
-        """Log a file, under its own name, in the folder `artifact_path`; keep it until `flush` or `close`."""
-        self._call(run, f"log {path}", lambda client, run_id: client.log_artifact(run_id, str(path), artifact_path))
+        """Log a file as it is now, under its own name, in the folder `artifact_path`.
+
+        With a journal it may change or vanish afterwards; without one, keep it until `flush` or `close`.
+
+        Raises:
+            StoreError: there is no such file.
+        """
+        journal = self._queue.journal
+        try:
+            kept = path if journal is None else journal.keep_file(path)
+        except FileNotFoundError as error:
+            raise StoreError(f"The tracking store: could not log {path}, which does not exist.") from error
+        self._queue.put(run, LogFile(str(kept), artifact_path))
 
     def log_dataset(
         self,
@@ -262,51 +344,30 @@ class RunWriter:
             "schema": json.dumps({"mlflow_colspec": schema}),
             "profile": json.dumps(dict(profile), default=str),
         }
-
-        def log(client: Any, run_id: str) -> None:
-            from mlflow.entities import Dataset, DatasetInput, InputTag
-
-            entry = DatasetInput(Dataset(**fields), [InputTag(Tag.DATA_CONTEXT, context)])
-            client.log_inputs(run_id, datasets=[entry])
-
-        self._call(run, f"log the data set {name}", log)
+        self._queue.put(run, LogDataset(fields, context))
 
     def describe_experiment(self, run: str, note: str) -> None:
         """Set the description of the experiment that holds a run, unless somebody has written another one."""
-
-        def write(client: Any, run_id: str) -> None:
-            write_note(client, client.get_run(run_id).info.experiment_id, note)
-
-        self._call(run, "describe the experiment", write)
+        self._queue.put(run, DescribeExperiment(note))
 
     def save_view(self, run: str, view: TrialsView) -> None:
         """Save a view of trials in the experiment that holds a run."""
-
-        def write(client: Any, run_id: str) -> None:
-            write_view(client, client.get_run(run_id).info.experiment_id, view)
-
-        self._call(run, f"save the view '{view.name}'", write)
+        self._queue.put(run, SaveView(view))
 
     def finish(self, run: str, status: str = "FINISHED") -> None:
         """End a run: FINISHED, FAILED or KILLED, at the time of this call."""
-        self._queue.check()
         self._end(run, status)
 
     def _end(self, run: str, status: str) -> None:
         same = {run, self._queue.id_of(run)} - {None}  # a run may be given by its temporary id or by its id
         self._open = {other: None for other in self._open if not {other, self._queue.id_of(other)} & same}
-        ended_ms = int(time.time() * 1000)
-        self._call(
-            run,
-            f"set the status {status}",
-            lambda client, run_id: client.set_terminated(run_id, status, ended_ms),
-            check=False,
-        )
-
-    def _call(self, run: str, what: str, do: Callable[[Any, str], Any], *, check: bool = True) -> None:
-        self._queue.put(run, Call(do, what), check=check)
+        self._queue.put(run, EndRun(status, int(time.time() * 1000)))
 
     @property
     def thread_ident(self) -> int:
         """The identifier of the writing thread, to measure its CPU time."""
         return self._queue.thread_ident
+
+
+def _patience_of(status: str) -> float | None:
+    return INTERRUPTED_PATIENCE_S if status == "KILLED" else None

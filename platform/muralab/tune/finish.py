@@ -13,6 +13,7 @@ from typing import Any
 from muralab.errors import MuraLabError, SettingsError
 from muralab.evaluation.evaluated_model import EvaluatedModel, best_of
 from muralab.evaluation.gallery import Pictures
+from muralab.redaction import redact
 from muralab.registry.register import RegisteredModel
 from muralab.report.context import Context, SearchTrial
 from muralab.report.page import write_report
@@ -23,7 +24,7 @@ from muralab.results.final_test import FinalTest, run_final_test
 from muralab.results.from_mlflow import build_trials
 from muralab.results.gallery import build_gallery, may_show
 from muralab.results.previews import build_previews
-from muralab.tracking import RunWriter, Store, read_children, shown
+from muralab.tracking import RunWriter, Store, read_children
 from muralab.tracking.tags import Tag
 from muralab.tune.plan import Sweep
 from muralab.tune.registration import Outcome
@@ -120,7 +121,6 @@ def _last_line(reason: str) -> str:
 def save_results(result: SweepResult, writer: RunWriter) -> None:
     """Log the figures first, so that nothing that fails later can lose them."""
     writer.log_table(result.parent, results_table(result.models), "results.csv")
-    writer.log_file(result.parent, result.sweep.folders.plan)
     writer.flush()
 
 
@@ -178,19 +178,26 @@ def describe_sweep(result: SweepResult, outcome: Outcome, pages: SweepPages, wri
     writer.describe_experiment(result.parent, experiment_note(*given))
 
 
-def closing_lines(result: SweepResult, outcome: Outcome, store_uri: str) -> list[str]:
-    """What was found, what was registered, and what to type next."""
+def closing_lines(result: SweepResult, outcome: Outcome, store: Store) -> list[str]:
+    """What was registered, and what to type next; the figures have been printed."""
     registration = outcome.registration
-    found = figure_lines(result, registered_name(outcome))
     if registration is None:
-        return [*found, "", *outcome.statements]
+        return ["", *outcome.statements]
     model = registration.model
     image = str(result.sweep.dataset.tables["test"]["path"].iloc[0])
     registered = f"Registered {model.name} version {model.version} as {model.uri}."
-    return [*found, "", registered, *outcome.statements, *serve_commands(model, store_uri, image)]
+    served = served_lines(result, registered_name(outcome))
+    return [*served, "", registered, *outcome.statements, *serve_commands(model, store, image)]
 
 
-def figure_lines(result: SweepResult, champion: str | None) -> list[str]:
+def served_lines(result: SweepResult, name: str | None) -> list[str]:
+    """Which model is registered, and what its figures mean."""
+    served = next(model for model in result.models if model.label == name)
+    stated = registered_sentence(result.models, served.label, part=result.sweep.dataset.part)
+    return [*filter(None, [stated, confusion_sentence(served), missed_sentence(served)])]
+
+
+def figure_lines(result: SweepResult) -> list[str]:
     """Every recipe's figures, the paired differences, and the selected model, as in the report."""
     dataset = result.sweep.dataset
     row: Mapping[str, Any] = dataset.counts().set_index("set").loc["test"]
@@ -208,16 +215,14 @@ def figure_lines(result: SweepResult, champion: str | None) -> list[str]:
     if result.best is not None:
         best = result.best.model
         lines += ["", f"Selected on validation: {headline(best)} {confusion_sentence(best)}"]
-    if champion is None:
-        return lines
-    served = next(model for model in result.models if model.label == champion)
-    said = [registered_sentence(result.models, champion, part=dataset.part), confusion_sentence(served)]
-    return [*lines, *filter(None, [*said, missed_sentence(served)])]
+    return lines
 
 
-def serve_commands(model: RegisteredModel, store_uri: str, image: str) -> list[str]:
+def serve_commands(model: RegisteredModel, store: Store, image: str) -> list[str]:
     """How to serve a model, and how to send it an image; the lines can be pasted."""
-    environment = f"MLFLOW_TRACKING_URI={shlex.quote(store_uri)} " if shown(store_uri) == store_uri else ""
+    uris = {"MLFLOW_TRACKING_URI": store.uri, "MLFLOW_REGISTRY_URI": store.registry_uri}
+    shown = {name: uri for name, uri in uris.items() if uri and redact(uri) == uri}  # no password in the terminal
+    environment = "".join(f"{name}={shlex.quote(uri)} " for name, uri in shown.items())
     return [
         "Serve it:",
         f'  PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH" {environment}mlflow models serve '

@@ -154,5 +154,5 @@ def _register(
         tags={**sweep.tags, Tag.RECIPE: model.recipe, Tag.KEPT_PHASE: model.training.kept_phase, **figures},
         verify_images=np.asarray(images.images[rows]),
         alias=None,
-        tracking_uri=store.uri,
+        store=store,
     )
