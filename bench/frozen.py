@@ -22,7 +22,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.common import Options, Row, cpu_seconds, run
-from muralab.data.dataset import DEMO, Dataset, find_dataset, open_dataset
+from muralab.data.dataset import Dataset, find_dataset, open_dataset
+from muralab.data.source import DEMO
 from muralab.demo.dataset import write_demo
 from muralab.demo.plan import PARTS, PartPlan
 from muralab.errors import WeightsError

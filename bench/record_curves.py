@@ -23,7 +23,8 @@ from pathlib import Path
 from muralab.atomic import atomic_path
 from muralab.config.commands import TuneConfig
 from muralab.config.search import Machine, SearchConfig, resolve_search
-from muralab.data.dataset import DEMO, find_dataset, open_dataset
+from muralab.data.dataset import find_dataset, open_dataset
+from muralab.data.source import DEMO
 from muralab.experiment import run_trial, warm_up
 from muralab.trial import TrialSpec, write_table
 from muralab.tune.folders import Folders

@@ -12,7 +12,8 @@ import pytest
 
 from muralab.data.audit.report import audit_images
 from muralab.data.cache import open_cache
-from muralab.data.dataset import DEMO, Dataset, find_dataset, open_dataset, open_root, with_sets
+from muralab.data.dataset import Dataset, find_dataset, open_dataset, with_sets
+from muralab.data.source import DEMO, DatasetSource
 from muralab.demo.dataset import NOTICE_NAME
 from muralab.errors import DataError
 
@@ -100,9 +101,10 @@ def test_the_demo_is_not_drawn_to_be_found(tmp_path, monkeypatch):
 
 
 def test_a_path_is_opened_from_its_parent_and_known_to_be_synthetic(tree):
-    assert open_root(str(tree.parent), progress=lambda _: lambda *_: None) == (tree, False)
+    source = DatasetSource(data=str(tree.parent), part="wrist")
+    assert (source.root, source.is_synthetic) == (tree, False)
     (tree / NOTICE_NAME).touch()
-    assert open_root(str(tree), progress=lambda _: lambda *_: None) == (tree, True)
+    assert source.is_synthetic
 
 
 def test_an_unknown_part_is_named(tree):

@@ -133,3 +133,26 @@ def test_a_missing_folder_is_named(missing):
 def test_the_tiny_tree_splits_under_both_protocols(tiny_tree):
     index = read_index(tiny_tree, "all")
     assert all(len(table) > 0 for protocol in PROTOCOLS for _, table in split_index(index, protocol=protocol).items())
+
+
+@pytest.mark.parametrize(("protocol", "n_test"), [("test_fraction=0.2", 48), ("test_folds=3/5", 48)])
+def test_a_drawn_test_set_has_the_share_of_labels_and_parts(protocol, n_test):
+    splits = split_index(_index(), protocol=protocol, validation_fraction=0.25)
+    assert splits.test["patient"].nunique() == n_test
+    assert splits.validation["patient"].nunique() == n_test
+    assert splits.test["label"].mean() == pytest.approx(0.25)
+    assert (splits.test["part"] == "hand").mean() == pytest.approx(0.3, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "protocol", ["test_folds=0/5", "test_folds=6/5", "test_folds=1/1", "test_folds=5", "test_share=0.2"]
+)
+def test_a_test_set_that_cannot_be_drawn_is_rejected(protocol):
+    with pytest.raises(SettingsError, match=r"there is no fold|Unknown protocol"):
+        split_index(_index(), protocol=protocol)
+
+
+def test_sets_that_are_not_needed_may_be_empty():
+    index = _index().query("split == 'valid'").assign(split="test")
+    splits = split_index(index, protocol="manifest", needed=("test",))
+    assert [len(table) for _, table in splits.items()] == [0, 0, len(index)]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import torch
 
 from muralab.commands.session import Session, open_session
-from muralab.config.commands import DUPLICATES, RUN, EvaluateConfig
+from muralab.config.commands import DEMO, DUPLICATES, RUN, EvaluateConfig
 from muralab.config.environment import Environment
 from muralab.config.resources import count_cpus, count_gpus
-from muralab.data.dataset import Dataset, find_dataset, open_dataset
+from muralab.data.dataset import Dataset, open_dataset
+from muralab.data.manifest import is_manifest
+from muralab.data.sheet import file_digest
+from muralab.data.source import AUTO, DatasetSource
+from muralab.errors import SettingsError
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.evaluation.leakage import Leakage
 from muralab.evaluation.metrics import main_metrics
@@ -21,10 +27,10 @@ from muralab.report.sentences import calibration_notes, calibration_sentence
 from muralab.report.verdict import confusion_sentence, missed_sentence, model_note
 from muralab.results.duplicates import handle_duplicates
 from muralab.results.final_test import log_test
-from muralab.results.inputs import log_audit, log_evaluated_set, log_split
+from muralab.results.inputs import log_audit, log_evaluated_set, log_split, manifest_tags
 from muralab.results.leakage import data_of, leakage_note, leakage_on, split_of
 from muralab.results.trained_model import TrainedModel, load_trained_model, source_run, trained_run
-from muralab.tracking import RunRecord, read_datasets
+from muralab.tracking import LoggedData, RunRecord, read_datasets
 from muralab.tracking.tags import Tag
 
 
@@ -37,13 +43,12 @@ def run(config: EvaluateConfig, environment: Environment) -> None:
     with open_session("evaluate", environment) as session:
         record = trained_run(session.store, source_run(session.store, config.model))
         trained_on = read_datasets(session.store, record.run_id).get("training")
-        protocol, seed = split_of(record, config.protocol, config.seed)
-        data, part = data_of(record, config.data, config.part, trained_on)
+        source = find_source(config, record, trained_on).checked()
         trained = load_trained_model(session.store, record)
         if config.prevalence is not None:
             trained = replace(trained, calibration=trained.calibration.at_prevalence(config.prevalence))
         dataset = open_dataset(
-            find_dataset(data, part, protocol=protocol, seed=seed),
+            source,
             image_sizes=[trained.recipe.image_size],
             cache_folder=session.cache,
             progress=session.progress,
@@ -56,23 +61,57 @@ def run(config: EvaluateConfig, environment: Environment) -> None:
         model = evaluate(trained, record, dataset, table)
         tags = {
             **describe(record, dataset, leaked),
-            Tag.PART: part,
+            Tag.PART: source.part,
             Tag.SET: config.set,
             Tag.DUPLICATES: duplicates,
         }
-        print_figures(session, record, model, f"the {config.set} set of {data} {part}")
-        run_id = session.start_run(name=f"evaluate {title_of(record)} on {config.set} · {part}", part=part, tags=tags)
+        print_figures(session, record, model, f"the {config.set} set of {source.data} {source.part}")
+        run_id = session.start_run(
+            name=f"evaluate {title_of(record)} on {config.set} · {source.part}", part=source.part, tags=tags
+        )
         log_evaluated_set(session.writer, run_id, dataset, config.set, model.predictions())
         log_split(session.writer, run_id, dataset)
         log_audit(session.writer, run_id, dataset)
         log_test(session.writer, run_id, model)
-        where = f"Evaluated on the {config.set} set of {part}: the model of the run `{record.run_id}`."
+        where = f"Evaluated on the {config.set} set of {source.part}: the model of the run `{record.run_id}`."
         session.writer.set_tags(run_id, {Tag.NOTE: f"{where}\n\n{model_note(model)}"})
         session.writer.finish(run_id)
         session.writer.flush()
         if config.set == "test":
-            session.count_evaluations(part, model.predictions())
+            session.count_evaluations(source.part, model.predictions())
         session.print_run(run_id)
+
+
+def find_source(config: EvaluateConfig, record: RunRecord, trained_on: LoggedData | None) -> DatasetSource:
+    """The data set to evaluate on; its split is the trained run's where it is the run's own data.
+
+    Raises:
+        SettingsError: a manifest does not say which of its images are for testing.
+        DataError: the data cannot be used, or the set lacks a class.
+    """
+    protocol, seed = split_of(record, config.protocol, config.seed)
+    data, part = data_of(record, config.data, config.part, trained_on)
+    is_table = data != DEMO and is_manifest(data)
+    is_own_table = is_table and file_digest(Path(data)) == record.tags.get(Tag.MANIFEST)
+    if config.protocol == RUN and not is_own_table and (is_table or Tag.MANIFEST in record.tags):
+        protocol = AUTO  # the run's protocol is of another kind of data
+    own = trained_on if config.data == RUN else None
+    source = DatasetSource(
+        data=data,
+        part=part,
+        protocol=protocol,
+        seed=seed,
+        image_root=config.root or (own.image_root if own else None),
+        columns=config.columns or (json.loads(record.tags.get(Tag.COLUMNS) or "{}") if own or is_own_table else {}),
+        sets=() if config.set == "all" else (config.set,),
+    )
+    manifest = source.manifest
+    if protocol == AUTO and manifest is not None and not manifest.has_split and config.set != "all":
+        raise SettingsError(
+            f"set={config.set}: the manifest {data} has no column split, and the model was not trained on it. Give "
+            "set=all to evaluate all of its images, or add the column."
+        )
+    return source
 
 
 def describe(record: RunRecord, dataset: Dataset, leakage: Leakage | None) -> dict[str, str]:
@@ -85,6 +124,7 @@ def describe(record: RunRecord, dataset: Dataset, leakage: Leakage | None) -> di
         Tag.SPLIT_FINGERPRINT: dataset.splits.fingerprint,
         Tag.PROTOCOL: dataset.splits.protocol,
         Tag.SEED: str(dataset.splits.seed),
+        **manifest_tags(dataset.manifest),
         **{key: record.tags.get(key, "") for key in (Tag.OBJECTIVE, Tag.WEIGHTS, Tag.KEPT_PHASE)},
     }
 

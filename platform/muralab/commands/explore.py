@@ -15,16 +15,19 @@ from muralab.config.commands import ExploreConfig
 from muralab.config.environment import Environment
 from muralab.data.audit.report import Audit, audit_images
 from muralab.data.cache import open_cache
-from muralab.data.dataset import open_root
-from muralab.data.mura import parts_of, read_index
+from muralab.data.manifest import Manifest
+from muralab.data.source import DatasetSource
 from muralab.data.splits import fingerprint
 from muralab.evaluation.data_plots import plot_class_balance, sample_grid
 from muralab.results.gallery import may_show
+from muralab.results.inputs import log_manifest, manifest_tags
 from muralab.results.previews import build_strength_previews
 from muralab.tracking.tags import Tag
 
 GRID_SIDE_PX = 160
 GRID_IMAGES = 24
+N_VALUES = 5
+"""Values of a further column that are printed, the most frequent first."""
 N_SHOWN = 20
 """Names of unreadable files that are printed; audit.csv holds them all."""
 
@@ -36,28 +39,33 @@ def run(config: ExploreConfig, environment: Environment) -> None:
         MuraLabError: the data or the store cannot be used.
     """
     with open_session("explore", environment) as session:
-        root, synthetic = open_root(config.data, session.progress)
-        shown = may_show(config.pictures, synthetic=synthetic)
-        index = read_index(root, config.part)
+        source = DatasetSource(data=config.data, part=config.part, image_root=config.root, columns=config.columns)
+        source.draw_demo(session.progress)
+        shown = may_show(config.pictures, synthetic=source.is_synthetic)
+        index = source.index
+        session.warn(source.notes)
         audit = audit_images(index, folder=session.cache / "audit", progress=session.progress("auditing files"))
         balance = class_balance(index)
         print_findings(session, balance, audit)
+        session.print(*fact_lines(source.manifest))
         tags = {
             Tag.PART: config.part,
-            Tag.SYNTHETIC: str(synthetic).lower(),
+            Tag.SYNTHETIC: str(source.is_synthetic).lower(),
             Tag.DATA_FINGERPRINT: fingerprint(index),
-            Tag.PARTS: ",".join(parts_of(root)),
+            Tag.PARTS: ",".join(source.parts),
+            **manifest_tags(source.manifest),
         }
         run_id = session.start_run(name=f"explore {config.part}", part=config.part, tags=tags)
         log_findings(session, run_id, balance, audit)
         session.writer.log_dataset(
             run_id,
-            name=f"{'synthetic-' if synthetic else ''}mura-{config.part}",
+            name=f"{'synthetic-' if source.is_synthetic else ''}mura-{config.part}",
             digest=audit.digest[:36],
-            source=str(root),
+            source=source.location,
             context="exploration",
             profile={"images": audit.n_images, "studies": audit.n_studies, "patients": audit.n_patients},
         )
+        log_manifest(session.writer, run_id, source.manifest)
         log_figures(session, run_id, index, seed=config.seed, grids=shown)
         session.writer.finish(run_id)
         if not shown:
@@ -70,6 +78,24 @@ def print_findings(session: Session, balance: pd.DataFrame, audit: Audit) -> Non
     session.console.print(audit.summary(), highlight=False, markup=False)
     unreadable = audit.findings.loc[audit.findings["kind"] == "unreadable", "images"].explode()
     session.print(*(f"  unreadable: {name}" for name in sorted(set(unreadable))[:N_SHOWN]))
+
+
+def fact_lines(manifest: Manifest | None) -> list[str]:
+    """What each further column of a manifest holds, in one line each; nothing for a MURA tree."""
+    if manifest is None or manifest.facts.columns.empty:
+        return []
+    lines = ["Further columns:"]
+    for name in manifest.facts:
+        values = manifest.facts[name]
+        if pd.api.types.is_numeric_dtype(values):
+            held = f"numbers from {values.min():g} to {values.max():g}, median {values.median():g}"
+        else:
+            counts = values[values != ""].value_counts()
+            shown = ", ".join(f"{value} ({count:,})" for value, count in counts.head(N_VALUES).items())
+            held = f"{len(counts):,} values: {shown}{' ...' * (len(counts) > N_VALUES)}"
+        missing = int(values.isna().sum() if pd.api.types.is_numeric_dtype(values) else (values == "").sum())
+        lines.append(f"  {name}: {held}; {missing:,} missing")
+    return lines
 
 
 def log_findings(session: Session, run_id: str, balance: pd.DataFrame, audit: Audit) -> None:

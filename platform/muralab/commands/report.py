@@ -157,7 +157,7 @@ def draw_gallery(session: Session, record: RunRecord, model: EvaluatedModel) -> 
         tested_on = read_datasets(session.store, record.run_id).get("test")
         if tested_on is None:
             raise DataError(f"the run {record.run_id} names no test set")
-        root = Path(tested_on.source)
+        root = tested_on.root
         images = open_test_images(model, trained.recipe.image_size, root, session.cache)
         return build_gallery(model, trained.network, images)
     except MuraLabError as error:

@@ -73,8 +73,14 @@ class Session:
         for note in notes:
             print_note(self.console, note)
 
-    def start_run(self, *, name: str, part: str, tags: Mapping[str, str]) -> str:
-        """Adopt the run that `mlflow run` has made for this command, or start one; returns its id."""
+    def start_run(self, *, name: str, part: str, tags: Mapping[str, str], parent: str | None = None) -> str:
+        """Adopt the run that `mlflow run` has made for this command, or start one; below a parent always a new one.
+
+        Returns:
+            Its id.
+        """
+        if parent is not None:
+            return self.writer.run_id(self.writer.start_run(kind=self.kind, name=name, tags=tags, parent=parent))
         own = self.environment
         chosen = own.experiment
         if chosen is None and own.experiment_id and not own.run_id:  # `mlflow run` sets it too, chosen or not
@@ -95,10 +101,15 @@ class Session:
         if self.environment.run_id:
             discard_run(self.store, self.environment.run_id, why)
 
-    def resume_run(self, run_id: str) -> str:
-        """Resume an interrupted run; the run that `mlflow run` has made, if another, holds nothing and is discarded."""
+    def resume_run(self, run_id: str, *, nested: bool = False) -> str:
+        """Resume an interrupted run; the run that `mlflow run` has made, if another, holds nothing and is discarded.
+
+        Args:
+            run_id: of the interrupted run.
+            nested: whether it is below one that this command writes.
+        """
         own = self.environment.run_id
-        if own and own != run_id:
+        if own and own != run_id and not nested:
             self.discard_own_run(f"This command resumed the run {run_id}.")
         self.writer.resume_run(run_id, {Tag.KIND: self.kind})
         return run_id

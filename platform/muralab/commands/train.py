@@ -10,12 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from muralab.commands.folds import Fold, find_folds, run_over_folds
 from muralab.commands.session import Session, open_session
 from muralab.config.commands import TrainConfig
 from muralab.config.environment import Environment
 from muralab.config.resources import count_cpus
 from muralab.config.search import resolve_search
 from muralab.console import format_duration
+from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.evaluation.metrics import main_metrics
 from muralab.experiment import predictions_path, run_trial
 from muralab.report.page import write_report
@@ -37,32 +39,45 @@ from muralab.tune.trial_notes import ended_note, running_note
 
 
 def run(config: TrainConfig, environment: Environment) -> None:
-    """Train one recipe, evaluate it on the test set, and write its report.
+    """Train one recipe, evaluate it on the test set, and write its report; with `test_folds=5` once for each fold.
 
     Raises:
         MuraLabError: user errors.
     """
     with open_session("train", environment) as session:
-        sweep = load(config, session)
-        session.warn(sweep.notes)
-        run_id = open_run(sweep, session)
-        sweep = sweep.of_run(run_id)
-        with session.resumable(f"mlflow run . -e train --env-manager local -P resume={run_id}", run_id):
-            spec = sweep.specs[0]
-            if not sweep.resumed:
-                describe(sweep, session, run_id)
-            history = train(spec, session, run_id)
-            session.writer.flush()
-            record = read_run(session.store, run_id, predictions=False)
-            tested = run_final_test(spec, record, session.writer, rule=sweep.config.options.threshold)
-            print_figures(sweep, tested, session)
-            save_report(sweep, tested, session)
-            session.count_evaluations(sweep.part, tested.model.predictions())
-        note = f"{model_note(tested.model)}\n\n{ended_note(spec, [], history, 'finished', '')}"
-        session.writer.set_tags(run_id, {Tag.ENDED: "finished", Tag.NOTE: note})
-        session.writer.finish(run_id)
-        session.print_run(run_id)
+        folds = find_folds(config, session, TrainConfig)
+        if folds is None:
+            train_once(config, session)
+            return
+        name = f"train {folds.options.recipe} · {folds.options.part} · {folds.number} folds"
+        run_over_folds(folds, session, lambda fold: [train_once(fold.options, session, fold)], name=name)
+
+
+def train_once(config: TrainConfig, session: Session, fold: Fold | None = None) -> EvaluatedModel:
+    """Train, test and report once; of one of several folds, in a run below that of all folds."""
+    sweep = load(config, session)
+    session.warn(sweep.notes)
+    run_id = open_run(sweep, session, fold)
+    sweep = sweep.of_run(run_id)
+    resume = run_id if fold is None else fold.parent
+    with session.resumable(f"mlflow run . -e train --env-manager local -P resume={resume}", run_id):
+        spec = sweep.specs[0]
+        if not sweep.resumed:
+            describe(sweep, session, run_id)
+        history = train(spec, session, run_id)
+        session.writer.flush()
+        record = read_run(session.store, run_id, predictions=False)
+        tested = run_final_test(spec, record, session.writer, rule=sweep.config.options.threshold)
+        print_figures(sweep, tested, session)
+        save_report(sweep, tested, session)
+        session.count_evaluations(sweep.part, tested.model.predictions())
+    note = f"{model_note(tested.model)}\n\n{ended_note(spec, [], history, 'finished', '')}"
+    session.writer.set_tags(run_id, {Tag.ENDED: "finished", Tag.NOTE: note})
+    session.writer.finish(run_id)
+    session.print_run(run_id)
+    session.writer.flush()
     shutil.rmtree(sweep.folders.sweep, ignore_errors=True)
+    return tested.model
 
 
 def load(config: TrainConfig, session: Session) -> Sweep:
@@ -75,13 +90,15 @@ def load(config: TrainConfig, session: Session) -> Sweep:
     return prepare_sweep(resolve_search(config, (config.recipe,), trials=1), session.cache, session.progress)
 
 
-def open_run(sweep: Sweep, session: Session) -> str:
-    """The training's run: resumed, adopted from `mlflow run`, or started."""
+def open_run(sweep: Sweep, session: Session, fold: Fold | None = None) -> str:
+    """The training's run: resumed, adopted from `mlflow run`, or started; of a fold, below that of all folds."""
     if sweep.resumed:
-        return session.resume_run(sweep.resumed)
+        return session.resume_run(sweep.resumed, nested=fold is not None)
     spec = sweep.specs[0]
     name, tags = f"train {spec.recipe} · {sweep.part}", trial_tags(spec, sweep.tags)
-    return session.start_run(name=name, part=sweep.part, tags=tags)
+    if fold is None:
+        return session.start_run(name=name, part=sweep.part, tags=tags)
+    return session.start_run(name=f"{name} · fold {fold.number}", part=sweep.part, tags=tags, parent=fold.parent)
 
 
 def describe(sweep: Sweep, session: Session, run_id: str) -> None:

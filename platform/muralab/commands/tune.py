@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 
+from muralab.commands.folds import Fold, find_folds, run_over_folds
 from muralab.commands.session import Session, open_session, page_lines
 from muralab.config.commands import TuneConfig
 from muralab.config.environment import Environment
 from muralab.config.resources import count_cpus
 from muralab.config.search import resolve_search
+from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.experiment import set_threads
 from muralab.report.verdict import registered_sentence
 from muralab.results.context import build_context
@@ -37,38 +40,53 @@ from muralab.tune.trial_logger import TrialLogger
 
 
 def run(config: TuneConfig, environment: Environment) -> None:
-    """Search, test, report, register.
+    """Search, test, report, register; with `test_folds=5` search and test once for each fold.
 
     Raises:
         MuraLabError: user errors, before any trial starts.
     """
     with open_session("tune", environment) as session:
-        sweep = load(config, session)
-        session.warn(sweep.notes)
-        sweep, estimated = plan(sweep)
-        session.console.print(plan_table(sweep.config, estimated))
-        session.console.print(plan_summary(sweep.config, estimated), highlight=False)
-        check_space(estimated.disk_bytes - estimated.present_bytes, sweep.folders.cache)
-        if config.dry_run:
-            session.print("dry_run: nothing was started.")
-            session.discard_own_run("dry_run: nothing was started.")
-            return
-        parent = open_run(sweep, session)
-        sweep = sweep.of_run(parent)
-        resume = f"make tune PART={sweep.part} ARGS='-P resume={parent}'"
-        with session.resumable(resume, parent):
-            logger = build_logger(
-                sweep,
-                session.writer,
-                session.console,
-                parent=parent,
-                epoch_s=estimated.epoch_s,
-                on_interrupt=lambda: session.interrupted(resume, parent),
-            )
-            search(sweep, logger, session)
-            finish(sweep, logger, session)
-        session.writer.finish(parent)
+        folds = find_folds(config, session, TuneConfig)
+        if folds is None:
+            search_once(config, session)
+        elif config.dry_run:
+            search_once(folds.options_of(1), session)
+            session.print(f"This is the plan of each of the {folds.number} folds, which are searched in turn.")
+        else:
+            name = f"tune {folds.options.part} · {folds.number} folds"
+            run_over_folds(folds, session, lambda fold: search_once(fold.options, session, fold), name=name)
+
+
+def search_once(config: TuneConfig, session: Session, fold: Fold | None = None) -> Sequence[EvaluatedModel]:
+    """One search with its final test; of one of several folds, in a run below that of all folds."""
+    sweep = load(config, session)
+    session.warn(sweep.notes)
+    sweep, estimated = plan(sweep)
+    session.console.print(plan_table(sweep.config, estimated))
+    session.console.print(plan_summary(sweep.config, estimated), highlight=False)
+    check_space(estimated.disk_bytes - estimated.present_bytes, sweep.folders.cache)
+    if config.dry_run:
+        session.print("dry_run: nothing was started.")
+        session.discard_own_run("dry_run: nothing was started.")
+        return []
+    parent = open_run(sweep, session, fold)
+    sweep = sweep.of_run(parent)
+    resume = f"make tune PART={sweep.part} ARGS='-P resume={parent if fold is None else fold.parent}'"
+    with session.resumable(resume, parent):
+        logger = build_logger(
+            sweep,
+            session.writer,
+            session.console,
+            parent=parent,
+            epoch_s=estimated.epoch_s,
+            on_interrupt=lambda: session.interrupted(resume, parent),
+        )
+        search(sweep, logger, session)
+        models = finish(sweep, logger, session)
+    session.writer.finish(parent)
+    session.writer.flush()
     shutil.rmtree(sweep.folders.sweep, ignore_errors=True)
+    return models
 
 
 def load(config: TuneConfig, session: Session) -> Sweep:
@@ -98,11 +116,14 @@ def plan(sweep: Sweep) -> tuple[Sweep, Estimate]:
     return sweep.with_specs(in_order(sweep.specs, estimated)), estimated
 
 
-def open_run(sweep: Sweep, session: Session) -> str:
-    """The search's own run: resumed, adopted from `mlflow run`, or started."""
+def open_run(sweep: Sweep, session: Session, fold: Fold | None = None) -> str:
+    """The search's own run: resumed, adopted from `mlflow run`, or started; of a fold, below that of all folds."""
     if sweep.resumed:
-        return session.resume_run(sweep.resumed)
-    return session.start_run(name=sweep_title(sweep), part=sweep.part, tags=sweep.tags)
+        return session.resume_run(sweep.resumed, nested=fold is not None)
+    name = sweep_title(sweep)
+    if fold is None:
+        return session.start_run(name=name, part=sweep.part, tags=sweep.tags)
+    return session.start_run(name=f"{name} · fold {fold.number}", part=sweep.part, tags=sweep.tags, parent=fold.parent)
 
 
 def search(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
@@ -146,8 +167,8 @@ def pages_of(parent: str, session: Session) -> SweepPages:
     return SweepPages(experiment_id=experiment_of(session.store, parent), run_id=parent)
 
 
-def finish(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
-    """Final test, results, registration, report, closing lines.
+def finish(sweep: Sweep, logger: TrialLogger, session: Session) -> Sequence[EvaluatedModel]:
+    """Final test, results, registration (not of a fold), report, closing lines; returns the tested models.
 
     Raises:
         MuraLabError: no trial of any recipe reached its full phase.
@@ -174,6 +195,7 @@ def finish(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
     session.print_run(result.parent, "The report and all runs are in MLflow, run")
     if outcome.error is not None:
         raise outcome.error
+    return result.models
 
 
 def sweep_title(sweep: Sweep) -> str:

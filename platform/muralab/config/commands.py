@@ -14,6 +14,7 @@ from muralab.config.options import CommandOptions, Problems, option
 from muralab.errors import SettingsError
 
 DEMO = "demo"
+AUTO = "auto"
 DUPLICATES = ("keep", "drop")
 LAYOUTS = ("pacs", "mura")
 SAMPLERS = ("sobol", "random")
@@ -21,18 +22,42 @@ EVALUATED_SETS = ("test", "validation", "train", "all")
 REGISTER_RECIPE, REGISTER_WINNER = "recipe", "winner"
 RUN = "run"
 """In options of `evaluate`: the trained run's own."""
+DATA_HELP = "`demo` (synthetic, built in), the path of a MURA v1.1 tree, or of a manifest (CSV, Parquet)."
+ROOT_HELP = "The folder that a manifest's image paths start from; `none`: the manifest's own."
+COLUMNS_HELP = "Names of a manifest's columns, such as image:path,label:fracture, or `none`."
 PICTURES_HELP = "`true` logs radiographs of errors; `auto`: of the demo only."
 MODEL_HELP = "A registered model, models:/<name>@<alias>, or a model's folder."
 STUDY_HELP = "What a study is: `auto` (by DICOM header, else by folder), `folder`, or `file` (each image alone)."
 PREVALENCE_HELP = "Share of abnormal studies that probabilities hold for, or `validation`: that of the validation set."
 
 
+def check_manifest_options(data: str, root: str | None, columns: Mapping[str, str]) -> None:
+    """Refuse options of manifests for other data.
+
+    Raises:
+        SettingsError: such an option is given, and the data are not a manifest.
+    """
+    from muralab.data.manifest import is_manifest
+
+    given = ([f"root={root}"] if root else []) + (["columns"] if columns else [])
+    if given and data != RUN and (data == DEMO or not is_manifest(data)):
+        raise SettingsError(f"{' and '.join(given)}: only a manifest (CSV, Parquet) has these; data={data} is not one.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions(CommandOptions):
     """What every command that trains takes."""
 
-    part: str = option("wrist", p.text, "A part that the tree has, such as wrist, or `all`.")
-    data: str = option(DEMO, p.path_or(DEMO), "`demo` (synthetic, built in), or the path of a MURA v1.1 tree.")
+    part: str = option("wrist", p.text, "A part that the data set has, such as wrist, or `all`.")
+    data: str = option(DEMO, p.path_or(DEMO), DATA_HELP)
+    root: str | None = option("none", p.optional_folder, ROOT_HELP)
+    columns: Mapping[str, str] = option("none", p.columns, COLUMNS_HELP)
+    test_fraction: float | None = option(
+        AUTO, p.fraction, "Share of a manifest's patients to test on; `auto`: 0.2 where it has no column split."
+    )
+    test_folds: tuple[int, int] | None = option(
+        "none", p.folds, "Test on each of 5 folds of a manifest's patients in turn: 5; on one of them: 2/5; or `none`."
+    )
     weights: str = option(
         "auto",
         p.path_or("auto", "none"),
@@ -59,9 +84,9 @@ class TrainingOptions(CommandOptions):
         "What training computes in: float32, bfloat16, or `auto` (bfloat16 where the hardware is faster in it).",
     )
     protocol: str = option(
-        "valid-as-test",
-        p.choice(p.protocols),
-        "`valid-as-test`, or the study's `valid-as-validation`.",
+        AUTO,
+        p.choice(lambda: (AUTO, *p.protocols())),
+        "Of a MURA tree: `valid-as-test` (`auto`), or the study's `valid-as-validation`.",
     )
     duplicates: str = option(
         "keep", p.choice(lambda: DUPLICATES), "Test images that are copies of training images: `keep`, or `drop`."
@@ -75,6 +100,34 @@ class TrainingOptions(CommandOptions):
     def is_demo(self) -> bool:
         """Whether the built-in data set is used."""
         return self.data == DEMO
+
+    @property
+    def test_set(self) -> str:
+        """How the test set is chosen, as `split_index` takes it, or `auto`."""
+        if self.test_folds is not None:
+            return f"test_folds={self.test_folds[0]}/{self.test_folds[1]}"
+        return self.protocol if self.test_fraction is None else f"test_fraction={self.test_fraction:g}"
+
+    def check_data(self, problems: Problems) -> None:
+        """Check that the options of the test set and of manifests fit the data."""
+        problems.attempt(check_manifest_options, self.data, self.root, self.columns)
+        problems.attempt(self._check_test_set)
+
+    def _check_test_set(self) -> None:
+        from muralab.data.manifest import is_manifest
+
+        drawn = [f"test_fraction={self.test_fraction:g}"] if self.test_fraction is not None else []
+        drawn += [f"test_folds={self.test_folds[1]}"] if self.test_folds is not None else []
+        if self.data != DEMO and is_manifest(self.data):
+            if self.protocol != AUTO:
+                raise SettingsError(
+                    f"protocol={self.protocol}: a manifest has no official folders. Its column split names the test "
+                    "images, or test_fraction or test_folds draws them; leave protocol out."
+                )
+            if len(drawn) > 1:
+                raise SettingsError(f"{' and '.join(drawn)}: give one of the two.")
+        elif drawn:
+            raise SettingsError(f"{' and '.join(drawn)}: a MURA tree has its own test set; only a manifest's is drawn.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +157,7 @@ class TuneConfig(TrainingOptions):
         """Check the recipes and the machine's resources."""
         from muralab.config.search import check_search
 
+        self.check_data(problems)
         check_search(self, self.recipes, self.max_concurrent, problems)
 
 
@@ -119,6 +173,7 @@ class TrainConfig(TrainingOptions):
         """Check the recipe and the machine's resources."""
         from muralab.config.search import check_search
 
+        self.check_data(problems)
         problems.attempt(self._check_single)
         if not problems.found:
             check_search(self, (self.recipe,), None, problems)
@@ -147,10 +202,19 @@ class CompareConfig(TrainingOptions):
         """Check the recipes, the seeds and the machine's resources."""
         from muralab.config.search import check_search, recipe_names_of
 
+        self.check_data(problems)
         check_search(self, self.recipes, self.max_concurrent, problems)
         problems.attempt(self._check_seeds)
+        problems.attempt(self._check_folds)
         if not problems.found and len(recipe_names_of(self.recipes)) < 2:
             problems.attempt(self._refuse_one_recipe)
+
+    def _check_folds(self) -> None:
+        if self.test_folds is not None and self.test_folds[0] == 0:
+            n_folds = self.test_folds[1]
+            raise SettingsError(
+                f"test_folds={n_folds}: a comparison has one test set; give one fold, such as 1/{n_folds}."
+            )
 
     def _check_seeds(self) -> None:
         if self.seed + self.seeds - 1 > p.LARGEST_SEED:
@@ -166,7 +230,11 @@ class EvaluateConfig(CommandOptions):
 
     model: str = option(None, p.text, "A run's id, or models:/mura-wrist@champion.")
     part: str = option(RUN, p.text, "A part, or `all`; `run`: the one that the run was trained on.")
-    data: str = option(RUN, p.path_or(DEMO, RUN), "`demo`, a MURA v1.1 tree's path, or `run`: the run's own.")
+    data: str = option(
+        RUN, p.path_or(DEMO, RUN), "`demo`, the path of a MURA v1.1 tree or of a manifest, or `run`: the run's own."
+    )
+    root: str | None = option("none", p.optional_folder, ROOT_HELP)
+    columns: Mapping[str, str] = option("none", p.columns, COLUMNS_HELP)
     set: str = option("test", p.choice(lambda: EVALUATED_SETS), "test, validation, train or all.")
     protocol: str = option(RUN, p.choice(lambda: (*p.protocols(), RUN)), "Of the split; `run`: the trained run's own.")
     seed: int | None = option(RUN, p.seed_or_run, "Of the split; `run`: the trained run's own.")
@@ -177,15 +245,35 @@ class EvaluateConfig(CommandOptions):
     )
     prevalence: float | None = option("validation", p.prevalence, PREVALENCE_HELP)
 
+    def check(self, problems: Problems) -> None:
+        """The options of manifests fit the data."""
+        problems.attempt(check_manifest_options, self.data, self.root, self.columns)
+        problems.attempt(self._check_protocol)
+
+    def _check_protocol(self) -> None:
+        from muralab.data.manifest import is_manifest
+
+        if self.protocol != RUN and self.data not in (RUN, DEMO) and is_manifest(self.data):
+            raise SettingsError(
+                f"protocol={self.protocol}: a manifest has no official folders; its own split is used. Leave protocol "
+                "out; set=all evaluates all of its images."
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExploreConfig(CommandOptions):
     """Log the class balance per part and split, an audit of every file, and sample grids."""
 
-    part: str = option("all", p.text, "A part that the tree has, such as wrist, or `all`.")
-    data: str = option(DEMO, p.path_or(DEMO), "`demo` (synthetic, built in), or the path of a MURA v1.1 tree.")
+    part: str = option("all", p.text, "A part that the data set has, such as wrist, or `all`.")
+    data: str = option(DEMO, p.path_or(DEMO), DATA_HELP)
+    root: str | None = option("none", p.optional_folder, ROOT_HELP)
+    columns: Mapping[str, str] = option("none", p.columns, COLUMNS_HELP)
     seed: int = option("0", p.seed, "Of the sample.")
     pictures: bool | None = option("auto", p.yes_no_or_auto, "`true` logs sample grids; `auto`: of the demo only.")
+
+    def check(self, problems: Problems) -> None:
+        """The options of manifests fit the data."""
+        problems.attempt(check_manifest_options, self.data, self.root, self.columns)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ Every parser takes the option's name and its text. What is slow to import is imp
 
 from __future__ import annotations
 
+import csv
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -20,6 +21,8 @@ LARGEST_SEED = 2**32 - 1
 """The largest seed that every random generator takes."""
 PACK = "pack"
 """As many trials per GPU as its memory holds."""
+FOLDS_FORM = re.compile(r"(?:(\d+)/)?(\d+)(?:\.0)?")
+MOST_FOLDS = 50
 EPOCHS_FORM = re.compile(r"(\d+)\+(\d+)")
 TIME_FORM = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
 LONGEST_S = 366 * 86_400.0
@@ -47,6 +50,11 @@ def path_or(*keywords: str) -> Callable[[str, str], str]:
         return text if text in keywords else str(Path(text).expanduser().absolute())
 
     return parse
+
+
+def optional_folder(name: str, text: str) -> str | None:
+    """An absolute path as text, which JSON holds; `none` or empty text is None."""
+    return None if text in ("", "none") else path_or()(name, text)
 
 
 def optional_path(name: str, text: str) -> Path | None:
@@ -252,3 +260,41 @@ def gpu_share(name: str, text: str) -> float | str:
     if not 0 <= wanted < math.inf or (wanted > 1 and wanted != int(wanted)):
         raise SettingsError(f"{name}={text}: expected auto, pack, 0, a fraction such as 0.5, or 1.")
     return wanted
+
+
+def columns(name: str, text: str) -> dict[str, str]:
+    """`image:path,label:fracture` as the manifest's column -> its name in the file; `none` is no other name."""
+    from muralab.data.manifest import MANIFEST_COLUMNS
+
+    mapped: dict[str, str] = {}
+    for pair in next(csv.reader([text], skipinitialspace=True), []) if text not in ("", "none") else []:
+        column, colon, own = (word.strip() for word in pair.partition(":"))
+        if not (column and colon and own):
+            raise SettingsError(
+                f"{name}={text}: '{pair}' is not of the form column:name; expected e.g. image:path,label:fracture."
+            )
+        if column not in MANIFEST_COLUMNS:
+            known = ", ".join(MANIFEST_COLUMNS)
+            raise SettingsError(f"{name}={text}: a manifest has no '{column}' to map. It has: {known}.")
+        if column in mapped:
+            raise SettingsError(f"{name}={text}: '{column}' is given twice.")
+        mapped[column] = own
+    return mapped
+
+
+def fraction(name: str, text: str) -> float | None:
+    """A share of the patients from 0.01 to 0.9; `auto` is None."""
+    return None if text == "auto" else number(0.01, 0.9)(name, text)
+
+
+def folds(name: str, text: str) -> tuple[int, int] | None:
+    """`5` (each fold in turn) as (0, 5), `2/5` (one of them) as (2, 5); `none` is None."""
+    if text in ("none", ""):
+        return None
+    match = FOLDS_FORM.fullmatch(text.strip())
+    number, n_folds = (int(match[1] or 0), int(match[2])) if match else (0, 0)
+    if not 2 <= n_folds <= MOST_FOLDS or number > n_folds or (match and match[1] == "0"):
+        raise SettingsError(
+            f"{name}={text}: expected a number of folds from 2 to {MOST_FOLDS} such as 5, or one of them such as 2/5."
+        )
+    return number, n_folds

@@ -1,15 +1,13 @@
-"""From what a user names (`demo`, or a path) to a split data set, decoded in one pass.
+"""From what a user names (`demo`, a MURA tree or a manifest) to a split data set, decoded in one pass.
 
-source = find_dataset(data, part, protocol="valid-as-test", seed=0)  # cheap: reads and splits the index
+source = find_dataset(data, part, seed=0)  # cheap: reads and splits the index
 dataset = open_dataset(source, image_sizes=[112, 299], cache_folder=cache, progress=progress)
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -18,80 +16,18 @@ from muralab.data.audit.facts import FileFacts, collect_facts
 from muralab.data.audit.pictures import PICTURE_COLUMNS
 from muralab.data.audit.report import Audit, audit_images, is_audited
 from muralab.data.cache import PixelCache, open_caches
-from muralab.data.mura import find_root, read_index
-from muralab.data.splits import Splits, split_index
-from muralab.demo.dataset import default_folder, is_synthetic, write_demo
+from muralab.data.manifest import Manifest
+from muralab.data.source import AUTO, DatasetSource, Progress
+from muralab.data.splits import SETS, Splits
 from muralab.errors import DataError, numbered
-
-DEMO = "demo"
-VALIDATION_FRACTION = {True: 0.25, False: 0.15}
-"""Of the training patients, for synthetic and for real data: on the small demo, less could not choose a model."""
-Progress = Callable[[str], Callable[[int, int], None]]
-"""Title of a task -> function of (done, total)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetSource:
-    """A data set before decoding; its index is read and split once."""
-
-    data: str
-    """`demo`, or the path of a MURA tree."""
-    part: str
-    protocol: str
-    seed: int
-
-    @property
-    def is_demo(self) -> bool:
-        """Whether this is the demo, which is drawn when it is first used."""
-        return self.data == DEMO
-
-    @property
-    def n_images(self) -> int:
-        """Images to decode; 0 for the demo, which is small and may not be drawn yet."""
-        return 0 if self.is_demo else len(self.index)
-
-    @cached_property
-    def root(self) -> Path:
-        """The folder that holds `train/` and `valid/`."""
-        return write_demo(default_folder()) if self.is_demo else find_root(Path(self.data))
-
-    @cached_property
-    def index(self) -> pd.DataFrame:
-        """One row per image, including unreadable ones."""
-        return read_index(self.root, self.part)
-
-    @cached_property
-    def split_of_all(self) -> tuple[Splits, tuple[str, ...]]:
-        """The split of all images, and its warnings."""
-        return self._split(self.index)
-
-    def split_without(self, unreadable: Collection[str]) -> tuple[Splits, tuple[str, ...]]:
-        """The split of the readable images, and its warnings.
-
-        Raises:
-            DataError: a set lacks a class.
-        """
-        if not unreadable:
-            return self.split_of_all
-        return self._split(self.index[~self.index["image"].isin(list(unreadable))].reset_index(drop=True))
-
-    def _split(self, index: pd.DataFrame) -> tuple[Splits, tuple[str, ...]]:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            splits = split_index(
-                index,
-                protocol=self.protocol,
-                seed=self.seed,
-                validation_fraction=VALIDATION_FRACTION[is_synthetic(self.root)],
-            )
-        return splits, tuple(str(warning.message) for warning in caught)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """One part of a MURA tree, split by patient, decoded and audited."""
+    """One part of a data set, split by patient, decoded and audited."""
 
     root: Path
+    """The folder that image names start from."""
     part: str
     synthetic: bool
     index: pd.DataFrame
@@ -105,6 +41,25 @@ class Dataset:
     """Of every file, with our sets as `split`, so that it finds leakage across our own split."""
     notes: tuple[str, ...]
     """Warnings, for the log and the report."""
+    manifest: Manifest | None = None
+    """Where the rows came from; None for a MURA tree."""
+
+    @property
+    def source(self) -> str:
+        """The path of the manifest, or of the MURA tree."""
+        return str(self.root if self.manifest is None else self.manifest.path)
+
+    @property
+    def facts(self) -> pd.DataFrame:
+        """Further columns of the manifest by image, see `Manifest.facts`; without columns for a MURA tree."""
+        return pd.DataFrame(index=pd.Index(self.index["image"])) if self.manifest is None else self.manifest.facts
+
+    @property
+    def study_facts(self) -> pd.DataFrame:
+        """The same by study, missing where the images of a study differ."""
+        if self.manifest is None:
+            return pd.DataFrame(index=pd.Index(sorted(set(self.index["study"])), name="study"))
+        return self.manifest.study_facts
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -143,31 +98,41 @@ class Dataset:
         )
 
 
-def open_root(data: str, progress: Progress) -> tuple[Path, bool]:
-    """The MURA tree that a user named (the demo is drawn if missing), and whether it is synthetic."""
-    if data == DEMO:
-        return write_demo(default_folder(), progress=progress("drawing the demo's synthetic radiographs")), True
-    root = find_root(Path(data))
-    return root, is_synthetic(root)
-
-
-def find_dataset(data: str, part: str, *, protocol: str, seed: int) -> DatasetSource:
+def find_dataset(
+    data: str,
+    part: str,
+    *,
+    protocol: str = AUTO,
+    seed: int,
+    image_root: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    sets: Collection[str] = SETS,
+) -> DatasetSource:
     """Find, index and split a data set, without opening any image; the demo is not even drawn.
 
     Args:
-        data: `demo`, or the path of a MURA tree.
-        part: one of the tree's parts, or `all`.
-        protocol: which official folder the test set comes from.
+        data: `demo`, or the path of a MURA tree or of a manifest.
+        part: one of the data set's parts, or `all`.
+        protocol: how the test set is chosen, see `Splits`; AUTO: as fits the data.
         seed: of the split.
+        image_root: the folder that a manifest's image paths start from; None: its own.
+        columns: those of a manifest's columns that have other names.
+        sets: the sets that must have images of both classes.
 
     Raises:
-        DataError: the tree or the part does not exist, files are missing, or a set lacks a class.
-        SettingsError: an unknown protocol or an impossible seed.
+        DataError: the data or the part do not exist, files are missing, a manifest's rows cannot be used, or a set
+            lacks a class.
+        SettingsError: an unknown protocol or one that does not fit the data, or an impossible seed.
     """
-    source = DatasetSource(data=data, part=part, protocol=protocol, seed=seed)
-    if not source.is_demo:
-        _ = source.split_of_all
-    return source
+    return DatasetSource(
+        data=data,
+        part=part,
+        protocol=protocol,
+        seed=seed,
+        image_root=image_root,
+        columns=columns or {},
+        sets=tuple(sets),
+    ).checked()
 
 
 def open_dataset(
@@ -185,8 +150,7 @@ def open_dataset(
         DataError: a file cannot be read, a set lacks a class without the unreadable images, or a cache cannot be
             written.
     """
-    if source.is_demo:
-        open_root(DEMO, progress)  # draws it
+    source.draw_demo(progress)
     index = source.index
     audits = cache_folder / "audit"
     facts: dict[str, FileFacts] = {}
@@ -214,13 +178,14 @@ def open_dataset(
     return Dataset(
         root=source.root,
         part=source.part,
-        synthetic=is_synthetic(source.root),
+        synthetic=source.is_synthetic,
         index=index,
         unreadable=unreadable,
         splits=splits,
         caches=caches,
         audit=audit,
-        notes=(*notes, *split_notes, *audit.warnings()),
+        notes=(*source.notes, *notes, *split_notes, *audit.warnings()),
+        manifest=source.manifest,
     )
 
 

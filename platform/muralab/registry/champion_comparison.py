@@ -144,9 +144,7 @@ def _reevaluate(store: Store, older: Any, newer: Any, test: pd.DataFrame, cache:
     source = read_datasets(store, newer.run_id).get("test")
     if source is None:
         raise StoreError(f"The run of version {newer.version} has no record of its test data set.")
-    predictions, calibration = evaluate_registered(
-        store, older.name, str(older.version), test, Path(source.source), cache
-    )
+    predictions, calibration = evaluate_registered(store, older.name, str(older.version), test, source.root, cache)
     return EvaluatedModel(
         recipe=older.tags.get(Tag.RECIPE, ""),
         title=f"version {older.version} (re-evaluated)",

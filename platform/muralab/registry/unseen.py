@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from muralab.data.splits import MANIFEST_PROTOCOL
 from muralab.evaluation.intervals import MIN_PATIENTS
 from muralab.evaluation.leakage import (
     Leakage,
@@ -135,8 +136,8 @@ def _too_few(champion: Any | None) -> str:
     if champion is None:
         return few
     tags = champion.tags
-    split = ", ".join(
-        f"{name}={tags[tag]}" for name, tag in (("protocol", Tag.PROTOCOL), ("seed", Tag.SEED)) if tags.get(tag)
-    )
+    protocol, seed = tags.get(Tag.PROTOCOL, ""), tags.get(Tag.SEED, "")
+    given = [protocol if "=" in protocol else f"protocol={protocol}"] if protocol not in ("", MANIFEST_PROTOCOL) else []
+    split = ", ".join([*given, *([f"seed={seed}"] if seed else [])])
     train = f" Train the candidate under the champion's split ({split})" if split else " Train both under one split"
     return f"{few}{train}, or delete the alias champion to start over."

@@ -42,7 +42,7 @@ def build_context(
         part=options.part,
         data=options.data,
         synthetic=dataset.synthetic,
-        protocol=options.protocol,
+        protocol=dataset.splits.protocol,
         seed=options.seed,
         image_size=sizes[0] if len(sizes) == 1 else " / ".join(str(size) for size in sizes),
         weights=weights,

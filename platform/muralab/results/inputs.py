@@ -1,14 +1,19 @@
-"""What a run records of its data: the sets as inputs with digests, and the audit."""
+"""What a run records of its data: the sets as inputs with digests, the manifest, and the audit."""
 
 from __future__ import annotations
+
+import json
 
 import pandas as pd
 
 from muralab.data.dataset import Dataset
+from muralab.data.manifest import Manifest
 from muralab.results.from_mlflow import AUDIT_TABLE, AUDIT_TEXT, CONTEXTS, COUNTS
-from muralab.tracking import SPLIT_TABLE, RunWriter
+from muralab.tracking import ROOT, SPLIT_TABLE, RunWriter
+from muralab.tracking.tags import Tag
 
 COLUMN_TYPES = {"image": "string", "study": "string", "patient": "string", "part": "string", "label": "long"}
+MANIFEST_FILE = "manifest.json"
 
 
 def log_sets(writer: RunWriter, run: str, dataset: Dataset) -> None:
@@ -19,16 +24,51 @@ def log_sets(writer: RunWriter, run: str, dataset: Dataset) -> None:
             run,
             name=_input_name(dataset, name),
             digest=dataset.digest(name),
-            source=str(dataset.root),
+            source=dataset.source,
             context=CONTEXTS[name],
-            profile={key: row[key] for key in COUNTS},
-            columns=COLUMN_TYPES,
+            profile={key: row[key] for key in COUNTS} | _root(dataset),
+            columns=COLUMN_TYPES | fact_types(dataset.facts),
         )
 
 
 def log_split(writer: RunWriter, run: str, dataset: Dataset) -> None:
     """Log which image is in which set, so that later checks know what the models of this run have seen."""
     writer.log_table(run, dataset.split_rows(), SPLIT_TABLE)
+    log_manifest(writer, run, dataset.manifest)
+
+
+def log_manifest(writer: RunWriter, run: str, manifest: Manifest | None) -> None:
+    """Log which file named the images: its digest, its columns and its counts; nothing for a MURA tree."""
+    if manifest is None:
+        return
+    facts = {
+        "path": str(manifest.path),
+        "digest": manifest.digest,
+        "root": str(manifest.root),
+        "columns": dict(manifest.columns),
+        "further_columns": fact_types(manifest.facts),
+        "rows": manifest.n_rows,
+        "parts": list(manifest.parts),
+        "used": {
+            "images": len(manifest.index),
+            "studies": manifest.index["study"].nunique(),
+            "patients": manifest.index["patient"].nunique(),
+            "abnormal": int(manifest.index["label"].sum()),
+        },
+    }
+    writer.log_text(run, json.dumps(facts, indent=1, ensure_ascii=False), MANIFEST_FILE)
+
+
+def manifest_tags(manifest: Manifest | None) -> dict[str, str]:
+    """Tags of a run whose images a manifest named: its digest, and what `evaluate` needs to read it again."""
+    if manifest is None:
+        return {}
+    return {Tag.MANIFEST: manifest.digest, Tag.COLUMNS: json.dumps(dict(manifest.columns))}
+
+
+def fact_types(facts: pd.DataFrame) -> dict[str, str]:
+    """Further column -> its type as MLflow names it."""
+    return {str(name): "double" if pd.api.types.is_numeric_dtype(facts[name]) else "string" for name in facts}
 
 
 def log_evaluated_set(writer: RunWriter, run: str, dataset: Dataset, name: str, predictions: pd.DataFrame) -> None:
@@ -37,13 +77,14 @@ def log_evaluated_set(writer: RunWriter, run: str, dataset: Dataset, name: str, 
         run,
         name=_input_name(dataset, name),
         digest=dataset.audit.digest if name == "all" else dataset.digest(name),
-        source=str(dataset.root),
+        source=dataset.source,
         context="test",
         profile={
             "images": len(predictions),
             "studies": predictions["study"].nunique(),
             "patients": predictions["patient"].nunique(),
             "abnormal": int(predictions["label"].sum()),
+            **_root(dataset),
         },
     )
 
@@ -52,6 +93,11 @@ def log_audit(writer: RunWriter, run: str, dataset: Dataset) -> None:
     """Log what the audit of the data set found."""
     writer.log_text(run, dataset.audit.paragraph(), AUDIT_TEXT)
     writer.log_table(run, dataset.audit.table(), AUDIT_TABLE)
+
+
+def _root(dataset: Dataset) -> dict[str, str]:
+    """The folder of a manifest's images, which the manifest's own path does not tell."""
+    return {} if dataset.manifest is None else {ROOT: str(dataset.root)}
 
 
 def _input_name(dataset: Dataset, name: str) -> str:

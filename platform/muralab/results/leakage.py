@@ -27,6 +27,7 @@ from muralab.tracking import (
     Store,
     TrainedSplit,
     read_datasets,
+    read_split_table,
     read_trained_split,
     rebuild_split,
 )
@@ -89,7 +90,7 @@ def leakage_on(evaluated: pd.DataFrame, record: RunRecord, dataset: Dataset, sto
         None where it is not known: the run logged no split, and its split cannot be rebuilt from this tree. One that is
         rebuilt from another tree has no pictures, so it does not show whether that tree is a copy of this one.
     """
-    root = str(dataset.root)
+    root = dataset.source
     split = read_trained_split(store, record.run_id, roots=[root], unreadable=set(dataset.unreadable))
     if split is None:
         split = _changed_tree(record, root, dataset, store)
@@ -102,9 +103,11 @@ def leakage_on(evaluated: pd.DataFrame, record: RunRecord, dataset: Dataset, sto
 def _changed_tree(record: RunRecord, root: str, dataset: Dataset, store: Store) -> TrainedSplit | None:
     """The run's split rebuilt from the tree that it names, which has changed since: the best guess available."""
     trained_on = read_datasets(store, record.run_id).get("training")
-    if trained_on is None or Path(trained_on.source).resolve() != dataset.root.resolve():
+    if trained_on is None or Path(trained_on.source).resolve() != Path(root).resolve():
         return None
-    rows, fingerprint = rebuild_split(record.tags, dataset.root, set(dataset.unreadable))
+    rows, fingerprint = rebuild_split(
+        record.tags, Path(root), set(dataset.unreadable), image_root=trained_on.image_root
+    )
     return None if rows is None else TrainedSplit(rows=rows, root=root, fingerprint=fingerprint)
 
 
@@ -143,13 +146,22 @@ def leakage_of_run(store: Store, record: RunRecord) -> Leakage | None:
     split = read_trained_split(store, source, roots=[root])
     if split is None:  # the sets of one split share no patient, so a run has not seen the test set that it held out
         return Leakage(evaluated=test) if source == record.run_id else None
-    own = split if source == record.run_id else read_trained_split(store, record.run_id, roots=[root])
-    rows = test[["image", "patient"]] if own is None else with_identities(test, own.rows)
+    own = split.rows if source == record.run_id else _evaluated_rows(store, record.run_id, root)
+    rows = test[["image", "patient"]] if own is None else with_identities(test, own)
     return find_known_leakage(
         rows,
         split.rows,
         same_tree=source == record.run_id or split.is_same_tree(root, record.tags.get(Tag.SPLIT_FINGERPRINT, "")),
     )
+
+
+def _evaluated_rows(store: Store, run_id: str, root: str) -> pd.DataFrame | None:
+    """What an evaluation logged of its data set, or rebuilt from its path; None where neither is possible."""
+    logged = read_split_table(store, run_id, trained=False)
+    if logged is not None:
+        return logged
+    rebuilt = read_trained_split(store, run_id, roots=[root])
+    return None if rebuilt is None else rebuilt.rows
 
 
 def leakage_note(leakage: Leakage | None) -> str:

@@ -114,7 +114,7 @@ def verification_images(store: Store, record: RunRecord, size: int) -> np.ndarra
     source = read_datasets(store, record.run_id).get("validation")
     if source is None or "validation" not in record.predictions:
         raise StoreError(f"The run {record.run_id} names no validation images to check the export on.")
-    paths = spread_evenly([Path(source.source) / image for image in record.predictions["validation"]["image"]])
+    paths = spread_evenly([source.root / image for image in record.predictions["validation"]["image"]])
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise StoreError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from muralab.tracking.address import absolute_uri
 from muralab.tracking.artifacts import (
+    ROOT,
     LoggedData,
     download_artifact,
     fingerprint_test_set,
@@ -30,12 +31,20 @@ from muralab.tracking.runs import (
     experiment_of,
     start_run,
 )
-from muralab.tracking.splits import SPLIT_TABLE, TrainedSplit, read_tags, read_trained_split, rebuild_split
+from muralab.tracking.splits import (
+    SPLIT_TABLE,
+    TrainedSplit,
+    read_split_table,
+    read_tags,
+    read_trained_split,
+    rebuild_split,
+)
 from muralab.tracking.store import Store
 from muralab.tracking.system_load import SystemLoad
 from muralab.tracking.writer import RunWriter
 
 __all__ = [
+    "ROOT",
     "SPLIT_TABLE",
     "LoggedData",
     "RunRecord",
@@ -59,6 +68,7 @@ __all__ = [
     "read_datasets",
     "read_predictions",
     "read_run",
+    "read_split_table",
     "read_tags",
     "read_trained_split",
     "rebuild_split",

@@ -18,6 +18,8 @@ from muralab.tracking.failures import store_error
 from muralab.tracking.store import Store
 from muralab.tracking.tags import Tag
 
+ROOT = "root"
+"""In a logged data set's profile: the folder that a manifest's image names start from."""
 PREDICTED_SETS = ("validation", "test")
 PREDICTION_TYPES = {"image": str, "study": str, "patient": str, "part": str, "label": "int64", "logit": "float64"}
 
@@ -113,9 +115,20 @@ class LoggedData:
     name: str
     digest: str
     source: str
-    """The tree's path on the machine that wrote the run."""
+    """The path of the tree, or of the manifest, on the machine that wrote the run."""
     profile: Mapping[str, Any] = field(default_factory=dict)
-    """Counts."""
+    """Counts, and the root of a manifest's images."""
+
+    @property
+    def image_root(self) -> str | None:
+        """The folder that was logged with a manifest; None for a tree."""
+        root = self.profile.get(ROOT)
+        return None if root is None else str(root)
+
+    @property
+    def root(self) -> Path:
+        """The folder that image names start from."""
+        return Path(self.image_root or self.source)
 
 
 def read_datasets(store: Store, run_id: str) -> dict[str, LoggedData]:

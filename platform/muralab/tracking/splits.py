@@ -1,9 +1,9 @@
-"""What a run was trained, selected and tested on: the table that it logged, or its split rebuilt from the tree."""
+"""What a run was trained, selected and tested on: the table that it logged, or its split rebuilt from the data."""
 
 from __future__ import annotations
 
+import json
 import tempfile
-import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +28,11 @@ class TrainedSplit:
     rows: pd.DataFrame
     """One row per image: set, image, patient; where the run logged its split, also the identity of the picture."""
     root: str = ""
-    """The tree's path on the machine that wrote the run; empty where it is not known."""
+    """The path of the tree or the manifest on the machine that wrote the run; empty where it is not known."""
     fingerprint: str = ""
 
     def is_same_tree(self, root: str, fingerprint: str = "") -> bool:
-        """Whether it is known to be of the tree at a path, or equal to the split of a fingerprint."""
+        """Whether it is known to be of the data at a path, or equal to the split of a fingerprint."""
         same_path = bool(self.root and root) and Path(self.root).resolve() == Path(root).resolve()
         return same_path or bool(fingerprint and self.fingerprint == fingerprint)
 
@@ -45,8 +45,8 @@ def read_trained_split(
     Args:
         store: where the run is.
         run_id: of the run that trained.
-        roots: trees to try besides the one that the run names, which may have moved.
-        unreadable: images of these trees that no split has.
+        roots: paths to try besides the one that the run names, whose data may have moved.
+        unreadable: images that no split has.
 
     Returns:
         None where neither is possible, or there is no such run.
@@ -58,21 +58,28 @@ def read_trained_split(
     if not tags:
         return None
     data = read_datasets(store, run_id)
-    root = next((data[context].source for context in ("training", "validation", "test") if context in data), "")
+    named = next((data[context] for context in ("training", "validation", "test") if context in data), None)
+    root = "" if named is None else named.source
     fingerprint = tags.get(Tag.SPLIT_FINGERPRINT, "")
     for holder in (run_id, tags.get(Tag.PARENT)):
         rows = read_split_table(store, holder) if holder else None
         if rows is not None:
             return TrainedSplit(rows=rows, root=root, fingerprint=fingerprint)
     for tree in dict.fromkeys([root, *roots]):
-        rows, found = rebuild_split(tags, Path(tree), unreadable) if tree else (None, "")
+        image_root = None if named is None else named.image_root
+        rows, found = rebuild_split(tags, Path(tree), unreadable, image_root=image_root) if tree else (None, "")
         if rows is not None and found == fingerprint:
             return TrainedSplit(rows=rows, root=tree, fingerprint=fingerprint)
     return None
 
 
-def read_split_table(store: Store, run_id: str) -> pd.DataFrame | None:
-    """The table that a run logged; None where it logged none with training images, or there is no such run.
+def read_split_table(store: Store, run_id: str, *, trained: bool = True) -> pd.DataFrame | None:
+    """The table that a run logged; None where it logged none, or there is no such run.
+
+    Args:
+        store: where the run is.
+        run_id: its id.
+        trained: whether a table without training images counts as none, as that of an evaluation may.
 
     Raises:
         StoreError: the store failed.
@@ -91,7 +98,8 @@ def read_split_table(store: Store, run_id: str) -> pd.DataFrame | None:
             rows = pd.read_csv(path, dtype=str, keep_default_na=False)
         except ValueError:  # pandas' errors of an empty file, of one that is not a table or not text
             return None
-    return rows if {"image", "patient", "set"} <= set(rows) and (rows["set"] == "train").any() else None
+    known = {"image", "patient", "set"} <= set(rows)
+    return rows if known and not (trained and (rows["set"] != "train").all()) else None
 
 
 def read_tags(store: Store, run_id: str) -> dict[str, str]:
@@ -115,35 +123,34 @@ def _is_missing(error: Exception) -> bool:
 
 
 def rebuild_split(
-    tags: Mapping[str, str], root: Path, unreadable: Collection[str] = ()
+    tags: Mapping[str, str], path: Path, unreadable: Collection[str] = (), *, image_root: str | None = None
 ) -> tuple[pd.DataFrame | None, str]:
-    """Split a tree as a run's tags describe it.
+    """Split a data set as a run's tags describe it.
 
     Args:
-        tags: of the run: protocol, seed, part.
-        root: of the tree.
+        tags: of the run: protocol, seed, part, and the columns of its manifest.
+        path: of the MURA tree or the manifest.
         unreadable: images that are left out before the split.
+        image_root: the folder that a manifest's image paths start from; None: its own.
 
     Returns:
-        One row per image (set, image, patient) and the split's fingerprint; None and "" if the tree cannot be split so.
+        One row per image (set, image, patient) and the split's fingerprint; None and "" if it cannot be split so.
     """
-    from muralab.data.dataset import VALIDATION_FRACTION
-    from muralab.data.mura import read_index
-    from muralab.data.splits import split_index
+    from muralab.data.source import DatasetSource
 
     protocol, seed = tags.get(Tag.PROTOCOL, ""), tags.get(Tag.SEED, "")
-    if not (protocol and seed and root.is_dir()):
+    if not (protocol and seed and path.exists()):
         return None, ""
+    source = DatasetSource(
+        data=str(path),
+        part=tags.get(Tag.PART, ""),
+        protocol=protocol,
+        seed=int(seed),
+        image_root=image_root,
+        columns=json.loads(tags.get(Tag.COLUMNS) or "{}"),
+    )
     try:
-        index = read_index(root, tags.get(Tag.PART, ""))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # patients on both sides: the training has warned
-            splits = split_index(
-                index[~index["image"].isin(set(unreadable))],
-                protocol=protocol,
-                seed=int(seed),
-                validation_fraction=VALIDATION_FRACTION[tags.get(Tag.SYNTHETIC) == "true"],
-            )
+        splits, _ = source.split_without(unreadable)
     except MuraLabError:
         return None, ""
     rows = pd.concat([table[["image", "patient"]].assign(set=name) for name, table in splits.items()])

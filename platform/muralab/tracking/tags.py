@@ -29,6 +29,10 @@ class Tag:
     SPLIT_FINGERPRINT = "muralab.split_fingerprint"
     DATA_FINGERPRINT = "muralab.data_fingerprint"
     PARTS = "muralab.parts"
+    MANIFEST = "muralab.manifest"
+    """Digest of the manifest that named the images; missing for a MURA tree."""
+    COLUMNS = "muralab.columns"
+    """The manifest's columns -> their names in it, as JSON."""
     OBJECTIVE = "muralab.objective"
     WEIGHTS = "muralab.weights"
 

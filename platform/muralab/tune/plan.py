@@ -9,14 +9,17 @@ from typing import Any
 
 import pandas as pd
 
+from muralab.config.commands import TrainingOptions
 from muralab.config.parsing import STUDY
 from muralab.config.search import CPU_TRIAL_BYTES, SearchConfig
 from muralab.console import format_duration
-from muralab.data.dataset import Dataset, DatasetSource, find_dataset, open_dataset
-from muralab.data.splits import STUDY_PROTOCOL
+from muralab.data.dataset import Dataset, find_dataset, open_dataset
+from muralab.data.source import AUTO, DatasetSource
+from muralab.data.splits import PROTOCOLS, STUDY_PROTOCOL
 from muralab.evaluation.operating_point import check_patients
 from muralab.recipe import Recipe
 from muralab.results.duplicates import handle_duplicates
+from muralab.results.inputs import manifest_tags
 from muralab.tracking.tags import Tag
 from muralab.training.device import gains_from_bfloat16
 from muralab.trial import TrialSpec
@@ -57,10 +60,11 @@ class Sweep:
             Tag.SYNTHETIC: str(self.dataset.synthetic).lower(),
             Tag.SEED: str(options.seed),
             Tag.SPLIT_FINGERPRINT: self.dataset.splits.fingerprint,
-            Tag.PROTOCOL: options.protocol,
+            Tag.PROTOCOL: self.dataset.splits.protocol,
             Tag.DUPLICATES: options.duplicates,
             Tag.OBJECTIVE: options.objective,
             Tag.WEIGHTS: self.weights,
+            **manifest_tags(self.dataset.manifest),
         }
 
     @property
@@ -82,7 +86,9 @@ class Sweep:
             "gpus_per_trial": f"{resources.gpus_per_trial:g}",
             "cpus_per_trial": resources.cpus_per_trial,
             "max_concurrent": resources.max_concurrent,
-            "protocol": options.protocol,
+            "protocol": self.dataset.splits.protocol,
+            "root": options.root or "none",
+            "columns": ",".join(f"{key}:{name}" for key, name in options.columns.items()) or "none",
             "duplicates": options.duplicates,
             "objective": options.objective,
             "threshold": options.threshold,
@@ -120,7 +126,7 @@ def prepare_sweep(config: SearchConfig, cache: Any, progress: Any) -> Sweep:
     Raises:
         MuraLabError: user errors in data, weights or recipes; too little disk space.
     """
-    source = find_source(config)
+    source = source_of(config.options)
     sizes = [recipe.image_size for recipe in config.recipes.values()]
     files = pixel_files(source.n_images, sizes, cache)
     check_space(sum(file.n_bytes for file in files if not file.is_cached), cache)
@@ -144,7 +150,7 @@ def _study_notes(config: SearchConfig) -> list[str]:
     """What `set=study` does not cover."""
     if STUDY not in config.options.set:
         return []
-    protocol = config.options.protocol
+    protocol = config.options.protocol if config.options.protocol != AUTO else PROTOCOLS[0]
     note = (
         "set=study: the recipes follow the schedule of the wrist study, an unpublished course report by D. Fountas; "
         "docs/study.md lists what still differs."
@@ -164,14 +170,20 @@ def _precision_notes(config: SearchConfig) -> list[str]:
     ]
 
 
-def find_source(config: SearchConfig) -> DatasetSource:
-    """The data set of a search, indexed and split but not decoded.
+def source_of(options: TrainingOptions) -> DatasetSource:
+    """The data set of a training, indexed and split but not decoded.
 
     Raises:
         DataError: what its path and tables show to be wrong.
     """
-    options = config.options
-    return find_dataset(options.data, options.part, protocol=options.protocol, seed=options.seed)
+    return find_dataset(
+        options.data,
+        options.part,
+        protocol=options.test_set,
+        seed=options.seed,
+        image_root=options.root,
+        columns=options.columns,
+    )
 
 
 def open_data(config: SearchConfig, source: DatasetSource, cache: Any, progress: Any) -> Dataset:

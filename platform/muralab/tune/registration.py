@@ -26,6 +26,10 @@ from muralab.tracking.tags import Tag
 from muralab.tune.plan import Sweep
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
+FOLD_NOT_REGISTERED = (
+    "Not registered: folds measure recipes, and each fold's model is tested on other patients. To register a model, "
+    "search with one test set (test_fraction), or pass a run through the gate: promote run=<id>."
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,13 +75,15 @@ def _comparable(value: float) -> float:
 def register_candidate(
     sweep: Sweep, tests: Sequence[FinalTest], register: Callable[[FinalTest], Registration]
 ) -> Outcome:
-    """Register the candidate if it beats chance; a failure is part of the outcome, so that it costs no report.
+    """Register the candidate if it beats chance; none of a fold. A failure is part of the outcome: it costs no report.
 
     Args:
         sweep: whose recipes were trained.
         tests: the best trial of each recipe.
         register: does it.
     """
+    if sweep.config.options.test_folds is not None:
+        return Outcome(statements=[FOLD_NOT_REGISTERED])
     candidate = select_candidate(tests, getattr(sweep.config.options, "register", REGISTER_RECIPE))
     if candidate is None:
         return Outcome(statements=[_no_candidate(sweep)])

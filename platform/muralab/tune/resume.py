@@ -22,7 +22,7 @@ from muralab.training.trainer import best_name
 from muralab.training.weights import resolve_weights
 from muralab.trial import TrialSpec, uses_bfloat16, write_table
 from muralab.tune.folders import Folders
-from muralab.tune.plan import Sweep, find_source, open_data
+from muralab.tune.plan import Sweep, open_data, source_of
 from muralab.tune.preflight import check_trial
 
 RUN_ID = re.compile(r"[\w-]+")
@@ -112,7 +112,7 @@ def load_sweep(run_id: str, store: Store, cache: Path, progress: Any, *, command
         if spec.weights:
             resolve_weights(spec.weights, config.recipes[spec.recipe].pretrained)
         check_trial(spec)
-    dataset = open_data(config, find_source(config), cache, progress)
+    dataset = open_data(config, source_of(config.options), cache, progress)
     if dataset.splits.fingerprint != plan.fingerprint:
         raise DataError(
             f"resume={run_id}: the data at {dataset.root} have changed since that sweep started (split fingerprint "

@@ -5,6 +5,7 @@ Every check is a function of (table, facts), both in the same order, that yields
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ FENCE = 4.0
 MIN_FOR_OUTLIERS = 30
 """Images without which nothing is called unusual."""
 
+MURA_FORM = re.compile(r"(train|valid)/XR_")
 Facts = Sequence[FileFacts]
 
 
@@ -142,7 +144,9 @@ def find_unusual(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:
 
 
 def find_old_release(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:  # noqa: ARG001
-    """A tree that is not MURA v1.1: version 1.0 was withdrawn because of patient data in pixels."""
+    """A MURA tree that is not v1.1: version 1.0 was withdrawn because of patient data in pixels."""
+    if not MURA_FORM.match(table["image"].iloc[0]):  # of a manifest
+        return
     root = Path(table["path"].iloc[0].removesuffix(table["image"].iloc[0]))
     old_lists = [name for name in ("train.csv", "valid.csv") if (root / name).is_file()]
     if "v1.1" in root.name.lower() and not old_lists:

@@ -1,0 +1,191 @@
+"""`test_folds=5` of `train` and `tune`: one run per fold below a run of their own, then the figures over all folds.
+
+Each fold is a training or a search like any other, with its own test patients. The run above them holds `folds.csv`
+(the figures of each fold and over all of them) and `out_of_fold.csv` (every study, tested by a model trained without
+it).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from muralab.atomic import atomic_path
+from muralab.commands.session import Session
+from muralab.config.commands import TrainingOptions
+from muralab.config.options import restore_options
+from muralab.errors import StoreError
+from muralab.evaluation.evaluated_model import EvaluatedModel
+from muralab.results.folds import fold_lines, fold_metrics, fold_table, intervals_over_folds, pool_studies
+from muralab.results.from_mlflow import PARENT_KINDS, read_models
+from muralab.results.inputs import log_manifest, manifest_tags
+from muralab.tracking import RunRecord, read_children
+from muralab.tracking.tags import Tag
+from muralab.tune.plan import source_of
+from muralab.tune.resume import RUN_ID
+
+FOLDS_FILE = "folds.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folds:
+    """A command over several folds, new or resumed."""
+
+    options: Any
+    """Of the command."""
+    resumed: str | None = None
+    """The run above the folds that is resumed; None for a new one."""
+
+    @property
+    def number(self) -> int:
+        """How many folds."""
+        return int(self.options.test_folds[1])
+
+    def options_of(self, fold: int) -> Any:
+        """The options of one fold, from 1."""
+        return replace(self.options, test_folds=(fold, self.number), resume=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """One fold to train or to search."""
+
+    options: Any
+    """Of the command; of an interrupted fold, its run to resume."""
+    parent: str
+    """The run above the folds, which is resumed where this fold is interrupted."""
+    number: int
+
+
+RunFold = Callable[[Fold], Sequence[EvaluatedModel]]
+"""Trains or searches one fold; its tested models, one per recipe."""
+
+
+def find_folds(config: Any, session: Session, command: type[TrainingOptions]) -> Folds | None:
+    """The folds that a command goes over; None where it has one test set."""
+    if config.resume is None:
+        return Folds(options=config) if config.test_folds is not None and config.test_folds[0] == 0 else None
+    path = _file(session, config.resume)
+    if not RUN_ID.fullmatch(config.resume) or not path.is_file():
+        return None
+    try:
+        options = restore_options(command, json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"resume={config.resume}: {path} is damaged ({error}). Start again.") from error
+    return Folds(options=options, resumed=config.resume)
+
+
+def run_over_folds(folds: Folds, session: Session, run_fold: RunFold, *, name: str) -> None:
+    """Run every fold that is not finished yet, and log and print the figures over all of them.
+
+    Args:
+        folds: from `find_folds`.
+        session: of the command.
+        run_fold: runs one fold.
+        name: of the run above the folds.
+
+    Raises:
+        MuraLabError: user errors; those of any fold's data before the first one is trained.
+    """
+    options = folds.options
+    sources = [source_of(folds.options_of(fold)) for fold in range(1, folds.number + 1)]
+    synthetic = str(sources[0].is_synthetic).lower()
+    tags = {
+        Tag.PART: options.part,
+        Tag.SYNTHETIC: synthetic,
+        Tag.SEED: str(options.seed),
+        Tag.PROTOCOL: f"test_folds={folds.number}",
+        **manifest_tags(sources[0].manifest),
+    }
+    if folds.resumed:
+        parent = session.resume_run(folds.resumed)
+    else:
+        parent = session.start_run(name=name, part=options.part, tags=tags)
+        log_manifest(session.writer, parent, sources[0].manifest)
+        write_options(_file(session, parent), options)
+    with session.resumable(f"mlflow run . -e {session.kind} --env-manager local -P resume={parent}", parent):
+        finished, interrupted = find_finished(session, parent) if folds.resumed else ({}, {})
+        tested: list[Sequence[EvaluatedModel]] = []
+        for number in range(1, folds.number + 1):
+            own = folds.options_of(number)
+            if own.test_set in finished:
+                tested.append(finished[own.test_set])
+                continue
+            session.print(f"\nFold {number} of {folds.number}:")
+            own = replace(own, resume=interrupted.get(own.test_set))
+            tested.append(run_fold(Fold(options=own, parent=parent, number=number)))
+        log_folds(session, parent, tested)
+    session.writer.set_tags(parent, {Tag.ENDED: "finished"})
+    session.writer.finish(parent)
+    session.writer.flush()
+    session.print_run(parent, "The figures over folds, and the folds below them, are in the run")
+    _file(session, parent).unlink(missing_ok=True)
+
+
+def find_finished(session: Session, parent: str) -> tuple[dict[str, Sequence[EvaluatedModel]], dict[str, str]]:
+    """Of the folds below a run: test set -> its tested models where it has ended, or else its run to resume."""
+    finished: dict[str, Sequence[EvaluatedModel]] = {}
+    interrupted: dict[str, str] = {}
+    for record in read_children(session.store, parent, predictions=True):
+        fold = record.tags.get(Tag.PROTOCOL, "")
+        if record.status == "FINISHED":
+            finished[fold] = read_models(session.store, _tested(session, record))
+        elif (session.cache / "sweeps" / record.run_id / "plan.json").is_file():
+            interrupted[fold] = record.run_id
+    return finished, interrupted
+
+
+def _tested(session: Session, record: RunRecord) -> list[RunRecord]:
+    """The runs with test predictions of one fold: itself, or the best trials below a search."""
+    below = read_children(session.store, record.run_id, predictions=True) if record.kind in PARENT_KINDS else [record]
+    return [one for one in below if "test" in one.predictions]
+
+
+def log_folds(session: Session, parent: str, tested: Sequence[Sequence[EvaluatedModel]]) -> None:
+    """Log and print the figures of each recipe that every fold has tested.
+
+    Args:
+        session: of the command.
+        parent: the run above the folds.
+        tested: the tested models of each fold.
+    """
+    by_recipe: dict[str, list[EvaluatedModel]] = {}
+    for models in tested:
+        for model in models:
+            by_recipe.setdefault(model.recipe, []).append(model)
+    tables, studies = [], []
+    session.print("")
+    for recipe, models in by_recipe.items():
+        if len(models) < len(tested):
+            missing = len(tested) - len(models)
+            missing = len(tested) - len(models)
+            session.warn([f"{recipe} has no figures over folds: {missing} of them have no model of it."])
+            continue
+        pooled = pool_studies(models)
+        intervals = intervals_over_folds(pooled)
+        table = fold_table(models, intervals)
+        tables.append(table.assign(recipe=recipe))
+        studies.append(pooled.assign(recipe=recipe))
+        prefix = f"{recipe}." if len(by_recipe) > 1 else ""
+        metrics = fold_metrics(table, intervals)
+        session.writer.log_epoch(parent, 0, {f"{prefix}{name}": value for name, value in metrics.items()})
+        session.print(*fold_lines(recipe, table, intervals))
+    if tables:
+        session.writer.log_table(parent, pd.concat(tables, ignore_index=True), "folds.csv")
+        session.writer.log_table(parent, pd.concat(studies, ignore_index=True), "out_of_fold.csv")
+
+
+def write_options(path: Path, options: TrainingOptions) -> None:
+    """Keep the options of a command over folds, so that it can be resumed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as file:
+        file.write_text(json.dumps(options.to_dict()), encoding="utf-8")
+
+
+def _file(session: Session, run_id: str) -> Path:
+    return session.cache / "sweeps" / run_id / FOLDS_FILE

@@ -1,0 +1,106 @@
+"""`test_folds=3`: each fold once the test set, figures over all of them, and an interruption between two folds."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from muralab.commands import train as train_command
+from muralab.experiment import run_trial
+from muralab.tracking import RunRecord, Store, download_artifact, read_children
+from tests.cli.conftest import SMALL, Muralab, all_runs
+from tests.fixtures.manifests import rows_of, without, write_csv
+
+QUICK = {"recipe": SMALL, "epochs": "1+1", "cpus_per_trial": 1, "test_folds": 3}
+
+
+@pytest.fixture
+def table(easy_tree: Path, tmp_path: Path) -> dict[str, object]:
+    rows = without(rows_of(easy_tree), "split")
+    return {"data": write_csv(tmp_path / "rows.csv", rows), "root": easy_tree}
+
+
+def parent_and_folds(store: Store) -> tuple[RunRecord, list[RunRecord]]:
+    (parent,) = (run for run in all_runs(store) if run.name.endswith(" folds"))
+    return parent, sorted(read_children(store, parent.run_id, predictions=True), key=lambda run: run.name)
+
+
+def interrupt_in_fold(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+
+    def run(spec: Any) -> Generator[Any]:
+        started.append(spec)
+        for result in run_trial(spec):
+            yield result
+            if len(started) == number:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_command, "run_trial", run)
+
+
+def test_every_patient_is_tested_once_also_after_an_interruption(
+    muralab: Muralab, store: Store, table: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_in_fold(2, monkeypatch)
+    stopped = muralab("train", **table, **QUICK)
+    monkeypatch.undo()
+    parent, folds = parent_and_folds(store)
+    assert stopped.code == 130
+    assert f"resume={parent.run_id}" in stopped.out
+    assert [(run.name[-6:], run.status) for run in folds] == [("fold 1", "FINISHED"), ("fold 2", "KILLED")]
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    outcome = muralab("train", resume=parent.run_id)
+    assert outcome.code == 0, outcome
+    parent, folds = parent_and_folds(store)
+    assert [(run.name[-6:], run.status) for run in folds] == [(f"fold {n}", "FINISHED") for n in (1, 2, 3)]
+    patients = [name for run in folds for name in run.predictions["test"]["patient"].unique()]
+    assert len(patients) == len(set(patients)) == 72
+    check_figures(store, parent, folds, tmp_path, outcome.out)
+
+
+def check_figures(store: Store, parent: RunRecord, folds: list[RunRecord], folder: Path, out: str) -> None:
+    table = pd.read_csv(download_artifact(store, parent.run_id, "folds.csv", folder), dtype={"fold": str})
+    assert table["fold"].tolist() == ["1", "2", "3", "all", "mean"]
+    assert table["auroc"].tolist()[:3] == [run.metrics["test_study_auroc"] for run in folds]
+    studies = pd.read_csv(download_artifact(store, parent.run_id, "out_of_fold.csv", folder))
+    assert len(studies) == studies["study"].nunique() == 72
+    assert parent.metrics["folds_study_auroc"] == table.set_index("fold").loc["all", "auroc"]
+    assert parent.tags["muralab.ended"] == "finished"
+    assert "3 folds: 72 studies of 72 patients, each tested once by a model trained without them" in out
+
+
+def test_one_fold_is_a_training_of_its_own(muralab: Muralab, store: Store, table: dict[str, object]) -> None:
+    assert muralab("train", **table, **{**QUICK, "test_folds": "2/3"}).code == 0
+    (run,) = all_runs(store)
+    assert run.tags["muralab.protocol"] == "test_folds=2/3"
+    assert run.predictions["test"]["patient"].nunique() == 24
+
+
+def test_a_class_that_a_later_fold_lacks_is_found_first(
+    muralab: Muralab, store: Store, easy_tree: Path, tmp_path: Path
+) -> None:
+    rows = without(rows_of(easy_tree), "split")
+    few = [row for row in rows if not row["label"] or str(row["patient"]) < "patient00004"]
+    outcome = muralab("train", data=write_csv(tmp_path / "few.csv", few), root=easy_tree, **QUICK)
+    assert outcome.code == 2
+    assert "split has no abnormal (1) image" in outcome.complaint
+    assert "fewer test_folds" in outcome.complaint
+    assert all_runs(store) == []
+
+
+@pytest.mark.long
+def test_a_search_over_folds(muralab: Muralab, store: Store, table: dict[str, object], tmp_path: Path) -> None:
+    values = {"recipes": SMALL, "epochs": "1+1", "trials": 2, "test_folds": 2}
+    outcome = muralab("tune", **table, **values)
+    assert outcome.code == 0, outcome
+    parent, folds = parent_and_folds(store)
+    assert [run.name for run in folds] == [f"tune wrist · {SMALL} × 2 trials · fold {n}" for n in (1, 2)]
+    assert "Not registered: folds measure recipes" in outcome.out
+    assert "2 folds: 72 studies of 72 patients" in outcome.out
+    assert 0 <= parent.metrics["folds_study_auroc"] <= 1
