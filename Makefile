@@ -18,7 +18,7 @@ WITH_SOURCES := PYTHONPATH="$(CURDIR)/platform:$(CURDIR)"
 
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help tune ui serve app soak test slow check format bench bench-full clean
+.PHONY: help tune ui serve app soak test slow check docs format bench bench-full clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -72,6 +72,9 @@ bench-full: .venv/installed-dev ## the same with more rounds, larger inputs and 
 
 soak: .venv/installed-dev ## load both servers with valid, invalid and random requests for half an hour (MINUTES, ARGS='--model ...')
 	@$(IN_VENV) $(WITH_SOURCES) python -m bench.soak --minutes $(MINUTES) $(ARGS)
+
+docs: .venv/installed-dev ## the docs as a site, in site/
+	@$(IN_VENV) $(WITH_SOURCES) NO_MKDOCS_2_WARNING=1 python -m mkdocs build --quiet && echo site/index.html
 
 format: .venv/installed-dev ## fix style and format the code with ruff
 	@$(IN_VENV) ruff check --fix .

@@ -1,0 +1,95 @@
+"""Write the reference of the recipes from the recipes themselves: python docs/generate.py
+
+A test fails while docs/recipes.md differs from what this writes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from muralab.data.augment import Augment
+from muralab.recipe import Recipe, resolved_values
+from muralab.recipe_loader import load_recipe, recipe_names
+from muralab.search_space import Choice, LogUniform, Space
+from muralab.training.phases import Phase
+
+PAGE = Path(__file__).with_name("recipes.md")
+INTRODUCTION = """# Recipes
+
+One file in `recipes/` is one architecture with its schedule, its augmentation and what a sweep may change. This page is
+generated from these files (`python docs/generate.py`). Every value can be overridden on the command line by its key:
+`-P set=full.lr=1e-4,augment.zoom=0.1`. How to add a recipe: [Contributing](../CONTRIBUTING.md).
+"""
+PLAIN = ("ema_decay", "clip_norm", "class_weighting", "kept_phase", "feature_views")
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
+
+
+def describe_space(space: Space) -> str:
+    """A range or choice in a few words."""
+    if isinstance(space, Choice):
+        return "one of " + ", ".join(str(value) for value in space.values)
+    scale = "logarithmic" if isinstance(space, LogUniform) else "uniform"
+    return f"{space.low:g} to {space.high:g}, {scale}"
+
+
+def shown(value: object) -> str:
+    """A value as it is typed on the command line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def phase_row(name: str, phase: Phase) -> list[str]:
+    """What a phase trains, and how."""
+    warm_up = f"warm-up ({phase.warmup_epochs:g}), then " if phase.warmup_epochs else ""
+    backbone = f", backbone x {phase.backbone_lr_factor:g}" if phase.backbone_lr_factor != 1 else ""
+    return [
+        f"`{name}`",
+        str(phase.epochs),
+        f"`{'|'.join(phase.trains)}`".replace("|", "\\|"),
+        f"{phase.lr:g}{backbone}",
+        f"{warm_up}{phase.schedule}",
+        f"{phase.weight_decay:g}",
+        str(phase.patience or "off"),
+    ]
+
+
+def section(name: str, recipe: Recipe) -> str:
+    """One recipe."""
+    values = resolved_values(recipe)
+    weights = f"ImageNet weights of timm's `{recipe.pretrained}`" if recipe.pretrained else "random initial weights"
+    strengths = {f.name: getattr(recipe.augment, f.name) for f in dataclasses.fields(Augment)}
+    applied = ", ".join(f"`augment.{key}` {shown(value)}" for key, value in strengths.items() if value)
+    off = ", ".join(f"`{key}`" for key, value in strengths.items() if not value)
+    model = ", ".join(f"`{key}` {shown(value)}" for key, value in values.items() if key.startswith("model."))
+    plain = ", ".join(f"`{key}` {shown(values[key])}" for key in PLAIN)
+    registers = " A sweep registers the best model of this recipe." if recipe.registers else ""
+    headings = ("phase", "epochs", "trains", "learning rate", "schedule (epochs)", "weight decay", "patience")
+    return "\n\n".join(
+        [
+            f"## {name}",
+            f"{recipe.summary[0].upper()}{recipe.summary[1:]}; squares of {recipe.image_size} px, batches of "
+            f"{recipe.batch_size}, {weights}.{registers}",
+            table(headings, [phase_row(phase, values) for phase, values in recipe.phases.items()]),
+            f"Augmentation: {applied}; off by default: {off}.",
+            f"Other values: {plain}; {model}.",
+            table(("searched", "range"), [(f"`{key}`", describe_space(space)) for key, space in recipe.search.items()]),
+            "On the demo: " + ", ".join(f"`{key}={shown(value)}`" for key, value in recipe.demo.items()) + ".",
+        ]
+    )
+
+
+def recipes_page() -> str:
+    """The text of docs/recipes.md."""
+    return "\n\n".join([INTRODUCTION.strip(), *(section(name, load_recipe(name)) for name in recipe_names())]) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(recipes_page(), encoding="utf-8")
