@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from muralab.errors import RecipeError
-from muralab.recipe_loader import load_recipe, read_source, recipe_names
+from muralab.recipe_loader import load_recipe, recipe_names
 
 
 def write_module(lab: Path, name: str, text: str) -> str:
@@ -51,8 +51,3 @@ def test_a_failing_import_is_reported_with_its_line(lab: Path, text: str) -> Non
     name = write_module(lab, "broken_net", text)
     with pytest.raises(RecipeError, match=r"The recipe 'tiny_lab.broken_net' cannot be imported: .*line 1"):
         load_recipe(name)
-
-
-def test_read_source_returns_the_file_content(lab: Path) -> None:
-    assert read_source("tiny_lab.small_net") == (lab / "tiny_lab" / "small_net.py").read_text("utf-8")
-    assert "RECIPE = Recipe(" in read_source("cnn")

@@ -17,7 +17,7 @@ from torch import nn
 from muralab.data.loader import Batch
 from muralab.experiment import ValidationEvaluator, build_network
 from muralab.recipe import HEAD_ONLY, Choice, Network, Phase, Value, override, resolved_values
-from muralab.recipe_loader import load_recipe, read_source, recipe_names
+from muralab.recipe_loader import load_recipe, recipe_names
 from muralab.search_space import Space
 from muralab.training.features import Features, extractor_digest
 from muralab.training.phase_trainer import TrainerSettings
@@ -117,7 +117,7 @@ def test_recipes_of_one_family_differ_in_their_network_only(one: str, other: str
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_takes_no_values_from_another(name: str) -> None:
-    source = read_source(name)
+    source = (Path(__file__).parents[1] / "recipes" / f"{name}.py").read_text("utf-8")
     assert "\nRECIPE = Recipe(\n" in source
     assert not re.search(r"import .*RECIPE", source)
 

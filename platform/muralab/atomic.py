@@ -21,14 +21,26 @@ def atomic_path(target: Path, *, sync: bool = False) -> Iterator[Path]:
         target: the file to create or replace; its folder exists.
         sync: flush the new file to disk before the rename, so that not even a power cut leaves it incomplete.
     """
+    with temporary_path(target) as temporary:
+        yield temporary
+        publish(temporary, target, sync=sync)
+
+
+@contextmanager
+def temporary_path(target: Path) -> Iterator[Path]:
+    """Yield a path beside a target to write to, as `atomic_path` does; what was not published is removed at the end."""
     temporary = target.with_name(f"{target.name}.tmp-{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}")
     try:
         yield temporary
-        if sync:
-            _flush(temporary)
-        temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def publish(temporary: Path, target: Path, *, sync: bool = False) -> None:
+    """Rename a complete file to its target; see `atomic_path`."""
+    if sync:
+        _flush(temporary)
+    temporary.replace(target)
 
 
 def _flush(path: Path) -> None:

@@ -14,10 +14,11 @@ import pandas as pd
 
 from muralab.data.loader import evaluation_batches
 from muralab.data.splits import SETS
-from muralab.errors import DivergedError
+from muralab.errors import DivergedError, RecipeError
 from muralab.evaluation.calibration import Calibration, fit_calibration
 from muralab.evaluation.metrics import evaluate_predictions
 from muralab.evaluation.predictions import predict_images
+from muralab.recipe_source import digest_sources, read_sources
 from muralab.training.device import memory_errors, release_memory
 from muralab.training.phase_trainer import TrainerSettings
 from muralab.training.phases import freeze, head_alone
@@ -132,10 +133,15 @@ def run_trial(spec: TrialSpec) -> Generator[EpochResult]:
 
     Yields:
         One result per epoch, after the checkpoint and the best epoch's predictions have been written.
+
+    Raises:
+        DataError: the pictures are not those that it was planned with.
+        RecipeError: the recipe is not.
     """
+    check_recipe(spec)
     set_threads(spec.threads)
     _, recipe = recipes_of(spec)
-    data = read_data(spec.table, spec.cache_folder, recipe.image_size)
+    data = read_data(spec.table, spec.cache_folder, recipe.image_size, spec.content)
     evaluator = ValidationEvaluator(spec, data)
     settings = TrainerSettings(
         seed=spec.seed,
@@ -163,10 +169,23 @@ def run_trial(spec: TrialSpec) -> Generator[EpochResult]:
         yield result
 
 
+def check_recipe(spec: TrialSpec) -> None:
+    """Refuse to train with a recipe that was edited while its search runs: its trials could not be compared.
+
+    Raises:
+        RecipeError: its code is not as it was planned.
+    """
+    if spec.recipe_code and spec.recipe_code != digest_sources(read_sources(spec.recipe)):
+        raise RecipeError(
+            f"The source of the recipe '{spec.recipe}' has changed since this run was planned. Put it back and resume, "
+            "or start a new run."
+        )
+
+
 def warm_up(spec: TrialSpec) -> None:
     """Decode the images, and compute the frozen backbone's features if the trial's first phase uses them."""
     base, _ = recipes_of(spec)
-    data = read_data(spec.table, spec.cache_folder, base.image_size)
+    data = read_data(spec.table, spec.cache_folder, base.image_size, spec.content)
     if base.upper.epochs and base.pretrained:
         with memory_errors():
             network = build_network(spec, data)
@@ -179,7 +198,7 @@ def warm_up(spec: TrialSpec) -> None:
 def load_trained(spec: TrialSpec, phase: str) -> tuple[Network, TrialData]:
     """Load a finished trial: the network with the best weights of a phase, and its data."""
     _, recipe = recipes_of(spec)
-    data = read_data(spec.table, spec.cache_folder, recipe.image_size)
+    data = read_data(spec.table, spec.cache_folder, recipe.image_size, spec.content)
     network = build_network(spec, data)
     network.load_state_dict({**network.state_dict(), **trained_state(Path(spec.folder), phase)}, strict=True)
     return network.eval(), data

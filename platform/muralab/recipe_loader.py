@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import traceback
-from pathlib import Path
 from types import ModuleType
 
 from muralab.errors import RecipeError, nearest
@@ -30,13 +29,13 @@ def load_recipe(name: str) -> Recipe:
     return recipe
 
 
-def read_source(name: str) -> str:
-    """Read the source code of a recipe's module."""
-    return Path(str(_import_recipe(name).__file__)).read_text(encoding="utf-8")
+def module_name(name: str) -> str:
+    """The dotted name of a recipe's module."""
+    return name if "." in name else f"recipes.{name}"
 
 
 def _import_recipe(name: str) -> ModuleType:
-    dotted, where = (name, "the Python path") if "." in name else (f"recipes.{name}", "recipes/")
+    dotted, where = module_name(name), "the Python path" if "." in name else "recipes/"
     unknown = RecipeError(f"There is no recipe '{name}' in {where}. {nearest(name, recipe_names())}")
     if not all(part.isidentifier() for part in dotted.split(".")):
         raise unknown

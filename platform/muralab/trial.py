@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from muralab.atomic import atomic_path
 from muralab.data.augment import Augment
 from muralab.data.cache import PixelCache, open_cache
 from muralab.data.loader import Batch, evaluation_batches, training_batches
@@ -55,6 +56,10 @@ class TrialSpec:
     threshold: str = ""
     """Rule of the operating threshold, at which `val_study_accuracy` is computed; empty in plans of earlier versions:
     at 0.5."""
+    recipe_code: str = ""
+    """Digest of the recipe's source, see `digest_sources`; empty in plans of earlier versions."""
+    content: str = ""
+    """Of the image files, see `Dataset.content`; empty in plans of earlier versions: whatever they hold now."""
     threads: int = 1
     gpu: bool = False
     precision: str = ""
@@ -78,13 +83,18 @@ def write_table(path: Path, index: pd.DataFrame, sets: Mapping[str, pd.DataFrame
     """Write an index with the set of each image, empty for images in no set (unreadable files)."""
     set_of = {image: name for name, table in sets.items() for image in table["image"]}
     path.parent.mkdir(parents=True, exist_ok=True)
-    index.assign(set=index["image"].map(set_of).fillna("")).to_csv(path, index=False)
+    with atomic_path(path) as file:
+        index.assign(set=index["image"].map(set_of).fillna("")).to_csv(file, index=False)
 
 
-def read_data(table_path: str, cache_folder: str, size: int) -> TrialData:
-    """Read the split that `write_table` wrote, with its images at a size in px, decoded unless they are cached."""
+def read_data(table_path: str, cache_folder: str, size: int, content: str = "") -> TrialData:
+    """Read the split that `write_table` wrote, with its images at a size in px, decoded unless they are cached.
+
+    Raises:
+        DataError: the files do not have the content that the trial was planned with.
+    """
     index = pd.read_csv(table_path, dtype=str, keep_default_na=False).astype({"label": "int64"})
-    cache = open_cache(index, size=size, folder=Path(cache_folder) / "pixels")
+    cache = open_cache(index, size=size, folder=Path(cache_folder) / "pixels", content=content or None)
     tables = {name: index[index["set"] == name].reset_index(drop=True) for name in SETS}
     return TrialData(cache, tables)
 

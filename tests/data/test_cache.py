@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -14,9 +15,11 @@ import pandas as pd
 import pytest
 
 from muralab.data.cache import PixelCache, open_cache, open_caches
+from muralab.data.digests import FileDigests
 from muralab.data.files import read_square
 from muralab.data.mura import read_index
 from muralab.errors import DataError, SettingsError
+from tests.fixtures.payloads import encode_dicom
 
 SIZE = 24
 SPAWN = multiprocessing.get_context("spawn")
@@ -90,6 +93,49 @@ def test_a_changed_file_gives_a_new_cache_and_removes_the_old_one(table, folder)
     assert not before.path.exists()
 
 
+def test_pictures_swapped_by_renaming_get_their_own_squares(folder, tmp_path):
+    names = [f"patient{number}/image1.dcm" for number in range(14)]
+    table = pd.DataFrame({"image": names, "path": [str(tmp_path / name) for name in names]})
+    for number, path in enumerate(map(Path, table["path"])):
+        path.parent.mkdir()
+        path.write_bytes(encode_dicom(np.full((SIZE, SIZE), 10 * number, dtype=np.uint8)))
+        os.utime(path, (0, 0))
+    assert len({Path(path).stat().st_size for path in table["path"]}) == 1
+    before = open_cache(table, size=SIZE, folder=folder).images[:, 0, 0].tolist()
+    for one, other in zip(table["path"][:7], table["path"][7:]):
+        Path(one).rename(tmp_path / "free")
+        Path(other).rename(one)
+        (tmp_path / "free").rename(other)
+    after = open_cache(table, size=SIZE, folder=folder)
+    rows = after.rows(table)
+    assert after.images[rows, 0, 0].tolist() == [before[row] for row in [*rows[7:], *rows[:7]]]
+
+
+@pytest.mark.parametrize("move", [shutil.move, shutil.copytree])
+def test_a_moved_or_copied_tree_keeps_its_cache(table, folder, tmp_path, monkeypatch, move):
+    before = open_cache(table, size=SIZE, folder=folder)
+    root = Path(table["path"][0].removesuffix(table["image"][0]))
+    moved = Path(move(root, tmp_path / "elsewhere"))
+    monkeypatch.setattr("muralab.data.files.decode", _fail)
+    again = table.assign(path=[str(moved / image) for image in table["image"]])
+    assert open_cache(again, size=SIZE, folder=folder).path == before.path
+
+
+def test_a_cache_of_known_content_is_opened_without_the_files(table, folder):
+    content = FileDigests(table, folder)
+    before = open_caches(table, sizes=[SIZE], folder=folder, digests=content)[SIZE]
+    Path(table["path"][0]).unlink()
+    assert open_cache(table, size=SIZE, folder=folder, content=content.key(table)).path == before.path
+
+
+def test_files_with_other_content_than_expected_are_an_error(table, folder, tmp_path):
+    content = FileDigests(table, folder)
+    content.read()
+    Path(table["path"][0]).write_bytes(Path(table["path"][1]).read_bytes())
+    with pytest.raises(DataError, match=r"The images of .*MURA-v1\.1/ have changed since this run started"):
+        open_cache(table, size=SIZE, folder=folder, content=content.key(table))
+
+
 def test_sizes_built_together_equal_those_built_alone(table, folder, tmp_path):
     together = open_caches(table, sizes=[16, SIZE], folder=folder)
     for size, cache in together.items():
@@ -161,7 +207,7 @@ def test_a_killed_build_is_replaced_and_leaves_nothing(table, folder):
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     assert open_cache(table, size=SIZE, folder=folder).images.any()
-    assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".lock", ".npy"]
+    assert sorted(path.suffix for path in folder.glob("squares-*")) == [".json", ".lock", ".npy"]
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(table, tmp_path):

@@ -13,6 +13,7 @@ import pytest
 from muralab.data.audit.report import audit_images
 from muralab.data.cache import open_cache
 from muralab.data.dataset import Dataset, find_dataset, open_dataset, with_sets
+from muralab.data.digests import FileDigests
 from muralab.data.source import DEMO, DatasetSource
 from muralab.demo.dataset import NOTICE_NAME
 from muralab.errors import DataError
@@ -80,12 +81,24 @@ def test_one_pass_stores_what_separate_passes_store(tree, tmp_path):
     dataset = read(tree, tmp_path / "one")
     for size in SIZES:
         open_cache(dataset.index, size=size, folder=tmp_path / "many" / "pixels")
-    audit_images(with_sets(dataset.index, dataset.splits, dataset.unreadable), folder=tmp_path / "many" / "audit")
+    digests = FileDigests(dataset.index, tmp_path / "many" / "pixels")
+    rows = with_sets(dataset.index, dataset.splits, dataset.unreadable)
+    audit_images(rows, folder=tmp_path / "many" / "audit", digests=digests)
     one, many = (
         {path.name: path.read_bytes() for path in (tmp_path / name).rglob("*") if path.is_file()}
         for name in ("one", "many")
     )
     assert one == many
+
+
+def test_a_moved_tree_is_not_read_again(tree, tmp_path, reads):
+    before = read(tree, tmp_path / "cache")
+    reads.clear()
+    moved = tree.rename(tree.with_name("renamed"))
+    after = read(moved, tmp_path / "cache")
+    assert not reads
+    assert (after.content, after.audit.digests) == (before.content, before.audit.digests)
+    assert "old release" in set(after.audit.findings["kind"]) - set(before.audit.findings["kind"])
 
 
 def test_finding_a_data_set_reads_no_image(tree, reads):

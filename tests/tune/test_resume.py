@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from muralab.config.commands import TrainConfig, TuneConfig
 from muralab.errors import SettingsError, StoreError
+from muralab.results.changes import Inputs
 from muralab.trial import TrialSpec, recipes_of
 from muralab.tune import resume
 from muralab.tune.folders import Folders
@@ -76,7 +79,13 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(resume, "write_table", lambda path, *_: path.touch())
     return SimpleNamespace(
         folders=folders,
-        dataset=SimpleNamespace(index=None, tables={}, splits=SimpleNamespace(fingerprint="f")),
+        dataset=SimpleNamespace(
+            index=pd.DataFrame({"image": ["a"]}),
+            identities=lambda index: index.assign(file="0"),
+            tables={},
+            splits=SimpleNamespace(fingerprint="f"),
+        ),
+        inputs=Inputs(recipes={"cnn": {"recipes/cnn.py": ""}}, platform="1", platform_code="2"),
         config=SimpleNamespace(options=TuneConfig(epochs=(1, 2), set={"full.lr": "1e-3"})),
         specs=trials("cnn"),
         weights="none needed",
@@ -87,8 +96,20 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_plan_is_read_as_it_was_written(sweep: Any) -> None:
     write_plan(sweep)
     plan = read_plan(sweep.folders, "abc")
-    assert (plan.specs, plan.fingerprint, plan.weights, plan.notes) == (sweep.specs, "f", "none needed", ["a note"])
+    assert (plan.fingerprint, plan.weights, plan.notes) == ("f", "none needed", ["a note"])
+    assert (plan.inputs, [spec.name for spec in plan.specs]) == (sweep.inputs, ["cnn-00"])
     assert resume.restore_options(TuneConfig, plan.options) == sweep.config.options
+
+
+def test_a_plan_is_read_from_where_its_folder_is_now(sweep: Any, tmp_path: Path) -> None:
+    sweep.specs = [replace(spec, folder=str(sweep.folders.sweep / "trials" / spec.name)) for spec in sweep.specs]
+    write_plan(sweep)
+    assert str(tmp_path) not in sweep.folders.plan.read_text()
+    moved = tmp_path.rename(tmp_path.with_name(f"{tmp_path.name}-moved"))
+    folders = Folders(cache=moved, sweep=moved / "sweeps" / "abc")
+    (spec,) = read_plan(folders, "abc").specs
+    assert (spec.table, spec.cache_folder) == (str(folders.table), str(moved))
+    assert spec.folder == str(folders.sweep / "trials" / "cnn-00")
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"specs": [], "unknown": 1}', '{"specs": [{"no": 1}]}'])

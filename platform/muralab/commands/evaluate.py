@@ -25,6 +25,7 @@ from muralab.evaluation.predictions import predict_images
 from muralab.experiment import set_threads
 from muralab.report.sentences import calibration_notes, calibration_sentence
 from muralab.report.verdict import confusion_sentence, missed_sentence, model_note
+from muralab.results.changes import changes_since_training
 from muralab.results.duplicates import handle_duplicates
 from muralab.results.final_test import log_test
 from muralab.results.inputs import log_audit, log_evaluated_set, log_split, manifest_tags
@@ -57,13 +58,15 @@ def run(config: EvaluateConfig, environment: Environment) -> None:
         dataset = handle_duplicates(dataset, duplicates)
         table = rows_of(dataset, config.set)
         leaked = leakage_on(table, record, dataset, session.store)
-        session.warn(filter(None, [*dataset.notes, leakage_note(leaked)]))
+        changes = [*trained.changes, *changes_since_training(session.store, record, dataset)]
+        session.warn(filter(None, [*dataset.notes, *changes, leakage_note(leaked)]))
         model = evaluate(trained, record, dataset, table)
         tags = {
             **describe(record, dataset, leaked),
             Tag.PART: source.part,
             Tag.SET: config.set,
             Tag.DUPLICATES: duplicates,
+            **({Tag.CHANGES: " ".join(changes)} if changes else {}),
         }
         print_figures(session, record, model, f"the {config.set} set of {source.data} {source.part}")
         run_id = session.start_run(

@@ -17,7 +17,7 @@ import pandas as pd
 
 from muralab.atomic import atomic_path
 from muralab.commands.session import Session
-from muralab.config.commands import TrainingOptions
+from muralab.config.commands import DEMO, TrainingOptions
 from muralab.config.options import restore_options
 from muralab.errors import StoreError
 from muralab.evaluation.evaluated_model import EvaluatedModel
@@ -77,7 +77,8 @@ def find_folds(config: Any, session: Session, command: type[TrainingOptions]) ->
         options = restore_options(command, json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise StoreError(f"resume={config.resume}: {path} is damaged ({error}). Start again.") from error
-    return Folds(options=options, resumed=config.resume)
+    given = {"accept_changes": config.accept_changes, "data": options.data if config.data == DEMO else config.data}
+    return Folds(options=replace(options, **given), resumed=config.resume)
 
 
 def run_over_folds(folds: Folds, session: Session, run_fold: RunFold, *, name: str) -> None:

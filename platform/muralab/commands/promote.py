@@ -14,9 +14,10 @@ from muralab.registry.promote import Promotion, promote_version, read_version, v
 from muralab.registry.register import RegisteredModel, register_model
 from muralab.report.card import model_card
 from muralab.report.sentences import calibration_notes
+from muralab.results.changes import changes_since_evaluation
 from muralab.results.from_mlflow import read_context, read_model
 from muralab.results.trained_model import load_trained_model, trained_run, verification_images
-from muralab.tracking import RunRecord, Store
+from muralab.tracking import RunRecord, Store, read_run, read_tags
 from muralab.tracking.tags import Tag
 
 COPIED_TAGS = (
@@ -29,6 +30,11 @@ COPIED_TAGS = (
     Tag.WEIGHTS,
     Tag.RECIPE,
     Tag.KEPT_PHASE,
+    Tag.CONTENT,
+    Tag.RECIPE_CODE,
+    Tag.PLATFORM,
+    Tag.PLATFORM_CODE,
+    Tag.ACCEPTED_CHANGES,
 )
 """Of a run, copied to the version that is registered from it."""
 
@@ -67,7 +73,12 @@ def run(config: PromoteConfig, environment: Environment) -> None:
 def find_version(config: PromoteConfig, name: str, session: Session) -> tuple[str, EvaluatedModel | None]:
     """The version that is meant, registered where there is none, and its model where a run was given."""
     if config.version is not None:
-        return str(read_version(session.store, name, config.version).version), None
+        found = read_version(session.store, name, config.version)
+        if read_tags(session.store, found.run_id):  # a version outlives its run
+            session.warn(
+                changes_since_evaluation(session.store, [read_run(session.store, found.run_id)], session.cache)
+            )
+        return str(found.version), None
     record = trained_run(session.store, str(config.run), predictions=True)
     if record.run_id != config.run:
         session.print(
@@ -75,7 +86,7 @@ def find_version(config: PromoteConfig, name: str, session: Session) -> tuple[st
         )
     check_run(record, config.part)
     model = read_model(session.store, record)
-    session.warn(calibration_notes([model]))
+    session.warn([*calibration_notes([model]), *changes_since_evaluation(session.store, [record], session.cache)])
     known = version_of_run(session.store, name, record.run_id)
     if known is not None:
         return str(known.version), model
@@ -116,7 +127,7 @@ def register_run(store: Store, record: RunRecord, model: EvaluatedModel, name: s
         name=name,
         run_id=record.run_id,
         card=model_card(model, read_context(store, [record])),
-        tags={**{tag: record.tags.get(tag, "") for tag in COPIED_TAGS}, **figures},
+        tags={**{tag: record.tags[tag] for tag in COPIED_TAGS if tag in record.tags}, **figures},
         verify_images=verification_images(store, record, trained.recipe.image_size),
         alias=None,
         store=store,

@@ -21,11 +21,13 @@ from muralab.report.context import Context, SearchTrial
 from muralab.report.page import write_report
 from muralab.report.results_table import results_table
 from muralab.report.sentences import calibration_notes, difference_sentences
+from muralab.results.changes import changes_since_evaluation
 from muralab.results.from_mlflow import PARENT_KINDS, build_trials, read_context, read_models, select_runs
 from muralab.results.gallery import build_gallery, may_show, open_test_images
 from muralab.results.leakage import check_leakage
 from muralab.results.trained_model import load_trained_model, trained_run
 from muralab.tracking import RunRecord, Store, fingerprint_test_set, read_children, read_datasets, read_run
+from muralab.tracking.pictures import describe_pictures, find_changed
 from muralab.tracking.tags import Tag
 
 REPORT_NAME = "report.html"
@@ -39,7 +41,10 @@ def run(config: ReportConfig, environment: Environment) -> None:
     """
     with open_session("report", environment) as session:
         records = select_runs(session.store, config.runs)
-        notes = check_leakage(session.store, records)
+        notes = [
+            *check_leakage(session.store, records),
+            *changes_since_evaluation(session.store, records, session.cache),
+        ]
         session.warn(notes)
         models = read_models(session.store, records)
         context = read_context(session.store, records)
@@ -139,6 +144,18 @@ def read_trials(store: Store, ids: Sequence[str]) -> list[SearchTrial]:
     return build_trials(sorted(children, key=lambda child: child.name))
 
 
+def refuse_changed(session: Session, record: RunRecord, model: EvaluatedModel, root: Path) -> None:
+    """Refuse to show pictures that are not those that a model was tested on.
+
+    Raises:
+        DataError: some have changed.
+    """
+    images = list(model.predictions()["image"])
+    changed = find_changed(session.store, record.run_id, images, root, session.cache / "pixels")
+    if changed:
+        raise DataError(f"{describe_pictures(changed, len(images))} have changed since the model was tested on them.")
+
+
 def draw_galleries(
     session: Session, records: Sequence[RunRecord], models: Sequence[EvaluatedModel], champion: str
 ) -> dict[str, Pictures]:
@@ -158,6 +175,7 @@ def draw_gallery(session: Session, record: RunRecord, model: EvaluatedModel) -> 
         if tested_on is None:
             raise DataError(f"the run {record.run_id} names no test set")
         root = tested_on.root
+        refuse_changed(session, record, model, root)
         images = open_test_images(model, trained.recipe.image_size, root, session.cache)
         return build_gallery(model, trained.network, images)
     except MuraLabError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import shlex
 import sys
@@ -27,8 +28,10 @@ from muralab.tracking import (
 )
 from muralab.tracking.address import sqlite_path
 from muralab.tracking.journal import Journal
+from muralab.tracking.moved import follow_moved_store
 from muralab.tracking.outage import LOG
 from muralab.tracking.pages import address, run_page
+from muralab.tracking.platform_version import uncommitted_changes
 from muralab.tracking.projects import discard_run, take_run
 from muralab.tracking.refusals import Refusal, refusal_lines
 from muralab.tracking.replay import replay_journals
@@ -85,7 +88,7 @@ class Session:
         chosen = own.experiment
         if chosen is None and own.experiment_id and not own.run_id:  # `mlflow run` sets it too, chosen or not
             chosen = experiment_name(self.store, own.experiment_id)
-        return take_run(
+        run_id = take_run(
             self.store,
             self.writer,
             given=own.run_id,
@@ -95,23 +98,33 @@ class Session:
             name=name,
             tags=tags,
         )
+        self._log_uncommitted(run_id)
+        return run_id
+
+    def _log_uncommitted(self, run_id: str) -> None:
+        """Log how the code of this checkout differs from its commit, which the run is tagged with."""
+        if changes := uncommitted_changes():
+            digest = hashlib.blake2b(changes.encode(), digest_size=6).hexdigest()
+            self.writer.log_text(run_id, changes, f"platform/uncommitted-{digest}.diff")
 
     def discard_own_run(self, why: str) -> None:
         """Move the run that `mlflow run` has made to the trash, of a command that writes nothing into it."""
         if self.environment.run_id:
             discard_run(self.store, self.environment.run_id, why)
 
-    def resume_run(self, run_id: str, *, nested: bool = False) -> str:
+    def resume_run(self, run_id: str, *, nested: bool = False, accepted: str = "") -> str:
         """Resume an interrupted run; the run that `mlflow run` has made, if another, holds nothing and is discarded.
 
         Args:
             run_id: of the interrupted run.
             nested: whether it is below one that this command writes.
+            accepted: what has changed since the run started, as sentences.
         """
         own = self.environment.run_id
         if own and own != run_id and not nested:
             self.discard_own_run(f"This command resumed the run {run_id}.")
-        self.writer.resume_run(run_id, {Tag.KIND: self.kind})
+        self.writer.resume_run(run_id, {Tag.KIND: self.kind, **({Tag.ACCEPTED_CHANGES: accepted} if accepted else {})})
+        self._log_uncommitted(run_id)
         return run_id
 
     @contextmanager
@@ -173,6 +186,8 @@ def open_session(kind: str, environment: Environment) -> Iterator[Session]:
     console = build_console()
     with announcing(console):
         store, environment = open_own_store(environment)
+        if moved := follow_moved_store(store):
+            print_note(console, moved)
         replayed = replay_journals(store, environment.journals)
         closed = close_dead_runs(store, claim=environment.run_id)
         journal = create_journal(environment, store, kind)

@@ -34,7 +34,7 @@ from muralab.trial import TrialSpec, recipes_of
 from muralab.tune.finish import SweepResult, draw_galleries
 from muralab.tune.plan import Sweep, prepare_sweep
 from muralab.tune.resume import load_sweep, write_plan
-from muralab.tune.trial_logger import log_description, objectives_of, score_trial, trial_tags
+from muralab.tune.trial_logger import log_description, objectives_of, relog_changed, score_trial, trial_tags
 from muralab.tune.trial_notes import ended_note, running_note
 
 
@@ -62,8 +62,7 @@ def train_once(config: TrainConfig, session: Session, fold: Fold | None = None) 
     resume = run_id if fold is None else fold.parent
     with session.resumable(f"mlflow run . -e train --env-manager local -P resume={resume}", run_id):
         spec = sweep.specs[0]
-        if not sweep.resumed:
-            describe(sweep, session, run_id)
+        describe(sweep, session, run_id)
         history = train(spec, session, run_id)
         session.writer.flush()
         record = read_run(session.store, run_id, predictions=False)
@@ -84,7 +83,14 @@ def load(config: TrainConfig, session: Session) -> Sweep:
     """A new training with all cores, or an interrupted one with its own options."""
     if config.resume is not None:
         return load_sweep(
-            config.resume, session.store, session.cache, session.progress, command=TrainConfig, kind="train"
+            config.resume,
+            session.store,
+            session.cache,
+            session.progress,
+            command=TrainConfig,
+            kind="train",
+            data=config.data,
+            accept_changes=config.accept_changes,
         )
     config = replace(config, cpus_per_trial=config.cpus_per_trial or count_cpus())
     return prepare_sweep(resolve_search(config, (config.recipe,), trials=1), session.cache, session.progress)
@@ -93,7 +99,7 @@ def load(config: TrainConfig, session: Session) -> Sweep:
 def open_run(sweep: Sweep, session: Session, fold: Fold | None = None) -> str:
     """The training's run: resumed, adopted from `mlflow run`, or started; of a fold, below that of all folds."""
     if sweep.resumed:
-        return session.resume_run(sweep.resumed, nested=fold is not None)
+        return session.resume_run(sweep.resumed, nested=fold is not None, accepted=sweep.accepted)
     spec = sweep.specs[0]
     name, tags = f"train {spec.recipe} · {sweep.part}", trial_tags(spec, sweep.tags)
     if fold is None:
@@ -102,18 +108,25 @@ def open_run(sweep: Sweep, session: Session, fold: Fold | None = None) -> str:
 
 
 def describe(sweep: Sweep, session: Session, run_id: str) -> None:
-    """Write the plan, and log what is trained on what; the store takes it, or nothing is trained.
+    """Write the plan, and log what is trained on what (of a resumed training, what has changed of it).
+
+    The store takes it, or nothing is trained.
 
     Raises:
         StoreError: the store refuses something.
     """
+    writer, spec, dataset = session.writer, sweep.specs[0], sweep.dataset
     write_plan(sweep)
-    log_description(session.writer, run_id, sweep.specs[0])
-    session.writer.set_tags(run_id, {Tag.NOTE: running_note(sweep.specs[0], [])})
-    log_sets(session.writer, run_id, sweep.dataset)
-    log_split(session.writer, run_id, sweep.dataset)
-    log_audit(session.writer, run_id, sweep.dataset)
-    session.writer.require_written()
+    if sweep.resumed:
+        relog_changed(writer, read_run(session.store, run_id, predictions=False), spec, dataset)
+    else:
+        log_description(writer, run_id, spec)
+        writer.set_tags(run_id, {Tag.NOTE: running_note(spec, [])})
+        log_sets(writer, run_id, dataset)
+    if sweep.accepted or not sweep.resumed:
+        log_split(writer, run_id, dataset)
+        log_audit(writer, run_id, dataset)
+    writer.require_written()
 
 
 def train(spec: TrialSpec, session: Session, run_id: str) -> list[Mapping[str, Any]]:

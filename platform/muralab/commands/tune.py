@@ -102,7 +102,16 @@ def load(config: TuneConfig, session: Session) -> Sweep:
             pruning=config.pruning,
         )
         return prepare_sweep(search_config, session.cache, session.progress)
-    sweep = load_sweep(config.resume, session.store, session.cache, session.progress, command=TuneConfig, kind="tune")
+    sweep = load_sweep(
+        config.resume,
+        session.store,
+        session.cache,
+        session.progress,
+        command=TuneConfig,
+        kind="tune",
+        data=config.data,
+        accept_changes=config.accept_changes,
+    )
     session.print(f"Resuming the sweep {config.resume} with its own options.")
     return sweep
 
@@ -119,7 +128,7 @@ def plan(sweep: Sweep) -> tuple[Sweep, Estimate]:
 def open_run(sweep: Sweep, session: Session, fold: Fold | None = None) -> str:
     """The search's own run: resumed, adopted from `mlflow run`, or started; of a fold, below that of all folds."""
     if sweep.resumed:
-        return session.resume_run(sweep.resumed, nested=fold is not None)
+        return session.resume_run(sweep.resumed, nested=fold is not None, accepted=sweep.accepted)
     name = sweep_title(sweep)
     if fold is None:
         return session.start_run(name=name, part=sweep.part, tags=sweep.tags)
@@ -133,15 +142,16 @@ def search(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
         StoreError: the store does not take a tag, a param or an artifact of the search's own run.
     """
     writer, parent, past = session.writer, logger.parent, {}
+    write_plan(sweep)  # also of a resumed one: its folders may have moved, and its inputs may have changed
     if sweep.resumed:
         past = logger.restore(read_children(session.store, parent))
     else:
-        write_plan(sweep)
         config = sweep.config
         register = getattr(config.options, "register", "")
         drawn = {"sampler": config.sampler, "pruning": "on" if config.pruning else "off", "register": register}
         budget = "none" if config.time_budget_s is None else f"{config.time_budget_s:g}"
         writer.log_used(parent, sweep.used | drawn | {"time_budget": budget})
+    if sweep.accepted or not sweep.resumed:
         log_sets(writer, parent, sweep.dataset)
         log_split(writer, parent, sweep.dataset)
         log_audit(writer, parent, sweep.dataset)

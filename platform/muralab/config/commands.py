@@ -29,6 +29,7 @@ PICTURES_HELP = "`true` logs radiographs of errors; `auto`: of the demo only."
 MODEL_HELP = "A registered model, models:/<name>@<alias>, or a model's folder."
 STUDY_HELP = "What a study is: `auto` (by DICOM header, else by folder), `folder`, or `file` (each image alone)."
 PREVALENCE_HELP = "Share of abnormal studies that probabilities hold for, or `validation`: that of the validation set."
+ACCEPT_HELP = "`true` resumes although pictures, recipes, weights or the platform have changed; the run states it."
 
 
 def check_manifest_options(data: str, root: str | None, columns: Mapping[str, str]) -> None:
@@ -151,6 +152,7 @@ class TuneConfig(TrainingOptions):
     )
     pictures: bool | None = option("auto", p.yes_no_or_auto, PICTURES_HELP)
     resume: str | None = option("none", p.optional_text, "The run id of an interrupted sweep; its own options hold.")
+    accept_changes: bool = option("false", p.flag, ACCEPT_HELP)
     dry_run: bool = option("false", p.flag, "`true` prints the plan and stops.")
 
     def check(self, problems: Problems) -> None:
@@ -168,6 +170,7 @@ class TrainConfig(TrainingOptions):
     recipe: str = option("inception_add_gate", p.text, "A recipe's name, or an importable module.")
     pictures: bool | None = option("auto", p.yes_no_or_auto, PICTURES_HELP)
     resume: str | None = option("none", p.optional_text, "The run id of an interrupted training.")
+    accept_changes: bool = option("false", p.flag, ACCEPT_HELP)
 
     def check(self, problems: Problems) -> None:
         """Check the recipe and the machine's resources."""

@@ -1,13 +1,15 @@
 """Decoded images on disk: one file of grey squares per size, which all trials of all processes map into memory.
 
-Files in the cache folder, for one set of images and one size:
+Files in the cache folder, for one set of image names, one size and one content of the files:
 
-    squares-<size>-<key>.npy     uint8 [N, size, size], rows in the order of the sorted image names; exists = complete
-    squares-<size>-<key>.json    the names of the rows, and why unreadable ones are all zeros
-    squares-<size>-<key>.lock    locked by the process that builds
-    *.tmp-<host>-<pid>-<thread>  an unfinished build, running or killed
+    squares-<size>-<names>-<key>.npy     uint8 [N, size, size], rows in the order of the sorted names; exists = complete
+    squares-<size>-<names>-<key>.json    the names of the rows, and why unreadable ones are all zeros
+    squares-<size>-<names>.lock          locked by the process that builds
+    *.tmp-<host>-<pid>-<thread>          an unfinished build, running or killed
+    digests-<names>.npy                  digests of the image files, see `digests.py`
 
-The key covers name, size in bytes and modification time of every file, so a changed file gives a new cache. The lock
+Names are relative to the tree, and the key covers them and the bytes of every file: a file with other content, under
+whatever name and with whatever times, gives a new cache, and a tree that was moved or copied keeps its own. The lock
 only saves work: each builder writes its own file and renames it, so two builders do no harm on a file system without
 locks.
 """
@@ -20,7 +22,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, final
@@ -29,8 +31,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from muralab.atomic import atomic_path
-from muralab.data.files import Consumer, ImageFile, Progress, fingerprint_files, read_images
+from muralab.atomic import atomic_path, publish, temporary_path
+from muralab.data.digests import FileDigests, names_key
+from muralab.data.files import Consumer, ImageFile, Progress, read_images
 from muralab.data.images.decode import to_square
 from muralab.errors import DataError, SettingsError, numbered
 from muralab.locks import locked
@@ -84,9 +87,10 @@ def open_cache(
     folder: Path,
     workers: int | None = None,
     progress: Progress | None = None,
+    content: str | None = None,
 ) -> PixelCache:
     """Open the cache of a table's images at one size; see `open_caches`."""
-    return open_caches(table, sizes=[size], folder=folder, workers=workers, progress=progress)[size]
+    return open_caches(table, sizes=[size], folder=folder, workers=workers, progress=progress, content=content)[size]
 
 
 def open_caches(
@@ -97,6 +101,8 @@ def open_caches(
     workers: int | None = None,
     progress: Progress | None = None,
     inspect: Consumer | None = None,
+    digests: FileDigests | None = None,
+    content: str | None = None,
 ) -> dict[int, PixelCache]:
     """Open the caches of a table's images, and build the missing ones in one pass over the files.
 
@@ -107,13 +113,16 @@ def open_caches(
         workers: decoding threads; None takes one per core.
         progress: called with (images done, images in total) while building.
         inspect: also called for every decoded file, in the order of the sorted image names, if anything is built.
+        digests: of the table's files, which knows all of them afterwards; None: looked up in the folder.
+        content: the key (`FileDigests.key`) of what the files must contain; complete caches of it are then opened
+            without a look at the files. None: of the files as they are now.
 
     Returns:
         Size -> cache.
 
     Raises:
-        DataError: the table is empty or names an image twice, a file exists and cannot be read, or the folder cannot be
-            written (a full disk).
+        DataError: the table is empty or names an image twice, a file exists and cannot be read, the files do not have
+            this content, or the folder cannot be written (a full disk).
         SettingsError: an impossible size or number of workers.
     """
     sizes = sorted(set(sizes))
@@ -122,72 +131,114 @@ def open_caches(
     images = table[["image", "path"]].sort_values("image", ignore_index=True)
     if images.empty or images["image"].duplicated().any():
         raise DataError("A cache needs a table of at least one image, each named once.")
-    folder = Path(folder).absolute()
-    keys = {size: fingerprint_files(images, f"squares {CACHE_VERSION} {size}") for size in sizes}
-    builds = [_Build(images, size, folder / f"squares-{size}-{key}.npy") for size, key in keys.items()]
-    missing = [build for build in builds if not build.is_complete()]
-    if missing:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            _build_all(missing, images, workers, progress, inspect)
-        except OSError as error:
-            needed_gb = sum(build.n_bytes for build in missing) / 1e9
-            reason = error.strerror or error
-            raise DataError(f"The image cache ({needed_gb:.2f} GB) cannot be written to {folder}: {reason}.") from error
-    return {build.size: PixelCache(build.target) for build in builds}
+    builds = [_Build(images, size, Path(folder).absolute()) for size in sizes]
+    if content is None or not all(build.is_complete(content) for build in builds):
+        digests = digests or FileDigests(images, folder)
+        if content is not None or any(build.has_earlier() for build in builds):
+            digests.read(workers=workers, progress=progress)  # much faster than to decode what is cached already
+        if content not in (None, digests.key(images)):
+            raise DataError(
+                f"The images of {_root_of(images)} have changed since this run started, and no cache of them is left "
+                "as they were then. Put them back, or start a new run."
+            )
+        missing = [build for build in builds if not build.is_complete(digests.key(images))]
+        if missing:
+            _build_in(Path(folder).absolute(), missing, images, digests, workers, progress, inspect)
+        content = digests.key(images)
+    return {build.size: PixelCache(build.target(str(content))) for build in builds}
+
+
+def _root_of(images: pd.DataFrame) -> str:
+    """The folder that the names of a table's images are relative to."""
+    return str(images["path"].iloc[0]).removesuffix(images["image"].iloc[0]) or "/"
+
+
+def _build_in(
+    folder: Path,
+    builds: Sequence[_Build],
+    images: pd.DataFrame,
+    digests: FileDigests,
+    workers: int | None,
+    progress: Progress | None,
+    inspect: Consumer | None,
+) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _build_all(builds, images, digests, workers, progress, inspect)
+    except OSError as error:
+        needed_gb = sum(build.n_bytes for build in builds) / 1e9
+        reason = error.strerror or error
+        raise DataError(f"The image cache ({needed_gb:.2f} GB) cannot be written to {folder}: {reason}.") from error
 
 
 def _build_all(
     builds: Sequence[_Build],
     images: pd.DataFrame,
+    digests: FileDigests,
     workers: int | None,
     progress: Progress | None,
     inspect: Consumer | None,
 ) -> None:
     """Build caches of several sizes at once; another process may have finished some of them meanwhile."""
+
+    def content() -> str:
+        return str(digests.key(images))
+
     with ExitStack() as locks, ExitStack() as files:
-        consumers = []
-        done = []
-        for build in builds:  # in the order of their sizes, so that two processes cannot wait for each other
-            alone = locks.enter_context(locked(build.target.with_suffix(".lock")))
-            if build.is_complete():
-                continue
-            if alone:
-                build.remove_leftovers()
-            consumers.append(files.enter_context(build.open()))
-            done.append(build)
-        if consumers:
-            read_images(
-                images["path"].tolist(),
-                consumers if inspect is None else [*consumers, inspect],
-                workers=workers,
-                progress=progress,
-            )
+        # In the order of their sizes, so that two processes cannot wait for each other.
+        alone = [locks.enter_context(locked(build.lock)) for build in builds]
+        digests.recall()
+        waiting = [build for build in builds if not build.is_complete(digests.key(images))]
+        if not waiting:
+            return
+        for build in waiting if all(alone) else ():
+            build.remove_leftovers()
+        consumers = [files.enter_context(build.open(content)) for build in waiting]
+        consumers += [digests.collect] if inspect is None else [digests.collect, inspect]
+        read_images(images["path"].tolist(), consumers, workers=workers, progress=progress)
         files.close()
-        for build in done:
-            build.remove_outdated()
+        digests.save()
+        for build in waiting:
+            build.remove_outdated(content())
 
 
 class _Build:
-    """The cache of one size, being built."""
+    """The cache of one size, to be found or built."""
 
-    def __init__(self, images: pd.DataFrame, size: int, target: Path) -> None:
+    def __init__(self, images: pd.DataFrame, size: int, folder: Path) -> None:
         self.names: list[str] = images["image"].tolist()
         self.source = hashlib.blake2b("\n".join(images["path"]).encode(), digest_size=12).hexdigest()
-        self.size, self.target = size, target
+        self.size, self.folder = size, folder
+        self.stem = f"squares-{size}-{names_key(images)}"
+        self.lock = folder / f"{self.stem}.lock"
         self.header = _header((len(images), size, size))
         self.n_bytes = len(self.header) + len(images) * size * size
 
-    def is_complete(self) -> bool:
-        """Whether both files exist, and the pixels in full (a copy may have been truncated)."""
-        target = self.target
+    def target(self, content: str) -> Path:
+        """Where the squares of files with some content are, given as `FileDigests.key`."""
+        key = hashlib.blake2b(f"squares {CACHE_VERSION} {self.size} {content}".encode(), digest_size=12).hexdigest()
+        return self.folder / f"{self.stem}-{key}.npy"
+
+    def is_complete(self, content: str | None) -> bool:
+        """Whether both files exist, and the pixels in full (a copy may have been truncated); False for None."""
+        if content is None:
+            return False
+        target = self.target(content)
         return target.is_file() and target.stat().st_size == self.n_bytes and target.with_suffix(".json").is_file()
 
+    def has_earlier(self) -> bool:
+        """Whether there is a cache of these names, of the same files or of others."""
+        return any(self.folder.glob(f"{self.stem}-*.npy"))
+
     @contextmanager
-    def open(self) -> Iterator[Consumer]:
-        """Yield a function that writes the square of each image to its place; then publish both files, pixels last."""
+    def open(self, content: Callable[[], str]) -> Iterator[Consumer]:
+        """Yield a function that writes the square of each image to its place; then publish both files, pixels last.
+
+        Args:
+            content: gives the key of what was decoded; called at the end.
+        """
         unreadable: dict[int, str] = {}
-        with atomic_path(self.target, sync=True) as pixels:
+        with temporary_path(self.folder / f"{self.stem}.npy") as pixels:
             with pixels.open("wb") as file:
                 file.write(self.header)
                 file.truncate(self.n_bytes)
@@ -200,10 +251,12 @@ class _Build:
                         self._write_square(file.fileno(), row, image.grey)
 
                 yield write
-            with atomic_path(self.target.with_suffix(".json")) as sidecar:
+            target = self.target(content())
+            with atomic_path(target.with_suffix(".json")) as sidecar:
                 reasons = {self.names[row]: unreadable[row] for row in sorted(unreadable)}
-                content = {"source": self.source, "size": self.size, "unreadable": reasons, "images": self.names}
-                sidecar.write_text(json.dumps(content), encoding="utf-8")
+                described = {"source": self.source, "size": self.size, "unreadable": reasons, "images": self.names}
+                sidecar.write_text(json.dumps(described), encoding="utf-8")
+            publish(pixels, target, sync=True)
 
     def _write_square(self, handle: int, row: int, grey: npt.NDArray[np.uint8]) -> None:
         square = np.ascontiguousarray(to_square(grey, self.size))
@@ -213,13 +266,13 @@ class _Build:
 
     def remove_leftovers(self) -> None:
         """Remove the files of killed builders; only while holding the lock, when nobody else can be building."""
-        for leftover in self.target.parent.glob(f"{self.target.stem}.*.tmp-*"):
+        for leftover in self.folder.glob(f"{self.stem}*.tmp-*"):
             leftover.unlink(missing_ok=True)
 
-    def remove_outdated(self) -> None:
+    def remove_outdated(self, content: str) -> None:
         """Remove caches of this size of the same paths before the files changed; open ones stay mapped."""
-        for sidecar in self.target.parent.glob(f"squares-{self.size}-*.json"):
-            if sidecar.stem == self.target.stem:
+        for sidecar in self.folder.glob(f"squares-{self.size}-*.json"):
+            if sidecar.stem == self.target(content).stem:
                 continue
             with contextlib.suppress(OSError, ValueError):
                 if json.loads(sidecar.read_text(encoding="utf-8")).get("source") == self.source:

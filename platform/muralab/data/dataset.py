@@ -16,6 +16,7 @@ from muralab.data.audit.facts import FileFacts, collect_facts
 from muralab.data.audit.pictures import PICTURE_COLUMNS
 from muralab.data.audit.report import Audit, audit_images, is_audited
 from muralab.data.cache import PixelCache, open_caches
+from muralab.data.digests import FileDigests
 from muralab.data.manifest import Manifest
 from muralab.data.source import AUTO, DatasetSource, Progress
 from muralab.data.splits import SETS, Splits
@@ -39,6 +40,8 @@ class Dataset:
     """Image size in px -> squares of all rows."""
     audit: Audit
     """Of every file, with our sets as `split`, so that it finds leakage across our own split."""
+    content: str
+    """Digest of all rows' names and their files' bytes, see `FileDigests.key`."""
     notes: tuple[str, ...]
     """Warnings, for the log and the report."""
     manifest: Manifest | None = None
@@ -152,16 +155,18 @@ def open_dataset(
     """
     source.draw_demo(progress)
     index = source.index
-    audits = cache_folder / "audit"
+    pixels, audits = cache_folder / "pixels", cache_folder / "audit"
+    digests = FileDigests(index, pixels)
     facts: dict[str, FileFacts] = {}
     # A guess: if some images are unreadable, the final split and thus the audit may differ from those of all images.
-    audited = is_audited(with_sets(index, source.split_of_all[0], ()), folder=audits)
+    audited = is_audited(with_sets(index, source.split_of_all[0], ()), folder=audits, digests=digests)
     caches = open_caches(
         index,
         sizes=image_sizes,
-        folder=cache_folder / "pixels",
+        folder=pixels,
         progress=progress("decoding images"),
         inspect=None if audited else collect_facts(facts),
+        digests=digests,
     )
     unreadable = dict(next(iter(caches.values())).unreadable)
     notes = _unreadable_notes(unreadable)
@@ -173,6 +178,7 @@ def open_dataset(
         with_sets(index, splits, unreadable),
         folder=audits,
         facts=facts,
+        digests=digests,
         progress=progress("auditing files"),
     )
     return Dataset(
@@ -183,6 +189,7 @@ def open_dataset(
         unreadable=unreadable,
         splits=splits,
         caches=caches,
+        content=str(digests.key(index)),
         audit=audit,
         notes=(*source.notes, *notes, *split_notes, *audit.warnings()),
         manifest=source.manifest,

@@ -1,19 +1,18 @@
-"""Image files: their bytes, their pixels, and a fingerprint of a table of them.
+"""Image files: their bytes, their pixels, and digests of them.
 
 Shape legend: H height, W width, S side of a square.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from muralab.data.images.decode import decode, to_square
 from muralab.errors import DataError, ImageError
@@ -30,6 +29,8 @@ class ImageFile:
     """One image file, read and decoded."""
 
     path: str
+    digest: str = ""
+    """Of the bytes, see `digest_bytes`; empty for a missing file."""
     data: bytes | None = None
     """None for a missing file."""
     grey: np.ndarray | None = None
@@ -40,6 +41,14 @@ class ImageFile:
 
 Consumer = Callable[[int, ImageFile], None]
 """Function of (position of the file, file), called in the thread that decoded the file."""
+
+
+def digest_bytes(*blocks: bytes | memoryview) -> str:
+    """BLAKE2b of some bytes, 32 hex characters."""
+    digest = hashlib.blake2b(digest_size=16)
+    for block in blocks:
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def read_file(path: str | Path) -> bytes:
@@ -69,10 +78,12 @@ def read_image(path: str) -> ImageFile:
         data = read_file(path)
     except ImageError as error:
         return ImageFile(path=path, reason=str(error))
+    digest = digest_bytes(data)
     try:
-        return ImageFile(path=path, data=data, grey=decode(data))
+        grey = decode(data)
     except ImageError as error:
-        return ImageFile(path=path, data=data, reason=str(error))
+        return ImageFile(path=path, digest=digest, data=data, reason=str(error))
+    return ImageFile(path=path, digest=digest, data=data, grey=grey)
 
 
 def read_square(path: str | Path, size: int) -> np.ndarray:
@@ -111,31 +122,45 @@ def read_images(
         DataError: a file exists and cannot be read, see `read_file`.
     """
 
-    def read_chunk(first: int) -> int:
+    def consume_image(position: int, path: str) -> None:
+        image = read_image(path)
+        for consume in consumers:
+            consume(position, image)
+
+    _for_each(paths, consume_image, workers, progress)
+
+
+def hash_files(paths: Sequence[str], *, workers: int | None = None, progress: Progress | None = None) -> list[str]:
+    """The digest of each file's bytes (see `digest_bytes`), without decoding; empty for a missing file.
+
+    Raises:
+        DataError: a file exists and cannot be read, see `read_file`.
+    """
+    digests = [""] * len(paths)
+
+    def hash_file(position: int, path: str) -> None:
+        with contextlib.suppress(ImageError):
+            digests[position] = digest_bytes(read_file(path))
+
+    _for_each(paths, hash_file, workers, progress)
+    return digests
+
+
+def _for_each(
+    paths: Sequence[str], function: Callable[[int, str], None], workers: int | None, progress: Progress | None
+) -> None:
+    """Call a function of (position, path) for every path, in threads."""
+
+    def call_for_chunk(first: int) -> int:
         chunk = paths[first : first + CHUNK]
         for position, path in enumerate(chunk, start=first):
-            image = read_image(path)
-            for consume in consumers:
-                consume(position, image)
+            function(position, path)
         return len(chunk)
 
     done = 0
     chunks = range(0, len(paths), CHUNK)
-    with closing(map_in_threads(read_chunk, chunks, workers=workers, name="muralab-images")) as counts:
+    with closing(map_in_threads(call_for_chunk, chunks, workers=workers, name="muralab-images")) as counts:
         for count in counts:
             done += count
             if progress is not None:
                 progress(done, len(paths))
-
-
-def fingerprint_files(images: pd.DataFrame, purpose: str) -> str:
-    """Digest of a purpose and of each image's name, file size and modification time; reads no file's content."""
-    digest = hashlib.blake2b(f"{purpose}\n".encode(), digest_size=12)
-    for image, path in zip(images["image"], images["path"]):
-        try:
-            status = os.stat(path)  # noqa: PTH116  (half the time of Path.stat, for 40,000 files)
-            state = f"{status.st_size} {status.st_mtime_ns}"
-        except OSError:
-            state = "missing"
-        digest.update(f"{image}\t{state}\n".encode())
-    return digest.hexdigest()

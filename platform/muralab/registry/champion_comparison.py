@@ -15,13 +15,14 @@ from typing import Any
 
 import pandas as pd
 
-from muralab.errors import MuraLabError, StoreError, StoreUnavailableError
+from muralab.errors import DataError, MuraLabError, StoreError, StoreUnavailableError
 from muralab.evaluation.calibration import Calibration
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.registry.gate import DEFAULT_OBJECTIVE, Decision, Margins, decide, refusal
 from muralab.registry.reevaluate import evaluate_registered
 from muralab.registry.unseen import find_unseen
 from muralab.tracking import Store, download_artifact, fingerprint_test_set, read_datasets, read_run
+from muralab.tracking.pictures import describe_pictures, find_changed
 from muralab.tracking.tags import Tag
 
 
@@ -144,6 +145,13 @@ def _reevaluate(store: Store, older: Any, newer: Any, test: pd.DataFrame, cache:
     source = read_datasets(store, newer.run_id).get("test")
     if source is None:
         raise StoreError(f"The run of version {newer.version} has no record of its test data set.")
+    changed = find_changed(store, newer.run_id, list(test["image"]), source.root, cache / "pixels") or []
+    changed = [image for image in changed if (source.root / image).is_file()]
+    if changed:
+        raise DataError(
+            f"{describe_pictures(changed, len(test))} at {source.root} have changed since version {newer.version} "
+            "was evaluated on them. Put them back, or train it again."
+        )
     predictions, calibration = evaluate_registered(store, older.name, str(older.version), test, source.root, cache)
     return EvaluatedModel(
         recipe=older.tags.get(Tag.RECIPE, ""),

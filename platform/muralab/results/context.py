@@ -11,7 +11,7 @@ from muralab.config.search import SearchConfig
 from muralab.data.dataset import Dataset
 from muralab.report.context import Context
 from muralab.tracking import process_tags
-from muralab.tracking.tags import Tag
+from muralab.tracking.platform_version import describe_commit
 
 
 def build_context(
@@ -49,7 +49,7 @@ def build_context(
         split_counts=dataset.counts(),
         fingerprint=dataset.splits.fingerprint,
         unreadable=dataset.unreadable,
-        commit=process_tags().get(Tag.GIT_COMMIT, ""),
+        commit=describe_commit(process_tags()),
         created=datetime.now(UTC),
         machine=f"{describe_machine(config.resources.gpus > 0)}; trained in {config.precision}",
         notes=list(notes),

@@ -26,6 +26,7 @@ from muralab.recipe_loader import load_recipe
 from muralab.report.context import Context, SearchTrial
 from muralab.report.training_plots import phase_boundary
 from muralab.results.context import describe_machine
+from muralab.results.run_recipe import is_present, read_run_recipe
 from muralab.tracking import (
     LoggedData,
     RunRecord,
@@ -36,6 +37,7 @@ from muralab.tracking import (
     read_datasets,
     read_run,
 )
+from muralab.tracking.platform_version import describe_commit
 from muralab.tracking.tags import Tag
 
 PARENT_KINDS = ("tune", "compare")
@@ -111,7 +113,7 @@ def read_model(store: Store, record: RunRecord, *, suffix: str = "") -> Evaluate
         record: the run, with its history.
         suffix: what its title adds to the recipe's.
     """
-    title, from_scratch = _recipe_facts(record.recipe)
+    title, from_scratch = _recipe_facts(store, record)
     history, held = record.history, record.predictions
     return EvaluatedModel(
         recipe=record.recipe or record.name,
@@ -131,12 +133,12 @@ def read_model(store: Store, record: RunRecord, *, suffix: str = "") -> Evaluate
     )
 
 
-def _recipe_facts(name: str) -> tuple[str, bool]:
+def _recipe_facts(store: Store, record: RunRecord) -> tuple[str, bool]:
     """(title, whether it trains from scratch)."""
     try:
-        recipe = load_recipe(name)
+        recipe = load_recipe(record.recipe) if is_present(record) else read_run_recipe(store, record).recipe
     except RecipeError:  # of another checkout; its run is complete without it
-        return name, False
+        return record.recipe, False
     return recipe.summary, not recipe.pretrained
 
 
@@ -229,7 +231,7 @@ def read_context(store: Store, records: Sequence[RunRecord]) -> Context:
         split_counts=read_counts(data),
         fingerprint=" / ".join(_tag_values(records, Tag.SPLIT_FINGERPRINT)) or "not recorded",
         unreadable=None,
-        commit=" / ".join(_tag_values(records, Tag.GIT_COMMIT)),
+        commit=" / ".join(_unique(describe_commit(one.tags) for one in records)),
         created=datetime.now(UTC),
         machine=describe_machine(False),
         objective=next(iter(_tag_values(records, Tag.OBJECTIVE)), "val_study_auroc"),

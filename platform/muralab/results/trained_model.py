@@ -14,9 +14,9 @@ from muralab.data.files import read_square
 from muralab.errors import StoreError
 from muralab.evaluation.calibration import Calibration
 from muralab.recipe import Recipe, override, resolved_values
-from muralab.recipe_loader import load_recipe
 from muralab.redaction import redact
 from muralab.results.from_mlflow import read_calibration
+from muralab.results.run_recipe import RunRecipe, read_run_recipe
 from muralab.tracking import RunRecord, Store, download_artifact, read_datasets, read_run
 from muralab.tracking.failures import store_errors
 from muralab.tracking.tags import Tag
@@ -37,6 +37,8 @@ class TrainedModel:
     recipe: Recipe
     """As the run carried it out."""
     calibration: Calibration
+    changes: tuple[str, ...] = ()
+    """What has changed of its recipe since, in sentences."""
 
 
 def source_run(store: Store, model: str) -> str:
@@ -83,10 +85,14 @@ def load_trained_model(store: Store, record: RunRecord) -> TrainedModel:
         raise StoreError(
             f"The run {record.run_id} ({record.name}) trained no recipe: give the run of a trial or of `train`."
         )
-    recipe = load_recipe(record.recipe)
+    found = read_run_recipe(store, record)
+    recipe = found.recipe
     known = resolved_values(recipe)
     recipe = override(recipe, {**recipe.earlier, **{key: value for key, value in resolved.items() if key in known}})
-    network = recipe.build(image_size=recipe.image_size, **recipe.model)
+    try:
+        network = recipe.build(image_size=recipe.image_size, **recipe.model)
+    except Exception as error:  # whatever the code of a recipe raises
+        raise _unfit(record, found, f"{error} ({type(error).__name__})") from error
     calibration = read_calibration(store, record.run_id)
     if calibration is None or not store.client.list_artifacts(record.run_id, "weights"):
         raise StoreError(
@@ -98,11 +104,16 @@ def load_trained_model(store: Store, record: RunRecord) -> TrainedModel:
     try:
         network.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
-        raise StoreError(
-            f"The weights of the run {record.run_id} ({record.name}) do not fit the recipe '{record.recipe}' as it is "
-            "now: it has changed since. Check out the commit in the run's tags; its registered model still works."
-        ) from error
-    return TrainedModel(network=network.eval(), recipe=recipe, calibration=calibration)
+        raise _unfit(record, found, "the shapes of its weights are others") from error
+    return TrainedModel(network=network.eval(), recipe=recipe, calibration=calibration, changes=found.changes)
+
+
+def _unfit(record: RunRecord, found: RunRecipe, reason: str) -> StoreError:
+    """The error of a recipe that does not build the network of a run."""
+    return StoreError(
+        f"The recipe '{record.recipe}' does not fit the run {record.run_id} ({record.name}): {reason}. "
+        f"{' '.join(found.changes)} Check out the commit in the run's tags; its registered model still works."
+    )
 
 
 def verification_images(store: Store, record: RunRecord, size: int) -> np.ndarray:

@@ -3,56 +3,42 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import getpass
 import os
 import socket
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
 
+from muralab.tracking.platform_version import platform_version
 from muralab.tracking.tags import Tag
 
 UNKNOWN = "unknown"
 
 
 def process_tags() -> dict[str, str]:
-    """Tags that identify this process: host, pid, start time, user, and the commit of the checkout if there is one."""
+    """Tags that identify this process: host, pid, start time, user, and the platform's code (`platform_version`)."""
     pid = os.getpid()
-    return {
-        Tag.HOST: socket.gethostname(),
-        Tag.PID: str(pid),
-        Tag.PROCESS_STARTED: process_started(pid) or UNKNOWN,
-        Tag.USER: _user(),
-        Tag.SOURCE_NAME: "muralab",
-        Tag.SOURCE_TYPE: "LOCAL",
-    } | commit_tag()
+    platform = platform_version()
+    return (
+        {
+            Tag.HOST: socket.gethostname(),
+            Tag.PID: str(pid),
+            Tag.PROCESS_STARTED: process_started(pid) or UNKNOWN,
+            Tag.USER: _user(),
+            Tag.SOURCE_NAME: "muralab",
+            Tag.SOURCE_TYPE: "LOCAL",
+        }
+        | platform.tags
+        | platform.commit_tag
+    )
 
 
 def _user() -> str:
     with contextlib.suppress(OSError, KeyError, ImportError):  # a user without a passwd entry, in a container
         return getpass.getuser()
     return str(os.getuid())
-
-
-@functools.cache
-def commit_tag() -> dict[str, str]:
-    """The commit of the checkout that tracks this file; empty for a package installed inside another project."""
-    here = Path(__file__)
-    if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
-        return {}
-    commit = _git(here.parent, "rev-parse", "HEAD")
-    return {Tag.GIT_COMMIT: commit} if commit else {}
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    command = ["git", "-C", str(folder), *arguments]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
-        return done.stdout.strip()
-    return None
 
 
 def process_started(pid: int) -> str | None:

@@ -10,7 +10,8 @@ from typing import Any
 from muralab.errors import StoreError
 from muralab.redaction import redact
 from muralab.tracking.failures import is_temporary, shorten, store_error
-from muralab.tracking.process import commit_tag, is_gone, process_tags
+from muralab.tracking.platform_version import platform_version
+from muralab.tracking.process import is_gone, process_tags
 from muralab.tracking.store import Store
 from muralab.tracking.stored_names import stored_tags, tag_filters, tags_of
 from muralab.tracking.tags import Tag
@@ -63,7 +64,7 @@ def adopt_run(store: Store, run_id: str, tags: Mapping[str, object] | None = Non
     new = {Tag.KIND: kind} | _own_process_tags() | clean_tags(tags or {})
     try:
         present = store.client.get_run(run_id).data.tags
-        _set_tags(store, run_id, new | ({} if Tag.GIT_COMMIT in present else commit_tag()))
+        _set_tags(store, run_id, new | ({} if Tag.GIT_COMMIT in present else platform_version().commit_tag))
         store.client.update_run(run_id, status="RUNNING", name=new.get(Tag.RUN_NAME))
         mark_experiment(store, experiment_of(store, run_id))
     except Exception as error:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+TRIALS = "trials"
+"""Folder of a search's trials, below its own."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Folders:

@@ -18,6 +18,8 @@ from muralab.data.source import AUTO, DatasetSource
 from muralab.data.splits import PROTOCOLS, STUDY_PROTOCOL
 from muralab.evaluation.operating_point import check_patients
 from muralab.recipe import Recipe
+from muralab.recipe_source import digest_sources
+from muralab.results.changes import Inputs, present_inputs
 from muralab.results.duplicates import handle_duplicates
 from muralab.results.inputs import manifest_tags
 from muralab.tracking.tags import Tag
@@ -42,7 +44,11 @@ class Sweep:
     specs: tuple[TrialSpec, ...]
     weights: str
     """Description of the pretrained weights."""
+    inputs: Inputs
+    """Recipes and platform, as they were when it was planned."""
     notes: tuple[str, ...] = ()
+    accepted: str = ""
+    """What has changed since it was planned, accepted when it was resumed."""
     resumed: str | None = None
     """The run that is resumed; None for a new one."""
 
@@ -60,11 +66,13 @@ class Sweep:
             Tag.SYNTHETIC: str(self.dataset.synthetic).lower(),
             Tag.SEED: str(options.seed),
             Tag.SPLIT_FINGERPRINT: self.dataset.splits.fingerprint,
+            Tag.CONTENT: self.dataset.content,
             Tag.PROTOCOL: self.dataset.splits.protocol,
             Tag.DUPLICATES: options.duplicates,
             Tag.OBJECTIVE: options.objective,
             Tag.WEIGHTS: self.weights,
             **manifest_tags(self.dataset.manifest),
+            **({Tag.ACCEPTED_CHANGES: self.accepted} if self.accepted else {}),
         }
 
     @property
@@ -135,15 +143,23 @@ def prepare_sweep(config: SearchConfig, cache: Any, progress: Any) -> Sweep:
     specs = draw_specs(config, folders, weights.files)
     for spec in specs[: len(config.recipes)]:
         check_trial(spec)
+    inputs = present_inputs(config.recipes)
     dataset = open_data(config, source, cache, progress)
     return Sweep(
         config=config,
         folders=folders,
         dataset=dataset,
-        specs=tuple(specs),
+        specs=with_inputs(specs, inputs, dataset),
+        inputs=inputs,
         weights=weights.description,
         notes=(*_study_notes(config), *_precision_notes(config), *weights.notes, *dataset.notes),
     )
+
+
+def with_inputs(specs: Sequence[TrialSpec], inputs: Inputs, dataset: Dataset) -> tuple[TrialSpec, ...]:
+    """Trials that refuse to start with another recipe or other pictures."""
+    codes = {name: digest_sources(sources) for name, sources in inputs.recipes.items()}
+    return tuple(replace(spec, content=dataset.content, recipe_code=codes[spec.recipe]) for spec in specs)
 
 
 def _study_notes(config: SearchConfig) -> list[str]:

@@ -22,6 +22,7 @@ from muralab.report.context import Context
 from muralab.results.final_test import FinalTest
 from muralab.results.trained_model import spread_evenly
 from muralab.tracking import Store
+from muralab.tracking.platform_version import platform_version
 from muralab.tracking.tags import Tag
 from muralab.tune.plan import Sweep
 
@@ -157,7 +158,14 @@ def _register(
         name=name,
         run_id=model.run_id,
         card=model_card(model, context, why),
-        tags={**sweep.tags, Tag.RECIPE: model.recipe, Tag.KEPT_PHASE: model.training.kept_phase, **figures},
+        tags={
+            **sweep.tags,
+            **platform_version().tags,
+            Tag.RECIPE: model.recipe,
+            Tag.RECIPE_CODE: candidate.spec.recipe_code,
+            Tag.KEPT_PHASE: model.training.kept_phase,
+            **figures,
+        },
         verify_images=np.asarray(images.images[rows]),
         alias=None,
         store=store,

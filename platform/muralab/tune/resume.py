@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pandas as pd
+
 from muralab.atomic import atomic_path
-from muralab.config.commands import TrainConfig, TrainingOptions, TuneConfig
+from muralab.config.commands import DEMO, TrainConfig, TrainingOptions, TuneConfig
 from muralab.config.options import restore_options
 from muralab.config.resources import count_cpus, count_gpus
 from muralab.config.search import SearchConfig, resolve_search
+from muralab.data.dataset import Dataset
+from muralab.data.source import DatasetSource
 from muralab.errors import DataError, RecipeError, SettingsError, StoreError, numbered
 from muralab.recipe_loader import load_recipe
-from muralab.tracking import RunRecord, Store, is_alive, read_run
+from muralab.results.changes import Inputs, changed_data, changed_inputs, present_inputs
+from muralab.tracking import RunRecord, Store, is_alive, read_datasets, read_run
 from muralab.tracking.tags import Tag
 from muralab.training.trainer import best_name
-from muralab.training.weights import resolve_weights
 from muralab.trial import TrialSpec, uses_bfloat16, write_table
-from muralab.tune.folders import Folders
-from muralab.tune.plan import Sweep, open_data, source_of
+from muralab.tune.folders import TRIALS, Folders
+from muralab.tune.plan import Sweep, open_data, source_of, with_inputs
+from muralab.tune.portable import to_local, to_portable
 from muralab.tune.preflight import check_trial
+from muralab.tune.unchanged import (
+    UNRECORDED,
+    check_checkpoints,
+    compare_pictures,
+    compare_weights,
+    find_weights_again,
+    refuse_changes,
+)
+from muralab.tune.weights import describe_weights
 
 RUN_ID = re.compile(r"[\w-]+")
 Options = TypeVar("Options", bound=TrainingOptions)
@@ -40,20 +55,27 @@ class Plan:
     """Of the split."""
     weights: str
     notes: Sequence[str]
+    inputs: Inputs = field(default_factory=Inputs)
+    """Recipes and platform; empty in plans of earlier versions."""
+    pictures: pd.DataFrame | None = None
+    """The split with digests of its files; None in plans of earlier versions."""
 
 
 def write_plan(sweep: Sweep) -> None:
     """Write what `resume` needs: the plan, and the split beside it."""
-    write_table(sweep.folders.table, sweep.dataset.index, sweep.dataset.tables)
+    index, folders = sweep.dataset.index, sweep.folders
+    files = sweep.dataset.identities(index)["file"].to_numpy()
+    write_table(folders.table, index.assign(file=files), sweep.dataset.tables)
     content = {
         "options": sweep.config.options.to_dict(),
         "specs": [spec.to_dict() for spec in sweep.specs],
         "fingerprint": sweep.dataset.splits.fingerprint,
         "weights": sweep.weights,
         "notes": list(sweep.notes),
+        "inputs": asdict(sweep.inputs),
     }
-    with atomic_path(sweep.folders.plan) as path:
-        path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    with atomic_path(folders.plan) as path:
+        path.write_text(json.dumps(to_portable(content, folders), indent=1), encoding="utf-8")
 
 
 def read_plan(folders: Folders, run_id: str) -> Plan:
@@ -68,11 +90,25 @@ def read_plan(folders: Folders, run_id: str) -> Plan:
             "where it was interrupted, until it has ended; the run id is the one that the interrupted sweep printed."
         )
     try:
-        content = json.loads(folders.plan.read_text(encoding="utf-8"))
-        specs = [TrialSpec(**spec) for spec in content.pop("specs")]
-        return Plan(specs=specs, **content)
+        content = to_local(json.loads(folders.plan.read_text(encoding="utf-8")), folders)
+        specs = [_in_folders(TrialSpec(**spec), folders) for spec in content.pop("specs")]
+        inputs = Inputs(**content.pop("inputs", {}))
+        return Plan(specs=specs, inputs=inputs, pictures=_read_pictures(folders.table), **content)
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(folders, run_id, error) from error
+
+
+def _in_folders(spec: TrialSpec, folders: Folders) -> TrialSpec:
+    """A planned trial with its files where they are now: earlier versions wrote absolute paths."""
+    own = folders.sweep / TRIALS / Path(spec.folder).name
+    return replace(spec, table=str(folders.table), cache_folder=str(folders.cache), folder=str(own))
+
+
+def _read_pictures(table: Path) -> pd.DataFrame | None:
+    with contextlib.suppress(OSError, ValueError):
+        rows = pd.read_csv(table, dtype=str, keep_default_na=False)
+        return rows[rows["set"] != ""] if "file" in rows else None
+    return None
 
 
 def _damaged(folders: Folders, run_id: str, error: Exception) -> StoreError:
@@ -82,7 +118,17 @@ def _damaged(folders: Folders, run_id: str, error: Exception) -> StoreError:
     )
 
 
-def load_sweep(run_id: str, store: Store, cache: Path, progress: Any, *, command: type[Options], kind: str) -> Sweep:
+def load_sweep(
+    run_id: str,
+    store: Store,
+    cache: Path,
+    progress: Any,
+    *,
+    command: type[Options],
+    kind: str,
+    data: str = DEMO,
+    accept_changes: bool = False,
+) -> Sweep:
     """An interrupted search as it was planned.
 
     Args:
@@ -92,41 +138,92 @@ def load_sweep(run_id: str, store: Store, cache: Path, progress: Any, *, command
         progress: shows long steps.
         command: the dataclass of its command's options.
         kind: of its run.
+        data: where its tree is now, if it has moved; the default stands for where it was.
+        accept_changes: whether it continues although what it depends on has changed.
 
     Raises:
         StoreError: nothing of it is left on this machine.
-        SettingsError: it still runs, another command started it, or it needs a GPU or a recipe that is gone.
+        SettingsError: it still runs, another command started it, it needs a GPU or a recipe that is gone, or its
+            pictures, recipes, weights or the platform have changed.
         WeightsError: its file of weights is gone.
-        DataError: its data have changed.
+        DataError: its data are gone, or are split in another way.
     """
     folders = Folders(cache=cache, sweep=cache / "sweeps" / run_id)
     plan = read_plan(folders, run_id)
-    _check_run(read_run(store, run_id, predictions=False), kind)
+    record = read_run(store, run_id, predictions=False)
+    _check_run(record, kind)
+    config = resolve_again(_restore(plan, command, data, folders, run_id), plan.specs, run_id)
+    specs = find_weights_again([with_earlier_values(spec) for spec in plan.specs], config)
+    source, inputs = _find_source(config, run_id), present_inputs(config.recipes)
+    other_weights = compare_weights(specs, plan.weights)
+    changes = [
+        *changed_inputs(plan.inputs, inputs),
+        *other_weights,
+        *compare_pictures(plan.pictures, source, cache),
+    ]
+    if not accept_changes:
+        refuse_changes(run_id, changes, kind)
+    _check_networks(specs, run_id, changed=bool(changes))
+    dataset = open_data(config, source, cache, progress)
+    _check_split(plan, dataset, run_id)
+    if plan.pictures is None:  # of an earlier version, which logged a digest of each set
+        changes += changed_data(None, read_datasets(store, run_id), dataset)
+        if not accept_changes:
+            refuse_changes(run_id, changes, kind)
+    weights = describe_weights(Path(spec.weights) for spec in specs if spec.weights) if other_weights else plan.weights
+    return Sweep(
+        config=config,
+        folders=folders,
+        dataset=dataset,
+        specs=with_inputs(specs, inputs, dataset),
+        weights=weights,
+        inputs=inputs,
+        notes=(*plan.notes, *_resume_notes(plan, changes)),
+        accepted=" ".join(filter(None, [record.tags.get(Tag.ACCEPTED_CHANGES, ""), *changes])),
+        resumed=run_id,
+    )
+
+
+def _restore(plan: Plan, command: type[Options], data: str, folders: Folders, run_id: str) -> Options:
+    """The options of an interrupted search, with the place where its tree is now."""
     try:
         options = restore_options(command, plan.options)
     except TypeError as error:
         raise _damaged(folders, run_id, error) from error
-    config = resolve_again(options, plan.specs, run_id)
-    specs = [with_earlier_values(spec) for spec in plan.specs]
+    return options if data == DEMO else replace(options, data=data)
+
+
+def _check_networks(specs: Sequence[TrialSpec], run_id: str, *, changed: bool) -> None:
+    """Refuse recipes that do not build a network or, after a change, not the network of the checkpoints."""
     for spec in {spec.recipe: spec for spec in specs}.values():
-        if spec.weights:
-            resolve_weights(spec.weights, config.recipes[spec.recipe].pretrained)
         check_trial(spec)
-    dataset = open_data(config, source_of(config.options), cache, progress)
+    if changed:
+        check_checkpoints(specs, run_id)
+
+
+def _check_split(plan: Plan, dataset: Dataset, run_id: str) -> None:
+    """Refuse a data set that is split in another way: with other images, labels or patients."""
     if dataset.splits.fingerprint != plan.fingerprint:
         raise DataError(
             f"resume={run_id}: the data at {dataset.root} have changed since that sweep started (split fingerprint "
             f"{plan.fingerprint}, now {dataset.splits.fingerprint}). Start a new sweep."
         )
-    return Sweep(
-        config=config,
-        folders=folders,
-        dataset=dataset,
-        specs=tuple(specs),
-        weights=plan.weights,
-        notes=tuple(plan.notes),
-        resumed=run_id,
-    )
+
+
+def _find_source(config: SearchConfig, run_id: str) -> DatasetSource:
+    """The data set of a resumed search."""
+    try:
+        return source_of(config.options)
+    except DataError as error:
+        if Path(config.options.data).exists():
+            raise
+        raise DataError(f"resume={run_id}: {error} If the tree has moved, also give data=<where it is now>.") from error
+
+
+def _resume_notes(plan: Plan, changes: Sequence[str]) -> list[str]:
+    """What a reader of the report should know of the interruption."""
+    notes = [] if plan.inputs.platform else [UNRECORDED]
+    return [*notes, f"Resumed with accept_changes=true: {' '.join(changes)}"] if changes else notes
 
 
 def with_earlier_values(spec: TrialSpec) -> TrialSpec:

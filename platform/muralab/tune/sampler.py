@@ -19,7 +19,7 @@ import numpy.typing as npt
 from muralab.config.search import SearchConfig
 from muralab.recipe import Recipe, Value
 from muralab.trial import TrialSpec
-from muralab.tune.folders import Folders
+from muralab.tune.folders import TRIALS, Folders
 
 SOBOL_KEYS = (
     "full.lr",
@@ -71,7 +71,7 @@ def draw_specs(config: SearchConfig, folders: Folders, weights: Mapping[str, str
             weights=weights[name],
             table=str(folders.table),
             cache_folder=str(folders.cache),
-            folder=str(folders.sweep / "trials" / f"{name}-{number:02d}"),
+            folder=str(folders.sweep / TRIALS / f"{name}-{number:02d}"),
             objective=options.objective,
             threshold=options.threshold,
             threads=config.resources.cpus_per_trial,

@@ -13,8 +13,8 @@ from muralab.console import TrialTable
 from muralab.data.dataset import Dataset
 from muralab.experiment import predictions_path
 from muralab.recipe import resolved_values
-from muralab.recipe_loader import read_source
 from muralab.results.inputs import log_sets
+from muralab.results.run_recipe import log_source
 from muralab.tracking import RunRecord, RunWriter, read_predictions
 from muralab.tracking.tags import Tag
 from muralab.training.phases import PHASES, select_phase
@@ -47,7 +47,16 @@ def log_description(writer: RunWriter, run: str, spec: TrialSpec, searched: Sequ
     facts["precision"] = "bfloat16" if uses_bfloat16(spec) else "float32"
     writer.log_params(run, {key: values[key] for key in searched})
     writer.log_resolved(run, fixed | facts)
-    writer.log_text(run, read_source(spec.recipe), f"recipe/{spec.recipe.rsplit('.', 1)[-1]}.py")
+    log_source(writer, run, spec.recipe)
+
+
+def relog_changed(writer: RunWriter, record: RunRecord, spec: TrialSpec, dataset: Dataset) -> None:
+    """Log the recipe and the pictures with which a resumed training continues, where they are not those of its run."""
+    if record.tags.get(Tag.RECIPE_CODE, spec.recipe_code) != spec.recipe_code:
+        log_source(writer, record.run_id, spec.recipe)
+    if record.tags.get(Tag.CONTENT, dataset.content) != dataset.content:
+        log_sets(writer, record.run_id, dataset)
+        writer.set_tags(record.run_id, {Tag.CONTENT: dataset.content})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +156,10 @@ class TrialLogger:
                 if past[name][1] and has_weights(self.specs[name]):
                     self.consider(name, record.metrics["objective"])
             else:  # it may end well this time: why it failed before is not how it ended
-                self.writer.resume_run(record.run_id, {Tag.ERROR: ""} if Tag.ERROR in record.tags else {})
+                cleared = {Tag.ERROR: ""} if Tag.ERROR in record.tags else {}
+                accepted = {key: self.tags[key] for key in (Tag.ACCEPTED_CHANGES,) if key in self.tags}
+                self.writer.resume_run(record.run_id, cleared | accepted)
+                relog_changed(self.writer, record, self.specs[name], self.dataset)
         return past
 
     def trial_started(self, name: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from muralab.config.search import SearchConfig
 from muralab.errors import WeightsError
@@ -40,6 +42,10 @@ def find_weights(config: SearchConfig) -> Weights:
         return Weights(files=files, description="random (no ImageNet weights available)", notes=(note,))
     for name, network in wanted.items():
         files[name] = str(by_network[network] or "")
-    found = sorted({path for path in by_network.values() if path})
-    described = "; ".join(f"{path.name} {file_digest(path)}" for path in found)
+    described = describe_weights(path for path in by_network.values() if path)
     return Weights(files=files, description=described or "random (as requested)")
+
+
+def describe_weights(files: Iterable[Path]) -> str:
+    """Names and digests of files of weights."""
+    return "; ".join(f"{path.name} {file_digest(path)}" for path in sorted(set(files)))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
+from muralab.data.audit.pictures import changed_pictures
 from muralab.data.audit.report import Audit
 
 
@@ -41,7 +42,9 @@ def test_near_duplicates_and_their_copies_are_one_group(audit, table, positions,
 
 def test_an_unreadable_image_has_no_identity(audit, table):
     Path(table["path"][3]).write_bytes(b"not an image")
-    assert list(pictures(audit()).loc[table["image"][3]]) == ["", "", ""]
+    found = pictures(audit()).loc[table["image"][3]]
+    assert found["file"] != ""
+    assert list(found[["pixels", "group", "hash"]]) == ["", "", ""]
 
 
 def test_blank_images_are_not_told_apart_by_their_hash(audit, table):
@@ -51,3 +54,16 @@ def test_blank_images_are_not_told_apart_by_their_hash(audit, table):
 
 def test_a_stored_audit_has_the_same_pictures(audit):
     pd.testing.assert_frame_equal(audit().pictures, audit().pictures)
+
+
+def test_pictures_whose_bytes_changed_are_found(audit, table):
+    before = audit().pictures
+    Path(table["path"][5]).write_bytes(Path(table["path"][6]).read_bytes())
+    Path(table["path"][7]).unlink()
+    assert changed_pictures(before, audit().pictures) == sorted(table["image"][[5, 7]])
+
+
+def test_pictures_are_not_compared_with_tables_that_do_not_identify_files(audit):
+    found = audit().pictures
+    assert changed_pictures(found.drop(columns="file"), found) is None
+    assert changed_pictures(found.assign(file=""), found) is None

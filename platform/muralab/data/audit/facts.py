@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from muralab.data.files import Consumer, ImageFile
+from muralab.data.files import Consumer, ImageFile, digest_bytes
 from muralab.data.images.kind import HEAD_BYTES, kind_of
 
 THUMBNAIL = 32
@@ -51,7 +50,7 @@ def facts_of(image: ImageFile) -> FileFacts:
     """Measure and hash a decoded file; a missing or unreadable file is a fact, not an error."""
     if image.data is None:
         return FileFacts(digest="", form="missing", cut_short=False, reason=image.reason)
-    digest, form, cut_short = _digest(image.data), _form(image.data), _is_cut_short(image.data)
+    digest, form, cut_short = image.digest, _form(image.data), _is_cut_short(image.data)
     grey = image.grey
     if grey is None:
         return FileFacts(digest=digest, form=form, cut_short=cut_short, reason=image.reason)
@@ -61,7 +60,7 @@ def facts_of(image: ImageFile) -> FileFacts:
         digest=digest,
         form=form,
         cut_short=cut_short,
-        pixels=_digest(f"{grey.shape}".encode(), np.ascontiguousarray(grey).data),
+        pixels=digest_bytes(f"{grey.shape}".encode(), np.ascontiguousarray(grey).data),
         width=grey.shape[1],
         height=grey.shape[0],
         brightness=float(brightness[0, 0]),
@@ -85,13 +84,6 @@ def perceptual_hash(thumbnail: npt.NDArray[np.uint8]) -> int:
     low = cv2.dct(thumbnail.astype(np.float32))[:HASH_SIDE, :HASH_SIDE].ravel()
     bits = low > np.median(low[1:])
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
-
-
-def _digest(*blocks: bytes | memoryview) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for block in blocks:
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def _form(data: bytes) -> str:

@@ -19,6 +19,7 @@ from muralab.data.audit.facts import THUMBNAIL, FileFacts
 from muralab.data.audit.near_duplicates import groups_of, near_pairs
 
 FINDING_COLUMNS = ("kind", "severity", "images", "detail")
+OLD_RELEASE = "old release"
 KINDS = (
     "unreadable",
     "truncated",
@@ -32,7 +33,7 @@ KINDS = (
     "unusual size",
     "unusual bit depth",
     "unusual brightness",
-    "old release",
+    OLD_RELEASE,
 )
 SAME_PICTURE = ("leaking picture", "conflicting picture", "exact duplicate", "near duplicate")
 """Kinds whose images all show the same picture."""
@@ -153,7 +154,7 @@ def find_old_release(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:  #
         return
     seen = f"it has {_and(old_lists)}, as v1.0 had" if old_lists else f"it is named {root.name}"
     detail = f"not named or organised like MURA v1.1 ({seen}); v1.0 was withdrawn because of patient data in pixels"
-    yield Finding(kind="old release", severity="warning", images=(), detail=detail)
+    yield Finding(kind=OLD_RELEASE, severity="warning", images=(), detail=detail)
 
 
 def _duplicate(group: pd.DataFrame, kind: str, what: str) -> Iterator[Finding]:

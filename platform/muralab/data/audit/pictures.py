@@ -1,7 +1,7 @@
-"""What identifies the picture in a file, whatever the file is called: its pixels, its near-duplicates, a short hash.
+"""What identifies the picture in a file, whatever the file is called: its bytes, its pixels, near-duplicates, a hash.
 
 These identities are logged with every trained run, so that it can be decided later, without the images, whether a
-model has seen a picture. None of them shows anything of the picture.
+model has seen a picture, and whether a picture has changed since. None of them shows anything of the picture.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pandas as pd
 from muralab.data.audit.facts import FileFacts
 from muralab.data.audit.findings import BLANK_SPREAD, SAME_PICTURE, Finding
 
-PICTURE_COLUMNS = ("pixels", "group", "hash")
+PICTURE_COLUMNS = ("file", "pixels", "group", "hash")
 """Of the table of `identify_pictures`, beside `image`; text, empty where unknown."""
 DIGEST_CHARACTERS = 16
 
@@ -27,9 +27,9 @@ def identify_pictures(table: pd.DataFrame, facts: Sequence[FileFacts], findings:
         findings: of the audit of this table, which compared all pairs.
 
     Returns:
-        Columns image; pixels (digest of the grey values); group (the smallest `pixels` among its near-duplicates and
-        itself, equal for all of them); hash (perceptual, 64 bits; empty for a blank image). All are empty for an
-        unreadable image.
+        Columns image; file (digest of the bytes; empty for a missing file); pixels (digest of the grey values); group
+        (the smallest `pixels` among its near-duplicates and itself, equal for all of them); hash (perceptual, 64 bits;
+        empty for a blank image). The last three are empty for an unreadable image.
     """
     images = [str(image) for image in table["image"]]
     pixels = {image: fact.pixels[:DIGEST_CHARACTERS] for image, fact in zip(images, facts)}
@@ -38,10 +38,32 @@ def identify_pictures(table: pd.DataFrame, facts: Sequence[FileFacts], findings:
         smallest = min(pixels[image] for image in members)
         group |= dict.fromkeys(members, smallest)
     hashes = [f"{fact.hash:016x}" if fact.pixels and fact.spread >= BLANK_SPREAD else "" for fact in facts]
-    return pd.DataFrame(
-        {"image": images, "pixels": pixels.values(), "group": [group[image] for image in images], "hash": hashes},
-        dtype=str,
-    )
+    columns = {
+        "image": images,
+        "file": [fact.digest[:DIGEST_CHARACTERS] for fact in facts],
+        "pixels": pixels.values(),
+        "group": [group[image] for image in images],
+        "hash": hashes,
+    }
+    return pd.DataFrame(columns, dtype=str)
+
+
+def changed_pictures(before: pd.DataFrame, now: pd.DataFrame) -> list[str] | None:
+    """The images of one table whose files have other bytes in another.
+
+    Args:
+        before: image and file of `identify_pictures`; images that it does not identify are not compared.
+        now: the same of the present files, of any images.
+
+    Returns:
+        Names, sorted; None if no image that both have is identified, as in tables of earlier versions.
+    """
+    if "file" not in before:
+        return None
+    both = before.loc[before["file"] != "", ["image", "file"]].merge(now[["image", "file"]], on="image")
+    if both.empty:
+        return None
+    return sorted(both.loc[both["file_x"] != both["file_y"], "image"])
 
 
 def _connect(groups: Sequence[Sequence[str]]) -> list[set[str]]:

@@ -3,8 +3,8 @@
     audit = audit_images(read_index(root, "wrist"), folder=cache_folder)
     print(audit.summary())
 
-Severities: an `error` makes figures wrong (an image on both sides of the split), a `warning` costs images or deserves
-attention, a `note` is only unusual. Results are stored in the folder under a fingerprint of all files and labels.
+Severities: an `error` makes figures wrong (an image on both sides of the split), a `warning` costs images or
+deserves attention, a `note` is only unusual. Results are stored in the folder under digests of all rows and all files.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import pandas as pd
 
 from muralab.atomic import atomic_path
 from muralab.data.audit.facts import FileFacts, collect_facts
-from muralab.data.audit.findings import FINDING_COLUMNS, KINDS, Finding, find_all, find_old_release
+from muralab.data.audit.findings import FINDING_COLUMNS, KINDS, OLD_RELEASE, Finding, find_all, find_old_release
 from muralab.data.audit.pictures import identify_pictures
-from muralab.data.files import Progress, fingerprint_files, read_images
+from muralab.data.digests import FileDigests
+from muralab.data.files import Progress, read_images
 from muralab.errors import DataError
 
 AUDIT_VERSION = 5
@@ -106,6 +107,7 @@ def audit_images(
     *,
     folder: Path,
     facts: Mapping[str, FileFacts] | None = None,
+    digests: FileDigests | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Audit:
@@ -115,6 +117,7 @@ def audit_images(
         table: rows as `read_index` returns them; `split` may hold any names, for instance the sets of `Splits`.
         folder: holds the results; created if missing.
         facts: path -> facts of files already decoded; only the others are read.
+        digests: of the table's files; None: looked up in the folder.
         workers: threads (decoding and hashing release the interpreter lock); None takes one per core.
         progress: called with (images done, images in total) while files are read.
 
@@ -124,28 +127,41 @@ def audit_images(
     if table.empty:
         raise DataError("There is no image to audit: the table is empty.")
     table = table.sort_values("image", ignore_index=True)
-    file = _result_file(table, folder)
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        return _from_json(file.read_text(encoding="utf-8"))
+    digests = digests or FileDigests(table, folder)
+    if next(Path(folder).glob(f"audit-{_rows_key(table)}-*.json"), None) is not None:
+        digests.read(workers=workers, progress=progress)  # much faster than to audit again
+    stored = _result_file(table, folder, digests)
+    if stored is not None:
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            return _from_json(stored.read_text(encoding="utf-8"), table)
     known = dict(facts or {})
     unread = [path for path in table["path"] if path not in known]
-    read_images(unread, [collect_facts(known)], workers=workers, progress=progress)
+    read_images(unread, [collect_facts(known), digests.collect], workers=workers, progress=progress)
+    digests.supply({path: fact.digest for path, fact in known.items()})
+    digests.save()
     audit = _audit(table, [known[path] for path in table["path"]])
+    file = _result_file(table, folder, digests)
+    assert file is not None  # all digests are known now
     _write(audit, file)
     return audit
 
 
-def is_audited(table: pd.DataFrame, *, folder: Path) -> bool:
-    """Whether the folder holds the audit of these files and labels."""
-    return _result_file(table.sort_values("image", ignore_index=True), folder).is_file()
+def is_audited(table: pd.DataFrame, *, folder: Path, digests: FileDigests | None = None) -> bool:
+    """Whether the folder holds the audit of these files and labels, as far as their digests are known."""
+    file = _result_file(table, folder, digests or FileDigests(table, folder))
+    return file is not None and file.is_file()
 
 
-def _result_file(table: pd.DataFrame, folder: Path) -> Path:
-    """Where the audit of a sorted table is stored."""
-    labels = hashlib.blake2b(table[LABEL_COLUMNS].to_csv().encode(), digest_size=8).hexdigest()
-    release = [finding.detail for finding in find_old_release(table, [])]  # depends on the root's name and its lists
-    purpose = f"audit {AUDIT_VERSION} {labels} {release}"
-    return Path(folder).absolute() / f"audit-{fingerprint_files(table, purpose)}.json"
+def _result_file(table: pd.DataFrame, folder: Path, digests: FileDigests) -> Path | None:
+    """Where the audit of a table is stored; None if not all files' digests are known."""
+    pictures = digests.key(table)
+    return None if pictures is None else Path(folder).absolute() / f"audit-{_rows_key(table)}-{pictures}.json"
+
+
+def _rows_key(table: pd.DataFrame) -> str:
+    """Digest of what the audit reads of the rows of a table, in any order."""
+    rows = table.sort_values("image", ignore_index=True)[[*LABEL_COLUMNS, "study"]].to_csv()
+    return hashlib.blake2b(f"audit {AUDIT_VERSION} {rows}".encode(), digest_size=8).hexdigest()
 
 
 def _audit(table: pd.DataFrame, facts: list[FileFacts]) -> Audit:
@@ -184,7 +200,7 @@ def _write(audit: Audit, file: Path) -> None:
     content = {
         name: getattr(audit, name) for name in ("digest", "digests", "n_images", "n_studies", "n_patients", "forms")
     }
-    content["findings"] = audit.findings.to_dict(orient="records")
+    content["findings"] = audit.findings[audit.findings["kind"] != OLD_RELEASE].to_dict(orient="records")
     content["pictures"] = audit.pictures.to_dict(orient="list")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -194,8 +210,10 @@ def _write(audit: Audit, file: Path) -> None:
         raise DataError(f"The audit cannot be written to {file.parent}: {error.strerror or error}.") from error
 
 
-def _from_json(text: str) -> Audit:
+def _from_json(text: str, table: pd.DataFrame) -> Audit:
+    """A stored audit, with the finding that depends on where the tree is now instead of on its files."""
     content = json.loads(text)
     findings = [Finding(**{**row, "images": tuple(row["images"])}) for row in content.pop("findings")]
+    findings += find_old_release(table, [])
     pictures = pd.DataFrame(content.pop("pictures"), dtype=str)
     return Audit(findings=_to_frame(findings), pictures=pictures, **content)
