@@ -54,9 +54,9 @@ def relog_changed(writer: RunWriter, record: RunRecord, spec: TrialSpec, dataset
     """Log the recipe and the pictures with which a resumed training continues, where they are not those of its run."""
     if record.tags.get(Tag.RECIPE_CODE, spec.recipe_code) != spec.recipe_code:
         log_source(writer, record.run_id, spec.recipe)
-    if record.tags.get(Tag.CONTENT, dataset.content) != dataset.content:
+    if record.tags.get(Tag.CONTENT, spec.content) != spec.content:
         log_sets(writer, record.run_id, dataset)
-        writer.set_tags(record.run_id, {Tag.CONTENT: dataset.content})
+        writer.set_tags(record.run_id, {Tag.CONTENT: spec.content})
 
 
 @dataclass(frozen=True, kw_only=True)
