@@ -98,7 +98,7 @@ def test_pictures_swapped_by_renaming_get_their_own_squares(folder, tmp_path):
     table = pd.DataFrame({"image": names, "path": [str(tmp_path / name) for name in names]})
     for number, path in enumerate(map(Path, table["path"])):
         path.parent.mkdir()
-        path.write_bytes(encode_dicom(np.full((SIZE, SIZE), 10 * number, dtype=np.uint8)))
+        path.write_bytes(encode_dicom(np.full((SIZE, SIZE), 10 * number, np.uint8), SOPInstanceUID="1.2.3"))
         os.utime(path, (0, 0))
     assert len({Path(path).stat().st_size for path in table["path"]}) == 1
     before = open_cache(table, size=SIZE, folder=folder).images[:, 0, 0].tolist()
