@@ -36,6 +36,7 @@ BENCHMARKS = (
     "seeds",
     "audit",
     "growth",
+    "manifest",
     "serving",
 )
 PACKAGES = ("torch", "timm", "mlflow", "ray", "numpy", "albumentations", "opencv-python-headless")

@@ -12,7 +12,7 @@ from tests.cli.conftest import Muralab
 def test_it_is_written_as_an_export_or_as_a_tree_with_the_next_commands(muralab: Muralab, tmp_path: Path) -> None:
     outcome = muralab("demo", folder=tmp_path / "pacs", images=20)
     assert outcome.code == 0, outcome
-    assert f"muralab predict {tmp_path}/pacs/export" in outcome.out
+    assert f"muralab manifest {tmp_path}/pacs/export --labels {tmp_path}/pacs/labels.csv" in outcome.out
     outcome = muralab("demo", folder=tmp_path / "tree", layout="mura", images=20)
     assert outcome.code == 0, outcome
     assert len(list((tmp_path / "tree").rglob("image*.png"))) == 20

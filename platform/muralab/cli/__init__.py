@@ -26,6 +26,7 @@ COMMANDS = {
     "promote": commands.PromoteConfig,
     "report": commands.ReportConfig,
     "compare": commands.CompareConfig,
+    "manifest": commands.ManifestConfig,
     "demo": commands.DemoConfig,
     "app": commands.AppConfig,
     "sync": commands.SyncConfig,

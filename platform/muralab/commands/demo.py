@@ -36,8 +36,13 @@ def run(config: DemoConfig, environment: Environment) -> None:
 
 
 def _next_steps(config: DemoConfig) -> list[str]:
-    export, labels = (shlex.quote(str(config.folder / name)) for name in (EXPORT_NAME, LABELS_NAME))
+    export, labels, manifest = (
+        shlex.quote(str(config.folder / name)) for name in (EXPORT_NAME, LABELS_NAME, "manifest.csv")
+    )
     return [
         f"The synthetic DICOM export is {export}, its labels are {labels}. Next:",
+        f"  muralab manifest {export} --labels {labels} --out {manifest}",
+        f"  muralab explore --data {manifest}",
+        f"  muralab tune --data {manifest}",
         f"  muralab predict {export}",
     ]

@@ -332,6 +332,22 @@ class PredictConfig(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ManifestConfig(CommandOptions):
+    """Write a manifest of the pictures in a folder, such as a PACS export, from their DICOM headers."""
+
+    folder: Path = option(None, p.required_path, "A folder of pictures, at any depth, whatever their names.")
+    out: Path = option("manifest.csv", p.required_path, "The manifest to write: .csv or .parquet.")
+    labels: Path | None = option("none", p.optional_path, "A table of labels by study, accession number or patient.")
+    columns: Mapping[str, str] = option(
+        "none", p.columns, "Names of the label table's columns, such as accession:Auftrag,label:Befund, or `none`."
+    )
+    study: str = option("auto", p.text, STUDY_HELP)
+    part: str | None = option(
+        "header", p.part_or_header, "The part of pictures whose header names none, such as wrist."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class DemoConfig(CommandOptions):
     """Write the synthetic data set to a folder, as a MURA tree or as a DICOM export of a PACS."""
 

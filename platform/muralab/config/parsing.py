@@ -183,6 +183,15 @@ def number_or(keyword: str, low: float, high: float) -> Callable[[str, str], flo
     return lambda name, text: None if text == keyword else parse_number(name, text)
 
 
+def part_or_header(name: str, text: str) -> str | None:
+    """A body part, or `header` (only what headers say) as None."""
+    if text == "header":
+        return None
+    if not re.fullmatch(r"[\w .-]+", text):
+        raise SettingsError(f"{name}={text}: expected header, or a body part such as wrist.")
+    return text.lower()
+
+
 def images_or_auto(name: str, text: str) -> int | None:
     """A number of pictures, or `auto` as None."""
     return None if text == "auto" else whole(20, LARGEST_COUNT)(name, text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from muralab.errors import DataError, numbered
 
@@ -54,7 +54,8 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
 
 def _relative(name: str, split: str, depth: int, file: Path, number: int, *, deeper: bool = False) -> str:
     """A list's path relative to the root, without what precedes the split's folder ("MURA-v1.1/")."""
-    names = PurePosixPath(name.strip().strip('"')).parts
+    # Split here, since a Path for each of 40,000 lines takes half a second.
+    names = [part for part in name.strip().strip('"').split("/") if part not in ("", ".")]
     # The last match: a folder above the data may also be called train.
     start = len(names) - 1 - names[::-1].index(split) if split in names else len(names)
     kept = names[start:]

@@ -156,7 +156,7 @@ def find_heat_maps(names: Collection[str]) -> set[str]:
     >>> sorted(find_heat_maps(["image1.heat.png", "image1.png", "alone.heat.png"]))
     ['image1.heat.png']
     """
-    heats = [name for name in names if name.lower().endswith(HEAT_SUFFIX)]
+    heats = [name for name in names if name[-len(HEAT_SUFFIX) :].lower() == HEAT_SUFFIX]
     if not heats:
         return set()
     owners: set[str] = set()
@@ -199,25 +199,23 @@ class _Walk:
         self._seen: set[tuple[int, int]] = set()
 
     def visit(self, root: str) -> None:
-        """List a folder and those below it."""
-        self._is_new(root)
-        waiting = [root]
+        """List a folder and those below it; links may lead back to a parent, or to the same place twice."""
+        device = self._see_link(root) or 0
+        waiting = [(root, device)]
         while waiting:
-            folder = waiting.pop()
+            folder, device = waiting.pop()
             try:
                 with os.scandir(folder) as listed:
-                    entries = sorted(listed, key=lambda entry: entry.name)
+                    entries = list(listed)
             except NotADirectoryError:  # a named pipe was given
                 continue
             except OSError:
                 self.unlisted.append(folder)
                 continue
-            # Last in, first out. Folders before links, so that a study that is also linked keeps its own name.
-            new = [path for path in self._take_all(entries) if self._is_new(path)]
-            waiting += reversed(new)
+            waiting += self._see_folders(self._take_files(entries), device)
 
-    def _take_all(self, entries: list[os.DirEntry[str]]) -> list[str]:
-        """Take the files of one folder, and return its folders, linked ones last."""
+    def _take_files(self, entries: list[os.DirEntry[str]]) -> list[os.DirEntry[str]]:
+        """Take the files of one folder, and return its folders."""
         heat_maps = find_heat_maps([entry.name for entry in entries])
         folders: list[os.DirEntry[str]] = []
         for entry in entries:
@@ -227,7 +225,30 @@ class _Walk:
                 folders.append(entry)
             else:
                 self._take(entry, is_heat_map=entry.name in heat_maps)
-        return [entry.path for entry in sorted(folders, key=lambda one: (one.is_symlink(), one.name))]
+        return folders
+
+    def _see_folders(self, folders: list[os.DirEntry[str]], device: int) -> list[tuple[str, int]]:
+        """The folders that have not been seen, each with its device; linked ones first, so that they are visited last."""
+        real = [entry for entry in folders if not entry.is_symlink()]
+        self._seen.update((device, entry.inode()) for entry in real)
+        found = [(entry.path, device) for entry in real]
+        if len(real) == len(folders):
+            return found
+        links = sorted(entry.path for entry in folders if entry.is_symlink())
+        linked = [(path, seen) for path in links if (seen := self._see_link(path)) is not None]
+        return [*reversed(linked), *found]
+
+    def _see_link(self, folder: str) -> int | None:
+        """The device of a folder that has not been seen."""
+        try:
+            status = os.stat(folder)  # noqa: PTH116  (a Path per folder costs more than the call)
+        except OSError:  # listing it reports the error
+            return 0
+        identity = (status.st_dev, status.st_ino)
+        if identity in self._seen:
+            return None
+        self._seen.add(identity)
+        return status.st_dev
 
     def _take(self, entry: os.DirEntry[str], *, is_heat_map: bool) -> None:
         if not _is_readable(entry):  # reading a named pipe would block
@@ -236,17 +257,6 @@ class _Walk:
             self.unused.append((entry.path, HEAT_MAP))
         else:
             self.files.append(entry.path)
-
-    def _is_new(self, folder: str) -> bool:
-        """Whether a folder has not been visited: links may lead back to a parent, or to the same place twice."""
-        try:
-            status = os.stat(folder)  # noqa: PTH116  (a Path per folder costs more than the call)
-        except OSError:  # listing it reports the error
-            return True
-        identity = (status.st_dev, status.st_ino)
-        is_new = identity not in self._seen
-        self._seen.add(identity)
-        return is_new
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
