@@ -128,7 +128,7 @@ def test_an_unknown_part_is_named(tree):
 def test_the_audit_covers_our_sets_and_not_the_official_folders(tree, tmp_path):
     dataset = read(tree, tmp_path / "cache")
     assert set(dataset.audit.digests) == {"train", "validation", "test"}
-    assert dataset.notes == ()
+    assert [note.rpartition(": ")[2] for note in dataset.notes] == ["16 hidden."]
 
 
 @pytest.mark.parametrize(("synthetic", "n_patients"), [(True, 10), (False, 6)])
@@ -166,7 +166,7 @@ def test_an_unreadable_image_is_left_out_and_audited_in_its_patients_set(tree, t
     assert str(broken) not in set(dataset.tables["test"]["path"])
     assert "unreadable" in set(dataset.audit.findings["kind"])
     assert "leaking patient" not in set(dataset.audit.findings["kind"])
-    assert len(dataset.notes) == 1
+    assert len(dataset.notes) == 2  # the other counts hidden files
 
 
 def test_an_audit_is_done_once(tree, tmp_path):

@@ -21,6 +21,7 @@ import pandas as pd
 from muralab.data.manifest_rows import RowProblems, check_rows, label_of, name_studies
 from muralab.data.mura import ALL_PARTS, COLUMNS
 from muralab.data.sheet import Sheet, is_missing, read_sheet
+from muralab.data.unnamed import unnamed_note
 from muralab.errors import DataError, nearest, numbered
 
 REQUIRED_COLUMNS = ("image", "label", "patient")
@@ -121,7 +122,7 @@ def read_manifest(
         facts=facts.set_index(pd.Index(rows["image"], name="image")).iloc[order],
         parts=tuple(sorted(set(parts))),
         n_rows=len(sheet.cells),
-        notes=(*_part_notes(path, names, parts, part), *notes),
+        notes=(*_part_notes(path, names, parts, part), *notes, *_unnamed_notes(sheet, names, folder)),
     )
 
 
@@ -208,6 +209,14 @@ def image_names(cells: pd.Series, root: Path) -> list[str]:
     below = f"{root.as_posix().rstrip('/')}/"
     names = cells.mask(is_missing(cells), "").str.replace("\\", "/", regex=False).tolist()
     return [posixpath.normpath(name).removeprefix(below) if name else "" for name in names]
+
+
+def _unnamed_notes(sheet: Sheet, names: Mapping[str, str], root: Path) -> list[str]:
+    """What the file does not name, of any part, in the folders of its images."""
+    images = image_names(sheet.cells[names["image"]], root)
+    return unnamed_note(
+        sheet.path, [image if posixpath.isabs(image) else f"{root}/{image}" for image in images if image]
+    )
 
 
 def _part_notes(path: Path, names: Mapping[str, str], parts: pd.Series, part: str) -> list[str]:

@@ -228,7 +228,7 @@ class _Walk:
         return folders
 
     def _see_folders(self, folders: list[os.DirEntry[str]], device: int) -> list[tuple[str, int]]:
-        """The folders that have not been seen, each with its device; linked ones first, so that they are visited last."""
+        """The folders that have not been seen, each with its device; linked ones first, to be visited last."""
         real = [entry for entry in folders if not entry.is_symlink()]
         self._seen.update((device, entry.inode()) for entry in real)
         found = [(entry.path, device) for entry in real]

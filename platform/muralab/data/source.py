@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from muralab.data.manifest import Manifest, is_manifest, read_manifest
-from muralab.data.mura import find_root, parts_of, read_index
+from muralab.data.mura import Tree, find_root, parts_of, read_tree
 from muralab.data.splits import MANIFEST_PROTOCOL, PROTOCOLS, SETS, Splits, split_index
 from muralab.demo.dataset import default_folder, is_synthetic, write_demo
 from muralab.errors import SettingsError
@@ -96,9 +96,14 @@ class DatasetSource:
         return str(self.root if self.manifest is None else self.manifest.path)
 
     @cached_property
+    def _tree(self) -> Tree:
+        """What the folders of a MURA tree hold."""
+        return read_tree(self.root, self.part)
+
+    @cached_property
     def index(self) -> pd.DataFrame:
         """One row per image, including unreadable ones."""
-        return read_index(self.root, self.part) if self.manifest is None else self.manifest.index
+        return self._tree.table if self.manifest is None else self.manifest.index
 
     @property
     def parts(self) -> list[str]:
@@ -107,8 +112,8 @@ class DatasetSource:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What reading the manifest found."""
-        return () if self.manifest is None else self.manifest.notes
+        """What reading the manifest or the tree found, besides its images."""
+        return self._tree.notes if self.manifest is None else self.manifest.notes
 
     @property
     def split_protocol(self) -> str:
