@@ -15,11 +15,16 @@ from muralab.errors import StoreError
 from muralab.tracking import open_store, start_run
 from muralab.tracking.database import is_incomplete, open_database
 
+TEMPORARY_TABLE = "create table _alembic_tmp_latest_metrics (key text)"
+EARLIER_STEP = "update alembic_version set version_num = '451aebb31d03'"
+NO_STEP = "delete from alembic_version"
+NEWER_MLFLOW = "update alembic_version set version_num = '0123456789ab'"
 
-def make_incomplete(path: Path) -> None:
+
+def make_incomplete(path: Path, statement: str = TEMPORARY_TABLE) -> None:
     """Leave a database as a process does that is killed while MLflow makes its tables."""
     with contextlib.closing(sqlite3.connect(path)) as database:
-        database.execute("create table _alembic_tmp_latest_metrics (key text)")
+        database.execute(statement)
         database.commit()
 
 
@@ -66,12 +71,13 @@ def test_what_a_killed_process_left_beside_it_is_replaced(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("quick_tables")
+@pytest.mark.parametrize("statement", [TEMPORARY_TABLE, EARLIER_STEP, NO_STEP])
 def test_a_database_that_was_left_incomplete_is_set_aside(
-    empty_database: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    empty_database: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, statement: str
 ) -> None:
     path = tmp_path / "mlflow.db"
     shutil.copy(empty_database, path)
-    make_incomplete(path)
+    make_incomplete(path, statement)
     assert is_incomplete(path)
     assert open_store(f"sqlite:///{path}").client.search_experiments()
     assert len(list(tmp_path.glob("mlflow.db.incomplete-*"))) == 1
@@ -82,6 +88,12 @@ def test_a_database_that_holds_runs_is_never_set_aside(empty_database: Path, tmp
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     start_run(open_store(f"sqlite:///{tmp_path}/mlflow.db"), kind="trial", name="t")
     make_incomplete(tmp_path / "mlflow.db")
+    assert not is_incomplete(tmp_path / "mlflow.db")
+
+
+def test_a_database_of_a_newer_mlflow_is_left_alone(empty_database: Path, tmp_path: Path) -> None:
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    make_incomplete(tmp_path / "mlflow.db", NEWER_MLFLOW)
     assert not is_incomplete(tmp_path / "mlflow.db")
 
 

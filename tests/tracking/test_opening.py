@@ -223,6 +223,12 @@ def test_a_store_that_needs_a_driver_says_which(uri: str, message: str) -> None:
     assert "ss@" not in str(caught.value)
 
 
+def test_a_database_that_does_not_answer_is_no_server_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Store, "client", property(lambda _: threading.Event().wait(5)))
+    with pytest.raises(StoreUnavailableError, match=r"no response within 0.1 s.*database runs and accepts connections"):
+        open_store("postgresql://lab/db", timeout_s=0.1)
+
+
 def test_a_registry_that_is_down_is_named_by_its_variable(local: Store) -> None:
     with pytest.raises(StoreError, match=r"MLFLOW_REGISTRY_URI: The tracking server http://127.0.0.1:9 does not"):
         open_store(local.uri, registry_uri="http://127.0.0.1:9", timeout_s=5)

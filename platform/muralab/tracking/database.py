@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from muralab.errors import StoreError
+from muralab.tracking.failures import is_known_revision
 
 SQLITE_HEADER = b"SQLite format 3"
 LOG = logging.getLogger("muralab.tracking")
@@ -67,18 +68,30 @@ def is_incomplete(path: Path) -> bool:
         tables = {name for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
         if "experiments" not in tables:
             return False
-        half_made = any(name.startswith("_alembic_tmp_") for name in tables) or not _has_version(database, tables)
-        used = any(database.execute(f"select 1 from {name} limit 1").fetchone() for name in CONTENT if name in tables)
-        return half_made and not used
+        if any(database.execute(f"select 1 from {name} limit 1").fetchone() for name in CONTENT if name in tables):
+            return False
+        return any(name.startswith("_alembic_tmp_") for name in tables) or not _is_complete(_version(database, tables))
     return False
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+    """Open it for writing: what a killed process has begun is rolled back first."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=5)
 
 
-def _has_version(database: sqlite3.Connection, tables: set[str]) -> bool:
-    return "alembic_version" in tables and database.execute("select 1 from alembic_version").fetchone() is not None
+def _version(database: sqlite3.Connection, tables: set[str]) -> str:
+    """The last step that was made of those that make the tables; empty for none."""
+    row = (
+        database.execute("select version_num from alembic_version").fetchone() if "alembic_version" in tables else None
+    )
+    return str(row[0]) if row else ""
+
+
+def _is_complete(version: str) -> bool:
+    """Whether it is the last step, or one of a newer MLflow."""
+    from mlflow.store.db.utils import _get_latest_schema_revision
+
+    return version == _get_latest_schema_revision() or (version != "" and not is_known_revision(version))
 
 
 def _set_aside(path: Path) -> None:

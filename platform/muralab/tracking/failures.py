@@ -197,7 +197,7 @@ def _schema(failure: _Failure) -> str:
     found = FOUND_SCHEMA.search(failure.text)
     if not found and not failure.says("out-of-date database schema"):
         return ""
-    if not found or _is_known_revision(found[1] or found[2]):
+    if not found or is_known_revision(found[1] or found[2]):
         return 'Back it up and upgrade it with `mlflow db upgrade "$MLFLOW_TRACKING_URI"`, or use a new database.'
     from mlflow.version import VERSION
 
@@ -207,7 +207,8 @@ def _schema(failure: _Failure) -> str:
     )
 
 
-def _is_known_revision(revision: str) -> bool:
+def is_known_revision(revision: str) -> bool:
+    """Whether a database's schema is one that this MLflow knows, and not that of a newer one."""
     from mlflow.store import db_migrations
 
     folders = [Path(folder) / "versions" for folder in db_migrations.__path__]

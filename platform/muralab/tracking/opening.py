@@ -60,6 +60,8 @@ def _open(store: Store, ask: Callable[[Any], object], timeout_s: float) -> None:
             return
         if store.uri.startswith("http"):
             check_server(store.uri, timeout_s)
+        else:
+            import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - seconds that are not the database's
         _within(timeout_s, lambda: ask(store.impatient().client), store)
     except StoreError:
         raise
@@ -110,6 +112,11 @@ def _no_answer(uri: str, error: Exception) -> StoreError:
 
 
 def _unreachable(uri: str, reason: str) -> StoreUnavailableError:
+    if not uri.startswith("http"):
+        return StoreUnavailableError(
+            f"The tracking store {redact(uri)} does not answer ({reason}). Check that the database runs and accepts "
+            "connections from this machine, and that MLFLOW_TRACKING_URI is its address."
+        )
     return StoreUnavailableError(
         f"The tracking server {redact(uri)} does not answer ({reason}). Start it (`mlflow server --host 127.0.0.1 "
         "--port <port>`), correct MLFLOW_TRACKING_URI, or unset it to use ./mlflow.db."
