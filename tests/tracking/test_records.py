@@ -8,7 +8,16 @@ import time
 import pytest
 
 from muralab.errors import StoreError
-from muralab.tracking import RunWriter, Store, experiment_of, find_evaluations, read_children, read_run, start_run
+from muralab.tracking import (
+    RunWriter,
+    Store,
+    experiment_of,
+    find_evaluations,
+    find_records,
+    read_children,
+    read_run,
+    start_run,
+)
 from muralab.tracking.tags import Tag
 
 
@@ -70,6 +79,15 @@ def test_children_may_be_read_without_history_and_predictions(local: Store, tria
     assert record.metrics == {"loss": 1.0}
     assert record.history.empty
     assert record.predictions == {}
+
+
+def test_a_run_that_has_been_deleted_is_named_with_how_to_restore_it(local: Store, trial: str) -> None:
+    kept, deleted = (start_run(local, kind="trial", name=name, parent=trial) for name in "ab")
+    assert set(find_records(local, trial, [kept, deleted])) == {kept, deleted}
+    local.client.delete_run(deleted)
+    assert set(find_records(local, trial, [kept])) == {kept}
+    with pytest.raises(StoreError, match=f"1. mlflow runs restore --run-id {deleted}"):
+        find_records(local, trial, [kept, deleted])
 
 
 def test_a_run_may_be_read_without_predictions(local: Store, trial: str) -> None:

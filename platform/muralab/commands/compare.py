@@ -30,7 +30,7 @@ from muralab.results.final_test import run_final_test
 from muralab.results.inputs import log_audit, log_sets, log_split
 from muralab.results.leakage import without_leakage
 from muralab.results.seed_comparison import Comparison, compare_models
-from muralab.tracking import read_children
+from muralab.tracking import find_records
 from muralab.tracking.tags import Tag
 from muralab.trial import TrialSpec
 from muralab.tune.disk_space import check_space
@@ -169,10 +169,11 @@ def evaluate_models(
 ) -> dict[str, EvaluatedModel]:
     """Trial -> its model, evaluated on the test set. Each network is released at once: ten of them fill the memory."""
     session.writer.flush()
-    records = {record.run_id: record for record in read_children(session.store, logger.parent)}
+    run_ids = [session.writer.run_id(logger.runs[spec.name]) for spec in specs]
+    records = find_records(session.store, logger.parent, run_ids)
     models = {}
-    for spec in specs:
-        record = records[session.writer.run_id(logger.runs[spec.name])]
+    for spec, run_id in zip(specs, run_ids, strict=True):
+        record = records[run_id]
         rule = sweep.config.options.threshold
         model = run_final_test(spec, record, session.writer, rule=rule, keep_weights=False).model
         models[spec.name] = replace(model, name=spec.name, title=f"{model.title}, seed {spec.seed}")

@@ -20,6 +20,7 @@ from muralab.tracking.process import is_alive, process_tags
 from muralab.tracking.records import (
     RunRecord,
     find_evaluations,
+    find_records,
     read_children,
     read_run,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "experiment_id_of",
     "experiment_of",
     "find_evaluations",
+    "find_records",
     "fingerprint_test_set",
     "is_alive",
     "open_store",

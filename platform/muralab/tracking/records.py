@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
-from muralab.errors import StoreError
+from muralab.errors import StoreError, numbered
 from muralab.redaction import redact
 from muralab.tracking.artifacts import StoredPredictions
 from muralab.tracking.failures import store_error
@@ -99,6 +99,25 @@ def read_children(store: Store, parent_id: str, predictions: bool = False, *, hi
     where = f"tags.`mlflow.parentRunId` = '{parent_id}'"
     runs = _search(store, [_experiment(store, parent_id)], where)
     return _records(store, runs, history=history, predictions=predictions)
+
+
+def find_records(store: Store, parent_id: str, run_ids: Sequence[str]) -> dict[str, RunRecord]:
+    """All runs below a parent, by their ids.
+
+    Args:
+        store: where to read.
+        parent_id: the parent's id.
+        run_ids: those that have to be among them.
+
+    Raises:
+        StoreError: some of these have been deleted, or the store failed.
+    """
+    found = {record.run_id: record for record in read_children(store, parent_id)}
+    missing = [run_id for run_id in run_ids if run_id not in found]
+    if missing:
+        restore = [f"mlflow runs restore --run-id {run_id}" for run_id in missing]
+        raise StoreError(numbered(f"{len(missing)} runs below {parent_id} have been deleted. Restore them:", restore))
+    return found
 
 
 def find_evaluations(store: Store, fingerprint: str) -> list[str]:

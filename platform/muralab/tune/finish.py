@@ -24,7 +24,7 @@ from muralab.results.final_test import FinalTest, run_final_test
 from muralab.results.from_mlflow import build_trials
 from muralab.results.gallery import build_gallery, may_show
 from muralab.results.previews import build_previews
-from muralab.tracking import RunWriter, Store, read_children
+from muralab.tracking import RunWriter, Store, find_records
 from muralab.tracking.tags import Tag
 from muralab.tune.plan import Sweep
 from muralab.tune.registration import Outcome
@@ -71,17 +71,18 @@ def evaluate_best_trials(sweep: Sweep, logger: TrialLogger, store: Store) -> Swe
     """Evaluate the best trial of each recipe on the test set, once.
 
     Raises:
-        MuraLabError: no trial of any recipe reached its full phase.
+        MuraLabError: no trial of any recipe reached its full phase, or the run of one has been deleted.
     """
     if not logger.best:
         raise nothing_to_test(logger.failures)
     logger.writer.flush()
-    records = {record.run_id: record for record in read_children(store, logger.parent)}
     names = [logger.best[recipe][1] for recipe in sweep.config.recipes if recipe in logger.best]
+    run_ids = [logger.writer.run_id(logger.runs[name]) for name in names]
+    records = find_records(store, logger.parent, run_ids)
     rule = sweep.config.options.threshold
     tests = [
-        run_final_test(logger.specs[name], records[logger.writer.run_id(logger.runs[name])], logger.writer, rule=rule)
-        for name in names
+        run_final_test(logger.specs[name], records[run_id], logger.writer, rule=rule)
+        for name, run_id in zip(names, run_ids, strict=True)
     ]
     return SweepResult(
         sweep=sweep,
