@@ -26,6 +26,7 @@ COPIED_TAGS = (
     Tag.SEED,
     Tag.SPLIT_FINGERPRINT,
     Tag.PROTOCOL,
+    Tag.VALUE_RANGE,
     Tag.OBJECTIVE,
     Tag.WEIGHTS,
     Tag.RECIPE,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from muralab.data.images.value_range import range_from_text
 from muralab.registry.bundle import check_bundle, write_bundle
 from muralab.registry.creation import create_logged_model, create_version
 from muralab.registry.export import export_onnx
@@ -84,7 +85,8 @@ def register_model(
         name: of the registered model.
         run_id: the run that trained it.
         card: description of the version, Markdown.
-        tags: of the version; recipe, part and synthetic are also stored in the served model's configuration.
+        tags: of the version; recipe, part, synthetic and the value range are also stored in the served model's
+            configuration.
         verify_images: training or validation images, uint8 [N, S, S], on which torch and the served model are
             compared. If there are 20 or more, the served model warns about images that are far from them.
         alias: moves to this version; None leaves the aliases unchanged.
@@ -128,7 +130,7 @@ def build_config(
     Args:
         image_size: S in px.
         calibration: the fitted scalings, threshold and band.
-        tags: of the version; recipe, part and synthetic are read.
+        tags: of the version; recipe, part, synthetic and the value range are read.
         images: uint8 [N, S, S], from the training distribution.
     """
     means, contrasts = images.mean(axis=(1, 2)), images.std(axis=(1, 2))
@@ -139,6 +141,7 @@ def build_config(
         synthetic=tags.get(Tag.SYNTHETIC) == "true",
         typical_mean=_widened(means),
         typical_contrast=_widened(contrasts),
+        value_range=range_from_text(tags.get(Tag.VALUE_RANGE, "")),
         **{key: calibration[key] for key in CALIBRATION if calibration.get(key) is not None},
     )
 

@@ -35,6 +35,8 @@ class Tag:
     """Digest of the manifest that named the images; missing for a MURA tree."""
     COLUMNS = "muralab.columns"
     """The manifest's columns -> their names in it, as JSON."""
+    VALUE_RANGE = "muralab.value_range"
+    """Stored values that are black and white in files that do not say so; empty or missing: as their type says."""
     OBJECTIVE = "muralab.objective"
     WEIGHTS = "muralab.weights"
     RECIPE_CODE = "muralab.recipe_code"

@@ -29,7 +29,7 @@ _NEEDED = (b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """Of an interlaced image: first column, first row, step between columns, step between rows."""
-_PIECE = 2**18
+_PIECE, _AT_ONCE_BYTES = 2**18, 2**24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,16 +101,31 @@ def check_rows(data: bytes) -> None:
     Raises:
         ImageError: rows are missing.
     """
-    missing = read_png_header(data).n_bytes
+    n_bytes = read_png_header(data).n_bytes
+    pieces = [memoryview(data)[start + 8 : end - 4] for kind, start, end in _chunks(data) if kind == b"IDAT"]
+    if n_bytes > _AT_ONCE_BYTES or not _fills_at_once(pieces, n_bytes):
+        _check_pieces(pieces, n_bytes)
+
+
+def _fills_at_once(pieces: list[memoryview], n_bytes: int) -> bool:
+    """Whether pieces inflate to exactly some bytes, without damage; in half the time of zlib."""
+    import imagecodecs
+
+    try:
+        return len(imagecodecs.deflate_decode(b"".join(pieces), out=n_bytes)) == n_bytes
+    except Exception:  # damaged, or more bytes than needed
+        return False
+
+
+def _check_pieces(pieces: list[memoryview], n_bytes: int) -> None:
+    """Reject pieces that inflate to fewer bytes; little memory is needed at a time."""
     inflater = zlib.decompressobj()
-    for kind, start, end in _chunks(data):
-        if kind != b"IDAT":
-            continue
-        piece: bytes | memoryview = memoryview(data)[start + 8 : end - 4]
-        while missing > 0 and not inflater.eof and (found := _inflate(inflater, piece)):
-            missing -= found
+    for whole in pieces:
+        piece: bytes | memoryview = whole
+        while n_bytes > 0 and not inflater.eof and (found := _inflate(inflater, piece)):
+            n_bytes -= found
             piece = inflater.unconsumed_tail
-    if missing > 0:
+    if n_bytes > 0:
         raise ImageError("broken or truncated PNG (its data end before its last row)")
 
 

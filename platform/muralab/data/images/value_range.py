@@ -83,6 +83,22 @@ def describe_range(value_range: ValueRange) -> str:
     return f"{(high - low).bit_length()} bits, {low:,} to {high:,}"
 
 
+def range_to_text(value_range: ValueRange | None) -> str:
+    """As it is logged; empty for an unknown range."""
+    return "" if value_range is None else f"{value_range[0]} {value_range[1]}"
+
+
+def range_from_text(text: str) -> ValueRange | None:
+    """What `range_to_text` wrote; None for anything else."""
+    numbers = text.split()
+    if len(numbers) != 2:
+        return None
+    try:
+        return int(numbers[0]), int(numbers[1])
+    except ValueError:
+        return None
+
+
 def misfit(values: StoredValues, value_range: ValueRange | None) -> str:
     """How a picture fails to fit the range that it is shown with, as a warning; empty if it fits."""
     used = f"uses {values.used_bits} of its {values.bits} bits"

@@ -25,19 +25,22 @@ def scale_wide(
     """Convert grey values to uint8.
 
     Args:
-        values: integers of 0 or more [H, W].
+        values: of at most 16 bits, 0 or more, integers [H, W].
         bits: of each value in the file.
         value_range: of the data set, see `value_range.black_and_white`.
         transparent: this value becomes black.
         inverted: whether 0 is white.
     """
     scale = _Scale(bits, value_range)
+    table = scale.scale(np.arange(2**_COLOUR_BITS))
+    table = (255 - table if inverted else table).astype(np.uint8)
+    if transparent is not None:
+        table[transparent] = 0
     grey = np.empty(values.shape, np.uint8)
     for top in range(0, len(values), STRIP_ROWS):
-        strip = values[top : top + STRIP_ROWS].astype(np.int64)
-        shown = np.ones(strip.shape, bool) if transparent is None else strip != transparent
-        scaled = scale(strip, shown)
-        grey[top : top + STRIP_ROWS] = np.where(shown, 255 - scaled if inverted else scaled, 0)
+        strip = values[top : top + STRIP_ROWS]
+        scale.note(strip if transparent is None else strip[strip != transparent])
+        grey[top : top + STRIP_ROWS] = table[strip]
     return Picture(grey=grey, stored=scale.stored)
 
 
@@ -61,7 +64,8 @@ def decode_wide_colours(png: bytes, value_range: ValueRange | None) -> Picture:
         if hidden is not None:
             opacity[(colours == hidden[::-1]).all(axis=2)] = 0
         luma = (colours.astype(np.uint32) @ _LUMA + 32_768) >> 16
-        grey[top : top + STRIP_ROWS] = np.rint(scale(luma.astype(np.int64), opacity > 0) * opacity)
+        scale.note(luma[opacity > 0])
+        grey[top : top + STRIP_ROWS] = np.rint(scale.scale(luma.astype(np.int64)) * opacity)
     sample = pixels[::_STRIDE, ::_STRIDE, :3].astype(np.int64)
     spread = float((sample.max(axis=2) - sample.min(axis=2)).mean()) * 255 / scale.white
     return Picture(grey=grey, colour_spread=min(spread, 255.0), stored=scale.stored)
@@ -75,10 +79,13 @@ class _Scale:
         self.black, self.white = black_and_white(bits, signed=False, value_range=value_range)
         self._ends: list[int] = []
 
-    def __call__(self, values: np.ndarray, shown: np.ndarray) -> np.ndarray:
-        """Scale integers [H, W], of which some are shown (bool [H, W])."""
-        if shown.any():
-            self._ends += [int(values[shown].min()), int(values[shown].max())]
+    def note(self, shown: np.ndarray) -> None:
+        """Remember the lowest and the highest of some values that are shown."""
+        if shown.size:
+            self._ends += [int(shown.min()), int(shown.max())]
+
+    def scale(self, values: np.ndarray) -> np.ndarray:
+        """Scale integers to 0 to 255."""
         span = self.white - self.black
         return np.asarray((np.clip(values - self.black, 0, span) * 255 + span // 2) // span)
 
