@@ -141,7 +141,7 @@ def run_trial(spec: TrialSpec) -> Generator[EpochResult]:
     check_recipe(spec)
     set_threads(spec.threads)
     _, recipe = recipes_of(spec)
-    data = read_data(spec.table, spec.cache_folder, recipe.image_size, spec.content)
+    data = read_data(spec.table, spec.cache_folder, recipe.image_size, spec.content, spec.value_range)
     evaluator = ValidationEvaluator(spec, data)
     settings = TrainerSettings(
         seed=spec.seed,
@@ -185,7 +185,7 @@ def check_recipe(spec: TrialSpec) -> None:
 def warm_up(spec: TrialSpec) -> None:
     """Decode the images, and compute the frozen backbone's features if the trial's first phase uses them."""
     base, _ = recipes_of(spec)
-    data = read_data(spec.table, spec.cache_folder, base.image_size, spec.content)
+    data = read_data(spec.table, spec.cache_folder, base.image_size, spec.content, spec.value_range)
     if base.upper.epochs and base.pretrained:
         with memory_errors():
             network = build_network(spec, data)
@@ -198,7 +198,7 @@ def warm_up(spec: TrialSpec) -> None:
 def load_trained(spec: TrialSpec, phase: str) -> tuple[Network, TrialData]:
     """Load a finished trial: the network with the best weights of a phase, and its data."""
     _, recipe = recipes_of(spec)
-    data = read_data(spec.table, spec.cache_folder, recipe.image_size, spec.content)
+    data = read_data(spec.table, spec.cache_folder, recipe.image_size, spec.content, spec.value_range)
     network = build_network(spec, data)
     network.load_state_dict({**network.state_dict(), **trained_state(Path(spec.folder), phase)}, strict=True)
     return network.eval(), data

@@ -17,6 +17,7 @@ import pandas as pd
 from muralab.atomic import atomic_path
 from muralab.data.augment import Augment
 from muralab.data.cache import PixelCache, open_cache
+from muralab.data.images.value_range import range_from_text
 from muralab.data.loader import Batch, evaluation_batches, training_batches
 from muralab.data.splits import SETS
 from muralab.recipe import Recipe, Value, override
@@ -60,6 +61,8 @@ class TrialSpec:
     """Digest of the recipe's source, see `digest_sources`; empty in plans of earlier versions."""
     content: str = ""
     """Of the image files, see `Dataset.content`; empty in plans of earlier versions: whatever they hold now."""
+    value_range: str = ""
+    """Of the data set, as `range_to_text` writes it; empty: each file's type decides, as in earlier versions."""
     threads: int = 1
     gpu: bool = False
     precision: str = ""
@@ -87,14 +90,20 @@ def write_table(path: Path, index: pd.DataFrame, sets: Mapping[str, pd.DataFrame
         index.assign(set=index["image"].map(set_of).fillna("")).to_csv(file, index=False)
 
 
-def read_data(table_path: str, cache_folder: str, size: int, content: str = "") -> TrialData:
+def read_data(table_path: str, cache_folder: str, size: int, content: str = "", value_range: str = "") -> TrialData:
     """Read the split that `write_table` wrote, with its images at a size in px, decoded unless they are cached.
 
     Raises:
         DataError: the files do not have the content that the trial was planned with.
     """
     index = pd.read_csv(table_path, dtype=str, keep_default_na=False).astype({"label": "int64"})
-    cache = open_cache(index, size=size, folder=Path(cache_folder) / "pixels", content=content or None)
+    cache = open_cache(
+        index,
+        size=size,
+        folder=Path(cache_folder) / "pixels",
+        content=content or None,
+        value_range=range_from_text(value_range),
+    )
     tables = {name: index[index["set"] == name].reset_index(drop=True) for name in SETS}
     return TrialData(cache, tables)
 

@@ -32,7 +32,12 @@ CALIBRATION = {
     "threshold": 0.4,
     "rule": "max-kappa",
 }
-TAGS = {"muralab.recipe": "tiny", "muralab.part": "wrist", "muralab.synthetic": "true"}
+TAGS = {
+    "muralab.recipe": "tiny",
+    "muralab.part": "wrist",
+    "muralab.synthetic": "true",
+    "muralab.value_range": "0 4095",
+}
 
 
 def tiny(pool: nn.Module | None = None) -> Network:
@@ -159,6 +164,7 @@ def test_the_configuration_is_read_back_as_written(tmp_path):
     write_config(config, tmp_path / "config.json")
     assert read_config(tmp_path / "config.json") == config
     assert config.synthetic
+    assert config.value_range == (0, 4095)
     assert config.typical_mean[0] < IMAGES[0].mean() < config.typical_mean[1]
 
 

@@ -69,6 +69,28 @@ def test_an_image_alone_is_its_own_study(model):
     assert answer["study_probability"] == pytest.approx(sigmoid(logit_of(png()) / 0.5), abs=1e-6)
 
 
+def wide_png(factor: int) -> str:
+    """The picture of `png()` in 16 bits, with its values times a factor."""
+    grey = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(grey.astype(np.uint16) * np.uint16(factor)).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def test_a_16_bit_picture_is_shown_in_the_range_of_the_models_training_images(tmp_path, onnx_file):
+    trained = load(tmp_path, onnx_file, replace(CONFIG, value_range=(0, 4095)))
+    plain, fits, bright = trained([{"image": image} for image in (png(), wide_png(16), wide_png(32))]).itertuples()
+    assert fits.probability == pytest.approx(plain.probability, abs=2e-3)
+    assert not any("range" in warning for warning in fits.warnings)
+    assert any("outside the model's range of 0 to 4095" in warning for warning in bright.warnings)
+
+
+def test_a_model_without_a_range_warns_that_a_16_bit_picture_may_be_too_dark(model):
+    answer = model([{"image": wide_png(16)}]).iloc[0]
+    assert any("uses 12 of its 16 bits" in warning for warning in answer["warnings"])
+    assert answer["probability"] < model([{"image": png()}]).iloc[0]["probability"]
+
+
 def test_a_study_is_the_mean_of_its_views_at_its_own_temperature(model):
     rows = [{"image": png(200), "study": "a"}, {"image": png(90), "study": "a"}, {"image": png(10), "study": "b"}]
     mean = sigmoid([logit_of(png(200)), logit_of(png(90))]).mean()

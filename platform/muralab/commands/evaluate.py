@@ -14,6 +14,7 @@ from muralab.config.commands import DEMO, DUPLICATES, RUN, EvaluateConfig
 from muralab.config.environment import Environment
 from muralab.config.resources import count_cpus, count_gpus
 from muralab.data.dataset import Dataset, open_dataset
+from muralab.data.images.value_range import range_from_text
 from muralab.data.manifest import is_manifest
 from muralab.data.sheet import file_digest
 from muralab.data.source import AUTO, DatasetSource
@@ -53,6 +54,7 @@ def run(config: EvaluateConfig, environment: Environment) -> None:
             image_sizes=[trained.recipe.image_size],
             cache_folder=session.cache,
             progress=session.progress,
+            value_range=range_from_text(record.tags.get(Tag.VALUE_RANGE, "")),  # the model's, whatever the data hold
         )
         duplicates = duplicates_of(record, config.duplicates)
         dataset = handle_duplicates(dataset, duplicates)
@@ -128,7 +130,7 @@ def describe(record: RunRecord, dataset: Dataset, leakage: Leakage | None) -> di
         Tag.PROTOCOL: dataset.splits.protocol,
         Tag.SEED: str(dataset.splits.seed),
         **manifest_tags(dataset.manifest),
-        **{key: record.tags.get(key, "") for key in (Tag.OBJECTIVE, Tag.WEIGHTS, Tag.KEPT_PHASE)},
+        **{key: record.tags.get(key, "") for key in (Tag.OBJECTIVE, Tag.WEIGHTS, Tag.KEPT_PHASE, Tag.VALUE_RANGE)},
     }
 
 

@@ -15,6 +15,7 @@ from muralab.config.commands import ExploreConfig
 from muralab.config.environment import Environment
 from muralab.data.audit.report import Audit, audit_images
 from muralab.data.cache import open_cache
+from muralab.data.images.value_range import ValueRange
 from muralab.data.manifest import Manifest
 from muralab.data.source import DatasetSource
 from muralab.data.splits import fingerprint
@@ -66,7 +67,7 @@ def run(config: ExploreConfig, environment: Environment) -> None:
             profile={"images": audit.n_images, "studies": audit.n_studies, "patients": audit.n_patients},
         )
         log_manifest(session.writer, run_id, source.manifest)
-        log_figures(session, run_id, index, seed=config.seed, grids=shown)
+        log_figures(session, run_id, index, seed=config.seed, grids=shown, value_range=audit.value_range)
         session.writer.finish(run_id)
         if not shown:
             session.print("No image was logged; pictures=true logs sample grids.")
@@ -130,14 +131,16 @@ def class_balance(index: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).round({"ratio": 3})
 
 
-def log_figures(session: Session, run_id: str, index: pd.DataFrame, *, seed: int, grids: bool) -> None:
+def log_figures(
+    session: Session, run_id: str, index: pd.DataFrame, *, seed: int, grids: bool, value_range: ValueRange | None
+) -> None:
     """Log the class balance, what each strength of augmentation does and, if asked, sample images of each part."""
     figures: dict[str, Any] = {"class_balance": plot_class_balance(index)}
     if grids:
         rng = np.random.default_rng(seed)
         for part, table in index.groupby("part", sort=True):
             some = table.iloc[np.sort(rng.permutation(len(table))[:GRID_IMAGES])].reset_index(drop=True)
-            figures[f"samples_{part}"] = draw_samples(some, session.cache)
+            figures[f"samples_{part}"] = draw_samples(some, session.cache, value_range)
     with tempfile.TemporaryDirectory() as folder:
         for name, figure in figures.items():
             path = Path(folder) / f"{name}.png"
@@ -150,9 +153,9 @@ def log_figures(session: Session, run_id: str, index: pd.DataFrame, *, seed: int
         session.writer.flush()
 
 
-def draw_samples(table: pd.DataFrame, cache_folder: Path) -> Any:
+def draw_samples(table: pd.DataFrame, cache_folder: Path, value_range: ValueRange | None) -> Any:
     """A grid of the readable images of a table, each under its label."""
-    cache = open_cache(table, size=GRID_SIDE_PX, folder=cache_folder / "pixels")
+    cache = open_cache(table, size=GRID_SIDE_PX, folder=cache_folder / "pixels", value_range=value_range)
     table = cache.readable(table)
     captions = ["abnormal" if label else "normal" for label in table["label"]]
     return sample_grid(np.asarray(cache.images)[cache.rows(table)], captions)

@@ -11,6 +11,7 @@ from pathlib import Path
 from muralab.commands.session import Session, open_session
 from muralab.config.commands import ReportConfig
 from muralab.config.environment import Environment
+from muralab.data.images.value_range import range_from_text
 from muralab.errors import DataError, MuraLabError
 from muralab.evaluation.best_of_many import range_sentence
 from muralab.evaluation.evaluated_model import EvaluatedModel, best_of
@@ -176,7 +177,8 @@ def draw_gallery(session: Session, record: RunRecord, model: EvaluatedModel) -> 
             raise DataError(f"the run {record.run_id} names no test set")
         root = tested_on.root
         refuse_changed(session, record, model, root)
-        images = open_test_images(model, trained.recipe.image_size, root, session.cache)
+        shown = range_from_text(record.tags.get(Tag.VALUE_RANGE, ""))
+        images = open_test_images(model, trained.recipe.image_size, root, session.cache, value_range=shown)
         return build_gallery(model, trained.network, images)
     except MuraLabError as error:
         session.print(f"No gallery: {error}")

@@ -35,6 +35,7 @@ from muralab.atomic import atomic_path, publish, temporary_path
 from muralab.data.digests import FileDigests, names_key
 from muralab.data.files import Consumer, ImageFile, Progress, read_images
 from muralab.data.images.decode import to_square
+from muralab.data.images.value_range import ValueRange, range_to_text
 from muralab.errors import DataError, SettingsError, numbered
 from muralab.locks import locked
 
@@ -88,9 +89,19 @@ def open_cache(
     workers: int | None = None,
     progress: Progress | None = None,
     content: str | None = None,
+    value_range: ValueRange | None = None,
 ) -> PixelCache:
     """Open the cache of a table's images at one size; see `open_caches`."""
-    return open_caches(table, sizes=[size], folder=folder, workers=workers, progress=progress, content=content)[size]
+    caches = open_caches(
+        table,
+        sizes=[size],
+        folder=folder,
+        workers=workers,
+        progress=progress,
+        content=content,
+        value_range=value_range,
+    )
+    return caches[size]
 
 
 def open_caches(
@@ -103,6 +114,7 @@ def open_caches(
     inspect: Consumer | None = None,
     digests: FileDigests | None = None,
     content: str | None = None,
+    value_range: ValueRange | None = None,
 ) -> dict[int, PixelCache]:
     """Open the caches of a table's images, and build the missing ones in one pass over the files.
 
@@ -116,6 +128,7 @@ def open_caches(
         digests: of the table's files, which knows all of them afterwards; None: looked up in the folder.
         content: the key (`FileDigests.key`) of what the files must contain; complete caches of it are then opened
             without a look at the files. None: of the files as they are now.
+        value_range: of the data set, see `decode`; each range has a cache of its own.
 
     Returns:
         Size -> cache.
@@ -131,7 +144,7 @@ def open_caches(
     images = table[["image", "path"]].sort_values("image", ignore_index=True)
     if images.empty or images["image"].duplicated().any():
         raise DataError("A cache needs a table of at least one image, each named once.")
-    builds = [_Build(images, size, Path(folder).absolute()) for size in sizes]
+    builds = [_Build(images, size, Path(folder).absolute(), value_range) for size in sizes]
     if content is None or not all(build.is_complete(content) for build in builds):
         digests = digests or FileDigests(images, folder)
         if content is not None or any(build.has_earlier() for build in builds):
@@ -195,7 +208,9 @@ def _build_all(
             build.remove_leftovers()
         consumers = [files.enter_context(build.open(content)) for build in waiting]
         consumers += [digests.collect] if inspect is None else [digests.collect, inspect]
-        read_images(images["path"].tolist(), consumers, workers=workers, progress=progress)
+        value_range = waiting[0].value_range
+        paths = images["path"].tolist()
+        read_images(paths, consumers, value_range=value_range, workers=workers, progress=progress)
         files.close()
         digests.save()
         for build in waiting:
@@ -205,10 +220,10 @@ def _build_all(
 class _Build:
     """The cache of one size, to be found or built."""
 
-    def __init__(self, images: pd.DataFrame, size: int, folder: Path) -> None:
+    def __init__(self, images: pd.DataFrame, size: int, folder: Path, value_range: ValueRange | None) -> None:
         self.names: list[str] = images["image"].tolist()
         self.source = hashlib.blake2b("\n".join(images["path"]).encode(), digest_size=12).hexdigest()
-        self.size, self.folder = size, folder
+        self.size, self.folder, self.value_range = size, folder, value_range
         self.stem = f"squares-{size}-{names_key(images)}"
         self.lock = folder / f"{self.stem}.lock"
         self.header = _header((len(images), size, size))
@@ -216,7 +231,8 @@ class _Build:
 
     def target(self, content: str) -> Path:
         """Where the squares of files with some content are, given as `FileDigests.key`."""
-        key = hashlib.blake2b(f"squares {CACHE_VERSION} {self.size} {content}".encode(), digest_size=12).hexdigest()
+        purpose = f"squares {CACHE_VERSION} {self.size} {content} {range_to_text(self.value_range)}".rstrip()
+        key = hashlib.blake2b(purpose.encode(), digest_size=12).hexdigest()
         return self.folder / f"{self.stem}-{key}.npy"
 
     def is_complete(self, content: str | None) -> bool:
@@ -254,7 +270,13 @@ class _Build:
             target = self.target(content())
             with atomic_path(target.with_suffix(".json")) as sidecar:
                 reasons = {self.names[row]: unreadable[row] for row in sorted(unreadable)}
-                described = {"source": self.source, "size": self.size, "unreadable": reasons, "images": self.names}
+                described = {
+                    "source": self.source,
+                    "size": self.size,
+                    "range": range_to_text(self.value_range),
+                    "unreadable": reasons,
+                    "images": self.names,
+                }
                 sidecar.write_text(json.dumps(described), encoding="utf-8")
             publish(pixels, target, sync=True)
 
@@ -270,12 +292,17 @@ class _Build:
             leftover.unlink(missing_ok=True)
 
     def remove_outdated(self, content: str) -> None:
-        """Remove caches of this size of the same paths before the files changed; open ones stay mapped."""
+        """Remove caches of this size of the same paths before the files changed, or their range was decided.
+
+        Those of another range, with which another model was trained, are kept; open ones stay mapped.
+        """
         for sidecar in self.folder.glob(f"squares-{self.size}-*.json"):
             if sidecar.stem == self.target(content).stem:
                 continue
             with contextlib.suppress(OSError, ValueError):
-                if json.loads(sidecar.read_text(encoding="utf-8")).get("source") == self.source:
+                other = json.loads(sidecar.read_text(encoding="utf-8"))
+                ranges = ("", range_to_text(self.value_range))
+                if other.get("source") == self.source and other.get("range", "") in ranges:
                     for suffix in (".npy", ".json", ".lock"):
                         sidecar.with_suffix(suffix).unlink(missing_ok=True)
 

@@ -15,11 +15,13 @@ import pandas as pd
 from muralab.data.audit.facts import FileFacts, collect_facts
 from muralab.data.audit.pictures import PICTURE_COLUMNS
 from muralab.data.audit.report import Audit, audit_images, is_audited
-from muralab.data.cache import PixelCache, open_caches
+from muralab.data.cache import PixelCache
 from muralab.data.digests import FileDigests
+from muralab.data.images.value_range import ValueRange
 from muralab.data.manifest import Manifest
 from muralab.data.source import AUTO, DatasetSource, Progress
 from muralab.data.splits import SETS, Splits
+from muralab.data.value_ranges import DECIDE, RangeChoice, StoredValuesIndex, decode_in_range
 from muralab.errors import DataError, numbered
 
 
@@ -40,6 +42,8 @@ class Dataset:
     """Image size in px -> squares of all rows."""
     audit: Audit
     """Of every file, with our sets as `split`, so that it finds leakage across our own split."""
+    value_range: ValueRange | None
+    """Stored values that are black and white where files do not say so; None: as their type says."""
     content: str
     """Digest of all rows' names and their files' bytes, see `FileDigests.key`."""
     notes: tuple[str, ...]
@@ -139,15 +143,23 @@ def find_dataset(
 
 
 def open_dataset(
-    source: DatasetSource, *, image_sizes: Iterable[int], cache_folder: Path, progress: Progress
+    source: DatasetSource,
+    *,
+    image_sizes: Iterable[int],
+    cache_folder: Path,
+    progress: Progress,
+    value_range: RangeChoice = DECIDE,
 ) -> Dataset:
     """Decode and audit a data set, each file once; caches and audits of earlier calls are reused.
+
+    Files that do not say which of their values are black and white are decoded twice, see `decode_in_range`.
 
     Args:
         source: from `find_dataset`.
         image_sizes: px; every size that will be needed.
         cache_folder: for decoded images and audits.
         progress: reports long steps.
+        value_range: in which such files are shown; by default that of the training images.
 
     Raises:
         DataError: a file cannot be read, a set lacks a class without the unreadable images, or a cache cannot be
@@ -159,26 +171,40 @@ def open_dataset(
     digests = FileDigests(index, pixels)
     facts: dict[str, FileFacts] = {}
     # A guess: if some images are unreadable, the final split and thus the audit may differ from those of all images.
-    audited = is_audited(with_sets(index, source.split_of_all[0], ()), folder=audits, digests=digests)
-    caches = open_caches(
-        index,
-        sizes=image_sizes,
-        folder=pixels,
-        progress=progress("decoding images"),
-        inspect=None if audited else collect_facts(facts),
-        digests=digests,
-    )
+    splits, split_notes = source.split_of_all
+    values = StoredValuesIndex(index, pixels, digests)
+    chosen = value_range if value_range != DECIDE else values.range_of(splits.train)
+    table = with_sets(index, splits, ())
+    inspect = None if is_audited(table, folder=audits, digests=digests, value_range=chosen) else collect_facts(facts)
+
+    def decode(training: pd.DataFrame) -> tuple[dict[int, PixelCache], ValueRange | None]:
+        return decode_in_range(
+            index,
+            training,
+            value_range=value_range,
+            sizes=image_sizes,
+            folder=pixels,
+            digests=digests,
+            values=values,
+            inspect=inspect,
+            progress=progress("decoding images"),
+        )
+
+    caches, chosen = decode(splits.train)
     unreadable = dict(next(iter(caches.values())).unreadable)
     notes = _unreadable_notes(unreadable)
     try:
         splits, split_notes = source.split_without(unreadable)
     except DataError as error:  # the unreadable images may be why a class is empty
         raise DataError("\n".join([str(error), *notes])) from error
+    if unreadable:
+        caches, chosen = decode(splits.train)  # the same, unless the split without these images has another range
     audit = audit_images(
         with_sets(index, splits, unreadable),
         folder=audits,
         facts=facts,
         digests=digests,
+        value_range=chosen,
         progress=progress("auditing files"),
     )
     return Dataset(
@@ -191,6 +217,7 @@ def open_dataset(
         caches=caches,
         content=str(digests.key(index)),
         audit=audit,
+        value_range=chosen,
         notes=(*source.notes, *notes, *split_notes, *audit.warnings()),
         manifest=source.manifest,
     )

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from muralab.data.images.decode import decode, to_square
+from muralab.data.images.decode import decode, decode_picture, to_square
+from muralab.data.images.value_range import StoredValues, ValueRange
 from muralab.errors import DataError, ImageError
 from muralab.threads import map_in_threads
 
@@ -37,6 +38,10 @@ class ImageFile:
     """uint8 [H, W]; None for an unreadable file."""
     reason: str = ""
     """Why it is unreadable."""
+    stored: StoredValues | None = None
+    """Its values, where the file does not say which are black and white, see `Picture`."""
+    notes: tuple[str, ...] = ()
+    """What in its header was ignored, see `Picture`."""
 
 
 Consumer = Callable[[int, ImageFile], None]
@@ -68,8 +73,12 @@ def read_file(path: str | Path) -> bytes:
         raise DataError(f"The image {path} cannot be read: {reason}. Fix that and start again.") from error
 
 
-def read_image(path: str) -> ImageFile:
+def read_image(path: str, *, value_range: ValueRange | None = None) -> ImageFile:
     """Read and decode an image file; a missing or broken one gets a reason instead of pixels.
+
+    Args:
+        path: of the file.
+        value_range: of the data set, see `decode`.
 
     Raises:
         DataError: the file exists and cannot be read, see `read_file`.
@@ -80,18 +89,20 @@ def read_image(path: str) -> ImageFile:
         return ImageFile(path=path, reason=str(error))
     digest = digest_bytes(data)
     try:
-        grey = decode(data)
+        picture = decode_picture(data, value_range=value_range)
     except ImageError as error:
         return ImageFile(path=path, digest=digest, data=data, reason=str(error))
-    return ImageFile(path=path, digest=digest, data=data, grey=grey)
+    grey, stored, notes = picture.grey, picture.stored, picture.notes
+    return ImageFile(path=path, digest=digest, data=data, grey=grey, stored=stored, notes=notes)
 
 
-def read_square(path: str | Path, size: int) -> np.ndarray:
+def read_square(path: str | Path, size: int, *, value_range: ValueRange | None = None) -> np.ndarray:
     """Read an image file as a grey square.
 
     Args:
         path: a picture file (PNG, JPEG, TIFF, BMP or DICOM).
         size: side of the square in px.
+        value_range: of the data set, see `decode`.
 
     Returns:
         uint8 [S, S].
@@ -100,13 +111,14 @@ def read_square(path: str | Path, size: int) -> np.ndarray:
         ImageError: the file is missing or cannot be decoded; the text is the reason alone.
         DataError: the file exists and cannot be read, see `read_file`.
     """
-    return to_square(decode(read_file(path)), size)
+    return to_square(decode(read_file(path), value_range=value_range), size)
 
 
 def read_images(
     paths: Sequence[str],
     consumers: Sequence[Consumer],
     *,
+    value_range: ValueRange | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> None:
@@ -115,6 +127,7 @@ def read_images(
     Args:
         paths: image files.
         consumers: called for every file, concurrently and in no particular order.
+        value_range: of the data set, see `decode`.
         workers: threads (Pillow and OpenCV release the interpreter lock); None takes one per core.
         progress: called with (images done, images in total).
 
@@ -123,7 +136,7 @@ def read_images(
     """
 
     def consume_image(position: int, path: str) -> None:
-        image = read_image(path)
+        image = read_image(path, value_range=value_range)
         for consume in consumers:
             consume(position, image)
 

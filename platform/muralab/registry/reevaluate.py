@@ -79,7 +79,7 @@ def _predict(onnx: Path, config: ServingConfig, table: pd.DataFrame, folder: Pat
     """Logits, float32 [N]."""
     import onnxruntime
 
-    cache = open_cache(table, size=config.image_size, folder=folder / "pixels")
+    cache = open_cache(table, size=config.image_size, folder=folder / "pixels", value_range=config.value_range)
     if cache.unreadable:
         image, reason = next(iter(cache.unreadable.items()))
         raise DataError(f"{len(cache.unreadable)} of the test images are unreadable, such as {image}: {reason}.")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from muralab.data.cache import PixelCache, open_cache
+from muralab.data.images.value_range import ValueRange
 from muralab.errors import DataError
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.evaluation.gallery import Pictures, draw_gallery
@@ -36,7 +37,9 @@ def build_gallery(model: EvaluatedModel, network: Explainable, images: PixelCach
     return {} if model.test is None else draw_gallery(model, network, images)
 
 
-def open_test_images(model: EvaluatedModel, image_size: int, root: Path, cache: Path) -> PixelCache:
+def open_test_images(
+    model: EvaluatedModel, image_size: int, root: Path, cache: Path, *, value_range: ValueRange | None = None
+) -> PixelCache:
     """The images that a model was tested on, decoded.
 
     Args:
@@ -44,6 +47,7 @@ def open_test_images(model: EvaluatedModel, image_size: int, root: Path, cache: 
         image_size: side of the network's input in px.
         root: the data set that contains the images.
         cache: folder of decoded images.
+        value_range: in which the model was trained, see `decode`.
 
     Raises:
         DataError: image files are missing, or the test predictions cannot be evaluated.
@@ -56,4 +60,4 @@ def open_test_images(model: EvaluatedModel, image_size: int, root: Path, cache: 
             f"{len(missing)} of {len(table)} test images are missing on this machine, such as {missing[0]}. Make the "
             "data set available at that path, or set pictures=false."
         )
-    return open_cache(table, size=image_size, folder=cache / "pixels")
+    return open_cache(table, size=image_size, folder=cache / "pixels", value_range=value_range)

@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from muralab.data.files import read_square
+from muralab.data.images.value_range import range_from_text
 from muralab.errors import StoreError
 from muralab.evaluation.calibration import Calibration
 from muralab.recipe import Recipe, override, resolved_values
@@ -132,7 +133,8 @@ def verification_images(store: Store, record: RunRecord, size: int) -> np.ndarra
             f"The images of the run {record.run_id} are not on this machine (such as {missing[0]}), and a model is "
             "registered only after its export was checked on them. Promote it where its data are."
         )
-    return np.stack([read_square(path, size) for path in paths])
+    shown = range_from_text(record.tags.get(Tag.VALUE_RANGE, ""))
+    return np.stack([read_square(path, size, value_range=shown) for path in paths])
 
 
 def spread_evenly(items: Sequence[T], n: int = N_VERIFIED) -> list[T]:

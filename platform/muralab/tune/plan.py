@@ -14,8 +14,10 @@ from muralab.config.parsing import STUDY
 from muralab.config.search import CPU_TRIAL_BYTES, SearchConfig
 from muralab.console import format_duration
 from muralab.data.dataset import Dataset, find_dataset, open_dataset
+from muralab.data.images.value_range import range_to_text
 from muralab.data.source import AUTO, DatasetSource
 from muralab.data.splits import PROTOCOLS, STUDY_PROTOCOL
+from muralab.data.value_ranges import DECIDE, RangeChoice
 from muralab.evaluation.operating_point import check_patients
 from muralab.recipe import Recipe
 from muralab.recipe_source import digest_sources
@@ -67,6 +69,7 @@ class Sweep:
             Tag.SEED: str(options.seed),
             Tag.SPLIT_FINGERPRINT: self.dataset.splits.fingerprint,
             Tag.CONTENT: self.dataset.content,
+            Tag.VALUE_RANGE: range_to_text(self.dataset.value_range),
             Tag.PROTOCOL: self.dataset.splits.protocol,
             Tag.DUPLICATES: options.duplicates,
             Tag.OBJECTIVE: options.objective,
@@ -159,7 +162,10 @@ def prepare_sweep(config: SearchConfig, cache: Any, progress: Any) -> Sweep:
 def with_inputs(specs: Sequence[TrialSpec], inputs: Inputs, dataset: Dataset) -> tuple[TrialSpec, ...]:
     """Trials that refuse to start with another recipe or other pictures."""
     codes = {name: digest_sources(sources) for name, sources in inputs.recipes.items()}
-    return tuple(replace(spec, content=dataset.content, recipe_code=codes[spec.recipe]) for spec in specs)
+    shown = range_to_text(dataset.value_range)
+    return tuple(
+        replace(spec, content=dataset.content, value_range=shown, recipe_code=codes[spec.recipe]) for spec in specs
+    )
 
 
 def _study_notes(config: SearchConfig) -> list[str]:
@@ -202,8 +208,17 @@ def source_of(options: TrainingOptions) -> DatasetSource:
     )
 
 
-def open_data(config: SearchConfig, source: DatasetSource, cache: Any, progress: Any) -> Dataset:
+def open_data(
+    config: SearchConfig, source: DatasetSource, cache: Any, progress: Any, *, value_range: RangeChoice = DECIDE
+) -> Dataset:
     """The data set, decoded at every image size of the search and audited, with duplicates handled as configured.
+
+    Args:
+        config: of the search.
+        source: of the data set.
+        cache: folder of decoded images and audits.
+        progress: shows long steps.
+        value_range: see `open_dataset`.
 
     Raises:
         SettingsError: its validation set has too few abnormal patients for the threshold rule.
@@ -211,7 +226,7 @@ def open_data(config: SearchConfig, source: DatasetSource, cache: Any, progress:
     sizes = {recipe.image_size for recipe in config.recipes.values()}
     if not source.is_demo:  # before hours of decoding
         check_threshold_rule(source.split_of_all[0].validation, config.options.threshold)
-    dataset = open_dataset(source, image_sizes=sizes, cache_folder=cache, progress=progress)
+    dataset = open_dataset(source, image_sizes=sizes, cache_folder=cache, progress=progress, value_range=value_range)
     check_threshold_rule(dataset.tables["validation"], config.options.threshold)
     return handle_duplicates(dataset, config.options.duplicates)
 

@@ -18,6 +18,7 @@ from muralab.config.options import restore_options
 from muralab.config.resources import count_cpus, count_gpus
 from muralab.config.search import SearchConfig, resolve_search
 from muralab.data.dataset import Dataset
+from muralab.data.images.value_range import range_from_text
 from muralab.data.source import DatasetSource
 from muralab.errors import DataError, RecipeError, SettingsError, StoreError, numbered
 from muralab.recipe_loader import load_recipe
@@ -164,7 +165,8 @@ def load_sweep(
     if not accept_changes:
         refuse_changes(run_id, changes, kind)
     _check_networks(specs, run_id, changed=bool(changes))
-    dataset = open_data(config, source, cache, progress)
+    shown = range_from_text(specs[0].value_range)  # as its finished trials saw the pictures
+    dataset = open_data(config, source, cache, progress, value_range=shown)
     _check_split(plan, dataset, run_id)
     if plan.pictures is None:  # of an earlier version, which logged a digest of each set
         changes += changed_data(None, read_datasets(store, run_id), dataset)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from muralab.data.files import Consumer, ImageFile, digest_bytes
 from muralab.data.images.kind import HEAD_BYTES, kind_of
+from muralab.data.images.value_range import StoredValues
 
 THUMBNAIL = 32
 HASH_SIDE = 8
@@ -44,6 +45,10 @@ class FileFacts:
     """perceptual, 64 bits"""
     thumbnail: bytes = b""
     """uint8 [32, 32]"""
+    stored: StoredValues | None = None
+    """its values, where the file does not say which are black and white"""
+    notes: tuple[str, ...] = ()
+    """what in its header was ignored"""
 
 
 def facts_of(image: ImageFile) -> FileFacts:
@@ -67,6 +72,8 @@ def facts_of(image: ImageFile) -> FileFacts:
         spread=float(spread[0, 0]),
         hash=perceptual_hash(thumbnail),
         thumbnail=thumbnail.tobytes(),
+        stored=image.stored,
+        notes=image.notes,
     )
 
 

@@ -17,12 +17,15 @@ import pandas as pd
 
 from muralab.data.audit.facts import THUMBNAIL, FileFacts
 from muralab.data.audit.near_duplicates import groups_of, near_pairs
+from muralab.data.images.value_range import ValueRange, misfit
 
 FINDING_COLUMNS = ("kind", "severity", "images", "detail")
 OLD_RELEASE = "old release"
 KINDS = (
     "unreadable",
     "truncated",
+    "ignored header",
+    "outside the value range",
     "leaking patient",
     "leaking picture",
     "conflicting study",
@@ -62,10 +65,11 @@ class Finding:
     """what was found, as text"""
 
 
-def find_all(table: pd.DataFrame, facts: Facts) -> list[Finding]:
+def find_all(table: pd.DataFrame, facts: Facts, value_range: ValueRange | None = None) -> list[Finding]:
     """All findings, in the order of KINDS."""
     checks = (
         find_broken,
+        find_ignored_headers,
         find_leaking_patients,
         find_conflicting_studies,
         find_duplicates,
@@ -73,6 +77,7 @@ def find_all(table: pd.DataFrame, facts: Facts) -> list[Finding]:
         find_old_release,
     )
     found = [finding for check in checks for finding in check(table, facts)]
+    found += find_outside_range(table, facts, value_range)
     return sorted(found, key=lambda finding: KINDS.index(finding.kind))
 
 
@@ -84,6 +89,25 @@ def find_broken(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:
             yield Finding(kind="truncated", severity="warning", images=(image,), detail=detail)
         elif fact.reason:
             yield Finding(kind="unreadable", severity="warning", images=(image,), detail=fact.reason)
+
+
+def find_ignored_headers(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:
+    """Images of which something in the header is unusable, such as a window of width 0; one finding per cause."""
+    images: dict[str, list[str]] = {}
+    for image, fact in zip(table["image"], facts):
+        for note in fact.notes:
+            images.setdefault(note, []).append(image)
+    for note, concerned in images.items():
+        detail = f"{concerned[0]}: {note}"
+        yield Finding(kind="ignored header", severity="warning", images=tuple(concerned), detail=detail)
+
+
+def find_outside_range(table: pd.DataFrame, facts: Facts, value_range: ValueRange | None) -> Iterator[Finding]:
+    """Images with values that the data set's range cuts off, or far fewer than it has."""
+    for image, fact in zip(table["image"], facts):
+        if value_range is not None and fact.stored is not None and (detail := misfit(fact.stored, value_range)):
+            detail = f"{image}: {detail}"
+            yield Finding(kind="outside the value range", severity="warning", images=(image,), detail=detail)
 
 
 def find_leaking_patients(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:  # noqa: ARG001

@@ -25,6 +25,8 @@ from muralab.data.audit.findings import FINDING_COLUMNS, KINDS, OLD_RELEASE, Fin
 from muralab.data.audit.pictures import identify_pictures
 from muralab.data.digests import FileDigests
 from muralab.data.files import Progress, read_images
+from muralab.data.images.value_range import ValueRange, describe_range, smallest_range
+from muralab.data.value_ranges import DECIDE, RangeChoice
 from muralab.errors import DataError
 
 AUDIT_VERSION = 5
@@ -50,6 +52,10 @@ class Audit:
     """patients among them"""
     forms: dict[str, int]
     """images of each bit depth and colour, such as "8-bit grey" """
+    value_range: ValueRange | None
+    """stored values that are black and white in images whose files do not say so"""
+    n_scaled: int
+    """number of these images"""
     pictures: pd.DataFrame
     """one row per image: see `identify_pictures`"""
 
@@ -86,7 +92,16 @@ class Audit:
         found = ", ".join(f"{count} {level}{'s' * (count > 1)}" for count, level in counted)
         return (
             f"{self.n_images:,} images of {self.n_studies:,} studies and {self.n_patients:,} patients were read and "
-            f"hashed ({forms}). Found: {found or 'nothing to mention'}. Digest {self.digest}."
+            f"hashed ({forms}). {self._values()}Found: {found or 'nothing to mention'}. Digest {self.digest}."
+        )
+
+    def _values(self) -> str:
+        """The value range, as a sentence; empty where all files say what is white."""
+        if self.value_range is None:
+            return ""
+        return (
+            f"{self.n_scaled:,} of them do not say which values are black and white; they are scaled by the range "
+            f"of the training images, {describe_range(self.value_range)}. "
         )
 
     def summary(self) -> str:
@@ -108,6 +123,7 @@ def audit_images(
     folder: Path,
     facts: Mapping[str, FileFacts] | None = None,
     digests: FileDigests | None = None,
+    value_range: RangeChoice = DECIDE,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Audit:
@@ -118,6 +134,8 @@ def audit_images(
         folder: holds the results; created if missing.
         facts: path -> facts of files already decoded; only the others are read.
         digests: of the table's files; None: looked up in the folder.
+        value_range: in which the facts were measured; by default that of the rows of `train`, or of all rows if there
+            are none.
         workers: threads (decoding and hashing release the interpreter lock); None takes one per core.
         progress: called with (images done, images in total) while files are read.
 
@@ -128,44 +146,60 @@ def audit_images(
         raise DataError("There is no image to audit: the table is empty.")
     table = table.sort_values("image", ignore_index=True)
     digests = digests or FileDigests(table, folder)
-    if next(Path(folder).glob(f"audit-{_rows_key(table)}-*.json"), None) is not None:
+    if next(Path(folder).glob(f"audit-{_rows_key(table, value_range)}-*.json"), None) is not None:
         digests.read(workers=workers, progress=progress)  # much faster than to audit again
-    stored = _result_file(table, folder, digests)
+    stored = _result_file(table, folder, digests, value_range)
     if stored is not None:
         with contextlib.suppress(OSError, ValueError, KeyError):
             return _from_json(stored.read_text(encoding="utf-8"), table)
     known = dict(facts or {})
     unread = [path for path in table["path"] if path not in known]
-    read_images(unread, [collect_facts(known), digests.collect], workers=workers, progress=progress)
+    first_range = None if value_range == DECIDE else value_range
+    consumers = [collect_facts(known), digests.collect]
+    read_images(unread, consumers, value_range=first_range, workers=workers, progress=progress)
+    decided = _own_range(table, known) if value_range == DECIDE else value_range
+    if decided != first_range:
+        again = [path for path in table["path"] if known[path].stored is not None]
+        read_images(again, [collect_facts(known)], value_range=decided, workers=workers, progress=progress)
     digests.supply({path: fact.digest for path, fact in known.items()})
     digests.save()
-    audit = _audit(table, [known[path] for path in table["path"]])
-    file = _result_file(table, folder, digests)
+    audit = _audit(table, [known[path] for path in table["path"]], decided)
+    file = _result_file(table, folder, digests, value_range)
     assert file is not None  # all digests are known now
     _write(audit, file)
     return audit
 
 
-def is_audited(table: pd.DataFrame, *, folder: Path, digests: FileDigests | None = None) -> bool:
+def is_audited(
+    table: pd.DataFrame, *, folder: Path, digests: FileDigests | None = None, value_range: RangeChoice = DECIDE
+) -> bool:
     """Whether the folder holds the audit of these files and labels, as far as their digests are known."""
-    file = _result_file(table, folder, digests or FileDigests(table, folder))
+    file = _result_file(table, folder, digests or FileDigests(table, folder), value_range)
     return file is not None and file.is_file()
 
 
-def _result_file(table: pd.DataFrame, folder: Path, digests: FileDigests) -> Path | None:
+def _result_file(table: pd.DataFrame, folder: Path, digests: FileDigests, value_range: RangeChoice) -> Path | None:
     """Where the audit of a table is stored; None if not all files' digests are known."""
     pictures = digests.key(table)
-    return None if pictures is None else Path(folder).absolute() / f"audit-{_rows_key(table)}-{pictures}.json"
+    if pictures is None:
+        return None
+    return Path(folder).absolute() / f"audit-{_rows_key(table, value_range)}-{pictures}.json"
 
 
-def _rows_key(table: pd.DataFrame) -> str:
-    """Digest of what the audit reads of the rows of a table, in any order."""
+def _rows_key(table: pd.DataFrame, value_range: RangeChoice) -> str:
+    """Digest of what the audit reads of the rows of a table, in any order, and of the range of values."""
     rows = table.sort_values("image", ignore_index=True)[[*LABEL_COLUMNS, "study"]].to_csv()
-    return hashlib.blake2b(f"audit {AUDIT_VERSION} {rows}".encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(f"audit {AUDIT_VERSION} {value_range} {rows}".encode(), digest_size=8).hexdigest()
 
 
-def _audit(table: pd.DataFrame, facts: list[FileFacts]) -> Audit:
-    findings = find_all(table, facts)
+def _own_range(table: pd.DataFrame, facts: Mapping[str, FileFacts]) -> ValueRange | None:
+    """The range of the training rows, or of all rows where none is one."""
+    rows = table[table["split"] == "train"] if (table["split"] == "train").any() else table
+    return smallest_range(stored for path in rows["path"] if (stored := facts[path].stored) is not None)
+
+
+def _audit(table: pd.DataFrame, facts: list[FileFacts], value_range: ValueRange | None) -> Audit:
+    findings = find_all(table, facts, value_range)
     return Audit(
         findings=_to_frame(findings),
         digest=_digest(table, facts),
@@ -174,6 +208,8 @@ def _audit(table: pd.DataFrame, facts: list[FileFacts]) -> Audit:
         n_studies=int(table["study"].nunique()),
         n_patients=int(table["patient"].nunique()),
         forms=dict(Counter(fact.form for fact in facts).most_common()),
+        value_range=value_range,
+        n_scaled=sum(fact.stored is not None for fact in facts),
         pictures=identify_pictures(table, facts, findings),
     )
 
@@ -197,9 +233,8 @@ def _to_frame(findings: list[Finding]) -> pd.DataFrame:
 
 
 def _write(audit: Audit, file: Path) -> None:
-    content = {
-        name: getattr(audit, name) for name in ("digest", "digests", "n_images", "n_studies", "n_patients", "forms")
-    }
+    plain = ("digest", "digests", "n_images", "n_studies", "n_patients", "forms", "value_range", "n_scaled")
+    content = {name: getattr(audit, name) for name in plain}
     content["findings"] = audit.findings[audit.findings["kind"] != OLD_RELEASE].to_dict(orient="records")
     content["pictures"] = audit.pictures.to_dict(orient="list")
     try:
@@ -216,4 +251,6 @@ def _from_json(text: str, table: pd.DataFrame) -> Audit:
     findings = [Finding(**{**row, "images": tuple(row["images"])}) for row in content.pop("findings")]
     findings += find_old_release(table, [])
     pictures = pd.DataFrame(content.pop("pictures"), dtype=str)
-    return Audit(findings=_to_frame(findings), pictures=pictures, **content)
+    ends = content.pop("value_range")
+    value_range = None if ends is None else (int(ends[0]), int(ends[1]))
+    return Audit(findings=_to_frame(findings), pictures=pictures, value_range=value_range, **content)
