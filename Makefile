@@ -41,7 +41,8 @@ tune: .venv/installed ## the main job: tune and compare all recipes, register th
 
 ui: .venv/installed ## browse the runs in MLflow at http://127.0.0.1:5000 (UI_PORT)
 	@echo 'Open http://127.0.0.1:$(UI_PORT)/#/experiments?workflowType=machine_learning (Ctrl-C ends it)'
-	@$(IN_VENV) MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --host 127.0.0.1 --port $(UI_PORT) \
+	@$(IN_VENV) MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+		PYTHONWARNINGS='ignore:starlette.middleware.wsgi is deprecated' mlflow ui --workers 1 --host 127.0.0.1 --port $(UI_PORT) \
 		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
 serve: .venv/installed ## serve the registered model at http://127.0.0.1:5001 (PART, SERVE_PORT)

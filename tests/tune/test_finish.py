@@ -103,8 +103,12 @@ def test_the_outcome_of_a_registered_model_is_searchable(result: SweepResult) ->
     ((_, _, metrics),) = recorder.all("log_epoch")
     winner, gate = (model.intervals()["auroc"] for model in result.models)
     assert (metrics["test_study_auroc"], metrics["test_study_auroc_low"]) == (winner.estimate, winner.low)
-    assert metrics[f"{GATE}/test_study_auroc"] == gate.estimate
-    assert (metrics["objective"], metrics["cnn/objective"], metrics[f"{GATE}/objective"]) == (0.9, 0.9, 0.7)
+    assert metrics[f"recipes/{GATE}/test_study_auroc"] == gate.estimate
+    assert (metrics["objective"], metrics["recipes/cnn/objective"], metrics[f"recipes/{GATE}/objective"]) == (
+        0.9,
+        0.9,
+        0.7,
+    )
 
 
 def test_a_re_evaluation_is_logged_and_counted(result: SweepResult) -> None:

@@ -27,8 +27,17 @@ N_SEARCHES = 20
 CHARTED = ("epoch_objective", "val_loss", "train_loss")
 """Curves in a view, one chart each, after the parallel coordinates."""
 OURS = "_MURA Lab rewrites this text after each search; remove this line to keep your own._"
+RUN_NAME = "attributes.`Run Name`"
 SECTION = "search"
 """Of a view's charts; MLflow adds its own below."""
+_SECTION_OF_CHARTS = {
+    "uuid": SECTION,
+    "name": "Search",
+    "display": True,
+    "isReordered": True,
+    "columns": 2,
+    "cardHeight": 380,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +102,9 @@ def build_state(view: TrialsView) -> dict[str, Any]:
     trials = f"tags.`{Tag.KIND}` = 'trial'"
     if view.parent is not None:
         trials += f" AND tags.`{Tag.PARENT_RUN_ID}` = '{view.parent}'"
-    objective = f"metrics.`{stored_metric('objective')}`"
+    objective, auroc = f"metrics.`{stored_metric('objective')}`", f"tags.`{Tag.TEST_STUDY_PREFIX}auroc`"
+    searched = [f"params.`{key}`" for key in all_keys(view.searched)]
+    columns = [f"tags.`{Tag.RECIPE}`", *searched, objective, auroc, f"tags.`{Tag.ENDED}`", "attributes.`Duration`"]
     return {
         "searchFilter": trials,
         "orderByKey": objective,
@@ -102,18 +113,13 @@ def build_state(view: TrialsView) -> dict[str, Any]:
         "lifecycleFilter": "Active",
         "modelVersionFilter": "All Runs",
         "datasetsFilter": [],
-        "selectedColumns": [
-            f"tags.`{Tag.RECIPE}`",
-            *(f"params.`{key}`" for key in all_keys(view.searched)),
-            objective,
-            f"tags.`{Tag.TEST_STUDY_PREFIX}auroc`",
-            f"tags.`{Tag.ENDED}`",
-            "attributes.`Duration`",
-        ],
+        "selectedColumns": columns,
+        "columnOrder": [RUN_NAME, *columns],
+        "columnWidths": {RUN_NAME: 320, **dict.fromkeys(searched, 120), objective: 120, auroc: 190},
         "runsHiddenMode": "SHOW_ALL",
         "hideEmptyCharts": True,
         "compareRunCharts": [*_parallel_coordinates(view), *(_line(metric) for metric in CHARTED)],
-        "compareRunSections": [{"uuid": SECTION, "name": "Search", "display": True, "isReordered": True}],
+        "compareRunSections": [_SECTION_OF_CHARTS],
         "isAccordionReordered": True,
     }
 

@@ -97,6 +97,7 @@ class Sweep:
             "gpus_per_trial": f"{resources.gpus_per_trial:g}",
             "cpus_per_trial": resources.cpus_per_trial,
             "max_concurrent": resources.max_concurrent,
+            "precision": options.precision,
             "protocol": self.dataset.splits.protocol,
             "root": options.root or "none",
             "columns": ",".join(f"{key}:{name}" for key, name in options.columns.items()) or "none",

@@ -93,10 +93,11 @@ def sweep_note(
         missing: a sentence for each recipe without a result.
     """
     registered = registered_name(outcome)
+    first, *rest = _verdict(sweep, models, best, outcome, registered)
     parts = [
-        *([SYNTHETIC] if sweep.dataset.synthetic else []),
-        *_verdict(sweep, models, best, outcome, registered),
+        first,
         _table(sweep, models, registered, pages),
+        *rest,
         *missing,
         " · ".join([*pages.links(), *_more_links(best, outcome, pages)]),
         _next(sweep, outcome, pages),
@@ -117,19 +118,40 @@ def _verdict(
     outcome: Outcome,
     registered: str | None,
 ) -> list[str]:
+    """The verdict in a paragraph, which MLflow shows before anything is unfolded, and what explains it."""
     served = find_registered(models, registered)
-    shown = served or best
-    warning = "" if shown is None else missed_sentence(shown)
-    chosen = "" if best is None else f"Validation chose **{best.title}**. {headline(best)} {confusion_sentence(best)}"
-    own = "" if served is None or served is best else f"Served: {headline(served)} {confusion_sentence(served)}"
     lines = [
-        f"**{warning}**" if warning else "",
-        chosen,
+        f"{short_verdict(models, best, registered)}{f' {SYNTHETIC}' if sweep.dataset.synthetic else ''}",
+        "" if best is None else f"Chosen: {headline(best)} {confusion_sentence(best)}",
+        "" if served is None or served is best else f"Served: {headline(served)} {confusion_sentence(served)}",
         registered_sentence(models, registered, part=sweep.part),
-        own,
         "\n".join(f"- {statement}" for statement in outcome.statements),
     ]
     return [line for line in lines if line]
+
+
+def short_verdict(models: Sequence[EvaluatedModel], best: EvaluatedModel | None, registered: str | None) -> str:
+    """The chosen and the served model with their test AUROC, in one line of Markdown."""
+    served = find_registered(models, registered)
+    shown = served or best
+    missed = "" if shown is None else missed_sentence(shown)
+    parts = [
+        "Validation chose no model." if best is None else f"Validation chose **{_with_auroc(best)}**",
+        ""
+        if served is None
+        else "which is also served."
+        if served is best
+        else f"served is **{_with_auroc(served)}**.",
+        f"**{missed}**" if missed else "",
+    ]
+    if served is None:
+        parts[1] = "nothing was registered."
+    return f"{parts[0]}; {' '.join(filter(None, parts[1:]))}" if best is not None else parts[0]
+
+
+def _with_auroc(model: EvaluatedModel) -> str:
+    auroc = model.intervals().get("auroc")
+    return model.title if auroc is None else f"{model.title}, test AUROC {with_bounds(auroc)}"
 
 
 def _table(sweep: Sweep, models: Sequence[EvaluatedModel], registered: str | None, pages: SweepPages) -> str:
@@ -163,16 +185,15 @@ def experiment_note(
     sweep: Sweep, models: Sequence[EvaluatedModel], best: EvaluatedModel | None, outcome: Outcome, pages: SweepPages
 ) -> str:
     """The description of the experiment after a search."""
-    registered = registered_name(outcome)
-    chosen = [] if best is None else [headline(best)]
-    said = " ".join([*chosen, registered_sentence(models, registered, part=sweep.part)])
-    all_trials = view_page(pages.experiment_id, view_key())
+    verdict = short_verdict(models, best, registered_name(outcome))
+    latest, all_trials = pages.run(pages.run_id), view_page(pages.experiment_id, view_key())
     return "\n\n".join(
         [
+            f"**[Latest search]({latest})** ({datetime.now():%Y-%m-%d %H:%M}): {verdict} Best first: [all trials]"
+            f"({all_trials}).",
+            *([SYNTHETIC] if sweep.dataset.synthetic else []),
             f"Is a study of radiographs ({sweep.part}) abnormal? Everything that MURA Lab trained, compared and "
             f"evaluated. {NOT_A_DEVICE}",
-            *([SYNTHETIC] if sweep.dataset.synthetic else []),
-            f"**Latest search**, [{datetime.now():%Y-%m-%d %H:%M}]({pages.run(pages.run_id)}): {said}",
             f"**How to read this page.** [All trials]({all_trials}), best first, with what was searched (also under "
             "*Views*). `objective/best` is the validation metric that selects; `muralab.test_study_auroc` is the test "
             "AUROC on studies with its 95 % interval, only of the best trial of each recipe: the test set is evaluated "
@@ -183,11 +204,11 @@ def experiment_note(
 
 
 def result_metrics(models: Sequence[EvaluatedModel], best: EvaluatedModel | None) -> dict[str, float]:
-    """Metrics of a search's own run: those of the chosen model, and as `<recipe>/...` those of every recipe."""
+    """Metrics of a search's own run: those of the chosen model, and as `recipes/<recipe>/...` those of every one."""
     found: dict[str, float] = {}
     for model in models:
         figures = _figures(model)
-        found |= {f"{model.recipe}/{name}": value for name, value in figures.items()}
+        found |= {f"recipes/{model.recipe}/{name}": value for name, value in figures.items()}
         if model is best:
             found |= figures
     return found
