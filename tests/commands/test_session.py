@@ -16,7 +16,7 @@ from muralab.tracking import Store, experiment_id_of, read_run, start_run
 from muralab.tracking.journal import Journal
 from muralab.tracking.operations import Batch
 from muralab.tracking.pages import run_page
-from muralab.tracking.projects import ENTRY_POINT, discard_refused
+from muralab.tracking.projects import ENTRY_POINT, close_refused
 from tests.tune.recorder import Recorder
 
 COMMAND = "make tune ARGS='-P resume=abc'"
@@ -102,18 +102,20 @@ def project_run(store: Store, name: str, experiment: str = "Default") -> str:
     return str(run.info.run_id)
 
 
-def is_discarded(store: Store, run_id: str) -> bool:
-    info = store.client.get_run(run_id).info
-    return bool(info.lifecycle_stage == "deleted" and info.status == "FINISHED")
+def closed_as(store: Store, run_id: str) -> tuple[str, str, str]:
+    """Name, status and description of a run."""
+    run = store.client.get_run(run_id)
+    return run.info.run_name, run.info.status, run.data.tags["mlflow.note.content"]
 
 
-def test_the_run_of_a_command_that_resumes_another_is_discarded(store: Store, tmp_path: Path) -> None:
+def test_the_run_of_a_command_that_resumes_another_links_to_it(store: Store, tmp_path: Path) -> None:
     old, own = start_run(store, experiment="lab", kind="tune", name="old"), project_run(store, "vocal-fox-1")
     environment = Environment(tracking_uri=store.uri, cache=tmp_path, run_id=own)
     with open_session("tune", environment) as one:
         one.resume_run(old)
         one.writer.finish(old)
-    assert is_discarded(store, own)
+    name, status, note = closed_as(store, own)
+    assert (name, status, old in note) == ("tune, resumed", "FINISHED", True)
     assert (read_run(store, old).kind, read_run(store, old).status) == ("tune", "FINISHED")
 
 
@@ -129,24 +131,25 @@ def test_a_run_that_mlflow_run_made_in_no_experiment_is_replaced_by_one_of_the_p
     record = read_run(store, run)
     assert store.client.get_experiment(record.experiment_id).name == "mura-hand"
     assert (record.params, record.tags[ENTRY_POINT]) == ({"trials": "auto", "resolved.trials": "2"}, "tune")
-    assert is_discarded(store, own)
+    name, status, note = closed_as(store, own)
+    assert (name, status) == ("see mura-hand: tune hand", "FINISHED")
+    assert f"/runs/{run}?" in note
 
 
-def test_a_command_that_logs_nothing_leaves_no_run(store: Store, tmp_path: Path) -> None:
+def test_the_run_of_a_command_that_logs_nothing_says_so(store: Store, tmp_path: Path) -> None:
     own = project_run(store, "vocal-fox-1", "mura-hand")
     with open_session("tune", Environment(tracking_uri=store.uri, cache=tmp_path, run_id=own)) as one:
-        one.discard_own_run("dry_run")
-    assert is_discarded(store, own)
+        one.close_own_run("tune, dry run", "Nothing was started.")
+    assert closed_as(store, own) == ("tune, dry run", "FINISHED", "Nothing was started.")
 
 
-def test_the_run_of_a_refused_command_is_discarded_with_the_reason(store: Store) -> None:
+def test_the_run_of_a_refused_command_has_the_reason(store: Store) -> None:
     own, used = project_run(store, "vocal-fox-1"), project_run(store, "vocal-fox-2")
     store.client.set_tag(used, "muralab.kind", "tune")
     for run in (own, used):
-        discard_refused(store.uri, run, "data=/nowhere does not exist.")
-    runs = {run: store.client.get_run(run) for run in (own, used)}
-    assert [runs[run].info.lifecycle_stage for run in (own, used)] == ["deleted", "active"]
-    assert runs[own].data.tags["mlflow.note.content"] == "data=/nowhere does not exist."
+        close_refused(store.uri, run, "data=/nowhere does not exist.")
+    assert closed_as(store, own) == ("tune, refused", "FAILED", "Nothing was started: data=/nowhere does not exist.")
+    assert store.client.get_run(used).info.run_name == "vocal-fox-2"
 
 
 def test_a_run_that_nobody_finished_is_ended_as_failed(store: Store, tmp_path: Path) -> None:

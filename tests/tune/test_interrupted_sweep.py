@@ -83,8 +83,11 @@ def test_a_resumed_sweep_ends_under_its_old_parent(resumed: Swept, run_id: str) 
     assert [run.tags["muralab.trial"] for run in resumed.trials] == [f"{RECIPE}-00"]
 
 
-def test_the_command_that_resumes_leaves_no_run_of_its_own(resumed: Swept, run_id: str) -> None:
-    assert [run.run_id for run in resumed.runs if run.kind != "trial"] == [run_id]
+def test_the_run_of_the_command_that_resumes_links_to_the_sweep(resumed: Swept, run_id: str) -> None:
+    link, *others = [run for run in resumed.runs if run.kind not in ("tune", "trial")]
+    assert others == []
+    assert (link.name, link.status, link.metrics) == ("tune, resumed", "FINISHED", {})
+    assert run_id in link.tags["mlflow.note.content"]
 
 
 def test_every_epoch_is_logged_once(resumed: Swept) -> None:

@@ -65,11 +65,11 @@ def main() -> None:
 
 
 def _refuse(text: str, given: str | None = None) -> NoReturn:
-    """Print an error message and exit; the run that `mlflow run` gave to a command that logged nothing is discarded."""
+    """Print an error message and exit; the run that `mlflow run` gave to a command that logged nothing says so."""
     sys.stdout.flush()
     print(f"\nmuralab: {redact(text)}", file=sys.stderr)
     if given:
-        from muralab.tracking.projects import discard_refused
+        from muralab.tracking.projects import close_refused
 
-        discard_refused(os.environ.get("MLFLOW_TRACKING_URI"), given, text)
+        close_refused(os.environ.get("MLFLOW_TRACKING_URI"), given, text)
     sys.exit(2)

@@ -58,7 +58,7 @@ def run(config: CompareConfig, environment: Environment) -> None:
         session.print(plan_line(sweep, config, estimated))
         if config.dry_run:
             session.print("dry_run: nothing was started.")
-            session.discard_own_run("dry_run: nothing was started.")
+            session.close_own_run("compare, dry run", "dry_run: the plan was printed and nothing was started.")
             return
         parent = session.start_run(name=comparison_title(sweep, config), part=sweep.part, tags=sweep.tags)
         sweep = sweep.of_run(parent)

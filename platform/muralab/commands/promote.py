@@ -63,7 +63,7 @@ def run(config: PromoteConfig, environment: Environment) -> None:
         if config.dry_run:
             counted = " The re-evaluation on the test set is counted above, and recorded nowhere."
             session.print(f"dry_run: nothing was changed.{counted if done.reevaluated is not None else ''}")
-            session.discard_own_run("dry_run: nothing was changed.")
+            session.close_own_run("promote, dry run", "\n\n".join([*done.lines(), "dry_run: nothing was changed."]))
         else:
             log_promotion(session, config.part, done)
             session.writer.flush()

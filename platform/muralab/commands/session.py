@@ -32,7 +32,7 @@ from muralab.tracking.moved import follow_moved_store
 from muralab.tracking.outage import LOG
 from muralab.tracking.pages import address, run_page
 from muralab.tracking.platform_version import uncommitted_changes
-from muralab.tracking.projects import discard_run, take_run
+from muralab.tracking.projects import close_empty_run, take_run
 from muralab.tracking.refusals import Refusal, refusal_lines
 from muralab.tracking.replay import replay_journals
 from muralab.tracking.runs import experiment_name, unknown_own_run, why_stale
@@ -107,13 +107,13 @@ class Session:
             digest = hashlib.blake2b(changes.encode(), digest_size=6).hexdigest()
             self.writer.log_text(run_id, changes, f"platform/uncommitted-{digest}.diff")
 
-    def discard_own_run(self, why: str) -> None:
-        """Move the run that `mlflow run` has made to the trash, of a command that writes nothing into it."""
+    def close_own_run(self, name: str, note: str) -> None:
+        """End the run that `mlflow run` has made for a command that writes nothing into it, with a name and a note."""
         if self.environment.run_id:
-            discard_run(self.store, self.environment.run_id, why)
+            close_empty_run(self.store, self.environment.run_id, name, note)
 
     def resume_run(self, run_id: str, *, nested: bool = False, accepted: str = "") -> str:
-        """Resume an interrupted run; the run that `mlflow run` has made, if another, holds nothing and is discarded.
+        """Resume an interrupted run; the run that `mlflow run` has made, if another, links to it.
 
         Args:
             run_id: of the interrupted run.
@@ -122,7 +122,8 @@ class Session:
         """
         own = self.environment.run_id
         if own and own != run_id and not nested:
-            self.discard_own_run(f"This command resumed the run {run_id}.")
+            page = run_page(experiment_of(self.store, run_id), run_id)
+            self.close_own_run(f"{self.kind}, resumed", f"This command resumed [the run {run_id}]({page}).")
         self.writer.resume_run(run_id, {Tag.KIND: self.kind, **({Tag.ACCEPTED_CHANGES: accepted} if accepted else {})})
         self._log_uncommitted(run_id)
         return run_id

@@ -67,7 +67,7 @@ def search_once(config: TuneConfig, session: Session, fold: Fold | None = None) 
     check_space(estimated.disk_bytes - estimated.present_bytes, sweep.folders.cache)
     if config.dry_run:
         session.print("dry_run: nothing was started.")
-        session.discard_own_run("dry_run: nothing was started.")
+        session.close_own_run("tune, dry run", "dry_run: the plan was printed and nothing was started.")
         return []
     parent = open_run(sweep, session, fold)
     sweep = sweep.of_run(parent)

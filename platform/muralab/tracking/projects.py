@@ -1,4 +1,4 @@
-"""The run that `mlflow run` creates before it starts a command: used, replaced, or discarded."""
+"""The run that `mlflow run` creates before it starts a command: used, or closed with a link to what replaces it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from muralab.tracking.address import absolute_uri, sqlite_path
 from muralab.tracking.failures import store_error
 from muralab.tracking.opening import open_store
-from muralab.tracking.runs import DEFAULT_EXPERIMENT, clean_tags
+from muralab.tracking.pages import run_page
+from muralab.tracking.runs import DEFAULT_EXPERIMENT, clean_tags, experiment_of
 from muralab.tracking.store import Store
 from muralab.tracking.tags import Tag
 from muralab.tracking.writer import RunWriter
@@ -51,7 +52,9 @@ def take_run(
     run_id = writer.run_id(writer.start_run(experiment=experiment, kind=kind, name=name, tags=facts | dict(tags)))
     if given:
         writer.log_params(run_id, params)
-        discard_run(store, given, f"Everything is in the run {run_id} of the experiment {experiment}.")
+        where = run_page(experiment_of(store, run_id), run_id)
+        note = f"Everything is in [{name}]({where}), in the experiment {experiment}."
+        close_empty_run(store, given, f"see {experiment}: {name}", note)
     return run_id
 
 
@@ -73,31 +76,32 @@ def _read_facts(store: Store, run_id: str) -> tuple[dict[str, str], dict[str, st
     return dict(data.params), {key: value for key, value in data.tags.items() if key.startswith(KEPT_TAGS)}
 
 
-def discard_run(store: Store, run_id: str, note: str, *, status: str = "FINISHED") -> None:
-    """Move a run that holds nothing to MLflow's trash, from which it can be restored.
+def close_empty_run(store: Store, run_id: str, name: str, note: str, *, status: str = "FINISHED") -> None:
+    """End a run that holds nothing, under a name and with a description that say so.
 
-    It is ended first: `mlflow run` leaves a run alone that has ended.
+    It cannot be deleted: `mlflow run` sets its status once more when the command ends, and fails where it is deleted.
 
     Args:
         store: that holds it.
         run_id: its id.
-        note: why; becomes its description.
+        name: of the run, instead of MLflow's random one.
+        note: its description, in Markdown.
         status: FINISHED, or FAILED for a command that was refused.
 
     Raises:
         StoreError: no such run, or the store failed.
     """
     try:
-        for key, value in clean_tags({Tag.NOTE: note, Tag.RUN_NAME: "nothing was logged"}).items():
+        for key, value in clean_tags({Tag.NOTE: note, Tag.RUN_NAME: name}).items():
             store.client.set_tag(run_id, key, value)
+        store.client.update_run(run_id, name=name)
         store.client.set_terminated(run_id, status=status)
-        store.client.delete_run(run_id)
     except Exception as error:
-        raise store_error(store, f"remove the empty run {run_id}", error) from error
+        raise store_error(store, f"close the empty run {run_id}", error) from error
 
 
-def discard_refused(tracking_uri: str | None, run_id: str, reason: str) -> None:
-    """Discard the run that `mlflow run` made for a command that was refused before it logged anything; never raises.
+def close_refused(tracking_uri: str | None, run_id: str, reason: str) -> None:
+    """Close the run that `mlflow run` made for a command that was refused before it logged anything; never raises.
 
     Args:
         tracking_uri: of the store; None: MLflow's default.
@@ -111,4 +115,5 @@ def discard_refused(tracking_uri: str | None, run_id: str, reason: str) -> None:
         store = open_store(tracking_uri)
         data = store.client.get_run(run_id).data
         if ENTRY_POINT in data.tags and Tag.KIND not in data.tags and not data.metrics:
-            discard_run(store, run_id, reason, status="FAILED")
+            command = data.tags[ENTRY_POINT]
+            close_empty_run(store, run_id, f"{command}, refused", f"Nothing was started: {reason}", status="FAILED")
