@@ -7,6 +7,7 @@ PART ?= wrist
 DATA ?= demo
 ARGS ?=
 MINUTES ?= 30
+SEED ?= 0
 UI_PORT ?= 5000
 SERVE_PORT ?= 5001
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
@@ -18,7 +19,7 @@ WITH_SOURCES := PYTHONPATH="$(CURDIR)/platform:$(CURDIR)"
 
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help tune ui serve app soak test slow check docs format bench bench-full clean
+.PHONY: help tune ui serve app soak test slow chaos check docs format bench bench-full clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +58,9 @@ test: .venv/installed-dev ## all tests, in parallel, with coverage
 
 slow: .venv/installed-dev ## the tests that take minutes each, one after the other: at most 45 minutes
 	@$(IN_VENV) python -m pytest -m long
+
+chaos: .venv/installed-dev ## 40 sweeps that are killed, starved and cut off, compared with an undisturbed one: about an hour (SEED)
+	@$(IN_VENV) SEED="$(SEED)" python -m pytest tests/chaos -m chaos
 
 check: .venv/installed-dev ## style, types, import layers and tests of the repository itself: under a minute
 	@$(IN_VENV) ruff check .

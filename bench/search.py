@@ -32,10 +32,14 @@ class Recorder:
         """Record an epoch."""
         self.epochs[name].append((time.time(), epoch))
 
-    def trial_ended(self, name: str, how: str, reason: str) -> None:
+    def trial_ended(self, name: str, how: str, reason: str, *, diverged: bool = False) -> None:  # noqa: ARG002
         """Raise if the trial failed: the benchmark would be meaningless."""
         if how == "failed":
             raise RuntimeError(f"{name} failed: {reason}")
+
+    def adapted(self, note: str, max_concurrent: int | None = None) -> None:
+        """Raise: the time of a search that was started again means nothing."""
+        raise RuntimeError(f"{note} {max_concurrent}")
 
     def tick(self) -> None:
         """Do nothing: there is no display."""

@@ -91,6 +91,10 @@ class TrialTable:
         elif self.rows:
             self.console.print(self.table())
 
+    def print(self, text: str) -> None:
+        """Print a line above the table."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     def started(self, name: str) -> None:
         """A trial is running."""
         row = self.rows[name]
@@ -175,16 +179,21 @@ class TrialTable:
                 row.name,
                 f"[{colour}]{row.state}[/]",
                 row.phase,
-                f"{_bar(row.epoch, row.n_epochs)} {row.epoch:>3}/{row.n_epochs}",
+                f"{_bar(row.epoch, row.n_epochs, _glyphs(self.console))} {row.epoch:>3}/{row.n_epochs}",
                 "" if row.objective is None else f"{row.objective:.3f}",
                 "" if row.best is None else f"{row.best:.3f}",
             )
         return table
 
 
-def _bar(done: int, total: int, width: int = 12) -> str:
+def _bar(done: int, total: int, glyphs: str, width: int = 12) -> str:
     filled = round(width * done / total) if total else 0
-    return "━" * filled + "╌" * (width - filled)
+    return glyphs[0] * filled + glyphs[1] * (width - filled)
+
+
+def _glyphs(console: Any) -> str:
+    """A filled and an empty cell of a bar, in characters that the output can show."""
+    return "━╌" if str(console.encoding).lower().startswith("utf") else "#-"
 
 
 def format_duration(seconds: float) -> str:

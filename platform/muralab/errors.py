@@ -51,6 +51,18 @@ class ServerError(MuraLabError):
     """A server of models does not answer, or refuses to."""
 
 
+class DiskError(MuraLabError):
+    """A disk is full or read-only."""
+
+
+class TrialsFailedError(MuraLabError):
+    """A search has ended, but some of its trials failed; they can be resumed."""
+
+
+class SearchError(MuraLabError):
+    """What runs the trials of a search died again and again."""
+
+
 class MemoryExceededError(MuraLabError):
     """The trial does not fit into the device's memory."""
 

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from muralab.atomic import atomic_path
 from muralab.data.loader import evaluation_batches
 from muralab.data.splits import SETS
-from muralab.errors import DivergedError, RecipeError
+from muralab.disk import disk_problem
+from muralab.errors import DiskError, DivergedError, RecipeError
 from muralab.evaluation.calibration import Calibration, fit_calibration
 from muralab.evaluation.metrics import evaluate_predictions
 from muralab.evaluation.predictions import predict_images
@@ -132,11 +134,12 @@ def run_trial(spec: TrialSpec) -> Generator[EpochResult]:
     """Train a trial, from the start or from the checkpoint in its folder; close the generator to stop early.
 
     Yields:
-        One result per epoch, after the checkpoint and the best epoch's predictions have been written.
+        One result per epoch, after the best epoch's predictions and then the checkpoint have been written.
 
     Raises:
         DataError: the pictures are not those that it was planned with.
         RecipeError: the recipe is not.
+        DiskError: a disk is full or read-only.
     """
     check_recipe(spec)
     set_threads(spec.threads)
@@ -162,11 +165,25 @@ def run_trial(spec: TrialSpec) -> Generator[EpochResult]:
         settings=settings,
         validate=evaluator,
         folder=Path(spec.folder),
+        on_best=lambda phase: write_predictions(evaluator.predictions, predictions_path(spec.folder, phase)),
     )
-    for result in epochs:
-        if result.best and len(evaluator.predictions):  # empty while a resumed run repeats earlier results
-            evaluator.predictions.to_csv(predictions_path(spec.folder, result.phase), index=False)
-        yield result
+    yield from epochs
+
+
+def write_predictions(predictions: pd.DataFrame, path: Path) -> None:
+    """Write a table of predictions.
+
+    Raises:
+        DiskError: the disk is full or read-only.
+    """
+    try:
+        with atomic_path(path) as temporary:
+            predictions.to_csv(temporary, index=False)
+    except OSError as error:
+        problem = disk_problem(error, path)
+        if problem is None:
+            raise
+        raise DiskError(problem) from error
 
 
 def check_recipe(spec: TrialSpec) -> None:

@@ -51,12 +51,14 @@ def store(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture
 def muralab(store: Store, lab: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Muralab:
     """A function that runs a command: muralab("train", data=tree, epochs="1+1") -> Outcome; a bug raises."""
-    from muralab import cli
-    from muralab.cli import signals
+    from muralab import cli, ending
 
     monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(ending, "_limit_the_end", lambda: None)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setenv("COLUMNS", "160")  # tables are compared line by line
-    monkeypatch.setattr(signals, "_received", [])
+    monkeypatch.setattr(ending, "_received", [])
+    monkeypatch.setattr(ending, "_last_lines", [])
 
     def run(command: str, **values: object) -> Outcome:
         flags = [word for key, value in values.items() for word in (f"--{key.replace('_', '-')}", str(value))]

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from muralab.commands.session import Session, open_session, page_lines, ui_command
+from muralab import ending
+from muralab.commands.session import Session, open_session, page_lines, ui_command, with_latest
+from muralab.config.commands import TuneConfig
 from muralab.config.environment import Environment
-from muralab.errors import StoreError
+from muralab.errors import SettingsError, StoreError
 from muralab.tracking import Store, experiment_id_of, read_run, start_run
 from muralab.tracking.journal import Journal
 from muralab.tracking.operations import Batch
@@ -37,6 +43,15 @@ class Closed(io.StringIO):
         raise OSError(5, "Input/output error")
 
 
+@pytest.fixture(autouse=True)
+def no_last_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ending, "_last_lines", [])
+
+
+def last_lines() -> list[str]:
+    return ending._last_lines
+
+
 def printed(one: Session) -> str:
     return str(one.console.file.getvalue())
 
@@ -46,7 +61,7 @@ def test_whatever_stops_the_work_shows_how_to_resume(error: BaseException) -> No
     one = session()
     with pytest.raises(type(error)), one.resumable(COMMAND):
         raise error
-    assert f"Once it is fixed, resume with:\n  {COMMAND}\n" in printed(one)
+    assert last_lines() == ["Once it is fixed, resume with:", f"  {COMMAND}"]
 
 
 def test_an_interrupt_ends_the_open_runs_and_shows_how_to_resume_once() -> None:
@@ -54,7 +69,8 @@ def test_an_interrupt_ends_the_open_runs_and_shows_how_to_resume_once() -> None:
     one.interrupted(COMMAND)  # as the executor does before Ray is taken down
     with pytest.raises(KeyboardInterrupt), one.resumable(COMMAND):
         raise KeyboardInterrupt
-    assert printed(one) == f"\nInterrupted. Resume with:\n  {COMMAND}\n"
+    assert last_lines() == ["Interrupted. Resume with:", f"  {COMMAND}"]
+    assert printed(one) == "\nInterrupted: closing the runs.\n"
     assert one.writer.all("end_open_runs") == [("KILLED",)] * 2  # type: ignore[attr-defined]
 
 
@@ -70,6 +86,7 @@ def test_work_that_ends_well_shows_nothing() -> None:
     with one.resumable(COMMAND):
         pass
     assert printed(one) == ""
+    assert last_lines() == []
 
 
 def test_lines_are_printed_as_they_are() -> None:
@@ -272,3 +289,42 @@ def test_a_cache_that_cannot_be_written_costs_no_command(
     with open_session("report", Environment(tracking_uri=store.uri, cache=tmp_path / "file")) as one:
         one.writer.finish(one.start_run(name="r", part="wrist", tags={}))
     assert "kept in memory only" in capsys.readouterr().out
+
+
+# Searches to resume
+
+
+def interrupted_search(cache: Path, run_id: str, kind: str = "tune", *, started_s: float = 0.0) -> None:
+    folder = cache / "sweeps" / run_id
+    folder.mkdir(parents=True)
+    (folder / "split.csv").touch()
+    os.utime(folder / "split.csv", (started_s, started_s))
+    (folder / "plan.json").write_text(json.dumps({"kind": kind, "options": {"part": "left wrist"}, "specs": []}))
+
+
+def test_latest_is_the_interrupted_search_of_this_command_that_started_last(tmp_path: Path) -> None:
+    one = session()
+    one.environment = replace(one.environment, cache=tmp_path)
+    for run_id, kind, started_s in (("a", "tune", 5.0), ("b", "tune", 9.0), ("c", "train", 20.0)):
+        interrupted_search(tmp_path, run_id, kind, started_s=started_s)
+    assert with_latest(TuneConfig(resume="latest"), one).resume == "b"
+    assert with_latest(TuneConfig(resume="a"), one).resume == "a"
+    shutil.rmtree(tmp_path / "sweeps" / "a")
+    shutil.rmtree(tmp_path / "sweeps" / "b")
+    with pytest.raises(SettingsError, match="resume=latest: no interrupted `tune` is left in"):
+        with_latest(TuneConfig(resume="latest"), one)
+
+
+def test_the_next_command_shows_how_to_resume_a_search_that_was_killed(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = start_run(store, experiment="e", kind="tune", name="x")
+    monkeypatch.setattr("muralab.commands.session.close_dead_runs", lambda *_, **__: [run_id])
+    interrupted_search(tmp_path, run_id)
+    environment = Environment(tracking_uri=store.uri, cache=tmp_path)
+    with open_session("explore", environment):
+        pass
+    assert f"  make tune PART='left wrist' ARGS='-P resume={run_id}'\n" in capsys.readouterr().out
+    with open_session("tune", environment, resuming="latest"):
+        pass
+    assert "make tune" not in capsys.readouterr().out

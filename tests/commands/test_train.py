@@ -253,7 +253,11 @@ def test_a_full_disk_is_a_paragraph_and_a_failed_run(
     break_steps(OSError(errno.ENOSPC, "No space left on device", "/cache/last.tmp"), monkeypatch)
     outcome = muralab("train", data=tiny_tree, **QUICK)
     assert (outcome.code, only_run(store).status) == (2, "FAILED")
-    assert outcome.complaint == "muralab: The disk is full at /cache/last.tmp. Free some space and try again."
+    complaint = (
+        "muralab: The disk is full at /cache/last.tmp. Free some space and try again. Once it is fixed, resume with: "
+    )
+    assert outcome.complaint.startswith(complaint)
+    assert outcome.out.strip().endswith(f"-P resume={only_run(store).run_id}")
 
 
 def test_a_bug_keeps_its_traceback_and_leaves_no_run_open(

@@ -10,6 +10,7 @@ import pytest
 from muralab.commands import tune
 from muralab.config.commands import TuneConfig
 from muralab.config.options import parse_options
+from tests.tune.recorder import Recorder
 
 
 @pytest.mark.parametrize(("text", "prunes"), [("on", True), ("off", False)])
@@ -17,8 +18,12 @@ def test_pruning_is_an_option(monkeypatch: pytest.MonkeyPatch, text: str, prunes
     passed: dict[str, Any] = {}
     monkeypatch.setattr(tune, "run_search", lambda *_, **options: passed.update(options))
     monkeypatch.setattr(tune, "read_children", lambda *_: [])
+    monkeypatch.setattr(tune, "is_described", lambda *_: True)
+    monkeypatch.setattr(tune, "write_plan", lambda _: None)
     config = parse_options(TuneConfig, {"pruning": text, "recipes": "cnn"})
-    sweep = SimpleNamespace(resumed="abc", config=SimpleNamespace(pruning=config.pruning))
+    sweep = SimpleNamespace(
+        resumed="abc", accepted="", folders=SimpleNamespace(plan=None), config=SimpleNamespace(pruning=config.pruning)
+    )
     logger = SimpleNamespace(parent="abc", restore=lambda _: {})
-    tune.search(sweep, logger, SimpleNamespace(writer=SimpleNamespace(flush=lambda: None), store=None, console=None))
+    tune.search(sweep, logger, SimpleNamespace(writer=Recorder(), store=None, console=None))
     assert passed["prune"] is prunes

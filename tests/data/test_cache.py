@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import pickle
@@ -243,3 +244,39 @@ def test_impossible_numbers_are_rejected(table, folder, bad):
 def test_a_table_that_repeats_an_image_is_rejected(table, folder):
     with pytest.raises(DataError, match="each named once"):
         open_cache(pd.concat([table, table]), size=SIZE, folder=folder)
+
+
+# Damage
+
+
+def flip(path: Path, positions) -> None:
+    content = bytearray(path.read_bytes())
+    for position in positions:
+        content[position] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+@pytest.mark.parametrize("position", [9, 70, -1, -40])
+def test_a_flipped_byte_is_recognised_and_the_cache_is_built_again(table, folder, suffix, position):
+    before = np.array(open_cache(table, size=SIZE, folder=folder).images)
+    (path,) = folder.glob(f"*{suffix}")
+    flip(path, [position])
+    (cache,) = open_caches(table, sizes=[SIZE], folder=folder, verify=True).values()
+    np.testing.assert_array_equal(cache.images, before)
+    open_caches(table, sizes=[SIZE], folder=folder, verify=True, inspect=_fail)
+
+
+def test_an_undamaged_cache_is_not_built_again(table, folder):
+    Path(table["path"].iloc[0]).write_bytes(b"not an image")  # its row is zero
+    open_cache(table, size=SIZE, folder=folder)
+    open_caches(table, sizes=[SIZE], folder=folder, verify=True, inspect=_fail)
+
+
+def test_a_cache_of_an_earlier_version_has_no_checksums(table, folder):
+    open_cache(table, size=SIZE, folder=folder)
+    (sidecar,) = folder.glob("*.json")
+    content = json.loads(sidecar.read_text())
+    del content["checksum"], content["checksums"]
+    sidecar.write_text(json.dumps(content))
+    open_caches(table, sizes=[SIZE], folder=folder, verify=True, inspect=_fail)

@@ -160,3 +160,23 @@ def test_a_file_removed_by_another_process_is_tolerated(tmp_path: Path, monkeypa
     stale = tmp_path / "old-train.npy"
     monkeypatch.setattr(Path, "glob", lambda *_: iter([stale]))  # listed, but gone when it is opened
     assert same(open_features(tmp_path, "key", Counter()), SOME)
+
+
+@pytest.mark.parametrize("name", ["train.npy", "validation.npy"])
+@pytest.mark.parametrize("position", [-1, -7, 20])
+def test_damaged_features_are_recognised_and_computed_again(tmp_path: Path, name: str, position: int) -> None:
+    compute = Counter()
+    open_features(tmp_path, "key", compute)
+    content = bytearray((tmp_path / f"key-{name}").read_bytes())
+    content[position] ^= 1
+    (tmp_path / f"key-{name}").write_bytes(content)
+    assert same(open_features(tmp_path, "key", compute), SOME)
+    assert compute.calls == 2
+
+
+def test_features_of_an_earlier_version_have_no_checksums(tmp_path: Path) -> None:
+    compute = Counter()
+    open_features(tmp_path, "key", compute)
+    (tmp_path / "key.json").unlink()
+    open_features(tmp_path, "key", compute)
+    assert compute.calls == 1

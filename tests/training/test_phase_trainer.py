@@ -166,3 +166,62 @@ def test_bfloat16_is_used_and_gives_nearly_the_same_loss() -> None:
     losses = [[build(amp=amp).train_epoch(1)[0]] for amp in (False, True)]
     assert losses[0] != losses[1]
     np.testing.assert_allclose(losses[1], losses[0], rtol=0.05)
+
+
+# A batch that memory does not hold
+
+
+def limit_memory(monkeypatch: pytest.MonkeyPatch, largest: int) -> list[int]:
+    """Let batches of more than `largest` images run out of memory; returns the sizes that were tried."""
+    tried: list[int] = []
+    logits = PhaseTrainer._logits
+
+    def limited(self: PhaseTrainer, inputs: torch.Tensor) -> torch.Tensor:
+        tried.append(len(inputs))
+        if len(inputs) > largest:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return logits(self, inputs)
+
+    monkeypatch.setattr(PhaseTrainer, "_logits", limited)
+    return tried
+
+
+def test_a_batch_that_does_not_fit_is_computed_in_parts_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = limit_memory(monkeypatch, largest=2)
+    trainer = build()
+    loss, accuracy = trainer.train_epoch(1)
+    assert trainer.batch_parts == 4
+    assert tried[:6] == [6, 3, 2, 2, 2, 2]
+    assert max(tried[3:]) == 2
+    assert math.isfinite(loss)
+    assert 0 <= accuracy <= 1
+
+
+def test_the_gradients_of_the_parts_are_those_of_the_batch() -> None:
+    images, labels = TinyDataset().images[:6], torch.tensor([1.0, 0, 0, 1, 0, 0])
+    gradients = []
+    for parts in (1, 2, 3):
+        trainer = build()
+        trainer.network.eval()
+        trainer.batch_parts = parts
+        sums = trainer._accumulate(images, labels)
+        gradients.append([p.grad.clone() for group in trainer.optimiser.param_groups for p in group["params"]])
+        assert sums[2] == 6
+    for other in gradients[1:]:
+        for one, same in zip(gradients[0], other, strict=True):
+            torch.testing.assert_close(one, same)
+
+
+def test_a_single_image_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit_memory(monkeypatch, largest=0)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        build().train_epoch(1)
+
+
+def test_other_errors_are_not_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(PhaseTrainer, "_logits", broken)
+    with pytest.raises(RuntimeError, match="shapes"):
+        build().train_epoch(1)

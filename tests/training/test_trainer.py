@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from itertools import islice
@@ -18,7 +19,7 @@ from muralab.training.checkpoint import read_tensors
 from muralab.training.network import Network
 from muralab.training.phase_trainer import PhaseTrainer, TrainerSettings
 from muralab.training.phases import HEAD_ONLY, Phase
-from muralab.training.trainer import LAST, EpochResult, best_name, train, trained_state
+from muralab.training.trainer import LAST, PREVIOUS, EpochResult, best_name, train, trained_state
 from tests.training.conftest import TinyDataset, build_network
 
 OBJECTIVE = "val_study_auroc"
@@ -179,11 +180,29 @@ def test_a_finished_training_only_repeats_its_results(tmp_path: Path) -> None:
     assert not [call for call in data.calls if call != "features"]
 
 
-def test_a_damaged_checkpoint_is_reported(tmp_path: Path) -> None:
-    run(tmp_path, stop_after=1)
-    (tmp_path / LAST).write_bytes(b"half")
-    with pytest.raises(Exception, match=r"checkpoint .*last\.safetensors cannot be read.*Delete it to start over"):
-        run(tmp_path)
+def flip(path: Path) -> None:
+    """Change one byte of a tensor."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("damage", [flip, cut])
+@pytest.mark.parametrize("damaged", [[LAST], [LAST, PREVIOUS], [PREVIOUS]])
+def test_a_damaged_checkpoint_costs_an_epoch_and_changes_nothing(
+    tmp_path: Path, damage: Callable[[Path], None], damaged: list[str]
+) -> None:
+    whole, network = run(tmp_path / "whole")
+    run(tmp_path / "part", stop_after=3)
+    for name in damaged:
+        damage(tmp_path / "part" / name)
+    again, resumed = run(tmp_path / "part")
+    assert plain(again) == plain(whole)
+    assert same_state(network.state_dict(), resumed.state_dict())
 
 
 def test_results_depend_on_the_seed_only(tmp_path: Path) -> None:

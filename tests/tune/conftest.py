@@ -42,7 +42,9 @@ class Bench:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "MLFLOW_EXPERIMENT_NAME": self.experiment,
             "OMP_NUM_THREADS": "1",
+            "TMPDIR": str(self.scratch),
         }
+        self.scratch.mkdir(exist_ok=True)
         return subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
@@ -75,6 +77,15 @@ class Bench:
             self.experiment,
             *words,
         ]
+
+    @property
+    def scratch(self) -> Path:
+        """The temporary folder of its commands."""
+        return self.cache.parent / "tmp"
+
+    def temporary(self) -> list[str]:
+        """What commands have left in it."""
+        return sorted(path.name for path in self.scratch.iterdir() if path.name.startswith(("muralab-", "ray")))
 
     def n_epochs(self) -> int:
         """The last epoch that any trial has logged."""

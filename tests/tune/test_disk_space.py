@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from muralab.data.cache import open_cache
 from muralab.data.mura import read_index
 from muralab.errors import SettingsError
 from muralab.recipe_loader import load_recipe
+from muralab.tracking import Store
 from muralab.tune import disk_space as disk
 from muralab.tune.disk_space import check_space, feature_files, folder_bytes, pixel_files
 
@@ -41,7 +43,7 @@ def test_features_that_two_recipes_share_are_counted_once(tmp_path: Path) -> Non
 
 
 def test_a_disk_that_is_too_small_is_refused_with_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**30))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**30))
     check_space(2**30, tmp_path / "cache")
     with pytest.raises(SettingsError, match=r"about 3\.0 GiB .* at .*/cache, where 1\.0 GiB are free.*XDG_CACHE_HOME="):
         check_space(3 * 2**30, tmp_path / "cache")
@@ -51,3 +53,17 @@ def test_the_checkpoints_of_a_resumed_sweep_are_counted(tmp_path: Path) -> None:
     (tmp_path / "trial").mkdir()
     (tmp_path / "trial" / "last").write_bytes(b"12345")
     assert folder_bytes([tmp_path / "trial", tmp_path / "absent"]) == 5
+
+
+@pytest.mark.parametrize(("free", "problems"), [(2**40, 0), (100 * 2**20, 2), (10 * 2**20, 2)])
+def test_disks_of_temporary_files_and_runs_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, problems: int
+) -> None:
+    monkeypatch.setattr(disk, "free_bytes", lambda _: free)
+    store = Store(uri=f"sqlite:///{tmp_path}/m.db")
+    if not problems:
+        disk.check_places(store, 4, 2**20)
+        return
+    with pytest.raises(SettingsError, match=r"name another disk by TMPDIR=<folder>") as caught:
+        disk.check_places(store, 4, 200 * 2**20)
+    assert len(str(caught.value).splitlines()) == 1 + problems

@@ -1,23 +1,231 @@
-"""The executor's own Ray: what it is started with."""
+"""What the executor does when Ray, a trial's process or the memory fails; a small program stands for Ray."""
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from muralab.config.resources import Resources
-from muralab.tune import executor
+from muralab.errors import DiskError, SearchError
+from muralab.trial import TrialSpec
+from muralab.tune import executor, ray_handle
+from muralab.tune.executor import run_trials
+from muralab.tune.scheduler import Past
+
+PROGRAM = """
+import json, os, sys, time
+from pathlib import Path
+job = json.loads(sys.stdin.readline())
+folder = Path(job["folder"])
+number = len(list(folder.glob("job-*")))
+(folder / f"job-{number}").write_text(json.dumps({**job, "environment": dict(os.environ)}))
+out = os.fdopen(int(os.environ["MURALAB_EVENTS_FD"]), "w")
+for event in json.loads((folder / "script").read_text())[number]:
+    if event in ("hang", "pause"):
+        time.sleep(600 if event == "hang" else 1)
+        continue
+    print(json.dumps(event), file=out, flush=True)
+"""
+DONE = {"event": "done"}
 
 
-def test_ray_is_given_a_token_so_that_it_writes_none_into_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
+def started(name: str) -> dict[str, Any]:
+    return {"event": "started", "name": name}
 
-    monkeypatch.setattr(os, "environ", {"PYTHONPATH": ""})
-    monkeypatch.setattr(ray, "shutdown", lambda: None)
-    tokens = []
-    monkeypatch.setattr(ray, "init", lambda **_: tokens.append(os.environ["RAY_AUTH_TOKEN"]))
-    resources = Resources(cpus=1, gpus=0, cpus_per_trial=1, gpus_per_trial=0, max_concurrent=1)
-    with executor._cluster(resources):
+
+def epoch(name: str, number: int, objective: float = 0.5) -> dict[str, Any]:
+    metrics = {"epoch_seconds": 1.0}
+    result = {"global_epoch": number, "full_epoch": number, "objective": objective, "phase": "full", "metrics": metrics}
+    return {"event": "epoch", "name": name, "result": result}
+
+
+def ended(name: str, how: str = "finished", reason: str = "", **fields: Any) -> dict[str, Any]:
+    return {"event": "ended", "name": name, "how": how, "reason": reason, "disk": "", "diverged": False, **fields}
+
+
+def failed(text: str = "Traceback\nRayError: x", *, memory: bool = False, disk: str = "") -> dict[str, Any]:
+    return {"event": "failed", "text": text, "memory": memory, "disk": disk}
+
+
+class Heard:
+    """A listener that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.epochs: list[tuple[str, int]] = []
+        self.ended: dict[str, tuple[str, str]] = {}
+        self.notes: list[str] = []
+        self.at_once: list[int] = []
+        self.interruptions = 0
+        self.on_tick: Callable[[], None] = lambda: None
+
+    def trial_started(self, name: str) -> None:
         pass
-    assert len(tokens[0]) == 32
+
+    def trial_epoch(self, name: str, epoch: Mapping[str, Any]) -> None:
+        self.epochs.append((name, epoch["global_epoch"]))
+
+    def trial_ended(self, name: str, how: str, reason: str, *, diverged: bool = False) -> None:
+        self.ended[name] = (how, reason)
+
+    def adapted(self, note: str, max_concurrent: int | None = None) -> None:
+        self.notes.append(note)
+        self.at_once += [max_concurrent] if max_concurrent else []
+
+    def tick(self) -> None:
+        self.on_tick()
+
+    def interrupted(self) -> None:
+        self.interruptions += 1
+
+
+class Stand:
+    """Runs the trials a and b by a script: for each start of Ray, its events."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.heard = folder, Heard()
+
+    def run(
+        self, script: Sequence[Sequence[Any]], *, at_once: int = 1, past: Mapping[str, Past] | None = None
+    ) -> Heard:
+        self.folder.mkdir(exist_ok=True)
+        (self.folder / "script").write_text(json.dumps(script))
+        specs = [
+            TrialSpec(name=name, recipe="cnn", table="", cache_folder="", folder=str(self.folder / name))
+            for name in "ab"
+        ]
+        resources = Resources(cpus=4, gpus=0, cpus_per_trial=1, gpus_per_trial=0, max_concurrent=at_once)
+        run_trials(specs, resources=resources, listener=self.heard, folder=self.folder, past=past)
+        return self.heard
+
+    @property
+    def jobs(self) -> list[dict[str, Any]]:
+        return [json.loads(path.read_text()) for path in sorted(self.folder.glob("job-*"))]
+
+    def names(self, job: int) -> list[str]:
+        return [spec["name"] for spec in self.jobs[job]["specs"]]
+
+
+@pytest.fixture
+def stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stand:
+    monkeypatch.setattr(ray_handle, "PROGRAM", PROGRAM)
+    return Stand(tmp_path / "ray")
+
+
+def test_an_undisturbed_search_starts_ray_once(stand: Stand) -> None:
+    heard = stand.run([[started("a"), epoch("a", 1), ended("a"), started("b"), ended("b", "pruned"), DONE]])
+    assert heard.ended == {"a": ("finished", ""), "b": ("pruned", "")}
+    assert (len(stand.jobs), heard.notes) == (1, [])
+
+
+@pytest.mark.parametrize("death", [[], [{"event": "ray_died", "process": "raylet"}], [failed()]])
+def test_a_dead_ray_is_started_again_with_the_trials_that_are_left(stand: Stand, death: list[Any]) -> None:
+    first = [started("a"), epoch("a", 1, 0.7), ended("a"), started("b"), epoch("b", 1), *death]
+    heard = stand.run(
+        [first, [started("b"), epoch("b", 1), epoch("b", 2), ended("b"), DONE]], past={"c": ("cnn", [0.1])}
+    )
+    assert heard.ended == {"a": ("finished", ""), "b": ("finished", "")}
+    assert stand.names(1) == ["b"]
+    assert stand.jobs[1]["past"] == {"a": ["cnn", [0.7]], "c": ["cnn", [0.1]]}
+    assert "the trials go on from their checkpoints" in heard.notes[0]
+
+
+def test_a_ray_that_does_not_answer_is_ended(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "SILENT_S", 0.3)
+    heard = stand.run([[{"event": "tick"}, "hang"], [ended("a"), ended("b"), DONE]])
+    assert "Ray did not answer for 0 s" in heard.notes[0]
+    assert set(heard.ended) == {"a", "b"}
+
+
+def test_a_ray_that_dies_again_and_again_ends_the_search(stand: Stand) -> None:
+    with pytest.raises(SearchError, match=r"Ray failed: RayError: x, 4 times without an epoch.*can be resumed"):
+        stand.run([[failed()]] * 4)
+
+
+def test_deaths_with_progress_in_between_go_on(stand: Stand) -> None:
+    script = [[started("a"), *(epoch("a", n) for n in range(1, k + 1)), failed()] for k in range(1, 7)]
+    heard = stand.run([*script, [ended("a"), ended("b"), DONE]])
+    assert len(heard.notes) == 6
+    assert set(heard.ended) == {"a", "b"}
+
+
+@pytest.mark.parametrize("death", [failed(memory=True), {"event": "died", "name": "a", "memory": True, "reason": ""}])
+def test_where_memory_runs_out_fewer_trials_run_at_once(stand: Stand, death: dict[str, Any]) -> None:
+    heard = stand.run([[started("a"), started("b"), death], [ended("a"), ended("b"), DONE]], at_once=3)
+    assert heard.at_once == [1]
+    assert [job["resources"]["max_concurrent"] for job in stand.jobs] == [3, 1]
+    assert "because memory ran out: from now on 1 trial runs at a time" in heard.notes[0]
+
+
+def test_a_trial_that_alone_exceeds_memory_twice_fails_and_the_search_goes_on(stand: Stand) -> None:
+    killed = [started("a"), failed(memory=True)]
+    heard = stand.run([killed, killed, [started("b"), ended("b"), DONE]])
+    assert heard.ended["a"][0] == "failed"
+    assert "memory ran out, with no other trial beside it" in heard.ended["a"][1]
+    assert heard.ended["b"] == ("finished", "")
+    assert stand.names(2) == ["b"]
+
+
+def test_a_process_that_died_is_reported_and_its_trial_goes_on(stand: Stand) -> None:
+    died = {"event": "died", "name": "a", "memory": False, "reason": "ActorDiedError: killed"}
+    heard = stand.run([[started("a"), died, started("a"), ended("a"), ended("b"), DONE]], at_once=2)
+    assert heard.notes == ["The process of a died and was started again from its checkpoint. ActorDiedError: killed"]
+    assert len(stand.jobs) == 1
+
+
+def test_a_full_disk_ends_the_search_instead_of_one_trial_after_the_other(stand: Stand) -> None:
+    full = ended("a", "failed", "SafetensorError", disk="The disk is full at /c.")
+    with pytest.raises(DiskError, match=r"The disk is full at /c\. The trial a could not write its checkpoint"):
+        stand.run([[started("a"), full, started("b")]])
+    assert stand.heard.ended == {}
+
+
+def test_an_interrupt_ends_everything_before_the_runs_are_closed(stand: Stand) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    stand.heard.on_tick = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        stand.run([[started("a"), "hang"]])
+    assert stand.heard.interruptions == 1
+    assert [one for one in psutil.Process().children() if one.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_no_folder_of_ray_is_left(stand: Stand) -> None:
+    stand.run([[started("a"), failed()], [ended("a"), ended("b"), DONE]])
+    folders = [job["ray_folder"] for job in stand.jobs]
+    assert len(set(folders)) == 2
+    assert not any(map(os.path.exists, folders))
+
+
+def test_the_processes_of_trials_know_nothing_of_the_store(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+    monkeypatch.setenv("MLFLOW_RUN_ID", "abc")
+    stand.run([[ended("a"), ended("b"), DONE]])
+    assert not any(key.startswith("MLFLOW_") for key in stand.jobs[0]["environment"])
+
+
+def test_a_trial_without_a_step_is_ended(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda *call: killed.append(call))
+    monkeypatch.setattr(executor.Watchdog, "hanging", lambda _: [12345] if not killed else [])
+    monkeypatch.setattr(executor.Watchdog, "reason", lambda *_: "It made no step for 5 minutes.")
+    heard = stand.run([[started("a"), "pause", ended("a", "died", "ActorDiedError"), ended("b"), DONE]])
+    assert killed == [(12345, signal.SIGKILL)]
+    assert heard.ended["a"] == ("failed", "It made no step for 5 minutes.")
+
+
+def test_time_that_is_up_starts_nothing(stand: Stand) -> None:
+    search = executor._Search(
+        specs=[], resources=Resources(cpus=1, gpus=0, cpus_per_trial=1, gpus_per_trial=0, max_concurrent=1),
+        listener=Heard(), folder=stand.folder, deadline_s=time.monotonic() - 1, past={}, prune=True,
+        watchdog=executor.Watchdog([], {}),
+    )  # fmt: skip
+    assert search._time_left() == 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from muralab.cli import TRIALS_FAILED
 from muralab.tracking import download_artifact
 from tests.tune.conftest import RECIPE, Bench, Swept, sweep
 
@@ -43,7 +44,7 @@ def swept(bench: Bench, bad_tree: Path) -> Swept:
 
 
 def test_the_trial_that_finishes_is_tested_and_registered(swept: Swept) -> None:
-    assert swept.code == 0, swept.output
+    assert swept.code == TRIALS_FAILED, swept.output
     assert "mura-wrist version 1" in swept.output
     assert swept.parent.tags["muralab.winner"] == f"{RECIPE}-00"
 
@@ -52,6 +53,13 @@ def test_failed_trials_are_marked_and_nothing_is_left_running(swept: Swept) -> N
     states = {run.tags["muralab.trial"]: run.status for run in swept.trials}
     assert states == {f"{RECIPE}-00": "FINISHED", **{f"tiny_lab.{name}_net-00": "FAILED" for name in ENDS}}
     assert swept.parent.status == "FINISHED"
+
+
+def test_the_output_says_which_trials_failed_and_how_to_try_them_again(swept: Swept) -> None:
+    assert "muralab: 3 of 4 trials failed; the results are those of the others:" in swept.output
+    lines = swept.output.strip().splitlines()
+    assert lines[-1] == f"  make tune PART=wrist ARGS='-P resume={swept.parent.run_id}'"
+    assert (swept.bench.cache / "muralab" / "sweeps" / swept.parent.run_id / "plan.json").exists()
 
 
 def test_each_failure_keeps_its_reason(swept: Swept) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 
 from muralab.errors import MemoryExceededError, RecipeError, WeightsError
-from muralab.tune.preflight import check_trial, measure_pace
+from muralab.tune import preflight
+from muralab.tune.preflight import check_trial, measure_pace, memory_notes
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,8 @@ def test_pace_is_measured(build_spec: Any) -> None:
     assert 0 < pace.infer_s < 1
     assert 0 < pace.train_s < 1
     assert pace.frozen_upper
-    assert pace.checkpoint_bytes == 5 * pace.weights_bytes > 0
+    assert pace.checkpoint_bytes == 9 * pace.weights_bytes > 0
+    assert (pace.batch_parts, memory_notes({"small": pace})) == (1, [])
 
 
 def test_memory_that_a_step_exceeds_is_told(build_spec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,3 +66,23 @@ def test_memory_that_a_step_exceeds_is_told(build_spec: Any, monkeypatch: pytest
     monkeypatch.setattr(torch, "autocast", full)
     with pytest.raises(MemoryExceededError, match=r"smaller batch_size or image_size, or a larger gpus_per_trial"):
         measure_pace(build_spec())
+
+
+def test_a_batch_that_memory_does_not_hold_is_measured_in_parts(
+    build_spec: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = build_spec(overrides={"batch_size": 20})
+    pace = measure_pace(spec)
+
+    def measure(_: Any, batch: int, *, parts: int) -> Any:
+        if batch > 5:
+            raise MemoryExceededError("It does not fit.")
+        return replace(pace, batch_parts=parts)
+
+    monkeypatch.setattr(preflight, "_measure", measure)
+    found = measure_pace(replace(spec, gpu=True))
+    assert found.batch_parts == 4
+    assert (
+        "small: a batch does not fit into the GPU's memory and is computed in 4 parts"
+        in memory_notes({"small": found})[0]
+    )

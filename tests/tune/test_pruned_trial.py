@@ -31,8 +31,11 @@ class Listener:
     def trial_epoch(self, name: str, epoch: Mapping[str, Any]) -> None:
         self.epochs.append(epoch["global_epoch"])
 
-    def trial_ended(self, name: str, how: str, reason: str) -> None:
+    def trial_ended(self, name: str, how: str, reason: str, *, diverged: bool = False) -> None:
         self.ended.append((how, reason))
+
+    def adapted(self, note: str, max_concurrent: int | None = None) -> None:
+        raise AssertionError(note)
 
     def tick(self) -> None:
         """Not of interest."""

@@ -16,7 +16,7 @@ from muralab.results.changes import Inputs
 from muralab.trial import TrialSpec, recipes_of
 from muralab.tune import resume
 from muralab.tune.folders import Folders
-from muralab.tune.resume import has_weights, read_plan, resolve_again, with_earlier_values, write_plan
+from muralab.tune.resume import has_weights, note_in_plan, read_plan, resolve_again, with_earlier_values, write_plan
 
 
 def trials(*recipes: str, **fields: Any) -> list[TrialSpec]:
@@ -90,6 +90,7 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         specs=trials("cnn"),
         weights="none needed",
         notes=("a note",),
+        kind="tune",
     )
 
 
@@ -130,3 +131,11 @@ def test_a_trial_without_its_selected_weights_is_known(tmp_path: Path) -> None:
     assert not has_weights(spec)
     (tmp_path / resume.best_name("full")).touch()
     assert has_weights(spec)
+
+
+def test_fewer_trials_at_once_are_noted_in_the_plan_once(sweep: Any) -> None:
+    write_plan(sweep)
+    for _ in range(2):
+        note_in_plan(sweep.folders, "Memory ran out.", 3)
+    plan = read_plan(sweep.folders, "abc")
+    assert (plan.kind, plan.notes, plan.options["max_concurrent"]) == ("tune", ["a note", "Memory ran out."], 3)

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from muralab.tune.scheduler import Past, build_scheduler
-from tests.conftest import BuildSpec
 
 OURS, OTHER = "tiny_lab.small_net", "cnn"
 GOOD, POOR, BEST = [0.8] * 9, [0.2] * 9, [0.9] * 9
@@ -38,12 +37,11 @@ class Search:
 
 
 @pytest.fixture
-def search(build_spec: BuildSpec) -> Any:
+def search() -> Any:
     """A function of past trials -> a search of two recipes with nine epochs in their full phase."""
 
     def build(past: Mapping[str, Past] | None = None) -> Search:
-        specs = [build_spec(recipe, name=recipe, overrides={"full.epochs": 9}) for recipe in (OURS, OTHER)]
-        return Search(build_scheduler(specs, past or {}))
+        return Search(build_scheduler(dict.fromkeys((OURS, OTHER), 9), past or {}))
 
     return build
 

@@ -15,11 +15,13 @@ import pytest
 from rich.console import Console
 
 from muralab.console import TrialRow, TrialTable
+from muralab.errors import TrialsFailedError
 from muralab.experiment import predictions_path
 from muralab.training.phases import PHASES
 from muralab.training.trainer import LAST, best_name
 from muralab.trial import TrialSpec
 from muralab.tune import trial_logger
+from muralab.tune.finish import check_failures
 from muralab.tune.trial_logger import TrialLogger, log_description, score_trial
 from tests.tune.recorder import Recorder
 
@@ -67,8 +69,13 @@ def run(
     logger.trial_ended(name, how, reason)
 
 
+def values_of(tag: str, recorder: Recorder) -> list[str]:
+    """Every value that a tag was given."""
+    return [tags[tag] for _, tags in recorder.all("set_tags") if tag in tags]
+
+
 def kept(tmp_path: Path, name: str) -> set[str]:
-    return {path.name for path in (tmp_path / name).iterdir()}
+    return {path.name for path in (tmp_path / name).iterdir()} - {"ended.json"}
 
 
 def test_the_best_trial_keeps_its_weights_and_loses_its_checkpoint(logger: TrialLogger, tmp_path: Path) -> None:
@@ -111,10 +118,11 @@ def test_a_failed_trial_keeps_its_checkpoint(logger: TrialLogger, recorder: Reco
     run(logger, "cnn-00", 0.9, how="failed", reason="It broke.")
     assert (logger.best, logger.failures) == ({}, {"cnn-00": "It broke."})
     assert LAST in kept(tmp_path, "cnn-00")
-    ((_, tags),) = recorder.all("set_tags")
-    assert [tags[f"muralab.{name}"] for name in ("ended", "error", "kept_phase")] == ["failed", "It broke.", "full"]
-    assert tags["mlflow.note.content"].startswith("**Failed** in epoch 1 of 60 of the full phase: `It broke.`")
-    assert recorder.all("finish") == [("cnn-00", "FAILED")]
+    assert values_of("muralab.error", recorder) == ["It broke."]
+    assert values_of("muralab.kept_phase", recorder) == ["full"]
+    (note,) = values_of("mlflow.note.content", recorder)
+    assert note.startswith("**Failed** in epoch 1 of 60 of the full phase: `It broke.`")
+    assert recorder.calls[-2:] == [("finish", "cnn-00", "FAILED"), ("set_tags", "cnn-00", {"muralab.ended": "failed"})]
 
 
 def test_a_trials_predictions_are_logged_as_they_were_written(logger: TrialLogger, recorder: Recorder) -> None:
@@ -147,7 +155,7 @@ def test_a_trial_that_ran_out_of_time_was_stopped_and_not_pruned(logger: TrialLo
     run(logger, "cnn-00", 0.5, how="pruned")
     logger.deadline = time.monotonic() + 60
     run(logger, "cnn-01", 0.5, how="pruned")
-    assert [tags["muralab.ended"] for _, tags in recorder.all("set_tags")] == ["stopped", "pruned"]
+    assert values_of("muralab.ended", recorder) == ["stopped", "pruned"]
 
 
 def test_trials_still_running_at_the_end_of_the_search_are_stopped(logger: TrialLogger, recorder: Recorder) -> None:
@@ -215,7 +223,7 @@ def test_a_trial_counts_with_its_upper_phase_where_that_validated_better(
     run(logger, "cnn-00", 0.7, 0.8, upper=0.95)
     run(logger, "cnn-01", 0.9)
     assert logger.best == {"cnn": (0.95, "cnn-00")}
-    assert [tags["muralab.kept_phase"] for _, tags in recorder.all("set_tags")] == ["upper", "full"]
+    assert values_of("muralab.kept_phase", recorder) == ["upper", "full"]
 
 
 def test_the_predictions_of_the_kept_phase_are_logged(logger: TrialLogger, recorder: Recorder) -> None:
@@ -238,12 +246,13 @@ def test_an_interrupt_is_passed_on(logger: TrialLogger) -> None:
 # A resumed search
 
 
-def record(name: str, objective: float, ended: str = "finished", **tags: str) -> Any:
+def record(name: str, objective: float, ended: str = "finished", status: str = "FINISHED", **tags: str) -> Any:
     """The run of a trial with one full epoch."""
     return SimpleNamespace(
         run_id=f"run-{name}",
         recipe="cnn",
-        tags={"muralab.trial": name, "muralab.ended": ended, **tags},
+        status=status,
+        tags={"muralab.trial": name, "muralab.ended": ended, "muralab.described": "true", **tags},
         metrics={"objective": objective},
         history=pd.DataFrame({"phase": [2.0], "val_study_auroc": [objective]}),
     )
@@ -266,3 +275,76 @@ def test_a_failed_trial_is_tried_again_and_its_old_error_is_cleared(logger: Tria
     past = logger.restore([record("cnn-00", 0.9, "failed", **{"muralab.error": "It broke."})])
     assert past == {}
     assert recorder.all("resume_run") == [("run-cnn-00", {"muralab.error": ""})]
+
+
+def test_the_tag_that_states_the_end_is_written_last(logger: TrialLogger, recorder: Recorder) -> None:
+    run(logger, "cnn-00", 0.7)
+    assert recorder.calls[-2:] == [
+        ("finish", "cnn-00", "FINISHED"),
+        ("set_tags", "cnn-00", {"muralab.ended": "finished"}),
+    ]
+
+
+def test_a_trial_that_ended_on_disk_is_not_trained_again_and_logged_in_full(
+    logger: TrialLogger, recorder: Recorder
+) -> None:
+    run(logger, "cnn-00", 0.7, 0.9)
+    recorder.calls.clear()
+    logger.runs.clear(), logger.best.clear()
+    unfinished = record("cnn-00", 0.7, ended="", status="RUNNING")
+    past = logger.restore([unfinished])
+    assert past == {"cnn-00": ("cnn", [0.7, 0.9])}
+    assert [step for _, step, _ in recorder.all("log_epoch")] == [1, 2, 3, 3]
+    assert recorder.calls[-2:] == [
+        ("finish", "run-cnn-00", "FINISHED"),
+        ("set_tags", "run-cnn-00", {"muralab.ended": "finished"}),
+    ]
+    assert logger.best == {"cnn": (0.9, "cnn-00")}
+
+
+def test_a_trial_whose_run_was_never_created_gets_one(logger: TrialLogger, recorder: Recorder) -> None:
+    run(logger, "cnn-00", 0.7)
+    recorder.calls.clear()
+    logger.runs.clear()
+    assert logger.restore([]) == {"cnn-00": ("cnn", [0.7])}
+    assert recorder.all("start") == [("cnn-00",)]
+
+
+def test_what_an_interruption_kept_from_being_logged_of_an_end_is_logged(
+    logger: TrialLogger, recorder: Recorder
+) -> None:
+    logger.restore([record("cnn-00", 0.9, status="KILLED")])
+    assert recorder.all("resume_run") == [("run-cnn-00", {})]
+    assert recorder.all("finish") == [("run-cnn-00",)]
+
+
+def test_a_run_that_was_not_described_is_described_when_it_is_resumed(logger: TrialLogger, recorder: Recorder) -> None:
+    half = record("cnn-00", 0.9, ended="", status="KILLED")
+    del half.tags["muralab.described"]
+    logger.restore([half])
+    assert recorder.all("set_tags") == [("run-cnn-00", {"muralab.described": "true"})]
+
+
+def test_a_diverged_trial_is_not_worth_another_try(logger: TrialLogger) -> None:
+    logger.trial_ended("cnn-00", "failed", "The loss is nan.", diverged=True)
+    check_failures(logger)
+    logger.trial_ended("cnn-01", "failed", "Traceback\nIts process died twice.")
+    with pytest.raises(TrialsFailedError, match=r"1 of 2 trials failed.*\n  1\. cnn-01: Its process died twice\."):
+        check_failures(logger)
+
+
+def test_a_batch_in_parts_is_noted_once(logger: TrialLogger, recorder: Recorder) -> None:
+    logger.trial_started("cnn-00")
+    for number in (1, 2):
+        parted = epoch(number, "full", 0.5)
+        parted["metrics"]["batch_parts"] = 2.0
+        logger.trial_epoch("cnn-00", parted)
+    assert len(values_of("muralab.memory", recorder)) == 1
+    assert "computed in 2 parts" in logger.notes[0]
+
+
+def test_fewer_trials_at_once_are_shown_kept_and_passed_on(logger: TrialLogger) -> None:
+    told: list[Any] = []
+    logger.on_adapted = lambda *arguments: told.append(arguments)
+    logger.adapted("Memory ran out.", 2)
+    assert (logger.notes, logger.table.concurrent, told) == (["Memory ran out."], 2, [("Memory ran out.", 2)])

@@ -1,20 +1,21 @@
 """The command line, generated from `muralab.config.commands`: the entry points of MLproject, `app` and `sync`.
 
-Exit codes: 0 done; 2 a user error, printed as one paragraph; 129, 130 or 143 interrupted; 1 a bug, with its traceback.
+Exit codes: 0 done; 2 a user error, printed as one paragraph; 3 done, but trials failed and can be resumed; 129, 130 or
+143 interrupted; 1 a bug, with its traceback.
 """
 
 from __future__ import annotations
 
-import errno
+import atexit
 import os
 import sys
-from typing import NoReturn
+from collections.abc import Sequence
 
 import typer
 
 from muralab.cli.generate import build_command, command_class
-from muralab.cli.signals import exit_code, handle_signals
 from muralab.config import commands
+from muralab.config.options import options_of
 from muralab.redaction import install_redaction, redact
 
 COMMANDS = {
@@ -28,10 +29,11 @@ COMMANDS = {
     "compare": commands.CompareConfig,
     "manifest": commands.ManifestConfig,
     "demo": commands.DemoConfig,
+    "doctor": commands.DoctorConfig,
     "app": commands.AppConfig,
     "sync": commands.SyncConfig,
 }
-FULL = (errno.ENOSPC, errno.EDQUOT)
+USER_ERROR, TRIALS_FAILED, INTERRUPTED = 2, 3, 130
 
 app = typer.Typer(
     add_completion=False,
@@ -45,31 +47,67 @@ for _name, _options in COMMANDS.items():
 
 def main() -> None:
     """Run a command and exit with its code."""
-    from muralab.errors import MuraLabError
+    from muralab.ending import exit_code, handle_signals, print_last_lines
+    from muralab.streams import secure_streams
 
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported, here or in a worker
+    secure_streams()
     handle_signals()
-    given = os.environ.get("MLFLOW_RUN_ID")
     install_redaction()
+    atexit.register(print_last_lines)  # after the traceback of a bug
+    code = _run()
+    interrupted = exit_code()
+    print_last_lines()
+    sys.exit(code if interrupted is None else interrupted)
+
+
+def _run() -> int | str | None:
+    """Run a command; returns its exit code after printing a user error. A bug is raised."""
+    from muralab.disk import disk_problem
+    from muralab.errors import MuraLabError, TrialsFailedError
+
+    given = os.environ.get("MLFLOW_RUN_ID")  # a command takes it out of the environment
     try:
-        app()
+        app(args=expand_flags(sys.argv[1:]))
+    except TrialsFailedError as error:
+        return _complain(str(error), TRIALS_FAILED)
     except MuraLabError as error:
-        _refuse(str(error), given)
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        _refuse(f"The disk is full{f' at {error.filename}' if error.filename else ''}. Free some space and try again.")
+        return _refuse(str(error), given)
     except SystemExit as leaving:
-        interrupted = exit_code()
-        sys.exit(leaving.code if interrupted is None else interrupted)
+        return leaving.code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        problem = disk_problem(error)
+        if problem is None:
+            raise
+        return _refuse(problem, given)
+    return 0
 
 
-def _refuse(text: str, given: str | None = None) -> NoReturn:
-    """Print an error message and exit; the run that `mlflow run` gave to a command that logged nothing says so."""
-    sys.stdout.flush()
-    print(f"\nmuralab: {redact(text)}", file=sys.stderr)
+def _refuse(text: str, given: str | None) -> int:
+    """Print an error message; the run that `mlflow run` gave to a command that logged nothing says so."""
+    code = _complain(text, USER_ERROR)
     if given:
         from muralab.tracking.projects import close_refused
 
         close_refused(os.environ.get("MLFLOW_TRACKING_URI"), given, text)
-    sys.exit(2)
+    return code
+
+
+def _complain(text: str, code: int) -> int:
+    sys.stdout.flush()
+    print(f"\nmuralab: {redact(text)}", file=sys.stderr)
+    return code
+
+
+def expand_flags(words: Sequence[str]) -> list[str]:
+    """A command line where a flag without a value, such as `--fix`, has the value true."""
+    if not words or words[0] not in COMMANDS:
+        return list(words)
+    flags = {f"--{name.replace('_', '-')}" for name, one in options_of(COMMANDS[words[0]]).items() if one.is_flag}
+    following = [*words[1:], "--"]
+    expanded = []
+    for word, after in zip(words, following, strict=True):
+        expanded += [word, "true"] if word in flags and after.startswith("--") else [word]
+    return expanded

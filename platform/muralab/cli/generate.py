@@ -16,7 +16,8 @@ from muralab.config.options import CommandOptions, Option, options_of, parse_opt
 def build_command(name: str, command: type[CommandOptions]) -> Callable[..., None]:
     """A function for typer whose parameters are a command's options, all of them text.
 
-    It parses them, reads the environment, and calls `run(config, environment)` of `muralab.commands.<name>`.
+    It parses them, reads the environment, makes a temporary folder for everything, and calls
+    `run(config, environment)` of `muralab.commands.<name>`.
 
     Args:
         name: of the command and of its module.
@@ -25,9 +26,12 @@ def build_command(name: str, command: type[CommandOptions]) -> Callable[..., Non
 
     def call(**texts: str) -> None:
         from muralab.config.environment import read_environment
+        from muralab.scratch import scratch_folder
 
         config = parse_options(command, texts)
-        importlib.import_module(f"muralab.commands.{name}").run(config, read_environment())
+        environment = read_environment()
+        with scratch_folder():
+            importlib.import_module(f"muralab.commands.{name}").run(config, environment)
 
     parameters = [_parameter(key, spec) for key, spec in options_of(command).items()]
     call.__name__, call.__doc__ = name, inspect.getdoc(command)

@@ -6,7 +6,6 @@ test set. What differs between two models of one seed is the recipe alone; what 
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -36,7 +35,9 @@ from muralab.trial import TrialSpec
 from muralab.tune.disk_space import check_space
 from muralab.tune.estimate import Estimate, estimate, measure_paces
 from muralab.tune.gpu_packing import pack_gpus
+from muralab.tune.leftovers import remove_sweep
 from muralab.tune.plan import Sweep, prepare_sweep
+from muralab.tune.ray_handle import check_folder
 from muralab.tune.resume import write_plan
 from muralab.tune.search import build_logger, run_search
 from muralab.tune.trial_logger import TrialLogger
@@ -49,6 +50,7 @@ def run(config: CompareConfig, environment: Environment) -> None:
         MuraLabError: user errors; no recipe that could be compared.
     """
     with open_session("compare", environment) as session:
+        check_folder()
         search_config = resolve_search(config, config.recipes, trials=1, max_concurrent=config.max_concurrent)
         sweep = prepare_sweep(search_config, session.cache, session.progress)
         _, left_out = without_leakage(sweep.dataset)
@@ -61,7 +63,8 @@ def run(config: CompareConfig, environment: Environment) -> None:
             session.close_own_run("compare, dry run", "dry_run: the plan was printed and nothing was started.")
             return
         parent = session.start_run(name=comparison_title(sweep, config), part=sweep.part, tags=sweep.tags)
-        sweep = sweep.of_run(parent)
+        sweep = replace(sweep.of_run(parent), kind="compare")
+        session.hold(sweep.folders.sweep, parent)
         try:
             logger = start(sweep, session, parent, config, estimated.epoch_s)
             run_search(sweep, logger, session.console, prune=False)
@@ -70,7 +73,7 @@ def run(config: CompareConfig, environment: Environment) -> None:
             session.print("The comparison was stopped and cannot be resumed; the figures of its trials stay in MLflow.")
             raise
         finally:  # a comparison is never resumed, and every trial has kept its weights there
-            shutil.rmtree(sweep.folders.sweep, ignore_errors=True)
+            remove_sweep(sweep.folders.sweep)
         session.writer.finish(parent)
 
 

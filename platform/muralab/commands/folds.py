@@ -26,10 +26,9 @@ from muralab.results.from_mlflow import PARENT_KINDS, read_models
 from muralab.results.inputs import log_manifest, manifest_tags
 from muralab.tracking import RunRecord, read_children
 from muralab.tracking.tags import Tag
+from muralab.tune.leftovers import remove_sweep
 from muralab.tune.plan import source_of
-from muralab.tune.resume import RUN_ID
-
-FOLDS_FILE = "folds.json"
+from muralab.tune.resume import FOLDS_FILE, RUN_ID, resume_command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,12 +103,14 @@ def run_over_folds(folds: Folds, session: Session, run_fold: RunFold, *, name: s
         **manifest_tags(sources[0].manifest),
     }
     if folds.resumed:
+        session.hold_folder_of(folds.resumed)
         parent = session.resume_run(folds.resumed)
     else:
         parent = session.start_run(name=name, part=options.part, tags=tags)
         log_manifest(session.writer, parent, sources[0].manifest)
+        session.hold(_file(session, parent).parent, parent)
         write_options(_file(session, parent), options)
-    with session.resumable(f"mlflow run . -e {session.kind} --env-manager local -P resume={parent}", parent):
+    with session.resumable(resume_command(session.kind, options.part, parent), parent):
         finished, interrupted = find_finished(session, parent) if folds.resumed else ({}, {})
         tested: list[Sequence[EvaluatedModel]] = []
         for number in range(1, folds.number + 1):
@@ -125,7 +126,7 @@ def run_over_folds(folds: Folds, session: Session, run_fold: RunFold, *, name: s
     session.writer.finish(parent)
     session.writer.flush()
     session.print_run(parent, "The figures over folds, and the folds below them, are in the run")
-    _file(session, parent).unlink(missing_ok=True)
+    remove_sweep(_file(session, parent).parent)
 
 
 def find_finished(session: Session, parent: str) -> tuple[dict[str, Sequence[EvaluatedModel]], dict[str, str]]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from muralab.config.commands import TrainConfig, TuneConfig
 from muralab.config.environment import Environment
 from muralab.console import build_console, build_progress
-from muralab.errors import StoreError, numbered
+from muralab.ending import set_last_lines
+from muralab.errors import SettingsError, StoreError, TrialsFailedError, numbered
 from muralab.redaction import redact
 from muralab.registry.evaluation_count import record_evaluations
 from muralab.tracking import (
@@ -37,10 +38,14 @@ from muralab.tracking.refusals import Refusal, refusal_lines
 from muralab.tracking.replay import replay_journals
 from muralab.tracking.runs import experiment_name, unknown_own_run, why_stale
 from muralab.tracking.tags import Tag
+from muralab.tune.leftovers import find_interrupted
+from muralab.tune.resume import LATEST, RUN_ID
+from muralab.tune.sweep_lock import sweep_lock
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Resumable = TypeVar("Resumable", TuneConfig, TrainConfig)
 NOT_A_DEVICE = "Research software, not a medical device: nothing here may be used to care for a patient."
 
 
@@ -54,7 +59,10 @@ class Session:
     store: Store
     writer: RunWriter
     console: Any
-    _resume_shown: bool = field(default=False)
+    stack: ExitStack = field(default_factory=ExitStack)
+    """Closed at the end, after the runs."""
+    _is_closing: bool = field(default=False)
+    _held: set[Path] = field(default_factory=set)
 
     @property
     def cache(self) -> Path:
@@ -130,36 +138,58 @@ class Session:
 
     @contextmanager
     def resumable(self, command: str, run_id: str | None = None) -> Iterator[None]:
-        """Print the command that resumes the work where it is interrupted or fails, and note it in its run.
+        """Print the command that resumes the work, as the last line of this process, if it is interrupted or fails.
 
-        A store that went away, a full disk, a bug: plan and checkpoints are on disk, whatever it was.
+        It is noted in the run, too. A store that went away, a full disk, a bug: plan and checkpoints are on disk,
+        whatever it was.
         """
         try:
             yield
         except KeyboardInterrupt:
             self.interrupted(command, run_id)
             raise
+        except TrialsFailedError:  # the run has its results, and its description says which trials failed
+            set_last_lines("Once it is fixed, resume with:", f"  {command}")
+            raise
         except BaseException:
-            self._show_resume("Stopped by the following error. Once it is fixed, resume with:", command)
+            set_last_lines("Once it is fixed, resume with:", f"  {command}")
             self._note_resume(run_id, "Stopped by an error", command)
             raise
 
     def interrupted(self, command: str, run_id: str | None = None) -> None:
-        """Print how to resume and end the open runs, before anything else is taken down: that may fail."""
-        self._show_resume("Interrupted. Resume with:", command)
+        """End the open runs; how to resume is printed even if that hangs."""
+        set_last_lines("Interrupted. Resume with:", f"  {command}")
+        if not self._is_closing:
+            self._is_closing = True
+            with suppress(OSError):  # a lost terminal must not stop the clean-up
+                self.print("\nInterrupted: closing the runs.")
         self._note_resume(run_id, "Interrupted", command)
         self.writer.end_open_runs("KILLED")
 
     def _note_resume(self, run_id: str | None, how: str, command: str) -> None:
         if run_id is not None:
-            with contextlib.suppress(StoreError):  # what stopped the work may be the store
+            with suppress(StoreError):  # what stopped the work may be the store
                 self.writer.set_tags(run_id, {Tag.NOTE: f"**{how}.** Resume it with `{command}`."})
 
-    def _show_resume(self, why: str, command: str) -> None:
-        if not self._resume_shown:
-            self._resume_shown = True
-            with contextlib.suppress(OSError):  # a lost terminal must not stop the clean-up
-                self.print(f"\n{why}\n  {command}")
+    def hold(self, folder: Path, run_id: str) -> None:
+        """Lock a search's folder until this session ends.
+
+        Raises:
+            SettingsError: another process works on it.
+        """
+        if folder not in self._held:
+            self._held.add(folder)
+            self.stack.enter_context(sweep_lock(folder, run_id))
+
+    def hold_folder_of(self, run_id: str) -> None:
+        """Lock the folder of a search that is to be resumed, if it has one.
+
+        Raises:
+            SettingsError: another process works on it.
+        """
+        folder = self.cache / "sweeps" / run_id
+        if RUN_ID.fullmatch(run_id) and folder.is_dir():
+            self.hold(folder, run_id)
 
     def count_evaluations(self, part: str, test: pd.DataFrame) -> None:
         """Count what was evaluated on a test set with the registered model of its body part, if that exists.
@@ -178,14 +208,19 @@ class Session:
 
 
 @contextmanager
-def open_session(kind: str, environment: Environment) -> Iterator[Session]:
+def open_session(kind: str, environment: Environment, *, resuming: str | None = None) -> Iterator[Session]:
     """Open the store, write what earlier commands kept, close dead runs; at the end close everything in order.
+
+    Args:
+        kind: of the command's run.
+        environment: of this process.
+        resuming: the run that this command resumes.
 
     Raises:
         StoreError: the store cannot be reached.
     """
     console = build_console()
-    with announcing(console):
+    with ExitStack() as stack, announcing(console):
         store, environment = open_own_store(environment)
         if moved := follow_moved_store(store):
             print_note(console, moved)
@@ -193,10 +228,13 @@ def open_session(kind: str, environment: Environment) -> Iterator[Session]:
         closed = close_dead_runs(store, claim=environment.run_id)
         journal = create_journal(environment, store, kind)
         writer = RunWriter(store, journal=journal, on_refused=lambda refusals: report_refusals(refusals, journal))
-        session = Session(kind=kind, environment=environment, store=store, writer=writer, console=console)
+        session = Session(kind=kind, environment=environment, store=store, writer=writer, console=console, stack=stack)
         session.warn(str(one) for one in replayed)
         if closed:
             console.print(f"Closed {len(closed)} runs whose process had died.")
+        for one in find_interrupted(environment.cache) if closed else []:
+            if one.run_id in closed and resuming not in (one.run_id, LATEST):
+                session.print(f"The search {one.run_id} was killed. Resume it with:", f"  {one.command}")
         with writer:
             yield session
 
@@ -221,7 +259,7 @@ class _Announcer(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record as a note; a terminal that is gone must not stop the thread that writes."""
-        with contextlib.suppress(OSError, ValueError):
+        with suppress(OSError, ValueError):
             print_note(self._console, record.getMessage())
 
 
@@ -269,6 +307,20 @@ def report_refusals(refusals: Sequence[Refusal], journal: Journal | None) -> Non
     text = numbered(f"The tracking store refused {len(refusals)} items; everything else is written.", lines)
     kept = "" if journal is None else f"\nThey are kept in {journal.folder}: once that is fixed, `muralab sync`."
     LOG.warning("%s%s", text, kept)
+
+
+def with_latest(config: Resumable, session: Session) -> Resumable:
+    """The options of a command, `resume=latest` replaced by the run of the search that was interrupted last.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    if config.resume != LATEST:
+        return config
+    found = [one.run_id for one in find_interrupted(session.cache) if one.kind == session.kind]
+    if not found:
+        raise SettingsError(f"resume={LATEST}: no interrupted `{session.kind}` is left in {session.cache / 'sweeps'}.")
+    return replace(config, resume=found[0])
 
 
 def page_lines(store: Store, page: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import closing
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from muralab.commands.folds import Fold, find_folds, run_over_folds
-from muralab.commands.session import Session, open_session
+from muralab.commands.session import Session, open_session, with_latest
 from muralab.config.commands import TrainConfig
 from muralab.config.environment import Environment
 from muralab.config.resources import count_cpus
@@ -32,8 +31,9 @@ from muralab.tracking import read_predictions, read_run
 from muralab.tracking.tags import Tag
 from muralab.trial import TrialSpec, recipes_of
 from muralab.tune.finish import SweepResult, draw_galleries
+from muralab.tune.leftovers import remove_sweep
 from muralab.tune.plan import Sweep, prepare_sweep
-from muralab.tune.resume import load_sweep, write_plan
+from muralab.tune.resume import is_described, load_sweep, resume_command, write_plan
 from muralab.tune.trial_logger import log_description, objectives_of, relog_changed, score_trial, trial_tags
 from muralab.tune.trial_notes import ended_note, running_note
 
@@ -44,7 +44,8 @@ def run(config: TrainConfig, environment: Environment) -> None:
     Raises:
         MuraLabError: user errors.
     """
-    with open_session("train", environment) as session:
+    with open_session("train", environment, resuming=config.resume) as session:
+        config = with_latest(config, session)
         folds = find_folds(config, session, TrainConfig)
         if folds is None:
             train_once(config, session)
@@ -59,8 +60,9 @@ def train_once(config: TrainConfig, session: Session, fold: Fold | None = None) 
     session.warn(sweep.notes)
     run_id = open_run(sweep, session, fold)
     sweep = sweep.of_run(run_id)
+    session.hold(sweep.folders.sweep, run_id)
     resume = run_id if fold is None else fold.parent
-    with session.resumable(f"mlflow run . -e train --env-manager local -P resume={resume}", run_id):
+    with session.resumable(resume_command("train", sweep.part, resume), run_id):
         spec = sweep.specs[0]
         describe(sweep, session, run_id)
         history = train(spec, session, run_id)
@@ -71,17 +73,19 @@ def train_once(config: TrainConfig, session: Session, fold: Fold | None = None) 
         save_report(sweep, tested, session)
         session.count_evaluations(sweep.part, tested.model.predictions())
     note = f"{model_note(tested.model)}\n\n{ended_note(spec, [], history, 'finished', '')}"
-    session.writer.set_tags(run_id, {Tag.ENDED: "finished", Tag.NOTE: note})
+    session.writer.set_tags(run_id, {Tag.NOTE: note})
     session.writer.finish(run_id)
+    session.writer.set_tags(run_id, {Tag.ENDED: "finished"})
     session.print_run(run_id)
     session.writer.flush()
-    shutil.rmtree(sweep.folders.sweep, ignore_errors=True)
+    remove_sweep(sweep.folders.sweep)
     return tested.model
 
 
 def load(config: TrainConfig, session: Session) -> Sweep:
     """A new training with all cores, or an interrupted one with its own options."""
     if config.resume is not None:
+        session.hold_folder_of(config.resume)
         return load_sweep(
             config.resume,
             session.store,
@@ -93,7 +97,8 @@ def load(config: TrainConfig, session: Session) -> Sweep:
             accept_changes=config.accept_changes,
         )
     config = replace(config, cpus_per_trial=config.cpus_per_trial or count_cpus())
-    return prepare_sweep(resolve_search(config, (config.recipe,), trials=1), session.cache, session.progress)
+    sweep = prepare_sweep(resolve_search(config, (config.recipe,), trials=1), session.cache, session.progress)
+    return replace(sweep, kind="train")
 
 
 def open_run(sweep: Sweep, session: Session, fold: Fold | None = None) -> str:
@@ -117,16 +122,18 @@ def describe(sweep: Sweep, session: Session, run_id: str) -> None:
     """
     writer, spec, dataset = session.writer, sweep.specs[0], sweep.dataset
     write_plan(sweep)
-    if sweep.resumed:
+    known = sweep.resumed is not None and (bool(sweep.accepted) or is_described(session.store, run_id))
+    if known:
         relog_changed(writer, read_run(session.store, run_id, predictions=False), spec, dataset)
     else:
         log_description(writer, run_id, spec)
         writer.set_tags(run_id, {Tag.NOTE: running_note(spec, [])})
         log_sets(writer, run_id, dataset)
-    if sweep.accepted or not sweep.resumed:
+    if sweep.accepted or not known:
         log_split(writer, run_id, dataset)
         log_audit(writer, run_id, dataset)
     writer.require_written()
+    writer.set_tags(run_id, {Tag.DESCRIBED: "true"})
 
 
 def train(spec: TrialSpec, session: Session, run_id: str) -> list[Mapping[str, Any]]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 
 from muralab.commands.folds import Fold, find_folds, run_over_folds
-from muralab.commands.session import Session, open_session, page_lines
+from muralab.commands.session import Session, open_session, page_lines, with_latest
 from muralab.config.commands import TuneConfig
 from muralab.config.environment import Environment
 from muralab.config.resources import count_cpus
@@ -17,11 +16,12 @@ from muralab.report.verdict import registered_sentence
 from muralab.results.context import build_context
 from muralab.results.final_test import FinalTest
 from muralab.results.inputs import log_audit, log_sets, log_split
-from muralab.tracking import experiment_of, read_children
+from muralab.tracking import RunWriter, experiment_of, read_children
 from muralab.tracking.tags import Tag
-from muralab.tune.disk_space import check_space
+from muralab.tune.disk_space import check_places, check_space
 from muralab.tune.estimate import Estimate, estimate, measure_paces
 from muralab.tune.finish import (
+    check_failures,
     closing_lines,
     describe_sweep,
     evaluate_best_trials,
@@ -31,9 +31,12 @@ from muralab.tune.finish import (
     save_results,
 )
 from muralab.tune.gpu_packing import pack_gpus
+from muralab.tune.leftovers import remove_sweep
 from muralab.tune.plan import Sweep, in_order, plan_summary, plan_table, prepare_sweep
+from muralab.tune.preflight import memory_notes
+from muralab.tune.ray_handle import check_folder
 from muralab.tune.registration import Registration, register, register_candidate
-from muralab.tune.resume import load_sweep, write_plan
+from muralab.tune.resume import is_described, load_sweep, resume_command, write_plan
 from muralab.tune.search import build_logger, run_search
 from muralab.tune.sweep_notes import SweepPages, build_views, started_note
 from muralab.tune.trial_logger import TrialLogger
@@ -45,7 +48,9 @@ def run(config: TuneConfig, environment: Environment) -> None:
     Raises:
         MuraLabError: user errors, before any trial starts.
     """
-    with open_session("tune", environment) as session:
+    with open_session("tune", environment, resuming=config.resume) as session:
+        check_folder()
+        config = with_latest(config, session)
         folds = find_folds(config, session, TuneConfig)
         if folds is None:
             search_once(config, session)
@@ -65,13 +70,15 @@ def search_once(config: TuneConfig, session: Session, fold: Fold | None = None) 
     session.console.print(plan_table(sweep.config, estimated))
     session.console.print(plan_summary(sweep.config, estimated), highlight=False)
     check_space(estimated.disk_bytes - estimated.present_bytes, sweep.folders.cache)
+    check_places(session.store, len(sweep.config.recipes), estimated.weights_bytes)
     if config.dry_run:
         session.print("dry_run: nothing was started.")
         session.close_own_run("tune, dry run", "dry_run: the plan was printed and nothing was started.")
         return []
     parent = open_run(sweep, session, fold)
     sweep = sweep.of_run(parent)
-    resume = f"make tune PART={sweep.part} ARGS='-P resume={parent if fold is None else fold.parent}'"
+    session.hold(sweep.folders.sweep, parent)
+    resume = resume_command("tune", sweep.part, parent if fold is None else fold.parent)
     with session.resumable(resume, parent):
         logger = build_logger(
             sweep,
@@ -83,9 +90,10 @@ def search_once(config: TuneConfig, session: Session, fold: Fold | None = None) 
         )
         search(sweep, logger, session)
         models = finish(sweep, logger, session)
-    session.writer.finish(parent)
+        session.writer.finish(parent)
+        check_failures(logger)
     session.writer.flush()
-    shutil.rmtree(sweep.folders.sweep, ignore_errors=True)
+    remove_sweep(sweep.folders.sweep)
     return models
 
 
@@ -102,6 +110,7 @@ def load(config: TuneConfig, session: Session) -> Sweep:
             pruning=config.pruning,
         )
         return prepare_sweep(search_config, session.cache, session.progress)
+    session.hold_folder_of(config.resume)
     sweep = load_sweep(
         config.resume,
         session.store,
@@ -119,7 +128,7 @@ def load(config: TuneConfig, session: Session) -> Sweep:
 def plan(sweep: Sweep) -> tuple[Sweep, Estimate]:
     """Settle shared GPUs and the order of the trials, and estimate the cost."""
     paces = measure_paces(sweep.specs)
-    sweep = pack_gpus(sweep, paces)
+    sweep = pack_gpus(sweep, paces).with_notes(memory_notes(paces))
     resources = sweep.config.resources
     estimated = estimate(sweep.specs, sweep.dataset, resources.max_concurrent, paces=paces, gpus=resources.gpus)
     return sweep.with_specs(in_order(sweep.specs, estimated)), estimated
@@ -143,24 +152,31 @@ def search(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
     """
     writer, parent, past = session.writer, logger.parent, {}
     write_plan(sweep)  # also of a resumed one: its folders may have moved, and its inputs may have changed
-    if sweep.resumed:
-        past = logger.restore(read_children(session.store, parent))
-    else:
-        config = sweep.config
-        register = getattr(config.options, "register", "")
-        drawn = {"sampler": config.sampler, "pruning": "on" if config.pruning else "off", "register": register}
-        budget = "none" if config.time_budget_s is None else f"{config.time_budget_s:g}"
-        writer.log_used(parent, sweep.used | drawn | {"time_budget": budget})
-    if sweep.accepted or not sweep.resumed:
+    known = sweep.resumed is not None and (bool(sweep.accepted) or is_described(session.store, parent))
+    if not known:
+        log_options(sweep, parent, writer)
+    if sweep.accepted or not known:
         log_sets(writer, parent, sweep.dataset)
         log_split(writer, parent, sweep.dataset)
         log_audit(writer, parent, sweep.dataset)
+    writer.set_tags(parent, {Tag.DESCRIBED: "true"})
+    if sweep.resumed:
+        past = logger.restore(read_children(session.store, parent))
     writer.log_file(parent, sweep.folders.plan)
     writer.require_written()
     if not sweep.resumed:
         show(sweep, parent, session)
     run_search(sweep, logger, session.console, past=past, prune=sweep.config.pruning)
     writer.flush()
+
+
+def log_options(sweep: Sweep, parent: str, writer: RunWriter) -> None:
+    """Log the options of a search in its own run."""
+    config = sweep.config
+    register = getattr(config.options, "register", "")
+    drawn = {"sampler": config.sampler, "pruning": "on" if config.pruning else "off", "register": register}
+    budget = "none" if config.time_budget_s is None else f"{config.time_budget_s:g}"
+    writer.log_used(parent, sweep.used | drawn | {"time_budget": budget})
 
 
 def show(sweep: Sweep, parent: str, session: Session) -> None:

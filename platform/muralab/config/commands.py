@@ -151,7 +151,9 @@ class TuneConfig(TrainingOptions):
         "`recipe` registers the best model of the recipe for serving (the add gate), `winner` the best of all.",
     )
     pictures: bool | None = option("auto", p.yes_no_or_auto, PICTURES_HELP)
-    resume: str | None = option("none", p.optional_text, "The run id of an interrupted sweep; its own options hold.")
+    resume: str | None = option(
+        "none", p.optional_text, "The run id of an interrupted sweep, or `latest`; its own options hold."
+    )
     accept_changes: bool = option("false", p.flag, ACCEPT_HELP)
     dry_run: bool = option("false", p.flag, "`true` prints the plan and stops.")
 
@@ -169,7 +171,7 @@ class TrainConfig(TrainingOptions):
 
     recipe: str = option("inception_add_gate", p.text, "A recipe's name, or an importable module.")
     pictures: bool | None = option("auto", p.yes_no_or_auto, PICTURES_HELP)
-    resume: str | None = option("none", p.optional_text, "The run id of an interrupted training.")
+    resume: str | None = option("none", p.optional_text, "The run id of an interrupted training, or `latest`.")
     accept_changes: bool = option("false", p.flag, ACCEPT_HELP)
 
     def check(self, problems: Problems) -> None:
@@ -355,6 +357,13 @@ class DemoConfig(CommandOptions):
     layout: str = option("pacs", p.choice(lambda: LAYOUTS), "`pacs` (DICOM files and a table of labels) or `mura`.")
     images: int | None = option("auto", p.images_or_auto, "Pictures in all; `auto`: 920.")
     seed: int = option("0", p.seed, "Of everything that is drawn.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorConfig(CommandOptions):
+    """List what earlier commands left behind, and what does not fit together on this machine."""
+
+    fix: bool = option("false", p.flag, "`true` removes and closes what is safe to.")
 
 
 @dataclass(frozen=True, kw_only=True)

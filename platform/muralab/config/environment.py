@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from muralab.paths import cache_folder, know_the_user
+
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
@@ -34,16 +36,17 @@ def read_environment() -> Environment:
 
     Raises:
         StoreError: the tracking URI names a database in memory.
+        SettingsError: there is no folder for the cache.
     """
     from muralab.tracking import absolute_uri
 
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    cache = Path(given) if Path(given).is_absolute() else Path.home() / ".cache"
+    cache = cache_folder()
+    know_the_user(cache)
     registry = os.environ.get("MLFLOW_REGISTRY_URI", "").strip()
     return Environment(
         tracking_uri=absolute_uri(os.environ.get("MLFLOW_TRACKING_URI")),
         registry_uri=absolute_uri(registry) if registry else "",
-        cache=cache / "muralab",
+        cache=cache,
         run_id=os.environ.pop("MLFLOW_RUN_ID", None),  # else every process started from here would resume that run
         experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME"),
         experiment_id=os.environ.get("MLFLOW_EXPERIMENT_ID"),

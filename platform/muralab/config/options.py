@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from muralab.config.parsing import flag
 from muralab.errors import MuraLabError, SettingsError, numbered
 
 T = TypeVar("T")
@@ -26,6 +27,11 @@ class Option:
     default: str | None
     """As text; None for a required option."""
     parse: Parser
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether the option alone, without a value, stands for `true`."""
+        return self.parse is flag
 
 
 def option(default: str | None, parse: Parser, help: str) -> Any:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from muralab.errors import SettingsError, nearest
+from muralab.paths import expand
 
 Value = float | int | bool | str
 STUDY = "study"
@@ -47,9 +48,16 @@ def path_or(*keywords: str) -> Callable[[str, str], str]:
         if not text.strip():  # it would name the working directory
             expected = f"{', '.join(keywords)} or a path" if keywords else "a path"
             raise SettingsError(f"{name}: the path is empty; expected {expected}.")
-        return text if text in keywords else str(Path(text).expanduser().absolute())
+        return text if text in keywords else str(_absolute(name, text))
 
     return parse
+
+
+def _absolute(name: str, text: str) -> Path:
+    try:
+        return expand(text).absolute()
+    except SettingsError as error:
+        raise SettingsError(f"{name}={error}") from error
 
 
 def optional_folder(name: str, text: str) -> str | None:

@@ -51,7 +51,7 @@ def free_memory() -> int:
     return min([available, *_free_within_limits()])
 
 
-def _folders(controller: str) -> Iterator[Path]:
+def control_groups(controller: str) -> Iterator[Path]:
     """The control groups of this process, innermost first; the limits of all of them apply."""
     with contextlib.suppress(OSError):
         for line in OWN_CGROUPS.read_text().splitlines():
@@ -63,7 +63,7 @@ def _folders(controller: str) -> Iterator[Path]:
 
 
 def _cpu_quotas() -> Iterator[float]:
-    for folder in _folders("cpu"):
+    for folder in control_groups("cpu"):
         with contextlib.suppress(OSError, ValueError):  # no such file, or `max`
             quota, period = (int(field) for field in (folder / "cpu.max").read_text().split())
             yield quota / period
@@ -75,7 +75,7 @@ def _cpu_quotas() -> Iterator[float]:
 
 def _free_within_limits() -> Iterator[int]:
     """What is left of each memory limit; inactive pages of files count as free, since the kernel reclaims them."""
-    for folder in _folders("memory"):
+    for folder in control_groups("memory"):
         for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
             with contextlib.suppress(OSError, ValueError):
                 lines = [line.split() for line in (folder / "memory.stat").read_text().splitlines()]

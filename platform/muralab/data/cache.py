@@ -3,7 +3,7 @@
 Files in the cache folder, for one set of image names, one size and one content of the files:
 
     squares-<size>-<names>-<key>.npy     uint8 [N, size, size], rows in the order of the sorted names; exists = complete
-    squares-<size>-<names>-<key>.json    the names of the rows, and why unreadable ones are all zeros
+    squares-<size>-<names>-<key>.json    names and checksums of the rows, and why unreadable ones are all zeros
     squares-<size>-<names>.lock          locked by the process that builds
     *.tmp-<host>-<pid>-<thread>          an unfinished build, running or killed
     digests-<names>.npy                  digests of the image files, see `digests.py`
@@ -22,8 +22,9 @@ import hashlib
 import io
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, final
 
@@ -38,9 +39,12 @@ from muralab.data.images.decode import to_square
 from muralab.data.images.value_range import ValueRange, range_to_text
 from muralab.errors import DataError, SettingsError, numbered
 from muralab.locks import locked
+from muralab.threads import map_in_threads
 
 CACHE_VERSION = 3
 """Part of the key; increase it when preprocessing changes."""
+VERIFIED_ROWS = 256
+"""Rows per task of a thread that verifies checksums."""
 
 Shape = tuple[int, int, int]
 
@@ -115,6 +119,7 @@ def open_caches(
     digests: FileDigests | None = None,
     content: str | None = None,
     value_range: ValueRange | None = None,
+    verify: bool = False,
 ) -> dict[int, PixelCache]:
     """Open the caches of a table's images, and build the missing ones in one pass over the files.
 
@@ -129,6 +134,7 @@ def open_caches(
         content: the key (`FileDigests.key`) of what the files must contain; complete caches of it are then opened
             without a look at the files. None: of the files as they are now.
         value_range: of the data set, see `decode`; each range has a cache of its own.
+        verify: whether the caches that exist are read whole, and built again if a checksum does not fit.
 
     Returns:
         Size -> cache.
@@ -145,6 +151,8 @@ def open_caches(
     if images.empty or images["image"].duplicated().any():
         raise DataError("A cache needs a table of at least one image, each named once.")
     builds = [_Build(images, size, Path(folder).absolute(), value_range) for size in sizes]
+    if verify and content is not None:
+        _remove_damaged(builds, content, workers)
     if content is None or not all(build.is_complete(content) for build in builds):
         digests = digests or FileDigests(images, folder)
         if content is not None or any(build.has_earlier() for build in builds):
@@ -154,11 +162,20 @@ def open_caches(
                 f"The images of {_root_of(images)} have changed since this run started, and no cache of them is left "
                 "as they were then. Put them back, or start a new run."
             )
+        if verify:
+            _remove_damaged(builds, digests.key(images), workers)
         missing = [build for build in builds if not build.is_complete(digests.key(images))]
         if missing:
             _build_in(Path(folder).absolute(), missing, images, digests, workers, progress, inspect)
         content = digests.key(images)
     return {build.size: PixelCache(build.target(str(content))) for build in builds}
+
+
+def _remove_damaged(builds: Sequence[_Build], content: str | None, workers: int | None) -> None:
+    """Remove pixels that, or whose names, are not what was written, so that they are built again."""
+    for build in builds:
+        if content is not None and build.is_complete(content) and not build.is_intact(content, workers):
+            build.target(content).unlink(missing_ok=True)
 
 
 def _root_of(images: pd.DataFrame) -> str:
@@ -254,6 +271,7 @@ class _Build:
             content: gives the key of what was decoded; called at the end.
         """
         unreadable: dict[int, str] = {}
+        checksums = [zlib.crc32(bytes(self.size * self.size))] * len(self.names)
         with temporary_path(self.folder / f"{self.stem}.npy") as pixels:
             with pixels.open("wb") as file:
                 file.write(self.header)
@@ -264,27 +282,54 @@ class _Build:
                     if image.grey is None:
                         unreadable[row] = image.reason  # its row stays zero
                     else:
-                        self._write_square(file.fileno(), row, image.grey)
+                        checksums[row] = self._write_square(file.fileno(), row, image.grey)
 
                 yield write
             target = self.target(content())
             with atomic_path(target.with_suffix(".json")) as sidecar:
                 reasons = {self.names[row]: unreadable[row] for row in sorted(unreadable)}
-                described = {
+                described: dict[str, Any] = {
                     "source": self.source,
                     "size": self.size,
                     "range": range_to_text(self.value_range),
                     "unreadable": reasons,
                     "images": self.names,
                 }
-                sidecar.write_text(json.dumps(described), encoding="utf-8")
+                described["checksums"] = checksums
+                sidecar.write_text(json.dumps({**described, "checksum": _text_checksum(described)}), encoding="utf-8")
             publish(pixels, target, sync=True)
 
-    def _write_square(self, handle: int, row: int, grey: npt.NDArray[np.uint8]) -> None:
+    def _write_square(self, handle: int, row: int, grey: npt.NDArray[np.uint8]) -> int:
+        """Write a square to its place; returns its checksum."""
         square = np.ascontiguousarray(to_square(grey, self.size))
         # pwrite instead of a memory map: a full disk raises an error here and does not kill the process.
         if os.pwrite(handle, square.data, len(self.header) + row * square.size) < square.size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # a partial write raises no error itself
+        return zlib.crc32(square.data)
+
+    def is_intact(self, content: str, workers: int | None) -> bool:
+        """Whether pixels and names are what was written; reads all of them."""
+        target = self.target(content)
+        try:
+            described = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
+            if "checksum" not in described:
+                return True  # of an earlier version, which wrote none
+            if described.pop("checksum") != _text_checksum(described):
+                return False
+            with target.open("rb") as file:
+                if file.read(len(self.header)) != self.header:
+                    return False
+        except (OSError, ValueError, AttributeError):
+            return False
+        expected = described["checksums"]
+        pixels = np.memmap(target, mode="r", offset=len(self.header)).reshape(len(self.names), -1)
+
+        def is_intact(first: int) -> bool:
+            rows = range(first, min(first + VERIFIED_ROWS, len(pixels)))
+            return all(zlib.crc32(pixels[row].data) == expected[row] for row in rows)
+
+        with closing(map_in_threads(is_intact, range(0, len(pixels), VERIFIED_ROWS), workers=workers)) as parts:
+            return all(parts)
 
     def remove_leftovers(self) -> None:
         """Remove the files of killed builders; only while holding the lock, when nobody else can be building."""
@@ -305,6 +350,10 @@ class _Build:
                 if other.get("source") == self.source and other.get("range", "") in ranges:
                     for suffix in (".npy", ".json", ".lock"):
                         sidecar.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def _text_checksum(described: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(described, sort_keys=True).encode())
 
 
 def _header(shape: Shape) -> bytes:

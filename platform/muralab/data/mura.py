@@ -19,6 +19,7 @@ import pandas as pd
 from muralab.data.mura_lists import DEPTH, read_image_list, read_label_list
 from muralab.data.scan import HEAT_MAP, FoundPicture, Scan, Unused, classify, scan_folder, spell, unused_note
 from muralab.errors import DataError, numbered
+from muralab.paths import expand
 
 COLUMNS = ("split", "part", "patient", "study", "image", "label", "path")
 OFFICIAL_SPLITS = ("train", "valid")
@@ -60,7 +61,7 @@ def find_root(path: Path) -> Path:
     Raises:
         DataError: the path does not exist, or does not hold a MURA tree.
     """
-    path = Path(path).expanduser().resolve()
+    path = expand(path).resolve()
     if not path.is_dir():
         state = "is not a folder" if path.exists() else "does not exist"
         raise DataError(f"The data path {path} {state}. Give the MURA-v1.1 folder or the folder that contains it.")

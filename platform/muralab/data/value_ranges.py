@@ -108,6 +108,7 @@ def decode_in_range(
             inspect=inspect,
             digests=digests,
             value_range=chosen,
+            verify=True,
         )
 
     if value_range != DECIDE:

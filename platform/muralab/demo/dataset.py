@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -17,10 +19,12 @@ from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from muralab.demo.plan import PARTS, PartPlan, StudyPlan, plan_images, plan_studies
 from muralab.demo.views import render_view
 from muralab.errors import DataError
+from muralab.paths import cache_folder
 from muralab.threads import map_in_threads
 
 VERSION = 2
@@ -37,9 +41,7 @@ Nothing measured on it says anything about medicine.
 
 def default_folder(seed: int = 0) -> Path:
     """Folder in the user's cache for the demo of a seed; it may not exist yet."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    cache = Path(given) if Path(given).is_absolute() else Path.home() / ".cache"
-    return cache / "muralab" / f"demo-v{VERSION}-seed{seed}"
+    return cache_folder() / f"demo-v{VERSION}-seed{seed}"
 
 
 def is_synthetic(root: Path) -> bool:
@@ -82,7 +84,9 @@ def write_demo(
         )
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=".demo-", dir=root.parent))
+        for abandoned in find_drafts(root.parent):
+            shutil.rmtree(abandoned, ignore_errors=True)
+        draft = Path(tempfile.mkdtemp(prefix=_draft_prefix(".demo-"), dir=root.parent))
     except OSError as error:
         raise DataError(
             f"The demo data cannot be written to {folder}: {error.strerror}. Give a folder that you can write to."
@@ -97,6 +101,18 @@ def write_demo(
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return root
+
+
+def find_drafts(folder: Path) -> list[Path]:
+    """What processes of this host that have ended left in the folder of a demo: half-drawn or replaced trees."""
+    host = re.escape(socket.gethostname())
+    form = re.compile(rf"\.(?:demo|stale)-{host}-(\d+)-.*")
+    drafts = [(path, form.fullmatch(path.name)) for path in folder.glob(".*") if path.is_dir()]
+    return sorted(path for path, match in drafts if match and not psutil.pid_exists(int(match[1])))
+
+
+def _draft_prefix(kind: str) -> str:
+    return f"{kind}{socket.gethostname()}-{os.getpid()}-"
 
 
 def example_study(seed: int = 0) -> list[bytes]:
@@ -168,7 +184,7 @@ def _put_in_place(draft: Path, root: Path, marker: str) -> None:
         if is_complete(root, marker):
             return
         if root.exists():
-            stale = Path(tempfile.mkdtemp(prefix=".stale-", dir=root.parent))
+            stale = Path(tempfile.mkdtemp(prefix=_draft_prefix(".stale-"), dir=root.parent))
             try:
                 root.rename(stale / ROOT_NAME)
             except FileNotFoundError:  # another process moved it away first

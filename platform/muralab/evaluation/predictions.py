@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from muralab.errors import DataError, SettingsError, numbered
+from muralab.heartbeat import beat
 from muralab.serving.scaling import Scaling, sigmoid
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def predict_images(
         for batch in evaluation_batches(cache, rows, batch_size=batch_size):
             answer = network(batch.images.to(target, non_blocking=True))
             logits[batch.rows.numpy()] = answer.float().cpu().numpy()
+            beat()
     return rows.assign(logit=logits)[list(PREDICTION_COLUMNS)].reset_index(drop=True)
 
 

@@ -30,6 +30,7 @@ from muralab.tracking.runs import (
     close_dead_runs,
     experiment_id_of,
     experiment_of,
+    find_dead_runs,
     start_run,
 )
 from muralab.tracking.splits import (
@@ -60,6 +61,7 @@ __all__ = [
     "download_artifact",
     "experiment_id_of",
     "experiment_of",
+    "find_dead_runs",
     "find_evaluations",
     "find_records",
     "fingerprint_test_set",

@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from muralab.errors import StoreError
+from muralab.paths import expand
 
 
 def absolute_uri(uri: str | None = None) -> str:
@@ -25,7 +26,7 @@ def absolute_uri(uri: str | None = None) -> str:
         return Path(unquote(urlsplit(uri).path or uri.removeprefix("file:"))).absolute().as_uri()
     if scheme or uri in ("databricks", "databricks-uc", "uc"):
         return uri.rstrip("/")
-    path = Path(uri).expanduser().absolute()
+    path = expand(uri).absolute()
     return f"sqlite:///{path}" if path.suffix in (".db", ".sqlite", ".sqlite3") else path.as_uri()
 
 

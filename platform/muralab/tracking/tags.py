@@ -50,8 +50,12 @@ class Tag:
 
     # Its result
     ENDED = "muralab.ended"
-    """finished, pruned, stopped or failed."""
+    """finished, pruned, stopped or failed; on a trial's run the last thing that is written."""
     ERROR = "muralab.error"
+    MEMORY = "muralab.memory"
+    """How a trial whose batches did not fit into the GPU's memory was trained."""
+    DESCRIBED = "muralab.described"
+    """true once the inputs of a sweep's or trial's run are logged; written after them."""
     KEPT_PHASE = "muralab.kept_phase"
     """upper or full: the phase whose best weights were kept; runs of earlier versions lack it and kept full's."""
     BEST_OF_RECIPE = "muralab.best_of_recipe"

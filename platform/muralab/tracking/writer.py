@@ -204,6 +204,14 @@ class RunWriter:
         self._open[run_id] = None
         return frozenset(step for _, step in self._logged[run_id])
 
+    def read_run(self, run_id: str) -> None:
+        """Read what a run holds, so that a metric that has a value at a step is not written there again; waits.
+
+        Raises:
+            StoreError: the run is unknown.
+        """
+        self._read(run_id)
+
     def _read(self, run_id: str) -> str:
         try:
             data = self._store.client.get_run(run_id).data

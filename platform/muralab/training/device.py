@@ -78,9 +78,9 @@ def memory_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        first = str(error).partition("\n")[0]
-        if not isinstance(error, torch.cuda.OutOfMemoryError) and not _is_out_of_memory(first):
+        if not is_out_of_memory(error):
             raise
+        first = str(error).partition("\n")[0]
         raise MemoryExceededError(
             f"This trial needs more memory than the GPU has ({first}). Use a smaller batch_size or image_size, or a "
             "larger gpus_per_trial if trials share the GPU."
@@ -100,6 +100,9 @@ def compile_errors() -> Iterator[None]:
         ) from error
 
 
-def _is_out_of_memory(text: str) -> bool:
-    lower = text.lower()
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error says that the GPU's memory is full."""
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return True
+    lower = str(error).partition("\n")[0].lower()
     return any(part in lower for part in OUT_OF_MEMORY) and any(part in lower for part in ("cuda", "cublas", "cudnn"))

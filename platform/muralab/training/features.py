@@ -10,7 +10,9 @@ import contextlib
 import hashlib
 import inspect
 import json
+import os
 import time
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from muralab.atomic import atomic_path
+from muralab.heartbeat import beat
 from muralab.locks import locked
 
 if TYPE_CHECKING:
@@ -88,28 +91,49 @@ def open_features(
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{key}-{name}.npy" for name in ("train", "validation")]
+    checksums = folder / f"{key}.json"
     with locked(folder / f"{key}.lock"):
         try:
-            return _read(files)
-        except (OSError, ValueError, EOFError):  # missing, or truncated by a full disk
+            return _read(files, checksums)
+        except (OSError, ValueError, EOFError):  # missing, or truncated or damaged on disk
             features = compute()
         _remove_unused(folder)
+        checksums.unlink(missing_ok=True)
         for file, values in zip(files, (features.train, features.validation), strict=True):
             with atomic_path(file) as temporary, temporary.open("wb") as handle:
                 np.save(handle, values)
-        return _read(files)
+        with atomic_path(checksums) as temporary:
+            written = [_checksum(values) for values in (features.train, features.validation)]
+            temporary.write_text(json.dumps(written), encoding="ascii")
+        return _read(files, checksums)
 
 
-def _read(files: Sequence[Path]) -> Features:
+def _read(files: Sequence[Path], checksums: Path) -> Features:
+    """Read the features of two files.
+
+    Raises:
+        ValueError: they are not what was written.
+    """
     features = Features(*(np.load(file, mmap_mode="r") for file in files))
-    for file in files:
-        file.touch()  # marks it as used, see `_remove_unused`
+    if checksums.exists():  # an earlier version wrote none
+        expected = json.loads(checksums.read_text(encoding="ascii"))
+        if [_checksum(features.train), _checksum(features.validation)] != expected:
+            raise ValueError("the checksums do not fit")
+    for file in (*files, checksums):
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(file)  # marks it as used, see `_remove_unused`
     return features
+
+
+def _checksum(values: np.ndarray) -> int:
+    """CRC-32 of an array's type, shape and bytes."""
+    start = zlib.crc32(f"{values.dtype} {values.shape}".encode())
+    return zlib.crc32(np.ascontiguousarray(values).data, start)
 
 
 def _remove_unused(folder: Path) -> None:
     """Free disk space: on a large data set each file takes hundreds of megabytes, and every seed has its own."""
-    for file in folder.glob("*.npy*"):  # with the partial files of killed processes
+    for file in [*folder.glob("*.npy*"), *folder.glob("*.json*")]:  # with the partial files of killed processes
         with contextlib.suppress(FileNotFoundError):  # another process may remove it first
             if time.time() - file.stat().st_mtime > MAX_UNUSED_S:
                 file.unlink()
@@ -130,5 +154,6 @@ def compute_features(
             if values is None:
                 values = np.zeros((n_images, pooled.shape[1]), dtype=np.float32)
             values[rows.numpy()] = pooled
+            beat()
     network.train(training)
     return values if values is not None else np.zeros((0, 0), dtype=np.float32)

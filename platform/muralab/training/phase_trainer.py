@@ -17,8 +17,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from muralab.heartbeat import beat
 from muralab.training.checkpoint import load_optimiser, optimiser_tensors, with_prefix, without_prefix
-from muralab.training.device import compile_errors
+from muralab.training.device import compile_errors, is_out_of_memory, release_memory
 from muralab.training.features import Features
 from muralab.training.network import Network
 from muralab.training.phases import Phase, parameter_groups, set_modes
@@ -108,6 +109,7 @@ class PhaseTrainer:
         self.forward = torch.compile(network) if settings.compile and self.features is None else self.module
         self.optimiser = torch.optim.AdamW(parameter_groups(network, phase), lr=phase.lr, fused=True)
         self.peaks = [group["lr"] for group in self.optimiser.param_groups]
+        self.batch_parts = 1  # more once a batch did not fit into memory
         self.n_steps = 0
         self.ema = ModelEmaV3(self.module, decay=settings.ema_decay, use_warmup=True) if settings.ema_decay else None
         self.validation_features = (
@@ -152,6 +154,7 @@ class PhaseTrainer:
             for i, (inputs, labels) in enumerate(batches):
                 self._set_rate((epoch - 1) * per_epoch + min(i, per_epoch - 1), per_epoch)
                 sums += self._step(inputs, labels)
+                beat()
         loss, correct, n_images = sums.tolist()
         return loss / n_images, correct / n_images
 
@@ -182,12 +185,9 @@ class PhaseTrainer:
             group["lr"] = peak * factor
 
     def _step(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """One step of the optimiser; returns the sums of loss, correct answers and images."""
         settings = self.settings
-        with torch.autocast(settings.device, dtype=torch.bfloat16, enabled=settings.amp):
-            logits = self._logits(inputs)
-        losses = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-        self.optimiser.zero_grad(set_to_none=True)
-        (losses * self.class_weights[labels.long()]).mean().backward()  # type: ignore[no-untyped-call]
+        sums = self._gradients(inputs, labels)
         if settings.clip_norm:
             trained = [p for group in self.optimiser.param_groups for p in group["params"]]
             nn.utils.clip_grad_norm_(trained, settings.clip_norm, foreach=True)
@@ -195,9 +195,35 @@ class PhaseTrainer:
         self.n_steps += 1
         if self.ema is not None:
             self.ema.update(self.module, step=self.n_steps)
-        with torch.no_grad():
-            correct = ((logits > 0) == (labels > 0.5)).sum()
-            return torch.stack([losses.sum(), correct, torch.full_like(correct, len(labels))])
+        return sums
+
+    def _gradients(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Compute a batch's gradients, in smaller parts from the first time that it does not fit into memory."""
+        while True:
+            try:
+                return self._accumulate(inputs, labels)
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or self.batch_parts >= len(labels):
+                    raise
+            self.batch_parts *= 2  # outside of the handler: its traceback holds the activations
+            self.optimiser.zero_grad(set_to_none=True)
+            release_memory(self.settings.device)
+
+    def _accumulate(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Add up the gradients of a batch's parts: those of the whole batch, except for BatchNorm's statistics."""
+        settings = self.settings
+        sums = torch.zeros(3, device=settings.device)
+        self.optimiser.zero_grad(set_to_none=True)
+        for part, truth in zip(inputs.chunk(self.batch_parts), labels.chunk(self.batch_parts), strict=True):
+            with torch.autocast(settings.device, dtype=torch.bfloat16, enabled=settings.amp):
+                logits = self._logits(part)
+            losses = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+            loss = (losses * self.class_weights[truth.long()]).mean() * (len(truth) / len(labels))
+            loss.backward()  # type: ignore[no-untyped-call]
+            with torch.no_grad():
+                correct = ((logits > 0) == (truth > 0.5)).sum()
+                sums += torch.stack([losses.sum(), correct, torch.full_like(correct, len(truth))])
+        return sums
 
     def _logits(self, inputs: torch.Tensor) -> torch.Tensor:
         # The last batch of an epoch has another size: compiling for it costs more than it saves.

@@ -2,7 +2,8 @@
 
 The order of an epoch: train every batch, evaluate the averaged weights, keep the best, write the checkpoint, yield.
 The checkpoint is complete before each yield, so a caller may stop after any epoch (`contextlib.closing`), and a later
-call with the same folder resumes after the last epoch that was yielded.
+call with the same folder resumes after the last epoch that was yielded. If the checkpoint is damaged, the one before it
+is used, and without one training starts again.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ import numpy as np
 import torch
 
 from muralab.errors import DivergedError, SettingsError
-from muralab.training.checkpoint import read_tensors, write_tensors
+from muralab.training.checkpoint import read_newest, read_tensors, write_tensors
 from muralab.training.device import memory_errors
 from muralab.training.network import Network
 from muralab.training.phase_trainer import PhaseTrainer, TrainerSettings, TrainingData
 from muralab.training.phases import PHASES, Phase, freeze, head_alone
 
 LAST = "last.safetensors"
+PREVIOUS = "previous.safetensors"
+"""The checkpoint before the last one: it is used if the last one is damaged."""
 
 
 def best_name(phase: str) -> str:
@@ -54,6 +57,8 @@ class EpochResult:
     """Whether this is the phase's best epoch so far."""
     ends_phase: bool
     """Whether this is the phase's last epoch."""
+    batch_parts: int = 1
+    """In how many parts each batch was computed because the device's memory did not hold it whole."""
 
     def metrics(self) -> dict[str, float]:
         """Metrics to log for this epoch."""
@@ -64,6 +69,7 @@ class EpochResult:
             "phase": float(PHASES.index(self.phase) + 1),
             "lr": self.lr,
             "epoch_seconds": self.seconds,
+            **({"batch_parts": float(self.batch_parts)} if self.batch_parts > 1 else {}),
         }
 
 
@@ -79,6 +85,7 @@ def train(
     settings: TrainerSettings,
     validate: Validate,
     folder: Path,
+    on_best: Callable[[str], None] = lambda _: None,
 ) -> Generator[EpochResult]:
     """Train a network in its phases, from the start or from the folder's checkpoint.
 
@@ -88,7 +95,8 @@ def train(
         data: batches of an epoch, and features if the backbone is frozen.
         settings: of both phases.
         validate: evaluates the averaged weights.
-        folder: for `last.safetensors` and each phase's best weights.
+        folder: for the last two checkpoints and each phase's best weights.
+        on_best: called with a phase whose best weights have been written, before the checkpoint that counts the epoch.
 
     Yields:
         One result per epoch. A resumed run first yields the earlier results again, from its checkpoint.
@@ -98,7 +106,7 @@ def train(
         MemoryExceededError: a step needs more memory than the device has.
         SettingsError: the objective is not among the metrics that `validate` returns.
     """
-    tensors, state = read_tensors(folder / LAST) if (folder / LAST).exists() else ({}, {})
+    tensors, state = read_newest([folder / LAST, folder / PREVIOUS])
     history = [EpochResult(**row) for row in state.get("history", [])]
     yield from history
     for name, phase in phases.items():
@@ -110,7 +118,7 @@ def train(
             continue  # the checkpoint of a later phase contains the whole network
         # No variable holds the trainer: its optimiser and averages are freed before the next phase.
         yield from _train_phase(
-            _phase_trainer(network, name, phase, data, settings, resumed), validate, folder, history
+            _phase_trainer(network, name, phase, data, settings, resumed), validate, folder, history, on_best
         )
 
 
@@ -133,7 +141,11 @@ def _phase_trainer(
 
 
 def _train_phase(
-    trainer: PhaseTrainer, validate: Validate, folder: Path, history: list[EpochResult]
+    trainer: PhaseTrainer,
+    validate: Validate,
+    folder: Path,
+    history: list[EpochResult],
+    on_best: Callable[[str], None],
 ) -> Iterator[EpochResult]:
     name, phase, objective = trainer.name, trainer.phase, trainer.settings.objective
     scores = [row.validation[objective] for row in history if row.phase == name]
@@ -159,11 +171,14 @@ def _train_phase(
             seconds=time.perf_counter() - started,
             best=best,
             ends_phase=epoch == phase.epochs or _out_of_patience(scores, phase.patience),
+            batch_parts=trainer.batch_parts,
         )
         history.append(result)
         if best:
             write_tensors(folder / best_name(name), trainer.evaluated_state(), {"epoch": epoch, "score": score})
-        write_tensors(folder / LAST, trainer.state(), {"history": [asdict(row) for row in history]})
+            on_best(name)
+        state = {"history": [asdict(row) for row in history]}
+        write_tensors(folder / LAST, trainer.state(), state, previous=folder / PREVIOUS)
         yield result
     trainer.finish()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from muralab.errors import WeightsError
+from muralab.paths import expand
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +36,7 @@ def resolve_weights(weights: str, timm_name: str, *, probe_timeout_s: float = PR
         return None
     if weights == "auto":
         return _from_hub(timm_name, probe_timeout_s)
-    path = Path(weights).expanduser()
+    path = expand(weights)
     if not path.is_file():
         problem = "this is a folder" if path.is_dir() else "there is no such file"
         raise WeightsError(

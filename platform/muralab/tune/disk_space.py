@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
-import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from muralab.errors import SettingsError
+from muralab.disk import free_bytes
+from muralab.errors import SettingsError, numbered
 from muralab.recipe import Recipe, Value
+from muralab.tracking import Store
 from muralab.trial import views_of
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 HEADER_BYTES = 128
 """Of a .npy file."""
 FLOAT_BYTES = 4
+TEMPORARY_BYTES, ARTIFACT_BYTES = 200 * 2**20, 50 * 2**20
+"""Ray's logs, exports and reports on their way to the store; reports, tables and predictions in the store."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +94,31 @@ def folder_bytes(folders: Iterable[Path]) -> int:
     return sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
 
 
+def check_places(store: Store, n_models: int, weights_bytes: int) -> None:
+    """Refuse to start what would fill the disk of temporary files or of a local store's artifacts.
+
+    Args:
+        store: that the runs are written to.
+        n_models: whose weights and exported networks are logged.
+        weights_bytes: of the largest.
+
+    Raises:
+        SettingsError: which disks are too small.
+    """
+    places = {"temporary files": (Path(tempfile.gettempdir()), TEMPORARY_BYTES, "TMPDIR=<folder>")}
+    if store.sqlite_path is not None:
+        needed = 2 * n_models * weights_bytes + ARTIFACT_BYTES
+        places["runs and models"] = (store.sqlite_path.parent, needed, "MLFLOW_TRACKING_URI=sqlite:///<file>")
+    problems = [
+        f"{folder} has {free_bytes(folder) / 2**30:.2f} GiB free, and {what} need about {needed / 2**30:.2f} GiB. Free "
+        f"some, or name another disk by {variable}."
+        for what, (folder, needed, variable) in places.items()
+        if free_bytes(folder) < needed
+    ]
+    if problems:
+        raise SettingsError(numbered(f"{len(problems)} disk{'s' * (len(problems) > 1)} too full to start:", problems))
+
+
 def check_space(needed: int, folder: Path) -> None:
     """Refuse to start what does not fit on a disk.
 
@@ -100,8 +129,7 @@ def check_space(needed: int, folder: Path) -> None:
     Raises:
         SettingsError: how much is needed and free, where, and how to fix it.
     """
-    existing = next(one for one in (folder, *folder.parents) if one.is_dir())
-    free = shutil.disk_usage(existing).free
+    free = free_bytes(folder)
     if needed > free:
         raise SettingsError(
             f"This needs about {needed / 2**30:.1f} GiB of disk at {folder}, where {free / 2**30:.1f} GiB are free. "

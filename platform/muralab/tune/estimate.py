@@ -29,6 +29,8 @@ class Estimate:
     """On the cache's disk: decoded images, features, checkpoints."""
     present_bytes: int = 0
     """The part of these that exists already."""
+    weights_bytes: int = 0
+    """Of the largest network."""
 
 
 def measure_paces(specs: Sequence[TrialSpec]) -> dict[str, Pace]:
@@ -76,6 +78,7 @@ def estimate(
         disk_bytes=concurrent * largest + kept + sum(file.n_bytes for file in files),
         present_bytes=sum(file.n_bytes for file in set(files) if file.is_cached)
         + folder_bytes(Path(spec.folder) for spec in specs),
+        weights_bytes=max(pace.weights_bytes for pace in paces.values()),
     )
 
 

@@ -1,37 +1,47 @@
-"""Ray Tune over a list of trials; with `scheduler` the only module that imports ray.
+"""The trials of a search, run by Ray Tune in a process of its own, which is started again when it or its Ray dies.
 
 All recipes share one Tune run: a worker that has loaded torch runs one trial after the other. The trials are drawn
-before the search starts; to resume an interrupted one is to run those that did not end, from their checkpoints.
+before the search starts. To go on after a death is to run those that did not end, from their checkpoints: a trial that
+is run again reports its earlier epochs first, which the listener ignores.
 """
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import os
 import signal
-import threading
-import traceback
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from muralab.config.resources import Resources
-from muralab.errors import MuraLabError
-from muralab.experiment import run_trial
+from muralab.ending import raise_pending_interrupt
+from muralab.errors import DiskError, SearchError
 from muralab.trial import TrialSpec, recipes_of
-from muralab.tune.scheduler import Past, build_scheduler
+from muralab.tune.ray_handle import RayProcess
+from muralab.tune.scheduler import Past
+from muralab.tune.watchdog import Watchdog
 
-OBJECT_STORE_BYTES = 200 * 2**20
-"""Trials exchange names and numbers, never pictures; Ray's default is a third of the machine."""
 RETRIES = 1
 """How often a trial whose process died is restarted, from its checkpoint."""
+RESTARTS = 3
+"""How often Ray is started again without a single epoch in between."""
+LISTEN_S = 0.25
+SILENT_S = 40.0
+"""Tune's loop shows a sign of life twice a second; after this long without one, it hangs."""
+STARTING_S = 180.0
+"""The same before the first sign: Ray has to be imported and started."""
 DIED = "Its process died twice. If memory ran out, give a smaller max_concurrent, batch_size or image_size."
+OUT_OF_MEMORY = (
+    "Its process was killed twice because memory ran out, with no other trial beside it. Give a smaller batch_size or "
+    "image_size, or use a machine with more memory."
+)
 
 
 class Listener(Protocol):
-    """Hears of the trials, in the driver's process, while they run."""
+    """Hears of the trials, in the main thread, while they run."""
 
     def trial_started(self, name: str) -> None:
         """A trial starts in its process."""
@@ -39,18 +49,17 @@ class Listener(Protocol):
     def trial_epoch(self, name: str, epoch: Mapping[str, Any]) -> None:
         """An epoch ended; `epoch` holds global_epoch, phase, ends_phase, metrics."""
 
-    def trial_ended(self, name: str, how: str, reason: str) -> None:
+    def trial_ended(self, name: str, how: str, reason: str, *, diverged: bool = False) -> None:
         """`finished`, `pruned`, `stopped` (out of time) or `failed`, with the reason of a failure."""
+
+    def adapted(self, note: str, max_concurrent: int | None = None) -> None:
+        """What died and was started again, or that fewer trials run at once from now on."""
 
     def tick(self) -> None:
         """Called a few times a second."""
 
     def interrupted(self) -> None:
-        """Ctrl-C, SIGTERM or a lost terminal: called before anything is taken down."""
-
-
-_LISTENERS: dict[str, Listener] = {}
-"""Tune pickles its callbacks, which would copy open files and threads: they look it up by a token instead."""
+        """Ctrl-C, SIGTERM or a lost terminal: called when no trial runs any more."""
 
 
 def run_trials(
@@ -62,6 +71,7 @@ def run_trials(
     time_budget_s: float | None = None,
     past: Mapping[str, Past] | None = None,
     prune: bool = True,
+    usual_epoch_s: Mapping[str, float] | None = None,
 ) -> None:
     """Run trials side by side, in their order, pruning within each recipe; the listener hears of everything.
 
@@ -69,171 +79,198 @@ def run_trials(
         specs: the trials.
         resources: of the machine and of a trial.
         listener: called in this process; an exception from it ends the search.
-        folder: for Ray's own files.
+        folder: for Ray's own files and its log.
         time_budget_s: after which running trials are stopped and no other starts.
         past: trials that ended before an interruption: new ones are compared with them too.
         prune: whether poor trials are stopped early.
+        usual_epoch_s: trial -> estimated seconds of its longest epoch, for the watchdog.
+
+    Raises:
+        DiskError: a disk is full or read-only; the trials can be resumed.
+        SearchError: Ray died again and again.
     """
-    from ray import tune
-
-    with _cluster(resources), _registered(listener) as token:
-        tuner = tune.Tuner(
-            tune.with_resources(_work, {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}),
-            param_space={"spec": tune.grid_search([spec.to_dict() for spec in specs])},
-            tune_config=tune.TuneConfig(
-                scheduler=build_scheduler(specs, past or {}) if prune else None,
-                max_concurrent_trials=resources.max_concurrent,
-                reuse_actors=True,
-                time_budget_s=time_budget_s,
-                trial_dirname_creator=_trial_name,
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=str(folder),
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=RETRIES),
-                callbacks=[_build_callback(token)],
-            ),
-        )
-        try:
-            tuner.fit()
-        except KeyboardInterrupt:
-            listener.interrupted()
-            raise
-
-
-def _trial_name(trial: Any) -> str:
-    return str(trial.config["spec"]["name"])
-
-
-def _work(config: dict[str, Any]) -> None:
-    """One trial in a worker process; Tune ends it by an exception inside `report`, so everything is closed in order."""
-    from ray import tune
-
-    spec = TrialSpec(**config["spec"])
-    last_phase = [name for name, phase in recipes_of(spec)[1].phases.items() if phase.epochs][-1]
-    try:
-        with closing(run_trial(spec)) as epochs:
-            for result in epochs:
-                tune.report(
-                    {
-                        "global_epoch": result.global_epoch,
-                        "full_epoch": result.epoch if result.phase == "full" else 0,
-                        "objective": result.validation[spec.objective],
-                        "phase": result.phase,
-                        "ends_phase": result.ends_phase,
-                        "complete": result.ends_phase and result.phase == last_phase,
-                        "metrics": result.metrics(),
-                    }
-                )
-    except Exception as error:  # it would fail again: only a process that died is worth a restart
-        tune.report({"failed": str(error) if isinstance(error, MuraLabError) else traceback.format_exc()})
-
-
-def _build_callback(token: str) -> Any:
-    from ray.tune import Callback
-
-    class Forwarder(Callback):  # type: ignore[misc]
-        """Forwards to the listener; it has no state worth saving, since MLflow holds what happened."""
-
-        def __init__(self) -> None:
-            self.token = token
-            self.last: dict[str, dict[str, Any]] = {}
-
-        def setup(self, *_: Any, **__: Any) -> None:
-            self.listener = _find_listener(self.token)
-
-        def __getstate__(self) -> dict[str, Any]:
-            return {"token": self.token, "last": {}}
-
-        def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
-            self.listener.tick()
-
-        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            self.listener.trial_started(_trial_name(trial))
-
-        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **_: Any) -> None:
-            name = _trial_name(trial)
-            self.last[name] = result
-            if "metrics" in result:
-                self.listener.trial_epoch(name, result)
-
-        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            self.listener.trial_ended(_trial_name(trial), *_ending(self.last.get(_trial_name(trial), {})))
-
-        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            self.listener.trial_ended(_trial_name(trial), "failed", _reason(trial.get_error()))
-
-    return Forwarder()
-
-
-def _ending(last: Mapping[str, Any]) -> tuple[str, str]:
-    """How a trial ended and why, from its last report."""
-    if "failed" in last:
-        return "failed", str(last["failed"])
-    return "finished" if last.get("complete") else "pruned", ""
-
-
-def _reason(error: BaseException | str | None) -> str:
-    """Why a trial's process did not survive; Tune passes text where it kept the error in a file."""
-    text = error if isinstance(error, str) else "".join(traceback.format_exception(error)) if error else ""
-    return f"{text.strip()}\n{DIED}".strip()
-
-
-def _find_listener(token: str) -> Listener:
-    return _LISTENERS[token]
-
-
-@contextmanager
-def _registered(listener: Listener) -> Iterator[str]:
-    token = uuid.uuid4().hex
-    _LISTENERS[token] = listener
-    try:
-        yield token
-    finally:
-        del _LISTENERS[token]
-
-
-@contextmanager
-def _cluster(resources: Resources) -> Iterator[None]:
-    """A Ray of our own for as long as the search lasts, quiet and without a dashboard."""
-    roots = [str(folder) for folder in Path(__file__).resolve().parents[2:4]]
-    known = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path not in roots]
-    os.environ.update(
-        PYTHONPATH=os.pathsep.join([*roots, *known]),
-        RAY_CHDIR_TO_TRIAL_DIR="0",
-        RAY_USAGE_STATS_ENABLED="0",
-        RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
-        RAY_AIR_NEW_OUTPUT="0",
-        RAY_AUTH_TOKEN=os.environ.get("RAY_AUTH_TOKEN", uuid.uuid4().hex),  # else Ray writes one into the home folder
-        TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
-        TUNE_DISABLE_SIGINT_HANDLER="1",  # an interrupt reaches us as KeyboardInterrupt: we close in order
-        TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0",
+    search = _Search(
+        specs=specs,
+        resources=resources,
+        listener=listener,
+        folder=folder,
+        deadline_s=None if time_budget_s is None else time.monotonic() + time_budget_s,
+        past=dict(past or {}),
+        prune=prune,
+        watchdog=Watchdog(specs, usual_epoch_s or {}),
     )
-    os.environ.pop("MLFLOW_RUN_ID", None)  # every worker would resume the search's own run
-    import ray
-
-    with _sigterm_kept():
-        ray.init(
-            address="local",
-            num_cpus=resources.cpus,
-            num_gpus=resources.gpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="error",
-            object_store_memory=OBJECT_STORE_BYTES,
-        )
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failure's traceback is kept in its run
     try:
-        yield
-    finally:
-        ray.shutdown()
+        search.run()
+    except KeyboardInterrupt:
+        listener.interrupted()
+        raise
 
 
-@contextmanager
-def _sigterm_kept() -> Iterator[None]:
-    """Undo what Ray does to the handler of SIGTERM: its own raises SystemExit, past all that we print and close."""
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
+@dataclass(kw_only=True)
+class _Search:
+    """Trials that have not ended, and how the processes that ran them have died."""
+
+    specs: Sequence[TrialSpec]
+    resources: Resources
+    listener: Listener
+    folder: Path
+    deadline_s: float | None
+    past: dict[str, Past]
+    prune: bool
+    watchdog: Watchdog
+    ended: set[str] = field(default_factory=set)
+    running: list[str] = field(default_factory=list)
+    objectives: dict[str, list[float]] = field(default_factory=dict)
+    """Trial -> the objective of each epoch of its full phase."""
+    killed_by_memory: dict[str, int] = field(default_factory=dict)
+    restarts: int = 0
+    """Of Ray, since the last epoch."""
+
+    def run(self) -> None:
+        """Start Ray, again and again where it dies, until every trial has ended or time is up."""
+        while waiting := [spec for spec in self.specs if spec.name not in self.ended]:
+            if self._time_left() == 0:
+                return
+            self.running.clear()
+            with RayProcess(self._job(waiting), self.folder / "ray.log") as ray:
+                stopped_by = self._listen(ray)
+                if stopped_by is not None:
+                    ray.end()
+            if stopped_by is None:
+                return
+            self._recover(stopped_by)
+
+    def _time_left(self) -> float | None:
+        return None if self.deadline_s is None else max(0.0, self.deadline_s - time.monotonic())
+
+    def _job(self, waiting: Sequence[TrialSpec]) -> dict[str, Any]:
+        return {
+            "specs": [spec.to_dict() for spec in waiting],
+            "full_epochs": {spec.recipe: recipes_of(spec)[1].full.epochs for spec in waiting},
+            "resources": asdict(self.resources),
+            "folder": str(self.folder),
+            "time_budget_s": self._time_left(),
+            "past": self.past,
+            "prune": self.prune,
+            "retries": RETRIES,
+        }
+
+    def _listen(self, ray: RayProcess) -> _Stop | None:
+        """Handle events until the trials have ended (None), or until something needs another start."""
+        limit_s, heard_s = STARTING_S, time.monotonic()
+        while True:
+            for event in ray.events(LISTEN_S):
+                heard_s = time.monotonic()
+                if event["event"] == "tick":
+                    limit_s = SILENT_S
+                elif event["event"] == "done":
+                    return None
+                stop = self._handle(**event)
+                if stop is not None:
+                    return stop
+            raise_pending_interrupt()
+            self.listener.tick()
+            self._end_hanging()
+            if ray.has_ended:
+                return _Stop("Ray's process ended")
+            if time.monotonic() - heard_s > limit_s:
+                return _Stop(f"Ray did not answer for {limit_s:.0f} s")
+
+    def _handle(self, event: str, **fields: Any) -> _Stop | None:
+        handlers: dict[str, Callable[..., _Stop | None]] = {
+            "started": self._started,
+            "epoch": self._epoch,
+            "ended": self._ended,
+            "died": self._died,
+            "ray_died": lambda process: _Stop(f"Ray's process {process} died"),
+            "failed": self._failed,
+        }
+        return handlers[event](**fields) if event in handlers else None
+
+    def _started(self, name: str) -> None:
+        self.running.append(name)
+        self.watchdog.started(name)
+        self.listener.trial_started(name)
+
+    def _epoch(self, name: str, result: Mapping[str, Any]) -> None:
+        objectives = self.objectives.setdefault(name, [])
+        if result["full_epoch"] == len(objectives) + 1:
+            objectives.append(result["objective"])
+        self.restarts = 0
+        self.watchdog.epoch(name, result["metrics"]["epoch_seconds"])
+        self.listener.trial_epoch(name, result)
+
+    def _ended(self, name: str, how: str, reason: str, disk: str, diverged: bool) -> None:
+        self._stopped(name)
+        if disk:
+            raise DiskError(f"{disk} The trial {name} could not write its checkpoint.")
+        if how == "died":
+            how, reason = "failed", self.watchdog.reason(name) or f"{reason}\n{DIED}".strip()
+        self.ended.add(name)
+        recipe = next(spec.recipe for spec in self.specs if spec.name == name)
+        self.past[name] = (recipe, self.objectives.get(name, []))
+        self.listener.trial_ended(name, how, reason, diverged=diverged)
+
+    def _died(self, name: str, memory: bool, reason: str) -> _Stop | None:
+        """A trial's process died; Tune runs it again from its checkpoint, unless that needs fewer trials at once."""
+        if memory and self.resources.max_concurrent > 1:
+            return _Stop("memory ran out", memory=True)
+        self._stopped(name)
+        why = self.watchdog.reason(name) or reason
+        self.listener.adapted(f"The process of {name} died and was started again from its checkpoint. {why}".strip())
+        return None
+
+    def _stopped(self, name: str) -> None:
+        self.watchdog.stopped(name)
+        if name in self.running:
+            self.running.remove(name)
+
+    def _failed(self, text: str, memory: bool, disk: str) -> _Stop:
+        if disk:
+            raise DiskError(f"{disk} Ray could not write its files.")
+        return _Stop("memory ran out" if memory else f"Ray failed: {text.strip().splitlines()[-1]}", memory=memory)
+
+    def _end_hanging(self) -> None:
+        for process_id in self.watchdog.hanging():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process_id, signal.SIGKILL)
+
+    def _recover(self, stop: _Stop) -> None:
+        """Prepare the next start: fewer trials at once where memory ran out, and an end where nothing helps."""
+        for name in list(self.running):
+            self.watchdog.stopped(name)
+        if stop.memory:
+            self._relieve()
+            return
+        self.restarts += 1
+        if self.restarts > RESTARTS:
+            raise SearchError(
+                f"{stop.reason}, {self.restarts} times without an epoch in between. Its log: "
+                f"{self.folder / 'ray.log'}. Nothing is lost: the trials can be resumed from their checkpoints."
+            )
+        self.listener.adapted(f"{stop.reason}. It is started again, and the trials go on from their checkpoints.")
+
+    def _relieve(self) -> None:
+        """Memory ran out: fewer trials at once; where only one is running, it fails at the second time."""
+        at_once = min(self.resources.max_concurrent, max(1, len(self.running)))
+        if self.resources.max_concurrent > 1:
+            fewer = max(1, at_once - max(1, at_once // 4))
+            self.resources = replace(self.resources, max_concurrent=fewer)
+            self.listener.adapted(
+                f"A trial's process was killed because memory ran out: from now on {fewer} "
+                f"{'trial runs' if fewer == 1 else 'trials run'} at a time, from the last checkpoints.",
+                max_concurrent=fewer,
+            )
+            return
+        for name in self.running:
+            self.killed_by_memory[name] = self.killed_by_memory.get(name, 0) + 1
+            if self.killed_by_memory[name] > RETRIES:
+                self._ended(name, how="failed", reason=OUT_OF_MEMORY, disk="", diverged=False)
+
+
+@dataclass(frozen=True)
+class _Stop:
+    """Why Ray has to be started again."""
+
+    reason: str
+    memory: bool = False

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from muralab.errors import MuraLabError, SettingsError
+from muralab.errors import MuraLabError, SettingsError, TrialsFailedError, numbered
 from muralab.evaluation.evaluated_model import EvaluatedModel, best_of
 from muralab.evaluation.gallery import Pictures
 from muralab.redaction import redact
@@ -24,7 +24,7 @@ from muralab.results.final_test import FinalTest, run_final_test
 from muralab.results.from_mlflow import build_trials
 from muralab.results.gallery import build_gallery, may_show
 from muralab.results.previews import build_previews
-from muralab.tracking import RunWriter, Store, find_records
+from muralab.tracking import RunRecord, RunWriter, Store, find_records
 from muralab.tracking.tags import Tag
 from muralab.tune.plan import Sweep
 from muralab.tune.registration import Outcome
@@ -48,6 +48,8 @@ class SweepResult:
     """A sentence for each recipe without a result."""
     failures: Mapping[str, str] = field(default_factory=dict)
     """Trial -> why it failed."""
+    happened: Sequence[str] = ()
+    """What the search had to adapt to."""
 
     @property
     def models(self) -> list[EvaluatedModel]:
@@ -58,7 +60,7 @@ class SweepResult:
     def notes(self) -> list[str]:
         """Everything that a reader of the report should know."""
         failed = [f"The trial {name} failed: {_last_line(reason)}" for name, reason in self.failures.items()]
-        return [*self.sweep.notes, *failed, *self.missing]
+        return [*self.sweep.notes, *self.happened, *failed, *self.missing]
 
     @property
     def best(self) -> FinalTest | None:
@@ -79,6 +81,8 @@ def evaluate_best_trials(sweep: Sweep, logger: TrialLogger, store: Store) -> Swe
     names = [logger.best[recipe][1] for recipe in sweep.config.recipes if recipe in logger.best]
     run_ids = [logger.writer.run_id(logger.runs[name]) for name in names]
     records = find_records(store, logger.parent, run_ids)
+    if sweep.resumed:
+        forget_earlier_best(records, names, logger)
     rule = sweep.config.options.threshold
     tests = [
         run_final_test(logger.specs[name], records[run_id], logger.writer, rule=rule)
@@ -91,7 +95,36 @@ def evaluate_best_trials(sweep: Sweep, logger: TrialLogger, store: Store) -> Swe
         trials=build_trials(sorted(records.values(), key=lambda record: record.name)),
         missing=missing_results(sweep, logger.best, logger.failures),
         failures=logger.failures,
+        happened=logger.notes,
     )
+
+
+def forget_earlier_best(records: Mapping[str, RunRecord], names: Sequence[str], logger: TrialLogger) -> None:
+    """Prepare for a second evaluation in the same runs: nothing is logged twice, and one trial of a recipe is its best.
+
+    Args:
+        records: of all trials, as the store has them.
+        names: the best trial of each recipe.
+        logger: that knows their runs.
+    """
+    best = {logger.writer.run_id(logger.runs[name]) for name in names}
+    for run_id in best:
+        logger.writer.read_run(run_id)
+    for run_id, record in records.items():
+        if run_id not in best and record.tags.get(Tag.BEST_OF_RECIPE) == "true":
+            logger.writer.set_tags(run_id, {Tag.BEST_OF_RECIPE: "false"})
+
+
+def check_failures(logger: TrialLogger) -> None:
+    """Refuse to call a search done whose trials failed for a reason that another try may not have.
+
+    Raises:
+        TrialsFailedError: what failed; the search can be resumed.
+    """
+    failed = {name: _last_line(text) for name, text in logger.failures.items() if name not in logger.diverged}
+    if failed:
+        count = f"{len(failed)} of {len(logger.specs)} trials failed; the results are those of the others:"
+        raise TrialsFailedError(numbered(count, [f"{name}: {text}" for name, text in failed.items()]))
 
 
 def nothing_to_test(failures: Mapping[str, str]) -> MuraLabError:

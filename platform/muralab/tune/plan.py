@@ -53,6 +53,8 @@ class Sweep:
     """What has changed since it was planned, accepted when it was resumed."""
     resumed: str | None = None
     """The run that is resumed; None for a new one."""
+    kind: str = "tune"
+    """tune, train or compare."""
 
     @property
     def part(self) -> str:
@@ -109,6 +111,10 @@ class Sweep:
     def with_specs(self, specs: Sequence[TrialSpec]) -> Sweep:
         """The same with other trials, or with its trials in another order."""
         return replace(self, specs=tuple(specs))
+
+    def with_notes(self, notes: Sequence[str]) -> Sweep:
+        """The same with more notes."""
+        return replace(self, notes=(*self.notes, *notes))
 
     def of_run(self, run_id: str) -> Sweep:
         """The same with its files in the folder of its run, where `resume` finds them."""

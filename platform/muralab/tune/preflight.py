@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from muralab.errors import RecipeError
+from muralab.errors import MemoryExceededError, RecipeError
 from muralab.experiment import set_threads
 from muralab.recipe import Value
 from muralab.training.device import memory_errors, release_memory
@@ -33,9 +33,11 @@ class Pace:
     """Whether the upper phase trains on features that are computed once."""
     weights_bytes: int
     checkpoint_bytes: int
-    """At most, of one trial: live and averaged weights, two moments, and the best epoch's weights."""
+    """At most, of one trial: two checkpoints (live and averaged weights, two moments), and the best epoch's weights."""
     gpu_bytes: int = 0
     """Of GPU memory that a trial's process takes at most; 0 without a GPU."""
+    batch_parts: int = 1
+    """In how many parts a batch must be computed for the GPU's memory to hold it."""
 
 
 def check_trial(spec: TrialSpec) -> None:
@@ -78,17 +80,31 @@ def check_trial(spec: TrialSpec) -> None:
 def measure_pace(spec: TrialSpec) -> Pace:
     """Time one training step and one forward pass, with random weights, after one of each to warm up.
 
-    On a GPU these are whole steps at the recipe's batch size, with the optimiser and the averaged weights in memory.
+    On a GPU these are whole steps at the recipe's batch size, with the optimiser and the averaged weights in memory. A
+    batch that its memory does not hold is measured in parts, as it will be trained.
 
     Raises:
-        MemoryExceededError: the GPU's memory does not hold a step.
+        MemoryExceededError: the GPU's memory does not hold a step with a single image.
     """
+    set_threads(spec.threads)
+    batch = recipes_of(spec)[1].batch_size
+    if not spec.gpu:
+        return _measure(spec, min(8, batch), parts=1)
+    parts = 1
+    while True:
+        try:
+            return _measure(spec, -(-batch // parts), parts=parts)
+        except MemoryExceededError:
+            if parts >= batch:
+                raise
+        parts *= 2
+
+
+def _measure(spec: TrialSpec, batch: int, *, parts: int) -> Pace:
     import torch
 
-    set_threads(spec.threads)
     _, recipe = recipes_of(spec)
     device, amp = device_of(spec), uses_bfloat16(spec)
-    batch = recipe.batch_size if spec.gpu else min(8, recipe.batch_size)
     network = recipe.build(image_size=recipe.image_size, **recipe.model)
     frozen_upper = bool(recipe.upper.epochs) and head_alone(freeze(network, recipe.upper))
 
@@ -105,7 +121,8 @@ def measure_pace(spec: TrialSpec) -> Pace:
         return (time.perf_counter() - started) / batch
 
     if spec.gpu:
-        torch.cuda.reset_peak_memory_stats()  # of the previous recipe
+        release_memory(device)  # of the previous recipe, or of a batch that did not fit
+        torch.cuda.reset_peak_memory_stats()
     with memory_errors():
         network = network.requires_grad_(True).to(device).to(memory_format=torch.channels_last)
         blank = torch.zeros(batch, recipe.image_size, recipe.image_size, dtype=torch.uint8, device=device)
@@ -122,9 +139,20 @@ def measure_pace(spec: TrialSpec) -> Pace:
         infer_s=times[1],
         frozen_upper=frozen_upper,
         weights_bytes=weights,
-        checkpoint_bytes=5 * weights,
+        checkpoint_bytes=9 * weights,
         gpu_bytes=gpu_bytes,
+        batch_parts=parts,
     )
+
+
+def memory_notes(paces: Mapping[str, Pace]) -> list[str]:
+    """A note for each recipe whose batches are computed in parts."""
+    return [
+        f"{recipe}: a batch does not fit into the GPU's memory and is computed in {pace.batch_parts} parts, whose "
+        "gradients are added up; BatchNorm's statistics are those of the parts."
+        for recipe, pace in paces.items()
+        if pace.batch_parts > 1
+    ]
 
 
 def _describe(values: Mapping[str, Value]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -42,6 +43,10 @@ from muralab.tune.unchanged import (
 from muralab.tune.weights import describe_weights
 
 RUN_ID = re.compile(r"[\w-]+")
+FOLDS_FILE = "folds.json"
+"""In the folder of a run above several folds: its options."""
+LATEST = "latest"
+"""In place of a run id: the interrupted search that was started last."""
 Options = TypeVar("Options", bound=TrainingOptions)
 
 
@@ -60,6 +65,8 @@ class Plan:
     """Recipes and platform; empty in plans of earlier versions."""
     pictures: pd.DataFrame | None = None
     """The split with digests of its files; None in plans of earlier versions."""
+    kind: str = ""
+    """tune, train or compare; empty in plans of earlier versions."""
 
 
 def write_plan(sweep: Sweep) -> None:
@@ -75,8 +82,28 @@ def write_plan(sweep: Sweep) -> None:
         "notes": list(sweep.notes),
         "inputs": asdict(sweep.inputs),
     }
-    with atomic_path(folders.plan) as path:
-        path.write_text(json.dumps(to_portable(content, folders), indent=1), encoding="utf-8")
+    _write(folders, {"kind": sweep.kind, **to_portable(content, folders)})
+
+
+def note_in_plan(folders: Folders, note: str, max_concurrent: int | None) -> None:
+    """Add to a plan what happened to its search: a resumed one then runs as many trials at once as memory held."""
+    content = json.loads(folders.plan.read_text(encoding="utf-8"))
+    content["notes"] = list(dict.fromkeys([*content["notes"], note]))
+    if max_concurrent is not None and "max_concurrent" in content["options"]:
+        content["options"]["max_concurrent"] = max_concurrent
+    _write(folders, content)
+
+
+def _write(folders: Folders, content: Mapping[str, Any]) -> None:
+    with atomic_path(folders.plan, sync=True) as path:
+        path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def resume_command(kind: str, part: str, run_id: str) -> str:
+    """What to type to resume a search."""
+    if kind == "train":
+        return f"mlflow run . -e train --env-manager local -P resume={run_id}"
+    return f"make tune PART={shlex.quote(part)} ARGS='-P resume={run_id}'"
 
 
 def read_plan(folders: Folders, run_id: str) -> Plan:
@@ -280,6 +307,11 @@ def _check_needs(names: Sequence[str], gpu: bool, run_id: str) -> None:
         raise SettingsError(
             numbered(f"resume={run_id}: this sweep cannot be resumed here. Fix this, or start a new one:", problems)
         )
+
+
+def is_described(store: Store, run_id: str) -> bool:
+    """Whether the inputs of a search's run are logged; an interruption may have come before."""
+    return Tag.DESCRIBED in read_run(store, run_id, predictions=False).tags
 
 
 def _check_run(run: RunRecord, kind: str) -> None:

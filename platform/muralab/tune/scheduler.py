@@ -9,23 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from muralab.trial import TrialSpec, recipes_of
 from muralab.tune.stopping import StoppingRule
 
 Past = tuple[str, Sequence[float]]
 """A trial that has ended: its recipe, and the objective after each epoch of its full phase."""
 
 
-def build_scheduler(specs: Sequence[TrialSpec], past: Mapping[str, Past]) -> Any:
+def build_scheduler(full_epochs: Mapping[str, int], past: Mapping[str, Past]) -> Any:
     """First in, first out; a trial is stopped by the rule of its own recipe.
 
     Args:
-        specs: the trials.
+        full_epochs: recipe -> epochs of its full phase.
         past: trials that ended before an interruption: new ones are compared with them too.
     """
     from ray.tune.schedulers import FIFOScheduler
 
-    rules = {spec.recipe: StoppingRule(recipes_of(spec)[1].full.epochs) for spec in specs}
+    rules = {recipe: StoppingRule(epochs) for recipe, epochs in full_epochs.items()}
     for name, (recipe, objectives) in past.items():
         for epoch, objective in enumerate(objectives if recipe in rules else (), start=1):
             rules[recipe].stops(name, epoch, objective)

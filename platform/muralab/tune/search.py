@@ -14,6 +14,7 @@ from muralab.tune.disk_space import feature_group
 from muralab.tune.executor import run_trials
 from muralab.tune.live_progress import LiveProgress
 from muralab.tune.plan import Sweep
+from muralab.tune.resume import note_in_plan
 from muralab.tune.scheduler import Past
 from muralab.tune.trial_logger import TrialLogger
 
@@ -57,6 +58,7 @@ def build_logger(
         parent=parent,
         tags=sweep.tags,
         on_interrupt=on_interrupt,
+        on_adapted=lambda note, at_once: note_in_plan(sweep.folders, note, at_once),
         keep_all=keep_all,
         progress=LiveProgress(writer, parent, table),
     )
@@ -94,6 +96,7 @@ def run_search(
             time_budget_s=budget,
             past=past,
             prune=prune,
+            usual_epoch_s={name: max(row.estimated_s, default=0.0) for name, row in logger.table.rows.items()},
         )
         logger.stop_running()
 

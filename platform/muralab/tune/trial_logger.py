@@ -18,11 +18,13 @@ from muralab.results.run_recipe import log_source
 from muralab.tracking import RunRecord, RunWriter, read_predictions
 from muralab.tracking.tags import Tag
 from muralab.training.phases import PHASES, select_phase
-from muralab.training.trainer import LAST, best_name
+from muralab.training.trainer import LAST, PREVIOUS, best_name
 from muralab.trial import TrialSpec, recipes_of, uses_bfloat16
 from muralab.tune.live_progress import LiveProgress
+from muralab.tune.ray_process import HEARTBEAT
 from muralab.tune.resume import has_weights
 from muralab.tune.scheduler import Past
+from muralab.tune.trial_ending import TrialEnding, read_ending, write_ending
 from muralab.tune.trial_names import searched_keys, trial_title
 from muralab.tune.trial_notes import ended_note, running_note
 
@@ -121,7 +123,9 @@ class TrialLogger:
     tags: Mapping[str, str]
     """Of every run of the search."""
     on_interrupt: Callable[[], None] = lambda: None
-    """Called at Ctrl-C before anything is taken down."""
+    """Called at Ctrl-C when no trial runs any more."""
+    on_adapted: Callable[[str, int | None], None] = lambda *_: None
+    """Called when Ray was started again; with the number of trials at once where that fell."""
     keep_all: bool = False
     """Whether every trial keeps its weights, and not only the best of each recipe."""
     runs: dict[str, str] = field(default_factory=dict)
@@ -129,8 +133,13 @@ class TrialLogger:
     history: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     """Trial -> why it failed."""
+    diverged: set[str] = field(default_factory=set)
+    """Those that failed because their loss was not finite: another try would end in the same way."""
+    notes: list[str] = field(default_factory=list)
+    """What happened to the search, for the report."""
     best: dict[str, tuple[float, str]] = field(default_factory=dict)
     """Recipe -> (objective, trial) of the best trial that has ended."""
+    _parts: dict[str, int] = field(default_factory=dict)
     deadline: float | None = None
     """On the monotonic clock: a trial that ends unfinished after it ran out of time, and was not pruned."""
     progress: LiveProgress | None = None
@@ -143,24 +152,62 @@ class TrialLogger:
     def restore(self, records: Sequence[RunRecord]) -> dict[str, Past]:
         """Restore what an interrupted search has done; returns the objectives of trials that have ended."""
         past: dict[str, Past] = {}
-        for record in records:
-            name = record.tags.get(Tag.TRIAL, "")
-            if name not in self.specs:
-                continue
-            self.runs[name] = record.run_id
-            ended = record.tags.get(Tag.ENDED)
-            if ended in ENDED:
-                past[name] = (record.recipe, _full_objectives(record, self.specs[name].objective))
-                row = self.table.rows[name]
-                row.state, row.best = ended, record.metrics.get("objective")
-                if past[name][1] and has_weights(self.specs[name]):
-                    self.consider(name, record.metrics["objective"])
-            else:  # it may end well this time: why it failed before is not how it ended
-                cleared = {Tag.ERROR: ""} if Tag.ERROR in record.tags else {}
-                accepted = {key: self.tags[key] for key in (Tag.ACCEPTED_CHANGES,) if key in self.tags}
-                self.writer.resume_run(record.run_id, cleared | accepted)
-                relog_changed(self.writer, record, self.specs[name], self.dataset)
+        found = {record.tags.get(Tag.TRIAL, ""): record for record in records}
+        for name, spec in self.specs.items():
+            record, ending = found.get(name), read_ending(Path(spec.folder))
+            if record is not None:
+                self.runs[name] = record.run_id
+            if record is not None and record.tags.get(Tag.ENDED) in ENDED:
+                past[name] = self._restore_ended(name, record)
+            elif ending is not None:
+                past[name] = self._finish_logging(name, record, ending)
+            elif record is not None:  # it may end well this time: why it failed before is not how it ended
+                self._reopen(name, record)
         return past
+
+    def _restore_ended(self, name: str, record: RunRecord) -> Past:
+        """A trial that has ended; what an interruption has kept from being written about its end is written now."""
+        spec = self.specs[name]
+        row = self.table.rows[name]
+        row.state, row.best = record.tags[Tag.ENDED], record.metrics.get("objective")
+        objectives = _full_objectives(record, spec.objective)
+        if record.status != "FINISHED":
+            self._reopen(name, record)
+            self._log_predictions(name, record.tags.get(Tag.KEPT_PHASE, "full"))
+            self.writer.finish(record.run_id)
+        if objectives and has_weights(spec):
+            self.consider(name, record.metrics["objective"])
+        return record.recipe, objectives
+
+    def _finish_logging(self, name: str, record: RunRecord | None, ending: TrialEnding) -> Past:
+        """A trial that has ended on disk: the store gets all that it lacks, and nothing twice."""
+        if record is not None:
+            self._reopen(name, record)
+        self.trial_started(name)
+        self.history[name] = history = list(ending.history)
+        for step, metrics in enumerate(history, start=1):
+            self.writer.log_epoch(self.runs[name], step, {**metrics, **objectives_of(history[:step], self.specs[name])})
+        self.table.ended(name, ending.how)
+        self._log_end(name, ending.how, "")
+        objective = self.specs[name].objective
+        full = [float(row[objective]) for row in ending.history if row["phase"] == len(PHASES)]
+        return self.specs[name].recipe, full
+
+    def _reopen(self, name: str, record: RunRecord) -> None:
+        """Go on writing a run; one that was interrupted while it was described is described again."""
+        cleared = {Tag.ERROR: ""} if record.tags.get(Tag.ERROR) else {}
+        accepted = {key: self.tags[key] for key in (Tag.ACCEPTED_CHANGES,) if key in self.tags}
+        self.writer.resume_run(record.run_id, cleared | accepted)
+        if Tag.DESCRIBED in record.tags or accepted:
+            relog_changed(self.writer, record, self.specs[name], self.dataset)
+        else:
+            self._describe(name)
+
+    def _describe(self, name: str) -> None:
+        run = self.runs[name]
+        log_description(self.writer, run, self.specs[name], self.searched(self.specs[name].recipe))
+        log_sets(self.writer, run, self.dataset)
+        self.writer.set_tags(run, {Tag.DESCRIBED: "true"})
 
     def trial_started(self, name: str) -> None:
         """Start the trial's run, unless it is resumed."""
@@ -168,12 +215,10 @@ class TrialLogger:
         if name not in self.runs:
             spec = self.specs[name]
             searched, tags = self.searched(spec.recipe), trial_tags(spec, self.tags)
-            title = trial_title(spec, searched)
             tags[Tag.NOTE] = running_note(spec, searched)
-            run = self.writer.start_run(kind="trial", name=title, tags=tags, parent=self.parent)
-            self.runs[name] = run
-            log_description(self.writer, run, spec, searched)
-            log_sets(self.writer, run, self.dataset)
+            title = trial_title(spec, searched)
+            self.runs[name] = self.writer.start_run(kind="trial", name=title, tags=tags, parent=self.parent)
+            self._describe(name)
         self.history.setdefault(name, [])
 
     def trial_epoch(self, name: str, epoch: Mapping[str, Any]) -> None:
@@ -183,42 +228,61 @@ class TrialLogger:
         self.history[name].append(epoch["metrics"])
         metrics = epoch["metrics"] | objectives_of(self.history[name], self.specs[name])
         self.writer.log_epoch(self.runs[name], epoch["global_epoch"], metrics)
+        self._note_parts(name, int(epoch["metrics"].get("batch_parts", 1)))
         seconds = epoch["metrics"]["epoch_seconds"]
         self.table.epoch(name, epoch["global_epoch"], epoch["phase"], epoch["objective"], seconds)
         if self.progress is not None:
             self.progress.tick()
 
-    def trial_ended(self, name: str, how: str, reason: str) -> None:
+    def _note_parts(self, name: str, parts: int) -> None:
+        """Say once in the run that batches did not fit into the GPU's memory; the metric has its epoch."""
+        if parts > self._parts.get(name, 1):
+            self._parts[name] = parts
+            note = (
+                f"{name}: a batch did not fit into the GPU's memory and is computed in {parts} parts, whose gradients "
+                "are added up; BatchNorm's statistics are those of the parts."
+            )
+            self.writer.set_tags(self.runs[name], {Tag.MEMORY: note})
+            self.adapted(note)
+
+    def trial_ended(self, name: str, how: str, reason: str, *, diverged: bool = False) -> None:
         """Log how a trial ended and what it reached; keep only the weights that may still be needed."""
         if how == "pruned" and self.deadline is not None and time.monotonic() >= self.deadline:
             how = "stopped"
         if name not in self.runs:
             self.trial_started(name)
-        self.table.ended(name, how, reason)
-        self._log_end(name, how, reason)
+        folder = Path(self.specs[name].folder)
         if how == "failed":  # it keeps its checkpoint: a resumed search tries it again
             self.failures[name] = reason
+            self.diverged |= {name} if diverged else set()
         else:
-            (Path(self.specs[name].folder) / LAST).unlink(missing_ok=True)
-        self.writer.finish(self.runs[name], "FAILED" if how == "failed" else "FINISHED")
+            write_ending(folder, TrialEnding(how=how, history=self.history[name]))
+            for file in (LAST, PREVIOUS, HEARTBEAT):
+                (folder / file).unlink(missing_ok=True)
+        self.table.ended(name, how, reason)
+        self._log_end(name, how, reason)
         if self.progress is not None:
             self.progress.update()
 
     def _log_end(self, name: str, how: str, reason: str) -> None:
+        """Log a trial's end; the tag that states it is last, since a resumed search relies on it."""
         run, spec = self.runs[name], self.specs[name]
         note = ended_note(spec, self.searched(spec.recipe), self.history[name], how, reason)
-        tags = {Tag.ENDED: how, Tag.NOTE: note, **({Tag.ERROR: reason} if reason else {})}
         score = score_trial(self.history[name], spec.objective, recipes_of(spec)[1].kept_phase)
-        if score is None:
-            self.writer.set_tags(run, tags)
-            return
-        self.writer.log_epoch(run, len(self.history[name]), score.summary)
-        self.writer.set_tags(run, {**tags, Tag.KEPT_PHASE: score.phase})
-        written = predictions_path(spec.folder, score.phase)
-        if written.exists():
-            self.writer.log_predictions(run, "validation", read_predictions(written))
-        if how != "failed" and self.reached_full_phase(name):
+        if score is not None:
+            self.writer.log_epoch(run, len(self.history[name]), score.summary)
+            self.writer.set_tags(run, {Tag.KEPT_PHASE: score.phase})
+            self._log_predictions(name, score.phase)
+        self.writer.set_tags(run, {Tag.NOTE: note, **({Tag.ERROR: reason} if reason else {})})
+        self.writer.finish(run, "FAILED" if how == "failed" else "FINISHED")
+        self.writer.set_tags(run, {Tag.ENDED: how})
+        if score is not None and how != "failed" and self.reached_full_phase(name):
             self.consider(name, score.objective)
+
+    def _log_predictions(self, name: str, phase: str) -> None:
+        written = predictions_path(self.specs[name].folder, phase)
+        if written.exists():
+            self.writer.log_predictions(self.runs[name], "validation", read_predictions(written))
 
     def reached_full_phase(self, name: str) -> bool:
         """Whether a trial has finished an epoch of its full phase."""
@@ -252,8 +316,16 @@ class TrialLogger:
         if self.progress is not None:
             self.progress.tick()
 
+    def adapted(self, note: str, max_concurrent: int | None = None) -> None:
+        """Print and keep what happened to the search."""
+        self.notes += [note] if note not in self.notes else []
+        if max_concurrent is not None:
+            self.table.concurrent = max_concurrent
+        self.table.print(f"Note: {note}")
+        self.on_adapted(note, max_concurrent)
+
     def interrupted(self) -> None:
-        """Show how to resume and close the runs, before anything else is taken down: that may fail."""
+        """Close the runs."""
         self.on_interrupt()
 
 

@@ -1,0 +1,310 @@
+"""The program that runs Ray Tune in a process of its own; with `scheduler` the only module that imports ray.
+
+`executor` starts it, sends one line of JSON (the job), and reads one line of JSON per event. Whatever happens to Ray (a
+raylet or its object store killed, an error that Tune raises out of `fit`, a native abort, handlers that Ray installs
+for signals) happens to this process, and the command that started it goes on. It never outlives that command: when its
+standard input ends, it ends Ray and itself.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import psutil
+
+from muralab.disk import disk_problem
+from muralab.errors import DivergedError, MuraLabError
+from muralab.tune.memory_kills import count_memory_kills
+from muralab.tune.scheduler import build_scheduler
+
+EVENTS_FD = "MURALAB_EVENTS_FD"
+"""Environment variable: the file descriptor that events are written to."""
+HEARTBEAT = "heartbeat"
+"""File in a trial's folder, see `muralab.heartbeat`."""
+OBJECT_STORE_BYTES = 80 * 2**20
+"""Trials exchange names and numbers, never pictures; Ray's default is a third of the machine, its minimum 75 MiB."""
+TICK_S = 0.5
+WATCH_S = 0.5
+RAY_PROCESSES = ("raylet", "gcs_server")
+"""Without these nothing goes on; the object store is part of the raylet."""
+
+
+class Events:
+    """Writes events as lines of JSON; any thread may send one."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._file = os.fdopen(descriptor, "w", encoding="utf-8")
+        self._lock = threading.Lock()
+        self._ticked_s = 0.0
+
+    def send(self, event: str, **fields: Any) -> None:
+        """Write an event."""
+        with self._lock:
+            self._file.write(json.dumps({"event": event, **fields}, default=float) + "\n")
+            self._file.flush()
+
+    def tick(self) -> None:
+        """Show now and then that the loop of Tune goes on."""
+        if time.monotonic() - self._ticked_s > TICK_S:
+            self._ticked_s = time.monotonic()
+            self.send("tick")
+
+
+_stopping = threading.Event()
+"""Ray is being shut down, so its processes may end."""
+
+
+def main() -> None:
+    """Read the job, run it, and report everything that happens."""
+    events = Events(int(os.environ.pop(EVENTS_FD)))
+    _reports.append(_Report(events))
+    job = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_driver, args=(job["leftovers"],), daemon=True).start()
+    try:
+        with _cluster(job["resources"], job["ray_folder"]):
+            threading.Thread(target=_end_with_ray, args=(events,), daemon=True).start()
+            _run(job)
+            _stopping.set()
+            events.send("done")
+    except BaseException as error:
+        disk = disk_problem(error) or ""
+        events.send("failed", text=traceback.format_exc(), memory=_is_memory(error), disk=disk)
+        _end_all()
+
+
+def _end_with_driver(leftovers: list[str]) -> None:
+    """End everything, and leave no temporary file, when the command that started this process has died."""
+    sys.stdin.read()
+    _kill_children()
+    for folder in leftovers:
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
+
+
+def _end_with_ray(events: Events) -> None:
+    """End everything when a process of Ray has died: Tune would wait for it forever."""
+    watched = {child.name(): child for child in psutil.Process().children() if child.name() in RAY_PROCESSES}
+    while True:
+        time.sleep(WATCH_S)
+        dead = [name for name, child in watched.items() if not _is_alive(child)]
+        if dead and not _stopping.is_set():
+            events.send("ray_died", process=dead[0])
+            _end_all()
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
+def _end_all() -> NoReturn:
+    _kill_children()
+    os._exit(1)
+
+
+def _kill_children() -> None:
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            child.kill()
+
+
+def _is_memory(error: BaseException) -> bool:
+    """Whether Ray's memory monitor killed a worker: Tune does not know this error and gives up."""
+    from ray.exceptions import OutOfMemoryError
+
+    one: BaseException | None = error
+    while one is not None:
+        if isinstance(one, OutOfMemoryError):
+            return True
+        one = one.__cause__ or one.__context__
+    return "ray.exceptions.OutOfMemoryError" in "".join(traceback.format_exception(error))
+
+
+def _run(job: Mapping[str, Any]) -> None:
+    from ray import tune
+
+    resources = job["resources"]
+    past = {name: (recipe, objectives) for name, (recipe, objectives) in job["past"].items()}
+    tuner = tune.Tuner(
+        tune.with_resources(_work, {"cpu": resources["cpus_per_trial"], "gpu": resources["gpus_per_trial"]}),
+        param_space={"spec": tune.grid_search(job["specs"])},
+        tune_config=tune.TuneConfig(
+            scheduler=build_scheduler(job["full_epochs"], past) if job["prune"] else None,
+            max_concurrent_trials=resources["max_concurrent"],
+            reuse_actors=True,
+            time_budget_s=job["time_budget_s"],
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=f"tune-{uuid.uuid4().hex[:8]}",
+            storage_path=job["folder"],
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=job["retries"]),
+            callbacks=[_build_callback()],
+        ),
+    )
+    tuner.fit()
+
+
+def _trial_name(trial: Any) -> str:
+    return str(trial.config["spec"]["name"])
+
+
+def _work(config: dict[str, Any]) -> None:
+    """One trial in a worker process; Tune ends it by an exception inside `report`, so everything is closed in order."""
+    from ray import tune
+
+    from muralab.experiment import run_trial
+    from muralab.heartbeat import start_heartbeat
+    from muralab.trial import TrialSpec, recipes_of
+
+    spec = TrialSpec(**config["spec"])
+    try:
+        start_heartbeat(Path(spec.folder) / HEARTBEAT)
+        last_phase = [name for name, phase in recipes_of(spec)[1].phases.items() if phase.epochs][-1]
+        with closing(run_trial(spec)) as epochs:
+            for result in epochs:
+                tune.report(
+                    {
+                        "global_epoch": result.global_epoch,
+                        "full_epoch": result.epoch if result.phase == "full" else 0,
+                        "objective": result.validation[spec.objective],
+                        "phase": result.phase,
+                        "ends_phase": result.ends_phase,
+                        "complete": result.ends_phase and result.phase == last_phase,
+                        "metrics": result.metrics(),
+                    }
+                )
+    except Exception as error:  # it would fail again: only a process that died is worth a restart
+        reason = str(error) if isinstance(error, MuraLabError) else traceback.format_exc()
+        disk = disk_problem(error, Path(spec.folder)) or ""
+        tune.report({"failed": reason, "disk": disk, "diverged": isinstance(error, DivergedError)})
+
+
+REPORTED = ("global_epoch", "full_epoch", "objective", "phase", "ends_phase", "complete", "metrics")
+
+
+def _build_callback() -> Any:
+    from ray.tune import Callback
+
+    class Forwarder(Callback):  # type: ignore[misc]
+        """Sends what happens to trials; it has no state worth saving, since MLflow holds what happened."""
+
+        def __getstate__(self) -> dict[str, Any]:
+            return {}
+
+        def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+            _report().events.tick()
+
+        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            _report().events.send("started", name=_trial_name(trial))
+
+        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **_: Any) -> None:
+            _report().result(_trial_name(trial), result)
+
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            _report().complete(_trial_name(trial))
+
+        def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            _report().died(_trial_name(trial), _last_error(trial))
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            _report().lost(_trial_name(trial), _last_error(trial))
+
+    return Forwarder()
+
+
+class _Report:
+    """Turns what Tune says into events."""
+
+    def __init__(self, events: Events) -> None:
+        self.events, self.memory_kills = events, count_memory_kills()
+        self.last: dict[str, Mapping[str, Any]] = {}
+
+    def result(self, name: str, result: Mapping[str, Any]) -> None:
+        """An epoch ended, or the trial failed."""
+        self.last[name] = result
+        if "metrics" in result:
+            self.events.send("epoch", name=name, result={key: result[key] for key in REPORTED})
+
+    def complete(self, name: str) -> None:
+        """A trial ended in order."""
+        self.events.send("ended", name=name, **_ending(self.last.get(name, {})))
+
+    def died(self, name: str, reason: str) -> None:
+        """A trial's process died, and is started again."""
+        kills = count_memory_kills()
+        memory, self.memory_kills = kills > self.memory_kills, kills
+        self.events.send("died", name=name, memory=memory, reason=reason)
+
+    def lost(self, name: str, reason: str) -> None:
+        """A trial's process died too often."""
+        self.events.send("ended", name=name, how="died", reason=reason, disk="", diverged=False)
+
+
+_reports: list[_Report] = []
+"""Tune pickles its callbacks, which would copy open files: they look it up here instead."""
+
+
+def _report() -> _Report:
+    return _reports[0]
+
+
+def _ending(last: Mapping[str, Any]) -> dict[str, Any]:
+    """How a trial ended and why, from its last report."""
+    how = "failed" if "failed" in last else "finished" if last.get("complete") else "pruned"
+    return {
+        "how": how,
+        "reason": str(last.get("failed", "")),
+        "disk": str(last.get("disk", "")),
+        "diverged": bool(last.get("diverged", False)),
+    }
+
+
+def _last_error(trial: Any) -> str:
+    """Why a trial's process died, without the pages that Ray writes about it."""
+    error = trial.get_error()
+    lines = str(error or "").strip().splitlines()
+    return next((line.strip() for line in lines if "Error" in line or "died" in line.lower()), "")[:500]
+
+
+@contextmanager
+def _cluster(resources: Mapping[str, Any], folder: str) -> Iterator[None]:
+    """A Ray of our own for as long as the search lasts, quiet and without a dashboard, with its files in a folder."""
+    os.environ.update(
+        RAY_CHDIR_TO_TRIAL_DIR="0",
+        RAY_USAGE_STATS_ENABLED="0",
+        RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
+        RAY_AIR_NEW_OUTPUT="0",
+        RAY_AUTH_TOKEN=os.environ.get("RAY_AUTH_TOKEN", uuid.uuid4().hex),  # else Ray writes one into the home folder
+        TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+        TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0",
+    )
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=resources["cpus"],
+        num_gpus=resources["gpus"],
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+        object_store_memory=OBJECT_STORE_BYTES,
+        _temp_dir=folder,
+    )
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failure's traceback is kept in its run
+    yield
+    ray.shutdown()

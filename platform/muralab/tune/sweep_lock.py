@@ -1,0 +1,134 @@
+"""One process at a time works on a sweep: a lock that a dead process releases, on this host or on another.
+
+The kernel's lock on a file is released with its process, but many network file systems share no locks between hosts.
+So the owner also renews the time stamp of a second file; another host, where its process cannot be looked up, takes
+over when the stamp is old.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from muralab.atomic import atomic_path
+from muralab.errors import SettingsError
+from muralab.tracking.process import is_alive, is_gone, process_tags
+from muralab.tracking.tags import Tag
+
+LOCK = "lock"
+OWNER = "owner.json"
+RENEW_S = 10.0
+EXPIRES_S = 90.0
+"""The stamp of a live owner is never this old, and a shared file system shows it by then."""
+IDENTITY = (Tag.HOST, Tag.PID, Tag.PROCESS_STARTED)
+
+
+@contextmanager
+def sweep_lock(folder: Path, run_id: str) -> Iterator[None]:
+    """Hold the lock of a sweep.
+
+    Args:
+        folder: the sweep's own.
+        run_id: for the error message.
+
+    Raises:
+        SettingsError: another process works on this sweep.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK, timeout=0, fallback_to_soft=False)
+    try:
+        with contextlib.suppress(NotImplementedError, OSError):  # a file system without locks
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+    except Timeout as error:
+        raise _busy(folder, run_id) from error
+    try:
+        if is_owned_elsewhere(folder):
+            raise _busy(folder, run_id)
+        with _renewed(folder / OWNER):
+            yield
+    finally:
+        lock.release()
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a live process works on a sweep."""
+    from filelock import FileLock, Timeout
+
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with FileLock(folder / LOCK, timeout=0, fallback_to_soft=False):
+            return is_owned_elsewhere(folder)
+    except Timeout:
+        return True
+    except (NotImplementedError, OSError):
+        return is_owned_elsewhere(folder)
+
+
+def is_owned_elsewhere(folder: Path) -> bool:
+    """Whether another process has the sweep although its lock is free: on another host, or without locks."""
+    owner = _read_owner(folder / OWNER)
+    if owner is None or owner == _own_identity():
+        return False
+    if owner.get(Tag.HOST) == socket.gethostname() and is_gone(owner):
+        return False
+    return is_alive(owner) or _age_s(folder / OWNER) < EXPIRES_S
+
+
+def _own_identity() -> dict[str, str]:
+    tags = process_tags()
+    return {name: tags[name] for name in IDENTITY}
+
+
+def _read_owner(file: Path) -> dict[str, str] | None:
+    try:
+        return {str(key): str(value) for key, value in json.loads(file.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _age_s(file: Path) -> float:
+    """Seconds since a file was renewed, by the clock of its own file system."""
+    now = file.with_name(f".now-{socket.gethostname()}-{os.getpid()}")
+    try:
+        now.touch()
+        return now.stat().st_mtime - file.stat().st_mtime
+    finally:
+        now.unlink(missing_ok=True)
+
+
+@contextmanager
+def _renewed(file: Path) -> Iterator[None]:
+    """Write who owns the sweep, and renew the file's time stamp from a thread."""
+    with atomic_path(file) as temporary:
+        temporary.write_text(json.dumps(_own_identity()), encoding="utf-8")
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(RENEW_S):
+            with contextlib.suppress(OSError):
+                os.utime(file)
+
+    threading.Thread(target=renew, daemon=True, name="sweep-lock").start()
+    try:
+        yield
+    finally:
+        ended.set()
+        file.unlink(missing_ok=True)
+
+
+def _busy(folder: Path, run_id: str) -> SettingsError:
+    owner = _read_owner(folder / OWNER) or {}
+    where = f"process {owner.get(Tag.PID, 'unknown')} on {owner.get(Tag.HOST, 'an unknown host')}"
+    text = f"resume={run_id}: this sweep is being run by {where}. Wait for it, or interrupt it first."
+    if owner.get(Tag.HOST, socket.gethostname()) != socket.gethostname():
+        text += f" If that process is dead, try again in {EXPIRES_S:.0f} s."
+    return SettingsError(text)

@@ -1,0 +1,86 @@
+"""Forty disturbed sweeps: nothing lost, nothing doubled, nothing running, no process and no file left.
+
+`make chaos` runs them in about an hour; SEED draws other moments.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.chaos.disturbances import DISTURBANCES, Disturbance
+from tests.chaos.sweeps import END_WAIT_S, Sweep, record, shows_how_to_resume
+
+SEED = int(os.environ.get("SEED", "0"))
+N_SWEEPS = 40
+MOST_RESUMES = 3
+
+pytestmark = pytest.mark.chaos
+
+
+def drawn() -> list[tuple[int, Disturbance]]:
+    """Every disturbance at least once, the others at random."""
+    rng = random.Random(SEED)
+    chosen = [*DISTURBANCES, *rng.choices(DISTURBANCES, k=max(0, N_SWEEPS - len(DISTURBANCES)))]
+    return list(enumerate(chosen[:N_SWEEPS]))
+
+
+@pytest.mark.parametrize(("number", "disturbance"), drawn(), ids=lambda one: getattr(one, "name", str(one)))
+def test_a_disturbed_sweep_ends_as_an_undisturbed_one(
+    number: int, disturbance: Disturbance, build_sweep: Callable[[], Sweep], undisturbed: dict[str, Any]
+) -> None:
+    sweep, rng = build_sweep(), random.Random(f"{SEED} {number}")
+    sweep.start(shell=disturbance.shell)
+    disturbance.at(sweep, rng)
+    disturbance.do(sweep, rng)
+    code = sweep.wait(600 if disturbance.recovers else END_WAIT_S)
+    if disturbance.recovers:
+        assert code == 0, sweep.output
+    for _ in range(MOST_RESUMES):
+        if code == 0:
+            break
+        code = resume(sweep, code)
+    assert code == 0, sweep.output + sweep.err.read_text()
+    assert record(sweep) == undisturbed
+    assert_nothing_left(sweep)
+
+
+def resume(sweep: Sweep, code: int) -> int:
+    """Resume by the line that was printed; a sweep that was ended before it had a run starts again."""
+    started = any(sweep.sweeps.glob("*/plan.json"))
+    if started and code not in (-9, 137):
+        assert shows_how_to_resume(sweep), sweep.output
+    sweep.start(**({"resume": "latest"} if started else {}))
+    return sweep.wait()
+
+
+def assert_nothing_left(sweep: Sweep) -> None:
+    left = sweep.processes()
+    psutil.wait_procs(left, timeout=20)
+    assert [process for process in left if process.is_running()] == []
+    assert sweep.temporary() == []
+    assert list(sweep.sweeps.glob("*")) == []
+
+
+def test_two_resumes_at_once_are_one(build_sweep: Callable[[], Sweep], undisturbed: dict[str, Any]) -> None:
+    sweep = build_sweep()
+    sweep.start()
+    sweep.wait_until(lambda: bool(sweep.checkpoints()))
+    assert sweep.process is not None
+    sweep.process.kill()
+    sweep.wait()
+    first = Sweep(sweep.folder, sweep.tree)
+    sweep.start(resume="latest")
+    first.start(resume="latest")
+    codes = sorted([sweep.wait(), first.wait()])
+    assert codes == [0, 2]
+    assert (
+        "this sweep is being run by process" in sweep.err.read_text()
+        or "no interrupted `tune`" in sweep.err.read_text()
+    )
+    assert record(sweep) == undisturbed

@@ -1,0 +1,86 @@
+"""The process that runs Ray: what Ray is started with, and how deaths are told apart."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from muralab.tune import memory_kills, ray_process
+from muralab.tune.memory_kills import count_memory_kills
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What `ray.init` was given."""
+    import ray
+
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(os, "environ", {"PYTHONPATH": ""})
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "init", lambda **options: given.update(options, token=os.environ["RAY_AUTH_TOKEN"]))
+    with ray_process._cluster({"cpus": 1, "gpus": 0}, "/tmp/muralab-x"):
+        pass
+    return given
+
+
+def test_ray_is_given_a_token_so_that_it_writes_none_into_the_home_folder(started: dict[str, Any]) -> None:
+    assert len(started["token"]) == 32
+
+
+def test_rays_files_lie_in_the_commands_folder(started: dict[str, Any]) -> None:
+    assert started["_temp_dir"] == "/tmp/muralab-x"
+    assert not started["include_dashboard"]
+
+
+def test_a_kill_by_rays_memory_monitor_is_recognised() -> None:
+    from ray.exceptions import OutOfMemoryError, RayActorError
+
+    def raised(cause: Exception) -> BaseException:
+        try:
+            raise RuntimeError(f"Caught unexpected exception: {cause}") from cause
+        except RuntimeError as error:
+            return error
+
+    assert ray_process._is_memory(raised(OutOfMemoryError("Task was killed due to the node running low on memory.")))
+    assert not ray_process._is_memory(raised(RayActorError()))
+
+
+@pytest.mark.parametrize(
+    ("last", "how", "diverged"),
+    [
+        ({"complete": True}, "finished", False),
+        ({"complete": False}, "pruned", False),
+        ({}, "pruned", False),
+        ({"failed": "It broke.", "disk": "", "diverged": True}, "failed", True),
+    ],
+)
+def test_a_trials_end_is_that_of_its_last_report(last: dict[str, Any], how: str, diverged: bool) -> None:
+    ending = ray_process._ending(last)
+    assert (ending["how"], ending["diverged"]) == (how, diverged)
+
+
+def test_of_what_ray_says_about_a_death_one_line_is_kept() -> None:
+    trial = SimpleNamespace(
+        get_error=lambda: "Failure # 1\nray.exceptions.ActorDiedError: The actor died.\n\tclass_name"
+    )
+    assert ray_process._last_error(trial) == "ray.exceptions.ActorDiedError: The actor died."
+    assert ray_process._last_error(SimpleNamespace(get_error=lambda: None)) == ""
+
+
+def test_the_kernels_kills_are_counted_in_the_own_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "memory.events").write_text("oom 4\noom_kill 3\noom_group_kill 0\n")
+    monkeypatch.setattr(memory_kills, "control_groups", lambda _: iter([tmp_path]))
+    assert count_memory_kills() == 3
+
+
+def test_without_a_group_those_of_the_machine_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "vmstat").write_text("nr_free_pages 5\noom_kill 2\n")
+    monkeypatch.setattr(memory_kills, "control_groups", lambda _: iter([tmp_path / "absent"]))
+    monkeypatch.setattr(memory_kills, "VMSTAT", tmp_path / "vmstat")
+    assert count_memory_kills() == 2
+    monkeypatch.setattr(memory_kills, "VMSTAT", tmp_path / "none")
+    assert count_memory_kills() == 0
