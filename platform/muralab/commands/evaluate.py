@@ -29,7 +29,7 @@ from muralab.report.verdict import confusion_sentence, missed_sentence, model_no
 from muralab.results.changes import changes_since_training
 from muralab.results.duplicates import handle_duplicates
 from muralab.results.final_test import log_test
-from muralab.results.inputs import log_audit, log_evaluated_set, log_split, manifest_tags
+from muralab.results.inputs import data_tags, log_audit, log_evaluated_set, log_split
 from muralab.results.leakage import data_of, leakage_note, leakage_on, split_of
 from muralab.results.trained_model import TrainedModel, load_trained_model, source_run, trained_run
 from muralab.tracking import LoggedData, RunRecord, read_datasets
@@ -129,7 +129,7 @@ def describe(record: RunRecord, dataset: Dataset, leakage: Leakage | None) -> di
         Tag.SPLIT_FINGERPRINT: dataset.splits.fingerprint,
         Tag.PROTOCOL: dataset.splits.protocol,
         Tag.SEED: str(dataset.splits.seed),
-        **manifest_tags(dataset.manifest),
+        **data_tags(dataset.source, dataset.manifest),
         **{key: record.tags.get(key, "") for key in (Tag.OBJECTIVE, Tag.WEIGHTS, Tag.KEPT_PHASE, Tag.VALUE_RANGE)},
     }
 

@@ -21,7 +21,7 @@ from muralab.data.source import DatasetSource
 from muralab.data.splits import fingerprint
 from muralab.evaluation.data_plots import plot_class_balance, sample_grid
 from muralab.results.gallery import may_show
-from muralab.results.inputs import log_manifest, manifest_tags
+from muralab.results.inputs import data_tags, log_manifest
 from muralab.results.previews import build_strength_previews
 from muralab.tracking.tags import Tag
 
@@ -54,7 +54,7 @@ def run(config: ExploreConfig, environment: Environment) -> None:
             Tag.SYNTHETIC: str(source.is_synthetic).lower(),
             Tag.DATA_FINGERPRINT: fingerprint(index),
             Tag.PARTS: ",".join(source.parts),
-            **manifest_tags(source.manifest),
+            **data_tags(source.location, source.manifest),
         }
         run_id = session.start_run(name=f"explore {config.part}", part=config.part, tags=tags)
         log_findings(session, run_id, balance, audit)

@@ -23,7 +23,7 @@ from muralab.errors import StoreError
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.results.folds import fold_lines, fold_metrics, fold_table, intervals_over_folds, pool_studies
 from muralab.results.from_mlflow import PARENT_KINDS, read_models
-from muralab.results.inputs import log_manifest, manifest_tags
+from muralab.results.inputs import data_tags, log_manifest
 from muralab.tracking import RunRecord, read_children
 from muralab.tracking.tags import Tag
 from muralab.tune.leftovers import remove_sweep
@@ -100,7 +100,7 @@ def run_over_folds(folds: Folds, session: Session, run_fold: RunFold, *, name: s
         Tag.SYNTHETIC: synthetic,
         Tag.SEED: str(options.seed),
         Tag.PROTOCOL: f"test_folds={folds.number}",
-        **manifest_tags(sources[0].manifest),
+        **data_tags(sources[0].location, sources[0].manifest),
     }
     if folds.resumed:
         session.hold_folder_of(folds.resumed)

@@ -9,7 +9,7 @@ import pandas as pd
 from muralab.data.dataset import Dataset
 from muralab.data.manifest import Manifest
 from muralab.results.from_mlflow import AUDIT_TABLE, AUDIT_TEXT, CONTEXTS, COUNTS
-from muralab.tracking import ROOT, SPLIT_TABLE, RunWriter
+from muralab.tracking import SPLIT_TABLE, RunWriter
 from muralab.tracking.tags import Tag
 
 COLUMN_TYPES = {"image": "string", "study": "string", "patient": "string", "part": "string", "label": "long"}
@@ -26,7 +26,7 @@ def log_sets(writer: RunWriter, run: str, dataset: Dataset) -> None:
             digest=dataset.digest(name),
             source=dataset.source,
             context=CONTEXTS[name],
-            profile={key: row[key] for key in COUNTS} | _root(dataset),
+            profile={key: row[key] for key in COUNTS},
             columns=COLUMN_TYPES | fact_types(dataset.facts),
         )
 
@@ -59,11 +59,18 @@ def log_manifest(writer: RunWriter, run: str, manifest: Manifest | None) -> None
     writer.log_text(run, json.dumps(facts, indent=1, ensure_ascii=False), MANIFEST_FILE)
 
 
-def manifest_tags(manifest: Manifest | None) -> dict[str, str]:
-    """Tags of a run whose images a manifest named: its digest, and what `evaluate` needs to read it again."""
-    if manifest is None:
-        return {}
-    return {Tag.MANIFEST: manifest.digest, Tag.COLUMNS: json.dumps(dict(manifest.columns))}
+def data_tags(path: str, manifest: Manifest | None) -> dict[str, str]:
+    """Tags of a run that say where its images came from, as far as `evaluate` needs it to read them again.
+
+    Args:
+        path: of the MURA tree or the manifest.
+        manifest: None for a tree.
+    """
+    tags = {Tag.DATA_PATH: path}
+    if manifest is not None:
+        columns = json.dumps(dict(manifest.columns), ensure_ascii=False)
+        tags |= {Tag.IMAGE_ROOT: str(manifest.root), Tag.MANIFEST: manifest.digest, Tag.COLUMNS: columns}
+    return tags
 
 
 def fact_types(facts: pd.DataFrame) -> dict[str, str]:
@@ -84,7 +91,6 @@ def log_evaluated_set(writer: RunWriter, run: str, dataset: Dataset, name: str, 
             "studies": predictions["study"].nunique(),
             "patients": predictions["patient"].nunique(),
             "abnormal": int(predictions["label"].sum()),
-            **_root(dataset),
         },
     )
 
@@ -93,11 +99,6 @@ def log_audit(writer: RunWriter, run: str, dataset: Dataset) -> None:
     """Log what the audit of the data set found."""
     writer.log_text(run, dataset.audit.paragraph(), AUDIT_TEXT)
     writer.log_table(run, dataset.audit.table(), AUDIT_TABLE)
-
-
-def _root(dataset: Dataset) -> dict[str, str]:
-    """The folder of a manifest's images, which the manifest's own path does not tell."""
-    return {} if dataset.manifest is None else {ROOT: str(dataset.root)}
 
 
 def _input_name(dataset: Dataset, name: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from muralab.tracking.address import absolute_uri
 from muralab.tracking.artifacts import (
-    ROOT,
     LoggedData,
     download_artifact,
     fingerprint_test_set,
@@ -46,7 +45,6 @@ from muralab.tracking.system_load import SystemLoad
 from muralab.tracking.writer import RunWriter
 
 __all__ = [
-    "ROOT",
     "SPLIT_TABLE",
     "LoggedData",
     "RunRecord",

@@ -18,8 +18,6 @@ from muralab.tracking.failures import store_error
 from muralab.tracking.store import Store
 from muralab.tracking.tags import Tag
 
-ROOT = "root"
-"""In a logged data set's profile: the folder that a manifest's image names start from."""
 PREDICTED_SETS = ("validation", "test")
 PREDICTION_TYPES = {"image": str, "study": str, "patient": str, "part": str, "label": "int64", "logit": "float64"}
 
@@ -117,13 +115,9 @@ class LoggedData:
     source: str
     """The path of the tree, or of the manifest, on the machine that wrote the run."""
     profile: Mapping[str, Any] = field(default_factory=dict)
-    """Counts, and the root of a manifest's images."""
-
-    @property
-    def image_root(self) -> str | None:
-        """The folder that was logged with a manifest; None for a tree."""
-        root = self.profile.get(ROOT)
-        return None if root is None else str(root)
+    """Counts."""
+    image_root: str | None = None
+    """The folder that a manifest's image names start from; None for a tree."""
 
     @property
     def root(self) -> Path:
@@ -138,14 +132,15 @@ def read_datasets(store: Store, run_id: str) -> dict[str, LoggedData]:
         StoreError: no such run, or the store failed.
     """
     try:
-        found = {}
-        for entry in store.client.get_run(run_id).inputs.dataset_inputs:
+        found, run = {}, store.client.get_run(run_id)
+        for entry in run.inputs.dataset_inputs:
             context = next((tag.value for tag in entry.tags if tag.key == Tag.DATA_CONTEXT), "")
             found[context] = LoggedData(
                 name=entry.dataset.name,
                 digest=entry.dataset.digest,
-                source=json.loads(entry.dataset.source or "{}").get("uri", ""),
+                source=run.data.tags.get(Tag.DATA_PATH) or json.loads(entry.dataset.source or "{}").get("uri", ""),
                 profile=json.loads(entry.dataset.profile or "{}"),
+                image_root=run.data.tags.get(Tag.IMAGE_ROOT),
             )
     except Exception as error:
         raise store_error(store, f"read the data sets of the run {run_id}", error) from error

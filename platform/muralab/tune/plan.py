@@ -23,7 +23,7 @@ from muralab.recipe import Recipe
 from muralab.recipe_source import digest_sources
 from muralab.results.changes import Inputs, present_inputs
 from muralab.results.duplicates import handle_duplicates
-from muralab.results.inputs import manifest_tags
+from muralab.results.inputs import data_tags
 from muralab.tracking.tags import Tag
 from muralab.training.device import gains_from_bfloat16
 from muralab.trial import TrialSpec
@@ -76,7 +76,7 @@ class Sweep:
             Tag.DUPLICATES: options.duplicates,
             Tag.OBJECTIVE: options.objective,
             Tag.WEIGHTS: self.weights,
-            **manifest_tags(self.dataset.manifest),
+            **data_tags(self.dataset.source, self.dataset.manifest),
             **({Tag.ACCEPTED_CHANGES: self.accepted} if self.accepted else {}),
         }
 
