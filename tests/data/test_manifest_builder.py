@@ -93,7 +93,7 @@ def test_pictures_without_headers_are_described_by_their_folders(folder):
     grey = np.random.default_rng(0).integers(0, 256, (2, 20, 20), dtype=np.uint8)
     names = ("XR_HAND/patient00001/study1_positive/1.png", "ward/7/1.png")
     table = build(folder, dict(zip(names, map(encode, grey)))).table.set_index("image")
-    assert table.loc[names[0], "patient"] == "patient00001"
+    assert table.loc[names[0], ["patient", "part"]].tolist() == ["patient00001", "hand"]
     assert table.loc[names[0], "study"] == "XR_HAND/patient00001/study1_positive"
     assert table.loc[names[1], ["patient", "study", "part"]].tolist() == ["ward/7", "ward/7", "unknown"]
 

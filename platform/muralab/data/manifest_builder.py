@@ -13,7 +13,7 @@ from muralab.data.headers import Header
 from muralab.data.labels import LabelTable
 from muralab.data.manifest import MANIFEST_COLUMNS, UNKNOWN_PART
 from muralab.data.scan import FoundPicture, Scan, Unused
-from muralab.data.studies import StudyKey, name_studies, patient_folder, study_keys
+from muralab.data.studies import StudyKey, name_studies, part_folder, patient_folder, study_keys
 from muralab.errors import DataError, numbered
 
 FACTS = ("view", "laterality", "device", "site", "age", "sex", "burned_in")
@@ -117,7 +117,7 @@ def _row(header: Header, key: StudyKey | None, study: str, name: str, part: str 
     return {
         "patient": patient or (patient_folder(name) if key is None else "") or study,
         "study": study,
-        "part": header.part or part or UNKNOWN_PART,
+        "part": header.part or part_folder(name) or part or UNKNOWN_PART,
         **{fact: getattr(header, fact) for fact in FACTS},
     }
 

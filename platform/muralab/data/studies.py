@@ -226,3 +226,13 @@ def patient_folder(name: str) -> str:
     """
     study = _MURA_STUDY.match(name)
     return study.group(0).split("/")[-2] if study else ""
+
+
+def part_folder(name: str) -> str:
+    """The body part of a picture by its path in a MURA tree, in lower case; empty elsewhere.
+
+    >>> part_folder("train/XR_HAND/patient00001/study2_negative/a.png")
+    'hand'
+    """
+    study = _MURA_STUDY.match(name)
+    return study.group(0).split("/")[-3].removeprefix("XR_").lower() if study else ""

@@ -32,10 +32,12 @@ def unnamed_note(file: Path, paths: Iterable[str]) -> list[str]:
 def _others(folder: str, names: set[str]) -> list[str]:
     """The pictures of a folder that are not among some names, sorted."""
     try:
-        with os.scandir(folder) as entries:
-            listed = {entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file()}
+        listed = os.listdir(folder)  # noqa: PTH208  (a Path per file costs more than the call)
     except OSError:  # the images in it are reported as missing
         return []
-    others = sorted(listed - names - find_heat_maps(listed))
-    paths = [f"{folder}/{name}" for name in others]
-    return [path for path in paths if isinstance(classify(path, path, headers=False), FoundPicture)]
+    others = {name for name in listed if name not in names and not name.startswith(".")}
+    if not others:
+        return []
+    paths = [f"{folder}/{name}" for name in sorted(others - find_heat_maps(listed))]
+    files = [path for path in paths if os.path.isfile(path)]  # noqa: PTH113
+    return [path for path in files if isinstance(classify(path, path, headers=False), FoundPicture)]
