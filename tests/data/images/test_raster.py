@@ -86,11 +86,29 @@ def test_the_size_of_interlaced_rows_is_known(n_pixels):
     assert header.n_bytes == sum(rows * (1 + (columns * 4 + 7) // 8) for rows, columns in shapes if rows * columns)
 
 
+@pytest.mark.parametrize("share", [0.35, 0.6, 0.8])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_a_jpeg_whose_data_end_before_its_end_marker_is_refused(mode):
-    data = encoded(Image.fromarray(to_square(BONE_GREY, 256)).convert(mode), "JPEG")
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_whose_data_end_before_its_end_marker_is_refused(mode, progressive, share):
+    noise = np.random.default_rng(0).integers(0, 60, (256, 256)).astype(np.uint8)
+    data = encoded(
+        Image.fromarray(to_square(BONE_GREY // 2, 256) + noise).convert(mode), "JPEG", progressive=progressive
+    )
     with pytest.raises(ImageError, match="its data end before its pixels"):
-        decode(data[: len(data) // 2] + b"\xff\xd9")
+        decode(data[: int(len(data) * share)] + b"\xff\xd9")
+
+
+def test_a_truncated_bmp_is_refused():
+    with pytest.raises(ImageError, match="broken or truncated BMP"):
+        decode(encoded(BONE_GREY, "BMP")[:-500])
+
+
+def test_an_orientation_behind_the_pixels_is_applied():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(BONE_GREY)
+    turned = decode(data[:-12] + png_chunk(b"eXIf", exif.tobytes()[6:]) + data[-12:])
+    np.testing.assert_array_equal(turned, np.rot90(BONE_GREY, -1))
 
 
 @pytest.mark.parametrize("progressive", [False, True])

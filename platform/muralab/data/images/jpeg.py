@@ -103,6 +103,19 @@ def read_frame_header(data: bytes) -> FrameHeader:
     raise ImageError("a JPEG without a frame header")
 
 
+def find_scans(data: bytes) -> list[int]:
+    """Where the data of each scan start, up to the end of the main image."""
+    starts: list[int] = []
+    at = 2
+    while (found := _NEXT_MARKER.search(data, at)) is not None:
+        kind, at = data[found.start() + 1], _after(data, data[found.start() + 1], found.end())
+        if kind == _END and starts:
+            break
+        if kind == _START_OF_SCAN:
+            starts.append(at)
+    return starts
+
+
 def ends_evenly(pixels: np.ndarray) -> bool:
     """Whether the last block of an image [H, W] has a single value, as it has where a lossy JPEG ended before it."""
     block = pixels[-_BLOCK_PX:, -_BLOCK_PX:]
@@ -110,22 +123,20 @@ def ends_evenly(pixels: np.ndarray) -> bool:
 
 
 def check_complete(data: bytes, pixels: np.ndarray, decode: Callable[[bytes], np.ndarray]) -> None:
-    """Reject a JPEG whose only scan ends before its image does; decoders fill the rest without an error.
+    """Reject a JPEG whose last scan ends before its image does; decoders fill the rest without an error.
 
     The scan is decoded again with more data behind its end, which only a decoder reads that still waits for pixels.
 
     Args:
-        data: the stream. One of several scans passes: the first of a progressive image already fills it.
+        data: the stream. One that lacks whole scans of a progressive image passes: it is a valid, coarser image.
         pixels: what it was decoded to.
         decode: the decoder.
 
     Raises:
         ImageError: data are missing.
     """
-    if data.count(b"\xff\xda") != 1:  # more may also be part of a segment, such as a thumbnail
-        return
-    header = data.index(b"\xff\xda") + 2
-    found = _NEXT_MARKER.search(data, header + int.from_bytes(data[header : header + 2], "big"))
+    *_, scan = find_scans(data) or [len(data)]
+    found = _NEXT_MARKER.search(data, scan)
     end = len(data[: found.start() if found else len(data)].rstrip(b"\xff"))  # fill bytes would join the filler
     if not np.array_equal(decode(data[:end] + _FILLER + data[end:]), pixels):
         raise ImageError("broken or truncated JPEG (its data end before its pixels)")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from muralab.data.images.jpeg import check_complete, check_jpeg, ends_evenly
+from muralab.data.images.jpeg import check_complete, check_jpeg, ends_evenly, find_scans
 from muralab.data.images.kind import JPEG, PNG, TIFF
 from muralab.data.images.picture import STRIP_ROWS, Picture, check_size, short_reason
 from muralab.data.images.png import check_png, check_rows, read_png_header
@@ -94,18 +94,25 @@ def _check_mode(image: Any) -> None:
 def _check_complete(data: bytes, kind: str, grey: np.ndarray) -> None:
     """Reject files whose pixels end early without an error in the decoder, which fills what is missing evenly.
 
-    Only pictures that end evenly are checked: that takes as long as decoding them.
+    Only those are checked of which it may be so: that takes as long as decoding them.
     """
     if kind == PNG and (not grey[-1].any() or read_png_header(data).interlaced):
         check_rows(data)
-    if kind == JPEG and ends_evenly(grey):
-        check_complete(data, _eighth(data), _eighth)
+    if kind == JPEG and len(find_scans(data)) > 1:
+        check_complete(data, _luma(data), _luma)
+    elif kind == JPEG and ends_evenly(grey):
+        check_complete(data, _coarse(data), _coarse)
 
 
-def _eighth(jpeg: bytes) -> np.ndarray:
-    """A JPEG at an eighth of its size, grey."""
+def _coarse(jpeg: bytes) -> np.ndarray:
+    """A JPEG at an eighth of its size, grey: fast, and enough to see what lossy blocks hold."""
+    return _luma(jpeg, factor=8)
+
+
+def _luma(jpeg: bytes, *, factor: int = 1) -> np.ndarray:
+    """A JPEG as grey, decoded at its size or at a fraction of it."""
     with Image.open(io.BytesIO(jpeg), formats=(JPEG,)) as image:
-        image.draft("L", (max(1, image.width // 8), max(1, image.height // 8)))
+        image.draft("L", (max(1, image.width // factor), max(1, image.height // factor)))
         return np.asarray(image.convert("L"))
 
 
