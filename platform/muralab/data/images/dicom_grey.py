@@ -120,7 +120,7 @@ def _window(header: Any, scale: _Scale) -> np.ndarray | None:
         if np.isfinite([centre, width]).all() and width >= _MIN_WIDTH.get(function, _TINY):
             return _apply_window(scale.values, centre, width, function)
     if None in centres + widths:
-        raise ImageError("DICOM whose window centre or width is not a number")
+        raise ImageError("DICOM whose window centre or width is not a number; correct or remove both")
     if centres and widths:
         scale.notes.append("its window is ignored: the width is too small, or a value is not a finite number")
     return None

@@ -54,7 +54,7 @@ def read_number(header: Any, name: str) -> float | None:
     """
     numbers = read_numbers(header, name)
     if numbers and numbers[0] is None:
-        raise ImageError(f"DICOM whose {name} is not a number")
+        raise ImageError(f"DICOM whose {name} is not a number; correct or remove it")
     return numbers[0] if numbers else None
 
 

@@ -26,6 +26,8 @@ _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I", "I;16", "I;16B")
 _COLOUR_STRIDE = 8
 _NO_SPREAD = np.zeros(0, np.int16)
 _ORIENTATION_TAG = 0x0112
+_PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
+"""Where a PNG may hold EXIF data."""
 _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: np.fliplr,
     3: lambda grey: np.rot90(grey, 2),
@@ -57,17 +59,24 @@ def decode_raster(data: bytes, kind: str, *, max_pixels: int, value_range: Value
     with _open(data, kind) as image:
         check_size(*image.size, max_pixels=max_pixels)
         _check_mode(image)
-        if kind == PNG and image.mode.startswith("RGB") and read_png_header(data).bits == 16:
-            return _turned(image, decode_wide_colours(data, value_range))
-        try:
-            image.load()
-        except Exception as error:  # a decoder may raise anything on malformed bytes
-            raise ImageError(f"broken or truncated {image.format} ({short_reason(error)})") from None
-        if kind == PNG:
-            _scale_transparency(image, read_png_header(data).bits)
-        picture = _to_picture(image, value_range)
-        _check_complete(data, kind, picture.grey)
-        return _turned(image, picture)
+        picture = _decode(image, data, value_range)
+        orientation = _orientation(image, data)
+    _check_complete(data, kind, picture.grey)  # not before the memory of the first decoding is free
+    turn = _TURNS.get(orientation)
+    return picture if turn is None else replace(picture, grey=np.ascontiguousarray(turn(picture.grey)))
+
+
+def _decode(image: Any, data: bytes, value_range: ValueRange | None) -> Picture:
+    """Decode an opened file as it is stored, without its orientation."""
+    bits = read_png_header(data).bits if image.format == PNG else 8
+    if bits == 16 and image.mode.startswith("RGB"):
+        return decode_wide_colours(data, value_range)
+    try:
+        image.load()
+    except Exception as error:  # a decoder may raise anything on malformed bytes
+        raise ImageError(f"broken or truncated {image.format} ({short_reason(error)})") from None
+    _scale_transparency(image, bits)
+    return _to_picture(image, value_range)
 
 
 def _open(data: bytes, kind: str) -> Any:
@@ -121,7 +130,7 @@ def _to_picture(image: Any, value_range: ValueRange | None) -> Picture:
     if image.mode.startswith("I"):
         bits, inverted = (bits_of(image), is_white_zero(image)) if image.format == TIFF else (16, False)
         hidden = image.info.get("transparency")
-        return scale_wide(np.asarray(image), bits, value_range, transparent=hidden, inverted=inverted)
+        return scale_wide(image, bits, value_range, transparent=hidden, inverted=inverted)
     width, height = image.size
     grey = np.empty((height, width), np.uint8)
     spreads: list[np.ndarray] = []
@@ -151,13 +160,14 @@ def _scale_transparency(image: Any, bits: int) -> None:
         image.info["transparency"] = (hidden & (2**bits - 1)) * 255 // (2**bits - 1)
 
 
-def _turned(image: Any, picture: Picture) -> Picture:
-    """Apply the EXIF orientation; a broken EXIF block is ignored. Pillow turns TIFF files itself."""
+def _orientation(image: Any, data: bytes) -> int:
+    """The EXIF orientation; 1 without one, where it is broken, and for TIFF files, which Pillow turns itself."""
+    if image.format == TIFF or (image.format == PNG and not any(name in data for name in _PNG_EXIF)):
+        return 1  # Pillow would decode a PNG to look behind its pixels
     try:
-        turn = None if image.format == TIFF else _TURNS.get(image.getexif().get(_ORIENTATION_TAG, 1))
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # broken metadata must not lose an image that decodes
-        return picture
-    return picture if turn is None else replace(picture, grey=np.ascontiguousarray(turn(picture.grey)))
+        return 1
 
 
 def _channel_spread(rgb: np.ndarray) -> np.ndarray:

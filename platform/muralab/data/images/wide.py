@@ -5,6 +5,8 @@ Shape legend: H height, W width, C colour channels.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -15,17 +17,17 @@ from muralab.errors import ImageError
 
 _LUMA = np.array([7471, 38470, 19595], np.uint32)
 """Weights of blue, green and red in 65,536ths (ITU-R 601), as Pillow has them."""
-_COLOUR_BITS = 16
+_COLOUR_BITS, _COLOUR_STRIP_ROWS = 16, STRIP_ROWS // 8
 _STRIDE = 8
 
 
 def scale_wide(
-    values: np.ndarray, bits: int, value_range: ValueRange | None, *, transparent: int | None, inverted: bool
+    image: Any, bits: int, value_range: ValueRange | None, *, transparent: int | None, inverted: bool
 ) -> Picture:
-    """Convert grey values to uint8.
+    """Convert grey values to uint8, strip by strip.
 
     Args:
-        values: of at most 16 bits, 0 or more, integers [H, W].
+        image: Pillow's, loaded, of values of at most 16 bits, 0 or more.
         bits: of each value in the file.
         value_range: of the data set, see `value_range.black_and_white`.
         transparent: this value becomes black.
@@ -36,9 +38,10 @@ def scale_wide(
     table = (255 - table if inverted else table).astype(np.uint8)
     if transparent is not None:
         table[transparent] = 0
-    grey = np.empty(values.shape, np.uint8)
-    for top in range(0, len(values), STRIP_ROWS):
-        strip = values[top : top + STRIP_ROWS]
+    width, height = image.size
+    grey = np.empty((height, width), np.uint8)
+    for top in range(0, height, STRIP_ROWS):
+        strip = np.asarray(image.crop((0, top, width, min(top + STRIP_ROWS, height))))
         scale.note(strip if transparent is None else strip[strip != transparent])
         grey[top : top + STRIP_ROWS] = table[strip]
     return Picture(grey=grey, stored=scale.stored)
@@ -57,15 +60,15 @@ def decode_wide_colours(png: bytes, value_range: ValueRange | None) -> Picture:
     hidden = read_transparent_colour(png)
     scale = _Scale(_COLOUR_BITS, value_range)
     grey = np.empty(pixels.shape[:2], np.uint8)
-    for top in range(0, len(pixels), STRIP_ROWS):
-        strip = pixels[top : top + STRIP_ROWS]
+    for top in range(0, len(pixels), _COLOUR_STRIP_ROWS):
+        strip = pixels[top : top + _COLOUR_STRIP_ROWS]
         colours = strip[..., :3]
         opacity = np.ones(strip.shape[:2]) if strip.shape[2] == 3 else strip[..., 3] / 65_535
         if hidden is not None:
             opacity[(colours == hidden[::-1]).all(axis=2)] = 0
         luma = (colours.astype(np.uint32) @ _LUMA + 32_768) >> 16
         scale.note(luma[opacity > 0])
-        grey[top : top + STRIP_ROWS] = np.rint(scale.scale(luma.astype(np.int64)) * opacity)
+        grey[top : top + _COLOUR_STRIP_ROWS] = np.rint(scale.scale(luma.astype(np.int64)) * opacity)
     sample = pixels[::_STRIDE, ::_STRIDE, :3].astype(np.int64)
     spread = float((sample.max(axis=2) - sample.min(axis=2)).mean()) * 255 / scale.white
     return Picture(grey=grey, colour_spread=min(spread, 255.0), stored=scale.stored)
