@@ -260,7 +260,7 @@ def flip(path: Path, positions) -> None:
 @pytest.mark.parametrize("position", [9, 70, -1, -40])
 def test_a_flipped_byte_is_recognised_and_the_cache_is_built_again(table, folder, suffix, position):
     before = np.array(open_cache(table, size=SIZE, folder=folder).images)
-    (path,) = folder.glob(f"*{suffix}")
+    (path,) = folder.glob(f"squares-*{suffix}")
     flip(path, [position])
     (cache,) = open_caches(table, sizes=[SIZE], folder=folder, verify=True).values()
     np.testing.assert_array_equal(cache.images, before)
@@ -275,7 +275,7 @@ def test_an_undamaged_cache_is_not_built_again(table, folder):
 
 def test_a_cache_of_an_earlier_version_has_no_checksums(table, folder):
     open_cache(table, size=SIZE, folder=folder)
-    (sidecar,) = folder.glob("*.json")
+    (sidecar,) = folder.glob("squares-*.json")
     content = json.loads(sidecar.read_text())
     del content["checksum"], content["checksums"]
     sidecar.write_text(json.dumps(content))
