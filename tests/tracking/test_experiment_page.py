@@ -43,8 +43,13 @@ def test_a_view_shows_what_was_searched_and_sorts_by_the_objective() -> None:
     assert "tags.`mlflow.parentRunId` = 'abc'" in state["searchFilter"]
     assert (state["orderByKey"], state["orderByAsc"]) == ("metrics.`objective/best`", False)
     columns = state["selectedColumns"]
-    assert columns[:2] == ["tags.`muralab.recipe`", "params.`full.lr`"]
-    assert {"params.`augment.contrast`", "tags.`muralab.test_study_auroc`", "tags.`muralab.ended`"} <= set(columns)
+    assert columns[:2] == ["tags.`muralab.recipe`", "metrics.`objective/best`"]
+    assert {
+        "params.`full.lr`",
+        "params.`augment.contrast`",
+        "tags.`muralab.test_study_auroc`",
+        "tags.`muralab.ended`",
+    } <= set(columns)
 
 
 def test_parallel_coordinates_have_exactly_the_searched_values_and_the_objective() -> None:

@@ -104,7 +104,8 @@ def build_state(view: TrialsView) -> dict[str, Any]:
         trials += f" AND tags.`{Tag.PARENT_RUN_ID}` = '{view.parent}'"
     objective, auroc = f"metrics.`{stored_metric('objective')}`", f"tags.`{Tag.TEST_STUDY_PREFIX}auroc`"
     searched = [f"params.`{key}`" for key in all_keys(view.searched)]
-    columns = [f"tags.`{Tag.RECIPE}`", *searched, objective, auroc, f"tags.`{Tag.ENDED}`", "attributes.`Duration`"]
+    # What was reached comes first: the values are many, and the table is as wide as the window leaves it.
+    columns = [f"tags.`{Tag.RECIPE}`", objective, auroc, f"tags.`{Tag.ENDED}`", *searched, "attributes.`Duration`"]
     return {
         "searchFilter": trials,
         "orderByKey": objective,
