@@ -178,7 +178,7 @@ def test_the_pages_tell_what_was_tried_and_found(remote: Swept, browser: Browser
     experiment, ids = parent.experiment_id, [run.run_id for run in remote.trials]
     pages = {
         view_page(experiment, view_key()): ("full.lr", "objective/best", "muralab.test_study_auroc", "finished"),
-        view_page(experiment, view_key(parent.run_id), charts=True): ("val_study_auroc over what was searched",),
+        view_page(experiment, view_key(parent.run_id), charts=True): ("Parallel Coordinates", "objective/epoch"),
         run_page(experiment, parent.run_id): (
             "Validation chose",
             "test AUROC, 95 %",
