@@ -355,7 +355,7 @@ class DemoConfig(CommandOptions):
 
     folder: Path = option(None, p.required_path, "The folder to write; it is created.")
     layout: str = option("pacs", p.choice(lambda: LAYOUTS), "`pacs` (DICOM files and a table of labels) or `mura`.")
-    images: int | None = option("auto", p.images_or_auto, "Pictures in all; `auto`: 920.")
+    images: int | None = option("auto", p.images_or_auto, "Pictures in all; `auto`: 921.")
     seed: int = option("0", p.seed, "Of everything that is drawn.")
 
 
