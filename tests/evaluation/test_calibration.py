@@ -10,7 +10,7 @@ import pytest
 
 from muralab.errors import DataError, SettingsError
 from muralab.evaluation.calibration import LOG_SLOPE_SD, Calibration, fit_calibration, fit_scaling
-from muralab.evaluation.operating_point import operating_threshold, uncertain_band
+from muralab.evaluation.operating_point import label_weight, operating_threshold, uncertain_band
 from muralab.evaluation.predictions import to_studies
 from muralab.serving.scaling import Scaling, sigmoid
 
@@ -95,7 +95,8 @@ def test_threshold_comes_from_calibrated_studies(predictions):
     fitted = fit_calibration(predictions)
     studies = to_studies(predictions)
     probabilities = fitted.scaling("study").probabilities(studies["logit"])
-    assert fitted.threshold == operating_threshold(studies["label"], probabilities)
+    assert fitted.threshold == operating_threshold(studies["label"], probabilities, patients=studies["patient"])
+    assert fitted.threshold_weight == label_weight(studies["label"], studies["patient"])
     assert fitted.study_temperature != pytest.approx(fitted.image_temperature, rel=0.01)
     assert fitted.reason is None
 
@@ -183,6 +184,12 @@ def test_a_temperature_of_an_earlier_version_gives_the_same_probabilities():
     logits = np.random.default_rng(0).normal(0, 5, 1000)
     assert (old.scaling("study").probabilities(logits) == sigmoid(logits / 1.7)).all()
     assert (old.method, old.prevalence, old.sensitivity_bound) == ("temperature", None, None)
+
+
+def test_a_calibration_that_records_no_weight_of_the_labels_can_be_read():
+    stored = Calibration(study_intercept=-0.4, method="slope and intercept", threshold=0.31).to_dict()
+    del stored["threshold_weight"]
+    assert Calibration.from_dict(stored).threshold_weight is None
 
 
 def test_a_calibration_can_be_stored():

@@ -5,18 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.stats import beta
-from sklearn.metrics import cohen_kappa_score, recall_score, roc_curve
+from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score
 
 from muralab.errors import DataError, SettingsError
+from muralab.evaluation.calibration import fit_scaling
 from muralab.evaluation.operating_point import (
     BAND_SHARE,
     check_patients,
     independent_patients,
+    label_weight,
     operating_threshold,
     risk_coverage,
     sensitivity_bound,
     uncertain_band,
 )
+from muralab.serving.scaling import logit
 
 
 def draw(seed, n=120, digits=2, effect=0.25):
@@ -25,21 +28,45 @@ def draw(seed, n=120, digits=2, effect=0.25):
     return labels, np.round(np.clip(rng.normal(0.4 + effect * labels, 0.2), 0.01, 0.99), digits)
 
 
+def best_threshold(chances, probabilities, score):
+    """By trying them all: each study is abnormal with its chance."""
+    falling = np.unique(probabilities)[::-1]
+    thresholds = (falling + np.append(falling[1:], 0.0)) / 2
+    both, weights = np.repeat([1, 0], len(chances)), np.append(chances, 1 - chances)
+    scores = [score(both, np.tile(probabilities >= t, 2), sample_weight=weights) for t in thresholds]
+    best = thresholds[np.array(scores) >= max(scores) - 1e-9]
+    return min(best, key=lambda t: (abs(t - 0.5), t))
+
+
+@pytest.mark.parametrize(("rule", "score"), [("max-kappa", cohen_kappa_score), ("youden", balanced_accuracy_score)])
 @pytest.mark.parametrize("digits", [1, 6])
-def test_max_kappa_is_the_best_of_all_thresholds(digits):
-    for seed in range(5):
+def test_the_best_for_the_labels_and_the_best_for_the_probabilities_are_averaged(rule, score, digits):
+    for seed in range(3):
         labels, probabilities = draw(seed, digits=digits)
-        chosen = operating_threshold(labels, probabilities, "max-kappa")
-        best = max(cohen_kappa_score(labels, probabilities >= t) for t in np.unique(probabilities))
-        assert cohen_kappa_score(labels, probabilities >= chosen) == pytest.approx(best, abs=1e-12)
+        weight = label_weight(labels)
+        observed, expected = (best_threshold(c, probabilities, score) for c in (labels, probabilities))
+        middle = weight * np.log(observed / (1 - observed)) + (1 - weight) * np.log(expected / (1 - expected))
+        found = operating_threshold(labels, probabilities, rule)
+        assert np.log(found / (1 - found)) == pytest.approx(middle, abs=1e-6)
 
 
-def test_youden_is_the_best_of_the_roc_curve():
-    labels, probabilities = draw(3)
-    chosen = probabilities >= operating_threshold(labels, probabilities, "youden")
-    false_rate, true_rate, _ = roc_curve(labels, probabilities)
-    found = recall_score(labels, chosen) - (1 - recall_score(labels, chosen, pos_label=0))
-    assert found == pytest.approx((true_rate - false_rate).max(), abs=1e-12)
+def test_patients_of_the_rarer_class_give_the_labels_their_weight():
+    assert label_weight([1] * 100 + [0] * 300) == 0.5
+    assert label_weight([1] * 100 + [0] * 300, [*np.arange(100) // 2, *range(100, 400)]) == pytest.approx(1 / 3)
+
+
+def test_on_new_studies_the_threshold_of_a_small_set_beats_the_best_for_its_labels():
+    differences = []
+    new, fresh = draw(999, n=4000, digits=9)
+    fresh = fit_scaling(new, logit(fresh)).probabilities(logit(fresh))
+    for seed in range(40):
+        rows = np.random.default_rng(seed).choice(4000, 60, replace=False)
+        ours, labels_alone = (
+            operating_threshold(new[rows], fresh[rows]),
+            best_threshold(new[rows].astype(float), fresh[rows], cohen_kappa_score),
+        )
+        differences.append(cohen_kappa_score(new, fresh >= ours) - cohen_kappa_score(new, fresh >= labels_alone))
+    assert np.mean(differences) > 0.01
 
 
 @pytest.mark.parametrize("share", [0.5, 0.8, 0.9])
@@ -106,11 +133,6 @@ def test_probabilities_that_differ_in_the_last_bit_are_separated():
     low, high = 0.3, np.nextafter(0.3, 1)
     threshold = operating_threshold([0, 0, 1], [low, low, high])
     assert low < threshold <= high
-
-
-def test_of_equally_good_thresholds_the_nearest_to_one_half_is_taken():
-    # Both 0.15 and 0.75 give the same kappa.
-    assert operating_threshold([0, 1, 0, 1], [0.1, 0.2, 0.6, 0.9]) == pytest.approx(0.75)
 
 
 def test_no_threshold_from_one_class_or_constant_probabilities():

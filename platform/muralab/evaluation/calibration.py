@@ -18,6 +18,7 @@ from muralab.errors import DataError, SettingsError
 from muralab.evaluation.operating_point import (
     check_rule,
     degenerate_reason,
+    label_weight,
     operating_threshold,
     sensitivity_bound,
     uncertain_band,
@@ -61,6 +62,9 @@ class Calibration:
     """On the calibrated probability of a study; at or above it the study is abnormal."""
     rule: str = "max-kappa"
     """How the threshold was chosen: "max-kappa", "youden" or "sensitivity>=x"."""
+    threshold_weight: float | None = None
+    """For "max-kappa" and "youden": weight of the validation labels beside the calibrated probabilities. None: for
+    another rule, and in models of earlier versions, whose threshold is the best for the labels alone."""
     sensitivity_bound: float | None = None
     """For "sensitivity>=x": lower 95 % confidence bound of the sensitivity on new patients. None: for other rules, and
     in models of earlier versions, where x was reached on the validation studies only."""
@@ -143,8 +147,8 @@ class Calibration:
             DataError: a value is missing or unknown.
         """
         known = {field.name for field in fields(cls)}
-        expected = known if ADDED_FIELDS & values.keys() else known - ADDED_FIELDS
-        odd = sorted(expected.symmetric_difference(values))
+        required = known - LATER_FIELDS - (frozenset() if ADDED_FIELDS & values.keys() else ADDED_FIELDS)
+        odd = sorted((required - values.keys()) | (values.keys() - known))
         if odd:
             raise DataError(
                 f"A stored calibration must have exactly the keys {', '.join(sorted(known))}; missing or unknown: "
@@ -166,6 +170,8 @@ ADDED_FIELDS = frozenset(
     }
 )
 """Fields that a calibration of a temperature alone does not store."""
+LATER_FIELDS = frozenset({"threshold_weight"})
+"""Fields that the first calibrations with slope and intercept do not store either."""
 
 
 def fit_calibration(validation_predictions: pd.DataFrame, *, rule: str = "max-kappa") -> Calibration:
@@ -204,6 +210,7 @@ def fit_calibration(validation_predictions: pd.DataFrame, *, rule: str = "max-ka
         n_studies=len(labels),
         threshold=threshold,
         rule=rule,
+        threshold_weight=None if bounded else label_weight(labels, patients),
         sensitivity_bound=sensitivity_bound(labels, probabilities, threshold, patients) if bounded else None,
         uncertain_low=low,
         uncertain_high=high,

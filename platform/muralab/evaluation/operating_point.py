@@ -11,12 +11,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from muralab.errors import DataError, SettingsError, nearest
-from muralab.evaluation.weighted_sums import Floats, SortedScores, checked_arrays
-from muralab.serving.scaling import logit
+from muralab.evaluation.weighted_sums import Floats, checked_arrays
+from muralab.serving.scaling import logit, sigmoid
 
 RULES = ("max-kappa", "youden", "sensitivity>=0.9")
 """The threshold rules; the last one accepts any share above 0 and up to 1."""
 
+PRIOR_PATIENTS = 100
+"""How many patients of the rarer class the calibrated probabilities count for beside the labels (`label_weight`).
+
+Chosen by simulation (bench/threshold.py) among 25 to 400.
+"""
 SENSITIVITY_CONFIDENCE = 0.95
 """Share of fits whose threshold reaches the sensitivity of "sensitivity>=x" on new patients."""
 BAND_SHARE = 0.2
@@ -34,9 +39,13 @@ def operating_threshold(
 ) -> float:
     """The threshold that a rule chooses from S studies; a probability at or above it is abnormal.
 
-    It lies halfway between two neighbouring probabilities. If several are equally good, "max-kappa" and "youden" take
-    the one nearest to 0.5 (the lower of two). "sensitivity>=x" takes the highest whose `sensitivity_bound` is at least
-    x, so that the sensitivity on new patients is at least x in 95 % of fits.
+    "max-kappa" and "youden": the threshold that is best for the labels follows the noise of a small validation set; the
+    one that would be best if the calibrated probabilities were true hardly varies, but rests on the calibration. Their
+    mean in log-odds is taken, in which the labels have the weight `label_weight`. Each of the two lies halfway between
+    two neighbouring probabilities; if several are equally good, it is the one nearest to 0.5 (the lower of two).
+
+    "sensitivity>=x" takes the highest such threshold whose `sensitivity_bound` is at least x, so that the sensitivity
+    on new patients is at least x in 95 % of fits.
 
     Args:
         labels: 0 or 1, shape [S].
@@ -52,17 +61,49 @@ def operating_threshold(
     reason = degenerate_reason(labels, probabilities)
     if reason is not None:
         raise DataError(f"No threshold can be fitted: {reason}.")
-    scores = SortedScores(labels, probabilities)
-    _, normal, found = scores.unweighted().ranking
-    tp, fp = found[0], np.cumsum(normal[0])
-    thresholds = _midpoints(scores.probabilities[scores.starts])
+    y, p = checked_arrays(labels, probabilities)
     if wanted is not None:
-        check_patients(labels, patients, rule)
-        n_independent = independent_patients(labels, patients)
-        return float(thresholds[np.argmax(_lower_bounds(tp / tp[-1], n_independent) >= wanted)])
+        check_patients(y, patients, rule)
+        thresholds, tp, _ = _counts(y.astype(np.float64), p)
+        bounds = _lower_bounds(tp / tp[-1], independent_patients(y, patients))
+        return float(thresholds[np.argmax(bounds >= wanted)])
+    observed, expected = (best_threshold(chances, p, rule) for chances in (y.astype(np.float64), p))
+    weight = label_weight(y, patients)
+    return float(sigmoid(weight * logit(observed) + (1 - weight) * logit(expected)))
+
+
+def label_weight(labels: ArrayLike, patients: ArrayLike | None = None) -> float:
+    """The weight, from 0 to 1, of the labels beside the calibrated probabilities in "max-kappa" and "youden".
+
+    n / (n + `PRIOR_PATIENTS`) with n patients of the rarer class.
+
+    Args:
+        labels: 0 or 1, shape [S].
+        patients: of the studies, [S]; None: each study is of another patient.
+    """
+    y = np.asarray(labels)
+    n = min(independent_patients(y, patients), independent_patients(1 - y, patients))
+    return n / (n + PRIOR_PATIENTS)
+
+
+def best_threshold(chances: Floats, probabilities: Floats, rule: str) -> float:
+    """The best threshold of "max-kappa" or "youden" if each study is abnormal with its chance, shape [S].
+
+    The chances are the labels, or probabilities.
+    """
+    thresholds, tp, fp = _counts(chances, probabilities)
     score = _kappas(tp, fp) if rule == "max-kappa" else tp / tp[-1] - fp / fp[-1]
     best = thresholds[score >= score.max() - 1e-12]
     return float(min(best, key=lambda t: (abs(t - 0.5), t)))
+
+
+def _counts(chances: Floats, probabilities: Floats) -> tuple[Floats, Floats, Floats]:
+    """Falling thresholds, with the expected numbers of abnormal and of normal studies above each, three times [G]."""
+    order = np.argsort(-probabilities, kind="stable")
+    falling = probabilities[order]
+    last = np.append(np.diff(falling) != 0, True)  # of each group of equal probability
+    tp, fp = np.cumsum(chances[order])[last], np.cumsum(1 - chances[order])[last]
+    return _midpoints(falling[last]), tp, fp
 
 
 def check_rule(rule: str) -> float | None:

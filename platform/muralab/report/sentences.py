@@ -105,7 +105,10 @@ def _threshold_clause(fitted: Calibration) -> str:
         return f"{text} (lower 95 % confidence bound of the sensitivity on new patients: {bound})"
     if ">=" in fitted.rule:
         return f"{text}, which an earlier version met on the validation studies only, without a confidence bound"
-    return text
+    if fitted.threshold_weight is None:
+        return f"{text}, which an earlier version fitted to the labels of the validation studies alone"
+    weights = f"{fitted.threshold_weight:.0%} on their labels, the rest on the calibrated probabilities"
+    return f"{text} (it rests by {weights})"
 
 
 def _band_clause(fitted: Calibration) -> str:
