@@ -65,8 +65,8 @@ def find_root(path: Path) -> Path:
     if not path.is_dir():
         state = "is not a folder" if path.exists() else "does not exist"
         raise DataError(
-            f"The data path {path} {state}. Give the MURA-v1.1 folder, the folder that contains it, or a manifest (a CSV "
-            "or Parquet file)."
+            f"The data path {path} {state}. Give the MURA-v1.1 folder, the folder that contains it, or a manifest (a "
+            "CSV or Parquet file)."
         )
     candidates = [path, path / "MURA-v1.1", *sorted(path.glob("MURA*/"))]
     for candidate in candidates:
