@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from muralab.data.mura import read_index
 from muralab.errors import DataError, StoreError
 from muralab.evaluation import evaluated_model
 from muralab.evaluation.best_of_many import interval_after_selection
@@ -287,3 +288,14 @@ def test_a_reevaluation_with_nan_logits_refuses_the_candidate(registry, champion
     done = registry.promote(registry.add(train_run(2.0, n_test=30)))
     assert not done.decision.accepted
     assert "have no finite logit" in done.decision.reasons[0]
+
+
+def test_test_pictures_that_changed_since_are_not_compared_on(registry, champion, train_run, reevaluate, tree):
+    calls = reevaluate(0.2)
+    index = read_index(tree, "wrist")
+    sets = index["split"].map({"train": "train", "valid": "test"})
+    split = index[["image", "patient"]].assign(set=sets, file="0123456789abcdef")
+    version = registry.add(train_run(1.5, n_test=32, split=split))
+    (reason,) = registry.promote(version).decision.reasons
+    assert f"at {tree} have changed since version {version} was evaluated on them" in reason
+    assert calls == []
