@@ -54,7 +54,7 @@ app: .venv/installed ## the same with request limits, plain error messages and a
 	@$(IN_VENV) $(WITH_SOURCES) python -m muralab app --model "models:/mura-$(PART)@champion" --port $(SERVE_PORT) $(ARGS)
 
 test: .venv/installed-dev ## all tests, in parallel, with coverage
-	@$(IN_VENV) python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=85
+	@$(IN_VENV) python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 slow: .venv/installed-dev ## the tests that take minutes each, one after the other: at most 45 minutes
 	@$(IN_VENV) python -m pytest -m long

@@ -24,6 +24,22 @@ if TYPE_CHECKING:
 settings.register_profile("tests", deadline=None)  # tests must not fail because the machine is busy
 settings.load_profile("tests")
 
+STARTS_PROCESSES = {"bench", "remote_bench", "server", "tracking_server"}
+"""Fixtures of sweeps and servers in processes of their own: files with them take longest."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With several workers, start the files that take longest first, so that all workers end at about the same time."""
+    if not hasattr(config, "workerinput"):
+        return
+    ranks: dict[Path, int] = {}
+    for item in items:
+        starts = STARTS_PROCESSES & set(getattr(item, "fixturenames", ()))
+        rank = 0 if starts else 1 if item.get_closest_marker("slow") else 2
+        ranks[item.path] = min(rank, ranks.get(item.path, 2))
+    items.sort(key=lambda item: ranks[item.path])
+
+
 WriteTree = Callable[..., Path]
 BuildSpec = Callable[..., "TrialSpec"]
 IMAGE_SIZE = (48, 40)  # width, height in px

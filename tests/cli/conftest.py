@@ -6,7 +6,7 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 
 from muralab.tracking import RunRecord, Store, open_store, read_run
 from muralab.tracking.runs import search_runs
+from tests.fixtures.old_store import replace_text
 
 SMALL = "tiny_lab.small_net"
 COMMANDS = ["tune", "train", "explore", "evaluate"]
@@ -38,39 +39,61 @@ Muralab = Callable[..., Outcome]
 
 
 @pytest.fixture
-def store(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """An empty store of this test's own, and a cache; nothing else in the environment decides."""
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
+def prepared() -> None:
+    """What a file does to a test's folder before its store is opened: nothing, unless the file overrides this."""
+
+
+@pytest.fixture
+def store(tmp_path: Path, empty_database: Path, prepared: None, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store of this test's own, empty unless prepared, and a cache; nothing else in the environment decides."""
+    return use_store(tmp_path, empty_database, monkeypatch)
+
+
+def use_store(folder: Path, empty_database: Path, patch: pytest.MonkeyPatch) -> Store:
+    """Let commands use the store of a folder, which is created if missing, and a cache beside it."""
+    if not (folder / "mlflow.db").exists():
+        shutil.copy(empty_database, folder / "mlflow.db")
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return open_store(f"sqlite:///{tmp_path}/mlflow.db")
+        patch.delenv(name, raising=False)
+    patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+    patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    return open_store(f"sqlite:///{folder}/mlflow.db")
 
 
 @pytest.fixture
 def muralab(store: Store, lab: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Muralab:
     """A function that runs a command: muralab("train", data=tree, epochs="1+1") -> Outcome; a bug raises."""
-    from muralab import cli, ending
-
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    monkeypatch.setattr(ending, "_limit_the_end", lambda: None)
-    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
-    monkeypatch.setenv("COLUMNS", "160")  # tables are compared line by line
-    monkeypatch.setattr(ending, "_received", [])
-    monkeypatch.setattr(ending, "_last_lines", [])
 
     def run(command: str, **values: object) -> Outcome:
-        flags = [word for key, value in values.items() for word in (f"--{key.replace('_', '-')}", str(value))]
-        monkeypatch.setattr(sys, "argv", ["muralab", command, *flags])
         capsys.readouterr()
-        try:
-            cli.main()
-        except SystemExit as leaving:
-            return Outcome(int(str(leaving.code)), *capsys.readouterr())
-        return Outcome(0, *capsys.readouterr())
+        return Outcome(call(command, values, monkeypatch), *capsys.readouterr())
 
     return run
+
+
+def call(command: str, values: Mapping[str, object], patch: pytest.MonkeyPatch) -> int:
+    """Run a command in this process; its exit code."""
+    from muralab import cli, ending
+
+    flags = [word for key, value in values.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+    patch.setattr(signal, "signal", lambda *_: None)
+    patch.setattr(ending, "_limit_the_end", lambda: None)
+    patch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    patch.setenv("COLUMNS", "160")  # tables are compared line by line
+    patch.setattr(ending, "_received", [])
+    patch.setattr(ending, "_last_lines", [])
+    patch.setattr(sys, "argv", ["muralab", command, *flags])
+    try:
+        cli.main()
+    except SystemExit as leaving:
+        return int(str(leaving.code))
+    return 0
+
+
+def copy_store(source: Path, target: Path) -> None:
+    """Copy a folder with a store and a cache, so that its runs have their artifacts in the copy."""
+    shutil.copytree(source, target, dirs_exist_ok=True)
+    replace_text(target / "mlflow.db", {str(source): str(target)})
 
 
 @pytest.fixture

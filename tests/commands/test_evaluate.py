@@ -9,7 +9,7 @@ import pytest
 
 from muralab.tracking import RunRecord, Store
 from muralab.tracking.stored_names import stored_tag
-from tests.cli.conftest import SMALL, Muralab, all_runs, refused
+from tests.cli.conftest import SMALL, Muralab, all_runs, call, copy_store, refused, use_store
 from tests.conftest import write_easy_tree
 
 COPIED = ("train/XR_WRIST/patient00001", "valid/XR_WRIST/patient00051")
@@ -21,10 +21,26 @@ def evaluations(store: Store) -> list[RunRecord]:
     return [run for run in all_runs(store) if run.kind == "evaluate"]
 
 
+@pytest.fixture(scope="module")
+def trained_folder(tmp_path_factory: pytest.TempPathFactory, empty_database: Path, lab: Path, easy_tree: Path) -> Path:
+    """The store and cache of one training, under the study's protocol and with another seed than the default."""
+    folder = tmp_path_factory.mktemp("trained")
+    values = {"data": easy_tree, "protocol": "valid-as-validation", "seed": 3, **QUICK}
+    with pytest.MonkeyPatch.context() as patch:
+        use_store(folder, empty_database, patch)
+        assert call("train", values, patch) == 0
+    return folder
+
+
 @pytest.fixture
-def trained(muralab: Muralab, store: Store, easy_tree: Path) -> RunRecord:
-    """Under the study's protocol and with another seed than the default."""
-    assert muralab("train", data=easy_tree, protocol="valid-as-validation", seed=3, **QUICK).code == 0
+def prepared(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    if "trained" in request.fixturenames:
+        copy_store(request.getfixturevalue("trained_folder"), tmp_path)
+
+
+@pytest.fixture
+def trained(store: Store) -> RunRecord:
+    """The run of `trained_folder`, in this test's own copy of its store."""
     (run,) = all_runs(store)
     return run
 
