@@ -26,8 +26,8 @@ def command_options(name: str) -> dict[str, str]:
 
 
 def readme_table() -> dict[str, str]:
-    """Option -> default, from the README's table of `tune`."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    """Option -> default, from the table of `tune` in docs/options.md."""
+    readme = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (`[^|]+`) \| `([^`|]+)` \|", readme, flags=re.MULTILINE)
     return {name: default for names, default in rows for name in re.findall(r"`(\w+)`", names)}
 
