@@ -35,7 +35,7 @@ RECIPE = replace(CNN, registers=True, batch_size=16)
 '''
 MARK = "MURALAB_CHAOS"
 """Environment variable by which every process of a sweep is found."""
-TIMED = ("train/epoch_seconds",)
+TIMED = ("progress/", "system/", "train/epoch_seconds")
 END_WAIT_S = 60.0
 """A sweep that cannot go on ends within this."""
 
@@ -193,7 +193,7 @@ def _trial(store: Store, run: Any) -> dict[str, Any]:
 
 
 def _metrics(store: Store, run_id: str) -> dict[str, list[tuple[int, float]]]:
-    keys = [key for key in store.client.get_run(run_id).data.metrics if key not in TIMED]
+    keys = [key for key in store.client.get_run(run_id).data.metrics if not key.startswith(TIMED)]
     return {
         key: sorted((point.step, point.value) for point in store.client.get_metric_history(run_id, key)) for key in keys
     }
