@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 settings.register_profile("tests", deadline=None)  # tests must not fail because the machine is busy
 settings.load_profile("tests")
 
+os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # seven processes per server, which no test needs
+
 STARTS_PROCESSES = {"bench", "remote_bench", "server", "tracking_server"}
 """Fixtures of sweeps and servers in processes of their own: files with them take longest."""
 
