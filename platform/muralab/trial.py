@@ -16,7 +16,7 @@ import pandas as pd
 
 from muralab.atomic import atomic_path
 from muralab.data.augment import Augment
-from muralab.data.cache import PixelCache, open_cache
+from muralab.data.cache import PixelCache, file_names, open_cache
 from muralab.data.images.value_range import range_from_text
 from muralab.data.loader import Batch, evaluation_batches, training_batches
 from muralab.data.splits import SETS
@@ -90,13 +90,18 @@ def write_table(path: Path, index: pd.DataFrame, sets: Mapping[str, pd.DataFrame
         index.assign(set=index["image"].map(set_of).fillna("")).to_csv(file, index=False)
 
 
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read the index that `write_table` wrote; names stay text."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False).astype({"label": "int64"})
+
+
 def read_data(table_path: str, cache_folder: str, size: int, content: str = "", value_range: str = "") -> TrialData:
     """Read the split that `write_table` wrote, with its images at a size in px, decoded unless they are cached.
 
     Raises:
         DataError: the files do not have the content that the trial was planned with.
     """
-    index = pd.read_csv(table_path, dtype=str, keep_default_na=False).astype({"label": "int64"})
+    index = read_table(table_path)
     cache = open_cache(
         index,
         size=size,
@@ -166,8 +171,8 @@ class ImageData:
         n_views = views_of(recipe)
         key = features_key(
             network,
-            train=sorted(self.train["image"]),
-            validation=sorted(validation["image"]),
+            train=sorted(file_names(self.train)),
+            validation=sorted(file_names(validation)),
             pixels=self.data.cache.path.name,  # identifies the image files, so that two data sets never share features
             device=self.device,
             precision="bfloat16" if uses_bfloat16(self.spec) else "float32",

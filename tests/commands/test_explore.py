@@ -78,10 +78,11 @@ def test_unreadable_files_are_counted_and_named(muralab: Muralab, store: Store, 
     bad = spoil(tree, "train/*/patient0000[2-4]/*/image1.png")
     run, out = explored(muralab, store, data=tree, pictures="true")
     assert run.metrics["audit_unreadable"] == len(bad) == 3
-    listed = download_artifact(store, run.run_id, "audit.csv", tmp_path).read_text()
-    for path in bad:
-        assert path.relative_to(tree).as_posix() in listed
-        assert path.relative_to(tree).as_posix() in " ".join(out.split())
+    logged = pd.read_csv(download_artifact(store, run.run_id, "audit.csv", tmp_path))
+    local = pd.read_csv(next((tmp_path / "cache" / "muralab" / "names").glob("*-audit.csv")))
+    assert set(local["images"][local["kind"] == "unreadable"]) == {path.relative_to(tree).as_posix() for path in bad}
+    assert logged["images"].str.startswith("i-").sum() == local["images"].str.startswith("train/").sum()
+    assert all(name in out for name in logged["images"][logged["kind"] == "unreadable"])
 
 
 @pytest.mark.parametrize("pictures", ["", "maybe"])

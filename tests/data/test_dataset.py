@@ -83,14 +83,20 @@ def test_a_new_size_or_split_reads_every_file_once_more(tree, tmp_path, reads, m
 
 def test_one_pass_stores_what_separate_passes_store(tree, tmp_path):
     first(tree, 13).write_bytes(b"not an image")
-    dataset = read(tree, tmp_path / "one")
-    for size in SIZES:
-        open_cache(dataset.index, size=size, folder=tmp_path / "many" / "pixels")
-    digests = FileDigests(dataset.index, tmp_path / "many" / "pixels")
-    rows = with_sets(dataset.index, dataset.splits, dataset.unreadable)
-    audit_images(rows, folder=tmp_path / "many" / "audit", digests=digests, value_range=None)
+    read(tree, tmp_path / "one")
+    source = find_dataset(str(tree), "wrist", protocol="valid-as-test", seed=0)
+    caches = [open_cache(source.index, size=size, folder=tmp_path / "many" / "pixels") for size in SIZES]
+    unreadable = set(caches[0].unreadable)
+    sets = with_sets(source.index, source.split_without(unreadable)[0], unreadable)
+    digests = FileDigests(source.index, tmp_path / "many" / "pixels")
+    audit_images(sets, folder=tmp_path / "many" / "audit", digests=digests, value_range=None)
     one, many = (
-        {path.name: path.read_bytes() for path in (tmp_path / name).rglob("*") if is_result(path)}
+        {
+            path.name: path.read_bytes()
+            for part in ("pixels", "audit")
+            for path in (tmp_path / name / part).rglob("*")
+            if is_result(path)
+        }
         for name in ("one", "many")
     )
     assert one == many

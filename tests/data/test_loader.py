@@ -110,7 +110,7 @@ def test_an_unreadable_image_is_rejected_before_the_first_batch(tmp_path, write_
     table = read_index(write_tree(tmp_path, n_train=2, n_valid=2), "wrist")
     Path(table["path"][0]).write_bytes(b"not an image")
     cache = open_cache(table, size=24, folder=tmp_path / "cache")
-    with pytest.raises(DataError, match=r"1 images .* cannot be decoded .*cache\.readable"):
+    with pytest.raises(DataError, match=r"1 images .* cannot be decoded.*cache\.readable"):
         training_batches(cache, table, OFF, **EPOCH)
 
 

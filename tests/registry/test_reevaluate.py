@@ -15,6 +15,7 @@ from muralab.evaluation.calibration import Calibration
 from muralab.registry import reevaluate
 from muralab.registry.reevaluate import evaluate_registered
 from muralab.serving.config import ServingConfig
+from muralab.tracking import Store
 from tests.serving.conftest import SIZE, write_onnx
 
 FITTED = {
@@ -30,7 +31,7 @@ FITTED = {
     "uncertain_low": 0.2,
     "uncertain_high": 0.4,
 }
-STORE: Any = None  # not used: the bundle is local
+STORE = Store(uri="")  # not read: the bundle is local
 
 
 @pytest.fixture
@@ -73,7 +74,9 @@ def test_a_model_without_a_stored_rule_gets_the_default_rule(bundle, tree, tmp_p
 def test_missing_images_raise_an_error(bundle, tree, tmp_path):
     bundle()
     table = read_index(tree, "wrist")[:3]
-    with pytest.raises(DataError, match=r"3 of the 3 test images are missing on this machine, such as .*elsewhere"):
+    with pytest.raises(
+        DataError, match=r"3 of the 3 test images are missing below .*elsewhere on this machine, such as "
+    ):
         evaluate_registered(STORE, "mura-wrist", "1", table, tmp_path / "elsewhere", tmp_path)
 
 

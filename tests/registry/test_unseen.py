@@ -94,7 +94,7 @@ def test_an_unknown_champion_is_noted(registry, train_run, split, reevaluate):  
 def test_a_version_whose_run_is_gone_has_the_split_of_its_tags(registry, train_run, split, tree, reevaluate):  # noqa: F811
     calls = reevaluate(0.2)
     tags = {"muralab.part": "wrist", "muralab.protocol": "valid-as-validation", "muralab.seed": "5"}
-    _, fingerprint = rebuild_split(tags, tree)
+    fingerprint = rebuild_split(registry.store, tags, tree).fingerprint
     champion = registry.crown("f" * 32, **tags, **{"muralab.split_fingerprint": fingerprint})
     decision = registry.promote(registry.add(train_run(2.0, split=split)), margins=WIDE).decision
     assert f"version {champion} has seen 79: 79 of patients that it was selected on" in str(decision)
@@ -112,7 +112,7 @@ def test_the_older_model_answers_for_unseen_patients_only(registry, train_run, s
 
 def test_a_split_that_was_not_logged_is_made_again(registry, train_run, tree):  # noqa: F811
     tags = {"muralab.protocol": "valid-as-validation", "muralab.seed": "5"}
-    _, fingerprint = rebuild_split({"muralab.part": "wrist", **tags}, tree)
+    fingerprint = rebuild_split(registry.store, {"muralab.part": "wrist", **tags}, tree).fingerprint
     registry.crown(train_run(0.6))
     version = registry.add(train_run(2.0, **tags, **{"muralab.split_fingerprint": fingerprint}))
     done = registry.promote(version, margins=WIDE)
@@ -133,7 +133,7 @@ def test_a_copy_of_the_tree_without_logged_pictures_is_not_known_to_be_unseen(
     copy = tmp_path / "copy"
     shutil.copytree(tree, copy)
     tags = {"muralab.protocol": "valid-as-validation", "muralab.seed": "5"}
-    _, fingerprint = rebuild_split({"muralab.part": "wrist", **tags}, copy)
+    fingerprint = rebuild_split(store, {"muralab.part": "wrist", **tags}, copy).fingerprint
     version = registry.add(log_run(store, copy, 2.0, digest="c", **tags, **{"muralab.split_fingerprint": fingerprint}))
     changed = split.assign(image=split["image"].str.replace("train/", "more/"))  # so the trees' splits differ
     registry.crown(log_run(store, tree, 0.6, split=changed))

@@ -17,6 +17,7 @@ from muralab.report.sections import (
     image_metrics_table,
     phase_table,
     study_metrics_table,
+    subgroup_note,
     subgroup_table,
     trials_table,
 )
@@ -193,3 +194,19 @@ def test_the_hidden_rows_of_a_long_frame_are_counted() -> None:
     table = frame_table(pd.DataFrame({"n": range(12)}), limit=10)
     assert len(table.groups[0].rows) == 10
     assert table.notes == ["2 more rows are not shown"]
+
+
+def test_every_column_with_enough_patients_is_a_grouping(build_model, build_predictions) -> None:
+    model = build_model(test=build_predictions(1.0, n_patients=60))
+    studies = model.predictions()["study"].unique()
+    groups = pd.DataFrame({"study": studies, "part": "wrist", "number of views": "2 views"})
+    groups["sex"] = ["F" if place < 30 else "M" for place in range(60)]
+    groups["site"] = ["A" if place < 3 else "B" for place in range(60)]
+    table = subgroup_table(model, groups)
+    assert [group.heading for group in table.groups] == ["by part", "by number of views", "by sex"]
+    assert [row[0].text for row in table.groups[2].rows] == ["F", "M"]
+    assert "4 subgroups with 16 intervals, not adjusted for their number" in subgroup_note(table)
+
+
+def test_a_table_of_few_intervals_needs_no_note(build_model) -> None:
+    assert subgroup_note(subgroup_table(build_model())) == ""

@@ -21,6 +21,7 @@ from muralab.results.final_test import logged_metrics, run_final_test, training_
 from muralab.tracking import RunRecord
 from muralab.training.phases import PHASES
 from muralab.training.trainer import best_name
+from muralab.trial import write_table
 from tests.tune.recorder import Recorder
 
 RULE = "sensitivity>=0.9"
@@ -43,7 +44,9 @@ RECORD = RunRecord(run_id="r1", name="cnn-00", status="RUNNING", experiment_id="
 
 
 def build_trial(folder: Path, **overrides: str) -> Any:
-    return SimpleNamespace(recipe="cnn", folder=str(folder), overrides=overrides, drawn={})
+    table = folder / "split.csv"
+    write_table(table, pd.concat(TABLES.values()).assign(path=""), TABLES)
+    return SimpleNamespace(recipe="cnn", folder=str(folder), table=str(table), overrides=overrides, drawn={})
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from muralab.experiment import set_threads
 from muralab.report.page import write_report
 from muralab.report.results_table import results_table
 from muralab.report.sentences import calibration_notes
+from muralab.results.checks import log_checks, run_checks
 from muralab.results.comparison_text import budget, comparison_sentence, difference_table, unpaired
 from muralab.results.context import build_context
 from muralab.results.final_test import run_final_test
@@ -148,7 +149,7 @@ def finish(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
     models = evaluate_models(complete, sweep, logger, session)
     if models:
         any_model = next(iter(models.values()))  # all have one test set
-        session.count_evaluations(sweep.part, any_model.predictions())
+        session.count_evaluations(sweep.part, sweep.dataset.fingerprint(any_model.predictions()))
     recipes = list(sweep.config.recipes)
     unseen, left_out = without_leakage(sweep.dataset)
     studies = list(unseen.tables["test"]["study"].unique())
@@ -194,6 +195,8 @@ def save_report(
     """Log the sentences, the differences, the results and the report in the comparison's run."""
     writer, parent = session.writer, logger.parent
     failed = [f"The trial {name} failed and its seed is left out." for name in logger.failures]
+    checks = run_checks(sweep.dataset, None)
+    log_checks(writer, parent, checks)
     context = build_context(
         sweep.config,
         sweep.dataset,
@@ -202,6 +205,7 @@ def save_report(
         statements=sentences,
         title=f"MURA Lab: {sweep.part}, a comparison",
         comparison=True,
+        checks=checks,
     )
     with tempfile.TemporaryDirectory() as folder:
         page = write_report(Path(folder) / "report.html", context=context, models=models, champion="")

@@ -12,6 +12,7 @@ import torch
 from muralab.commands.session import Session, open_session
 from muralab.config.commands import DEMO, DUPLICATES, RUN, EvaluateConfig
 from muralab.config.environment import Environment
+from muralab.config.parsing import unless_auto
 from muralab.config.resources import count_cpus, count_gpus
 from muralab.data.dataset import Dataset, open_dataset
 from muralab.data.images.value_range import range_from_text
@@ -29,7 +30,7 @@ from muralab.report.verdict import confusion_sentence, missed_sentence, model_no
 from muralab.results.changes import changes_since_training
 from muralab.results.duplicates import handle_duplicates
 from muralab.results.final_test import log_test
-from muralab.results.inputs import data_tags, log_audit, log_evaluated_set, log_split
+from muralab.results.inputs import data_tags, log_audit, log_evaluated_set, log_split, names_tag
 from muralab.results.leakage import data_of, leakage_note, leakage_on, split_of
 from muralab.results.trained_model import TrainedModel, load_trained_model, source_run, trained_run
 from muralab.tracking import LoggedData, RunRecord, read_datasets
@@ -55,6 +56,7 @@ def run(config: EvaluateConfig, environment: Environment) -> None:
             cache_folder=session.cache,
             progress=session.progress,
             value_range=range_from_text(record.tags.get(Tag.VALUE_RANGE, "")),  # the model's, whatever the data hold
+            names_key=unless_auto(config.names_key),
         )
         duplicates = duplicates_of(record, config.duplicates)
         dataset = handle_duplicates(dataset, duplicates)
@@ -77,13 +79,14 @@ def run(config: EvaluateConfig, environment: Environment) -> None:
         log_evaluated_set(session.writer, run_id, dataset, config.set, model.predictions())
         log_split(session.writer, run_id, dataset)
         log_audit(session.writer, run_id, dataset)
-        log_test(session.writer, run_id, model)
+        fingerprint = dataset.fingerprint(model.predictions())
+        log_test(session.writer, run_id, model, fingerprint)
         where = f"Evaluated on the {config.set} set of {source.part}: the model of the run `{record.run_id}`."
         session.writer.set_tags(run_id, {Tag.NOTE: f"{where}\n\n{model_note(model)}"})
         session.writer.finish(run_id)
         session.writer.flush()
         if config.set == "test":
-            session.count_evaluations(source.part, model.predictions())
+            session.count_evaluations(source.part, fingerprint)
         session.print_run(run_id)
 
 
@@ -130,6 +133,7 @@ def describe(record: RunRecord, dataset: Dataset, leakage: Leakage | None) -> di
         Tag.PROTOCOL: dataset.splits.protocol,
         Tag.SEED: str(dataset.splits.seed),
         **data_tags(dataset.source, dataset.manifest),
+        **names_tag(dataset),
         **{key: record.tags.get(key, "") for key in (Tag.OBJECTIVE, Tag.WEIGHTS, Tag.KEPT_PHASE, Tag.VALUE_RANGE)},
     }
 

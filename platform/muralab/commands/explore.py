@@ -13,14 +13,19 @@ from PIL import Image
 from muralab.commands.session import Session, open_session
 from muralab.config.commands import ExploreConfig
 from muralab.config.environment import Environment
+from muralab.config.parsing import unless_auto
 from muralab.data.audit.report import Audit, audit_images
 from muralab.data.cache import open_cache
 from muralab.data.images.value_range import ValueRange
 from muralab.data.manifest import Manifest
+from muralab.data.name_keys import NAMES_FOLDER, find_key, write_names, write_private
+from muralab.data.names import NameKey, code_names, hide_names_of
 from muralab.data.source import DatasetSource
 from muralab.data.splits import fingerprint
 from muralab.evaluation.data_plots import plot_class_balance, sample_grid
-from muralab.results.gallery import may_show
+from muralab.evaluation.intervals import MIN_PATIENTS
+from muralab.results.checks import explored_check, log_checks
+from muralab.results.gallery import check_burned_in, may_show
 from muralab.results.inputs import data_tags, log_manifest
 from muralab.results.previews import build_strength_previews
 from muralab.tracking.tags import Tag
@@ -44,20 +49,32 @@ def run(config: ExploreConfig, environment: Environment) -> None:
         source.draw_demo(session.progress)
         shown = may_show(config.pictures, synthetic=source.is_synthetic)
         index = source.index
-        session.warn(source.notes)
-        audit = audit_images(index, folder=session.cache / "audit", progress=session.progress("auditing files"))
+        key = key_of(source, config, session)
+        session.warn(hide_names_of(index, note, key) for note in source.notes)
+        found = audit_images(index, folder=session.cache / "audit", progress=session.progress("auditing files"))
+        audit = found.coded(key)
+        if config.pictures:
+            check_burned_in(audit.burned_in)
         balance = class_balance(index)
         print_findings(session, balance, audit)
         session.print(*fact_lines(source.manifest))
+        check = explored_check(index, found.measures, None if source.manifest is None else source.manifest.facts)
+        if check is not None:
+            session.print(f"{check.title}: {check.text}")
+        if key is not None:
+            local = write_local(session, key, index, found)
+            session.print(f"Names are codes. The findings with names, on this machine only: {local}")
         tags = {
             Tag.PART: config.part,
             Tag.SYNTHETIC: str(source.is_synthetic).lower(),
             Tag.DATA_FINGERPRINT: fingerprint(index),
             Tag.PARTS: ",".join(source.parts),
             **data_tags(source.location, source.manifest),
+            **({} if key is None else {Tag.NAMES: key.id}),
         }
         run_id = session.start_run(name=f"explore {config.part}", part=config.part, tags=tags)
         log_findings(session, run_id, balance, audit)
+        log_checks(session.writer, run_id, [] if check is None else [check])
         session.writer.log_dataset(
             run_id,
             name=f"{'synthetic-' if source.is_synthetic else ''}mura-{config.part}",
@@ -71,6 +88,27 @@ def run(config: ExploreConfig, environment: Environment) -> None:
         session.writer.finish(run_id)
         if not shown:
             session.print("No image was logged; pictures=true logs sample grids.")
+
+
+def key_of(source: DatasetSource, config: ExploreConfig, session: Session) -> NameKey | None:
+    """The key of the data set's names; None for generated images."""
+    if source.is_synthetic:
+        return None
+    shared = unless_auto(config.names_key)
+    return find_key(session.cache / NAMES_FOLDER, source.location, source.index, shared=shared)
+
+
+def write_local(session: Session, key: NameKey, index: pd.DataFrame, audit: Audit) -> Path:
+    """Write the audit's findings with names, and the table of codes and names, to files that stay on this machine."""
+    names = write_names(session.cache / NAMES_FOLDER, key, code_names(index, key, keep=True))
+    file = names.with_name(f"{names.stem}-audit.csv")
+    write_private(file, logged_findings(audit).to_csv(index=False))
+    return file
+
+
+def logged_findings(audit: Audit) -> pd.DataFrame:
+    """The findings as a table of text."""
+    return audit.findings.assign(images=audit.findings["images"].map("; ".join)).drop(columns="quoted")
 
 
 def print_findings(session: Session, balance: pd.DataFrame, audit: Audit) -> None:
@@ -92,8 +130,10 @@ def fact_lines(manifest: Manifest | None) -> list[str]:
             held = f"numbers from {values.min():g} to {values.max():g}, median {values.median():g}"
         else:
             counts = values[values != ""].value_counts()
-            shown = ", ".join(f"{value} ({count:,})" for value, count in counts.head(N_VALUES).items())
-            held = f"{len(counts):,} values: {shown}{' ...' * (len(counts) > N_VALUES)}"
+            patients = manifest.index["patient"].groupby(values.to_numpy()).nunique()
+            common = counts[counts.index.map(patients) >= MIN_PATIENTS]  # a name that was left in a column is not
+            shown = ", ".join(f"{value} ({count:,})" for value, count in common.head(N_VALUES).items())
+            held = f"{len(counts):,} values: {shown}{' ...' * (len(counts) > min(N_VALUES, len(common)))}"
         missing = int(values.isna().sum() if pd.api.types.is_numeric_dtype(values) else (values == "").sum())
         lines.append(f"  {name}: {held}; {missing:,} missing")
     return lines
@@ -103,7 +143,7 @@ def log_findings(session: Session, run_id: str, balance: pd.DataFrame, audit: Au
     """Log the class balance and the audit."""
     writer = session.writer
     writer.log_table(run_id, balance, "class_balance.csv")
-    writer.log_table(run_id, audit.findings.assign(images=audit.findings["images"].map("; ".join)), "audit.csv")
+    writer.log_table(run_id, logged_findings(audit), "audit.csv")
     writer.log_text(run_id, audit.summary(), "audit.md")
     writer.set_tags(run_id, {Tag.NOTE: audit.summary()})
     writer.log_epoch(run_id, 0, {f"audit_{kind}": float(count) for kind, count in audit.counts.items()})

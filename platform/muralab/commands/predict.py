@@ -16,6 +16,8 @@ from muralab.commands.session import create_journal, open_own_store, report_refu
 from muralab.config.commands import PredictConfig
 from muralab.config.environment import Environment
 from muralab.console import build_console, build_progress
+from muralab.data.name_keys import NAMES_FOLDER, find_key
+from muralab.data.names import NameKey, code_names
 from muralab.data.scan import Unused, spell, unused_note
 from muralab.errors import DataError, MuraLabError, ServerError, SettingsError, numbered
 from muralab.predict.engine import Engine, LocalEngine, Row, ServerEngine, is_missing
@@ -39,6 +41,13 @@ ANSWERS = (
 )
 COLUMNS = ("image", "study", *ANSWERS, "error", "unused")
 SUFFIXES = (".csv", ".parquet")
+NOTABLE = (
+    "unlike the training images",
+    "the file names another body part",
+    "colour photo, not a radiograph",
+    "blank picture",
+)
+"""Beginnings of warnings that are counted in the terminal: the model answers, and should not be believed."""
 
 
 def run(config: PredictConfig, environment: Environment) -> pd.DataFrame:
@@ -76,7 +85,7 @@ def run(config: PredictConfig, environment: Environment) -> pd.DataFrame:
     table = _add_unused(table, found.unused)
     _write(table, config.out)
     if environment.run_id:
-        _log(table, environment, engine)
+        _log(table, config.images, environment, engine)
     console.print(_summary(table, config.out), highlight=False, markup=False, soft_wrap=True)
     if failure:
         raise ServerError(f"{failure} What was answered before that is in {config.out}.")
@@ -218,7 +227,17 @@ def _summary(table: pd.DataFrame, out: Path) -> str:
     if len(bad):
         problems = [f"{image}: {error}" for image, error in zip(bad["image"], bad["error"])]
         lines.append(numbered(f"Warning: {len(bad):,} of {len(asked):,} images have no answer:", problems))
-    return "\n".join([*lines, DISCLAIMER])
+    return "\n".join([*lines, *_notable(good), DISCLAIMER])
+
+
+def _notable(good: pd.DataFrame) -> list[str]:
+    """How many images the model warns about in a way that makes its answer doubtful, one line per kind."""
+    counts = {kind: int(good["warnings"].fillna("").str.contains(kind, regex=False).sum()) for kind in NOTABLE}
+    return [
+        f"Warning: {count:,} of {len(good):,} images: {kind}. The column warnings says which."
+        for kind, count in counts.items()
+        if count
+    ]
 
 
 def _experiment_of(versions: list[str]) -> str:
@@ -227,8 +246,10 @@ def _experiment_of(versions: list[str]) -> str:
     return name if name.startswith("mura-") else DEFAULT_EXPERIMENT
 
 
-def _log(table: pd.DataFrame, environment: Environment, engine: Engine) -> None:
+def _log(table: pd.DataFrame, images: Path, environment: Environment, engine: Engine) -> None:
+    """Log the table with codes instead of names; the file that the user asked for has the names."""
     versions = sorted({str(version) for version in table["model_version"].dropna()})
+    key = find_key(environment.cache / NAMES_FOLDER, images)
     store = open_store(environment.tracking_uri)
     journal = create_journal(environment, store, "predict")
     with RunWriter(store, journal=journal, on_refused=lambda refusals: report_refusals(refusals, journal)) as writer:
@@ -240,11 +261,20 @@ def _log(table: pd.DataFrame, environment: Environment, engine: Engine) -> None:
             is_chosen=environment.experiment is not None,
             kind="predict",
             name=f"predict {len(table)} image{'s' * (len(table) > 1)}",
-            tags={Tag.ANSWERED_BY: engine.name, Tag.MODEL_VERSION: ", ".join(versions)},
+            tags={Tag.ANSWERED_BY: engine.name, Tag.MODEL_VERSION: ", ".join(versions), Tag.NAMES: key.id},
         )
         n_unused = int(table["unused"].notna().sum())
         n_unanswered = int(table["error"].notna().sum())
         counts = {"pictures": len(table) - n_unused, "unanswered": n_unanswered, "unused": n_unused}
         writer.log_epoch(run, 0, {**counts, "studies": table["study"].nunique()})
-        writer.log_table(run, table, "predictions.csv")
+        writer.log_table(run, code_answers(table, key), "predictions.csv")
         writer.finish(run)
+
+
+def code_answers(table: pd.DataFrame, key: NameKey) -> pd.DataFrame:
+    """The table with codes instead of the names of images and studies, also in its reasons."""
+    errors = [
+        reason if is_missing(reason) else key.hide(str(reason), [("image", image), ("study", study)])
+        for reason, image, study in zip(table["error"], table["image"], table["study"])
+    ]
+    return code_names(table.assign(error=pd.Series(errors, index=table.index, dtype=object)), key)

@@ -16,7 +16,7 @@ from muralab.report.card import model_card
 from muralab.report.sentences import calibration_notes
 from muralab.results.changes import changes_since_evaluation
 from muralab.results.from_mlflow import read_context, read_model
-from muralab.results.trained_model import load_trained_model, trained_run, verification_images
+from muralab.results.trained_model import familiar_images, load_trained_model, trained_run, verification_images
 from muralab.tracking import RunRecord, Store, read_run, read_tags
 from muralab.tracking.tags import Tag
 
@@ -25,6 +25,7 @@ COPIED_TAGS = (
     Tag.SYNTHETIC,
     Tag.SEED,
     Tag.SPLIT_FINGERPRINT,
+    Tag.NAMES,
     Tag.PROTOCOL,
     Tag.VALUE_RANGE,
     Tag.OBJECTIVE,
@@ -130,6 +131,7 @@ def register_run(store: Store, record: RunRecord, model: EvaluatedModel, name: s
         card=model_card(model, read_context(store, [record])),
         tags={**{tag: record.tags[tag] for tag in COPIED_TAGS if tag in record.tags}, **figures},
         verify_images=verification_images(store, record, trained.recipe.image_size),
+        familiar=familiar_images(store, record, trained.recipe.image_size),
         alias=None,
         store=store,
     )

@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
+
 from muralab.commands.session import Session, open_session
 from muralab.config.commands import ReportConfig
 from muralab.config.environment import Environment
 from muralab.data.images.value_range import range_from_text
-from muralab.errors import DataError, MuraLabError
+from muralab.errors import DataError, MuraLabError, SettingsError
 from muralab.evaluation.best_of_many import range_sentence
 from muralab.evaluation.evaluated_model import EvaluatedModel, best_of
 from muralab.evaluation.gallery import Pictures
@@ -27,7 +29,7 @@ from muralab.results.from_mlflow import PARENT_KINDS, build_trials, read_context
 from muralab.results.gallery import build_gallery, may_show, open_test_images
 from muralab.results.leakage import check_leakage
 from muralab.results.trained_model import load_trained_model, trained_run
-from muralab.tracking import RunRecord, Store, fingerprint_test_set, read_children, read_datasets, read_run
+from muralab.tracking import RunRecord, Store, locate_files, read_children, read_datasets, read_run
 from muralab.tracking.pictures import describe_pictures, find_changed
 from muralab.tracking.tags import Tag
 
@@ -110,8 +112,7 @@ def selection_notes(store: Store, record: RunRecord, models: Sequence[EvaluatedM
     best = best_of(models)
     if best is None or best.problem() is not None:
         return []
-    fingerprint = fingerprint_test_set(record.predictions["test"])
-    n_evaluations = count_test_evaluations(store, f"mura-{record.part}", fingerprint)
+    n_evaluations = count_test_evaluations(store, f"mura-{record.part}", record.test_fingerprint)
     sentence = range_sentence(best.intervals()["auroc"], n_evaluations)
     return [sentence] if sentence else []
 
@@ -145,16 +146,15 @@ def read_trials(store: Store, ids: Sequence[str]) -> list[SearchTrial]:
     return build_trials(sorted(children, key=lambda child: child.name))
 
 
-def refuse_changed(session: Session, record: RunRecord, model: EvaluatedModel, root: Path) -> None:
-    """Refuse to show pictures that are not those that a model was tested on.
+def refuse_changed(session: Session, record: RunRecord, table: pd.DataFrame) -> None:
+    """Refuse to show pictures, of a table from `locate_files`, that are not those that a model was tested on.
 
     Raises:
         DataError: some have changed.
     """
-    images = list(model.predictions()["image"])
-    changed = find_changed(session.store, record.run_id, images, root, session.cache / "pixels")
+    changed = find_changed(session.store, record.run_id, table, session.cache / "pixels")
     if changed:
-        raise DataError(f"{describe_pictures(changed, len(images))} have changed since the model was tested on them.")
+        raise DataError(f"{describe_pictures(changed, len(table))} have changed since the model was tested on them.")
 
 
 def draw_galleries(
@@ -175,11 +175,13 @@ def draw_gallery(session: Session, record: RunRecord, model: EvaluatedModel) -> 
         tested_on = read_datasets(session.store, record.run_id).get("test")
         if tested_on is None:
             raise DataError(f"the run {record.run_id} names no test set")
-        root = tested_on.root
-        refuse_changed(session, record, model, root)
+        table = locate_files(session.store, model.predictions(), tested_on, record.tags)
+        refuse_changed(session, record, table)
         shown = range_from_text(record.tags.get(Tag.VALUE_RANGE, ""))
-        images = open_test_images(model, trained.recipe.image_size, root, session.cache, value_range=shown)
+        images = open_test_images(table, trained.recipe.image_size, tested_on.root, session.cache, value_range=shown)
         return build_gallery(model, trained.network, images)
+    except SettingsError:  # names may be burned into the pixels
+        raise
     except MuraLabError as error:
         session.print(f"No gallery: {error}")
         return {}

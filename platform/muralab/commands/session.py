@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from muralab.config.commands import TrainConfig, TuneConfig
 from muralab.config.environment import Environment
 from muralab.console import build_console, build_progress
+from muralab.data.name_keys import NAMES_FOLDER
 from muralab.ending import set_last_lines
 from muralab.errors import SettingsError, StoreError, TrialsFailedError, numbered
 from muralab.redaction import redact
@@ -24,7 +25,6 @@ from muralab.tracking import (
     Store,
     close_dead_runs,
     experiment_of,
-    fingerprint_test_set,
     open_store,
 )
 from muralab.tracking.address import sqlite_path
@@ -41,9 +41,6 @@ from muralab.tracking.tags import Tag
 from muralab.tune.leftovers import find_interrupted
 from muralab.tune.resume import LATEST, RUN_ID
 from muralab.tune.sweep_lock import sweep_lock
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Resumable = TypeVar("Resumable", TuneConfig, TrainConfig)
 NOT_A_DEVICE = "Research software, not a medical device: nothing here may be used to care for a patient."
@@ -191,15 +188,15 @@ class Session:
         if RUN_ID.fullmatch(run_id) and folder.is_dir():
             self.hold(folder, run_id)
 
-    def count_evaluations(self, part: str, test: pd.DataFrame) -> None:
+    def count_evaluations(self, part: str, fingerprint: str) -> None:
         """Count what was evaluated on a test set with the registered model of its body part, if that exists.
 
         Args:
             part: the body part.
-            test: predictions of the test set, by any model.
+            fingerprint: of the test set.
         """
         self.writer.flush()  # the evaluations are found in the store
-        record_evaluations(self.store, f"mura-{part}", fingerprint_test_set(test))
+        record_evaluations(self.store, f"mura-{part}", fingerprint)
 
     def print_run(self, run_id: str, title: str = "Run") -> None:
         """Print a run's id and the address of its page."""
@@ -278,6 +275,7 @@ def open_own_store(environment: Environment) -> tuple[Store, Environment]:
     if environment.run_id and path is not None and not path.exists():  # it would be created, empty
         raise unknown_own_run(environment.tracking_uri, environment.run_id)
     store = open_store(environment.tracking_uri, registry_uri=environment.registry_uri)
+    store = replace(store, keys=environment.cache / NAMES_FOLDER)
     stale = why_stale(store, environment.run_id) if environment.run_id else ""
     if stale:
         LOG.warning(

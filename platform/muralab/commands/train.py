@@ -23,10 +23,12 @@ from muralab.report.page import write_report
 from muralab.report.results_table import results_table
 from muralab.report.sentences import calibration_notes, calibration_sentence
 from muralab.report.verdict import confusion_sentence, missed_sentence, model_note
+from muralab.results.checks import log_checks, run_checks, study_groups
 from muralab.results.context import build_context
 from muralab.results.final_test import FinalTest, run_final_test
 from muralab.results.inputs import log_audit, log_sets, log_split
 from muralab.results.previews import build_previews
+from muralab.results.suspicious_labels import label_lines
 from muralab.tracking import read_predictions, read_run
 from muralab.tracking.tags import Tag
 from muralab.trial import TrialSpec, recipes_of
@@ -71,7 +73,7 @@ def train_once(config: TrainConfig, session: Session, fold: Fold | None = None) 
         tested = run_final_test(spec, record, session.writer, rule=sweep.config.options.threshold)
         print_figures(sweep, tested, session)
         save_report(sweep, tested, session)
-        session.count_evaluations(sweep.part, tested.model.predictions())
+        session.count_evaluations(sweep.part, tested.fingerprint)
     note = f"{model_note(tested.model)}\n\n{ended_note(spec, [], history, 'finished', '')}"
     session.writer.set_tags(run_id, {Tag.NOTE: note})
     session.writer.finish(run_id)
@@ -172,7 +174,13 @@ def print_figures(sweep: Sweep, tested: FinalTest, session: Session) -> None:
 def save_report(sweep: Sweep, tested: FinalTest, session: Session) -> None:
     """Write the report of one model, and log it with its results in the model's run."""
     run_id = tested.model.run_id
-    context = build_context(sweep.config, sweep.dataset, weights=sweep.weights, notes=sweep.notes)
+    checks, groups = run_checks(sweep.dataset, tested), study_groups(sweep.dataset)
+    log_checks(session.writer, run_id, checks, groups)
+    session.print(*(f"{check.title}: {check.text}" for check in checks))
+    session.print(*label_lines([tested.model], sweep.dataset, session.cache, run_id))
+    context = build_context(
+        sweep.config, sweep.dataset, weights=sweep.weights, notes=sweep.notes, checks=checks, groups=groups
+    )
     with tempfile.TemporaryDirectory() as folder:
         page = write_report(
             Path(folder) / "report.html",

@@ -13,9 +13,11 @@ from muralab.config.search import resolve_search
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.experiment import set_threads
 from muralab.report.verdict import registered_sentence
+from muralab.results.checks import log_checks, run_checks, study_groups
 from muralab.results.context import build_context
 from muralab.results.final_test import FinalTest
 from muralab.results.inputs import log_audit, log_sets, log_split
+from muralab.results.suspicious_labels import label_lines
 from muralab.tracking import RunWriter, experiment_of, read_children
 from muralab.tracking.tags import Tag
 from muralab.tune.disk_space import check_places, check_space
@@ -205,7 +207,14 @@ def finish(sweep: Sweep, logger: TrialLogger, session: Session) -> Sequence[Eval
     result = evaluate_best_trials(sweep, logger, session.store)
     session.print(*figure_lines(result))
     save_results(result, session.writer)
-    context = build_context(sweep.config, sweep.dataset, weights=sweep.weights, notes=result.notes)
+    checks, groups = run_checks(sweep.dataset, result.best), study_groups(sweep.dataset)
+    log_checks(session.writer, result.parent, checks, groups)
+    session.print(*(f"{check.title}: {check.text}" for check in checks))
+    best = [] if result.best is None else [result.best.model]
+    session.print(*label_lines(best, sweep.dataset, session.cache, result.parent))
+    context = build_context(
+        sweep.config, sweep.dataset, weights=sweep.weights, notes=result.notes, checks=checks, groups=groups
+    )
 
     def register_model(test: FinalTest) -> Registration:
         session.print(f"Exporting, checking and registering the model of {test.model.recipe}.")
@@ -216,7 +225,7 @@ def finish(sweep: Sweep, logger: TrialLogger, session: Session) -> Sequence[Eval
     save_report(result, outcome, context, session.writer)
     log_outcome(result, outcome, session.writer)
     describe_sweep(result, outcome, pages_of(result.parent, session), session.writer)
-    session.count_evaluations(sweep.part, result.models[0].predictions())
+    session.count_evaluations(sweep.part, result.tests[0].fingerprint)
     session.print(*closing_lines(result, outcome, session.store), "")
     session.print_run(result.parent, "The report and all runs are in MLflow, run")
     if outcome.error is not None:

@@ -26,6 +26,7 @@ DATA_HELP = "`demo` (synthetic, built in), the path of a MURA v1.1 tree, or of a
 ROOT_HELP = "The folder that a manifest's image paths start from; `none`: the manifest's own."
 COLUMNS_HELP = "Names of a manifest's columns, such as image:path,label:fracture, or `none`."
 PICTURES_HELP = "`true` logs radiographs of errors; `auto`: of the demo only."
+NAMES_KEY_HELP = "A key file that machines share, to code names alike; `auto`: the data set's own key on this machine."
 MODEL_HELP = "A registered model, models:/<name>@<alias>, or a model's folder."
 STUDY_HELP = "What a study is: `auto` (by DICOM header, else by folder), `folder`, or `file` (each image alone)."
 PREVALENCE_HELP = "Share of abnormal studies that probabilities hold for, or `validation`: that of the validation set."
@@ -92,6 +93,7 @@ class TrainingOptions(CommandOptions):
     duplicates: str = option(
         "keep", p.choice(lambda: DUPLICATES), "Test images that are copies of training images: `keep`, or `drop`."
     )
+    names_key: str = option("auto", p.path_or("auto"), NAMES_KEY_HELP)
     objective: str = option("val_study_auroc", p.choice(p.objectives), "Validation metric that selects and prunes.")
     threshold: str = option(
         "max-kappa", p.threshold_rule, "The rule of the operating threshold: max-kappa, youden, or sensitivity>=0.9."
@@ -248,6 +250,7 @@ class EvaluateConfig(CommandOptions):
         p.choice(lambda: (*DUPLICATES, RUN)),
         "Test images that are copies of training images: keep, drop or `run`.",
     )
+    names_key: str = option("auto", p.path_or("auto"), NAMES_KEY_HELP)
     prevalence: float | None = option("validation", p.prevalence, PREVALENCE_HELP)
 
     def check(self, problems: Problems) -> None:
@@ -275,6 +278,7 @@ class ExploreConfig(CommandOptions):
     columns: Mapping[str, str] = option("none", p.columns, COLUMNS_HELP)
     seed: int = option("0", p.seed, "Of the sample.")
     pictures: bool | None = option("auto", p.yes_no_or_auto, "`true` logs sample grids; `auto`: of the demo only.")
+    names_key: str = option("auto", p.path_or("auto"), NAMES_KEY_HELP)
 
     def check(self, problems: Problems) -> None:
         """The options of manifests fit the data."""

@@ -65,6 +65,11 @@ def optional_folder(name: str, text: str) -> str | None:
     return None if text in ("", "none") else path_or()(name, text)
 
 
+def unless_auto(text: str) -> Path | None:
+    """The path that an option of `path_or("auto")` names; None for `auto`."""
+    return None if text == "auto" else Path(text)
+
+
 def optional_path(name: str, text: str) -> Path | None:
     """An absolute path; `none` or empty text is None."""
     return None if text in ("", "none") else required_path(name, text)

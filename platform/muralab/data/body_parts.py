@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 
 _NAMES = {
-    "elbow": ("elbow", "olecranon", "ellenbogen"),
-    "finger": ("finger", "fingers", "thumb", "digit", "daumen"),
+    "elbow": ("elbow", "olecranon", "ellenbogen", "ellbogen", "coude", "codo", "gomito"),
+    "finger": ("finger", "fingers", "thumb", "digit", "daumen", "doigt", "pouce", "pulgar"),
     "forearm": ("forearm", "radius", "ulna", "lowerarm", "unterarm"),
     "hand": ("hand", "hands", "metacarpal", "metacarpus", "mittelhand"),
     "humerus": ("humerus", "upperarm", "arm", "oberarm"),
-    "shoulder": ("shoulder", "scapula", "schulter"),
-    "wrist": ("wrist", "scaphoid", "carpus", "handgelenk"),
+    "shoulder": ("shoulder", "scapula", "schulter", "épaule", "epaule", "hombro", "spalla"),
+    "wrist": ("wrist", "scaphoid", "carpus", "handgelenk", "poignet", "muñeca", "polso"),
 }
+PARTS = tuple(_NAMES)
+"""Of MURA."""
 _PART_OF = {word: part for part, words in _NAMES.items() for word in words}
 _VAGUE = frozenset(("arm", "radius", "ulna", "digit"))
 """Words that name a part as BodyPartExamined, and too little within a description."""

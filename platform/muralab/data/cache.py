@@ -23,7 +23,7 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, final
@@ -37,6 +37,7 @@ from muralab.data.digests import FileDigests, names_key
 from muralab.data.files import Consumer, ImageFile, Progress, read_images
 from muralab.data.images.decode import to_square
 from muralab.data.images.value_range import ValueRange, range_to_text
+from muralab.data.names import REAL
 from muralab.errors import DataError, SettingsError, numbered
 from muralab.locks import locked
 from muralab.threads import map_in_threads
@@ -55,18 +56,29 @@ class PixelCache:
 
     Args:
         path: the .npy file that `open_cache` built.
+        codes: name of an image below the root -> its code, for tables that hold nothing but codes.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path, codes: Mapping[str, str] | None = None) -> None:
+        self.path, self._codes = Path(path), codes
         sidecar = json.loads(self.path.with_suffix(".json").read_text(encoding="utf-8"))
         self.images: np.memmap[Any, np.dtype[np.uint8]] = np.load(self.path, mmap_mode="r")
         self.size = int(self.images.shape[1])
-        self.unreadable: dict[str, str] = sidecar["unreadable"]
-        self._names = pd.Index(sidecar["images"])
+        known = codes or {}
+        self.unreadable: dict[str, str] = {known.get(name, name): why for name, why in sidecar["unreadable"].items()}
+        self._names = pd.Index([known.get(name, name) for name in sidecar["images"]])
 
-    def __reduce__(self) -> tuple[type[PixelCache], tuple[Path]]:
-        return PixelCache, (self.path,)
+    def __reduce__(self) -> tuple[type[PixelCache], tuple[Path, Mapping[str, str] | None]]:
+        return PixelCache, (self.path, self._codes)
+
+    def coded(self, index: pd.DataFrame) -> PixelCache:
+        """The same for the codes of an index; the cache itself where the index has none."""
+        return (
+            PixelCache(self.path, dict(zip(index[REAL["image"]], index["image"]))) if REAL["image"] in index else self
+        )
+
+    def _names_in(self, table: pd.DataFrame) -> pd.Series:
+        return table["image"] if self._codes else file_names(table)
 
     def rows(self, table: pd.DataFrame) -> npt.NDArray[np.int64]:
         """The cache row of each image of a table, int64 [n].
@@ -74,7 +86,7 @@ class PixelCache:
         Raises:
             DataError: an image is not in the cache.
         """
-        rows = np.asarray(self._names.get_indexer(table["image"]), dtype=np.int64)
+        rows = np.asarray(self._names.get_indexer(self._names_in(table)), dtype=np.int64)
         if (rows < 0).any():
             unknown = table["image"][rows < 0].tolist()
             raise DataError(numbered(f"{len(unknown)} images are not in the cache {self.path}:", unknown))
@@ -82,7 +94,12 @@ class PixelCache:
 
     def readable(self, table: pd.DataFrame) -> pd.DataFrame:
         """The table without the images that could not be decoded (`unreadable` holds the reasons)."""
-        return table[~table["image"].isin(list(self.unreadable))].reset_index(drop=True)
+        return table[~self._names_in(table).isin(list(self.unreadable))].reset_index(drop=True)
+
+
+def file_names(table: pd.DataFrame) -> pd.Series:
+    """What a cache knows the images of a table by: their names below the root, also where the table has codes."""
+    return table[REAL["image"]] if REAL["image"] in table else table["image"]
 
 
 def open_cache(
@@ -147,7 +164,7 @@ def open_caches(
     sizes = sorted(set(sizes))
     if not sizes or sizes[0] < 1 or (workers is not None and workers < 1):
         raise SettingsError(f"Sizes and workers must be 1 or more, received sizes={sizes}, workers={workers}.")
-    images = table[["image", "path"]].sort_values("image", ignore_index=True)
+    images = pd.DataFrame({"image": file_names(table), "path": table["path"]}).sort_values("image", ignore_index=True)
     if images.empty or images["image"].duplicated().any():
         raise DataError("A cache needs a table of at least one image, each named once.")
     builds = [_Build(images, size, Path(folder).absolute(), value_range) for size in sizes]

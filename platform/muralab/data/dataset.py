@@ -7,7 +7,7 @@ dataset = open_dataset(source, image_sizes=[112, 299], cache_folder=cache, progr
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -19,8 +19,10 @@ from muralab.data.cache import PixelCache
 from muralab.data.digests import FileDigests
 from muralab.data.images.value_range import ValueRange
 from muralab.data.manifest import Manifest
+from muralab.data.name_keys import NAMES_FOLDER, find_key, write_names
+from muralab.data.names import REAL, NameKey, code_names, hide_names_of, with_real_names
 from muralab.data.source import AUTO, DatasetSource, Progress
-from muralab.data.splits import SETS, Splits
+from muralab.data.splits import SETS, Splits, fingerprint
 from muralab.data.value_ranges import DECIDE, RangeChoice, StoredValuesIndex, decode_in_range
 from muralab.errors import DataError, numbered
 
@@ -50,6 +52,10 @@ class Dataset:
     """Warnings, for the log and the report."""
     manifest: Manifest | None = None
     """Where the rows came from; None for a MURA tree."""
+    key: NameKey | None = None
+    """Of the codes that stand for all names above; None for generated images, whose names are shown."""
+    names_file: Path | None = None
+    """Local table of codes and names; None without a key."""
 
     @property
     def source(self) -> str:
@@ -59,14 +65,34 @@ class Dataset:
     @property
     def facts(self) -> pd.DataFrame:
         """Further columns of the manifest by image, see `Manifest.facts`; without columns for a MURA tree."""
-        return pd.DataFrame(index=pd.Index(self.index["image"])) if self.manifest is None else self.manifest.facts
+        images = pd.Index(self.index["image"], name="image")
+        return pd.DataFrame(index=images) if self.manifest is None else self.manifest.facts.set_axis(images)
 
     @property
     def study_facts(self) -> pd.DataFrame:
         """The same by study, missing where the images of a study differ."""
         if self.manifest is None:
             return pd.DataFrame(index=pd.Index(sorted(set(self.index["study"])), name="study"))
-        return self.manifest.study_facts
+        names = self.index[REAL["study"]] if self.key is not None else self.index["study"]
+        return self.manifest.study_facts.rename(index=dict(zip(names, self.index["study"])))
+
+    @property
+    def key_id(self) -> str:
+        """What identifies the key of its codes in a run; empty without one."""
+        return "" if self.key is None else self.key.id
+
+    @property
+    def unreadable_files(self) -> set[str]:
+        """Names of the unreadable images below the root."""
+        return set(with_real_names(pd.DataFrame({"image": list(self.unreadable)}), self.index)["image"])
+
+    def fingerprint(self, predictions: pd.DataFrame) -> str:
+        """Digest of the images of a test set with their labels and patients, which does not depend on the key."""
+        return fingerprint(with_real_names(predictions, self.index).assign(split="test"))
+
+    def hide_names(self, text: str) -> str:
+        """A text, such as an error's, with codes instead of the data set's names and paths."""
+        return hide_names_of(self.index, text, self.key)
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -149,6 +175,7 @@ def open_dataset(
     cache_folder: Path,
     progress: Progress,
     value_range: RangeChoice = DECIDE,
+    names_key: Path | None = None,
 ) -> Dataset:
     """Decode and audit a data set, each file once; caches and audits of earlier calls are reused.
 
@@ -157,9 +184,13 @@ def open_dataset(
     Args:
         source: from `find_dataset`.
         image_sizes: px; every size that will be needed.
-        cache_folder: for decoded images and audits.
+        cache_folder: for decoded images, audits and keys of names.
         progress: reports long steps.
         value_range: in which such files are shown; by default that of the training images.
+        names_key: file of a shared key; None: the data set's own key on this machine.
+
+    Returns:
+        The data set with codes instead of names, unless its images are generated.
 
     Raises:
         DataError: a file cannot be read, a set lacks a class without the unreadable images, or a cache cannot be
@@ -192,11 +223,10 @@ def open_dataset(
 
     caches, chosen = decode(splits.train)
     unreadable = dict(next(iter(caches.values())).unreadable)
-    notes = _unreadable_notes(unreadable)
     try:
         splits, split_notes = source.split_without(unreadable)
     except DataError as error:  # the unreadable images may be why a class is empty
-        raise DataError("\n".join([str(error), *notes])) from error
+        raise DataError("\n".join([str(error), *_unreadable_notes(unreadable)])) from error
     if unreadable:
         caches, chosen = decode(splits.train)  # the same, unless the split without these images has another range
     audit = audit_images(
@@ -207,7 +237,7 @@ def open_dataset(
         value_range=chosen,
         progress=progress("auditing files"),
     )
-    return Dataset(
+    dataset = Dataset(
         root=source.root,
         part=source.part,
         synthetic=source.is_synthetic,
@@ -218,9 +248,39 @@ def open_dataset(
         content=str(digests.key(index)),
         audit=audit,
         value_range=chosen,
-        notes=(*source.notes, *notes, *split_notes, *audit.warnings()),
+        notes=(*source.notes, *split_notes),
         manifest=source.manifest,
     )
+    return _with_audit_notes(_with_codes(dataset, cache_folder / NAMES_FOLDER, names_key))
+
+
+def _with_codes(dataset: Dataset, folder: Path, shared: Path | None) -> Dataset:
+    """The same with codes instead of names; the data set itself where its images are generated.
+
+    Everything before this works with names: order and split of the images, their cache and their audit do not depend
+    on the key, nor do the digests of sets and split.
+    """
+    if dataset.synthetic:
+        return dataset
+    key = find_key(folder, dataset.source, dataset.index, shared=shared)
+    index = code_names(dataset.index, key, keep=True)
+    tables = {name: code_names(table, key, keep=True) for name, table in dataset.splits.items()}
+    coded = replace(
+        dataset,
+        index=index,
+        unreadable={key.code("image", image): reason for image, reason in dataset.unreadable.items()},
+        splits=replace(dataset.splits, **tables),
+        caches={size: cache.coded(index) for size, cache in dataset.caches.items()},
+        audit=dataset.audit.coded(key),
+        key=key,
+        names_file=write_names(folder, key, index),
+    )
+    return replace(coded, notes=tuple(coded.hide_names(note) for note in dataset.notes))
+
+
+def _with_audit_notes(dataset: Dataset) -> Dataset:
+    """The same with notes of what cannot be decoded and of what the audit found."""
+    return replace(dataset, notes=(*_unreadable_notes(dataset.unreadable), *dataset.notes, *dataset.audit.warnings()))
 
 
 def _unreadable_notes(unreadable: Mapping[str, str]) -> list[str]:

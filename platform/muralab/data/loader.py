@@ -100,11 +100,10 @@ class _Source:
 
     def __init__(self, cache: PixelCache, table: pd.DataFrame, *, pinned: bool = False) -> None:
         self.pinned = pinned
-        unreadable = set(table["image"]).intersection(cache.unreadable)
-        if unreadable:
+        n_unreadable = len(table) - len(cache.readable(table))
+        if n_unreadable:
             raise DataError(
-                f"{len(unreadable)} images of this table cannot be decoded (first: {min(unreadable)}); remove them by "
-                "cache.readable(table)."
+                f"{n_unreadable} images of this table cannot be decoded; remove them by cache.readable(table)."
             )
         # A plain view: indexing a numpy.memmap takes several microseconds more per image.
         self.pixels = np.asarray(cache.images)

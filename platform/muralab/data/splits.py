@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from muralab.data.names import REAL
 from muralab.errors import DataError, SettingsError, nearest, numbered
 
 SETS = ("train", "validation", "test")
@@ -162,8 +163,12 @@ def without_test_patients(splits: Splits, patients: Collection[str]) -> Splits:
 
 
 def fingerprint(table: pd.DataFrame) -> str:
-    """Digest of all rows' image, label, patient and split, independent of their order: 32 hex characters."""
-    columns = [table[column].astype(str).tolist() for column in FINGERPRINT_COLUMNS]
+    """Digest of all rows' image, label, patient and split, independent of their order: 32 hex characters.
+
+    Where a table has codes and keeps its names (`REAL`), it is that of the names: it does not depend on the key.
+    """
+    named = [REAL[column] if REAL.get(column) in table else column for column in FINGERPRINT_COLUMNS]
+    columns = [table[column].astype(str).tolist() for column in named]
     digest = hashlib.blake2b(digest_size=16)
     for row in sorted(zip(*columns)):
         digest.update(("\t".join(row) + "\n").encode())
@@ -174,10 +179,9 @@ def _without_patients_of(official: pd.DataFrame, train: pd.DataFrame) -> pd.Data
     """Train without the patients who are also in official valid; they would be on both sides of the split."""
     shared = train["patient"].isin(set(official["patient"]))
     if shared.any():
-        patients = sorted(set(train.loc[shared, "patient"]))
         warnings.warn(
-            f"{len(patients)} patients are in both train and valid (first: {', '.join(patients[:5])}); their "
-            f"{int(shared.sum())} train images are left out.",
+            f"{train.loc[shared, 'patient'].nunique()} patients are in both train and valid; their "
+            f"{int(shared.sum())} train images are left out. `explore` lists these patients.",
             stacklevel=4,
         )
     return train[~shared]

@@ -23,8 +23,9 @@ import pandas as pd
 import muralab
 from muralab.registry.export import PROBABILITY_TOLERANCE
 from muralab.serving.config import ServingConfig, write_config
+from muralab.serving.familiarity import Familiarity, write_familiarity
 
-_CODE = ("__init__.py", "errors.py", "serving", "data/__init__.py", "data/images")
+_CODE = ("__init__.py", "errors.py", "serving", "data/__init__.py", "data/body_parts.py", "data/images")
 _REQUIREMENTS = (
     ("imagecodecs",),
     ("mlflow",),
@@ -49,7 +50,13 @@ print("ANSWER" + json.dumps([list(answer["probability"]), muralab.serving.__file
 
 
 def write_bundle(
-    folder: Path, onnx: Path, config: ServingConfig, *, model: Any = None, example: list[bytes] | None = None
+    folder: Path,
+    onnx: Path,
+    config: ServingConfig,
+    *,
+    familiarity: Familiarity | None = None,
+    model: Any = None,
+    example: list[bytes] | None = None,
 ) -> None:
     """Write the model's folder in MLflow's pyfunc form.
 
@@ -57,6 +64,7 @@ def write_bundle(
         folder: must not exist yet.
         onnx: the exported network.
         config: preprocessing and calibration.
+        familiarity: of its training images; None: the model does not warn about unlike images.
         model: MLflow's `Model` that the folder belongs to; None for one that is not logged.
         example: encoded images of one study, for the input example.
     """
@@ -67,11 +75,15 @@ def write_bundle(
         stored, network = Path(temporary) / "config.json", Path(temporary) / "model.onnx"
         write_config(config, stored)
         shutil.copyfile(onnx, network)
+        artifacts = {"onnx": str(network), "config": str(stored)}
+        if familiarity is not None:
+            artifacts["familiarity"] = str(Path(temporary) / "familiarity.npz")
+            write_familiarity(familiarity, Path(artifacts["familiarity"]))
         mlflow.pyfunc.save_model(
             folder,
             python_model=str(code / "serving" / "served_model.py"),
             code_paths=[str(code)],
-            artifacts={"onnx": str(network), "config": str(stored)},
+            artifacts=artifacts,
             signature=build_signature(),
             input_example=None if example is None else _example_table(example),
             pip_requirements=read_requirements(),

@@ -15,13 +15,22 @@ from typing import Any
 
 import pandas as pd
 
+from muralab.data.local_files import missing_files
 from muralab.errors import DataError, MuraLabError, StoreError, StoreUnavailableError
 from muralab.evaluation.calibration import Calibration
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.registry.gate import DEFAULT_OBJECTIVE, Decision, Margins, decide, refusal
 from muralab.registry.reevaluate import evaluate_registered
 from muralab.registry.unseen import find_unseen
-from muralab.tracking import Store, download_artifact, fingerprint_test_set, read_datasets, read_run
+from muralab.tracking import (
+    Store,
+    download_artifact,
+    fingerprint_test_set,
+    locate_files,
+    read_datasets,
+    read_run,
+    read_tags,
+)
 from muralab.tracking.pictures import describe_pictures, find_changed
 from muralab.tracking.tags import Tag
 
@@ -33,6 +42,8 @@ class VersionDecision:
     decision: Decision
     test: pd.DataFrame
     """The rows of that test set, one row per image."""
+    fingerprint: str = ""
+    """Of that test set, as the runs that were evaluated on it are tagged."""
     reevaluated: pd.DataFrame | None = None
     """Predictions on it that were computed for this decision, of the model with the older test set."""
     model: EvaluatedModel | None = None
@@ -68,20 +79,21 @@ def decide_version(
         DataError: the candidate's predictions are missing or invalid.
     """
     test = candidate.model.predictions()
+    fingerprint = fingerprint_of(store, candidate.version.run_id, test)
     objective = candidate.version.tags.get(Tag.OBJECTIVE, DEFAULT_OBJECTIVE)
     if champion is not None and _is_synthetic(candidate.version) and not _is_synthetic(champion):
         reason = f"It was trained on synthetic images; the champion, version {champion.version}, on radiographs."
-        return VersionDecision(decision=refusal(reason), test=test)
+        return VersionDecision(decision=refusal(reason), test=test, fingerprint=fingerprint)
     stored = None if champion is None else _read_champion(store, champion)
     if champion is None or (stored is not None and _have_same_test_set(store, candidate, stored)):
         owners = [candidate.version] if champion is None else [candidate.version, champion]
         unseen = find_unseen(store, test, owners, candidate.version, champion)
         if unseen.problem:
-            return VersionDecision(decision=refusal(unseen.problem), test=test)
+            return VersionDecision(decision=refusal(unseen.problem), test=test, fingerprint=fingerprint)
         model = candidate.model.on(unseen.studies)
         champion_model = None if stored is None else stored.model.on(unseen.studies)
         decision = decide(model, champion_model, objective=objective, margins=margins).with_notes(unseen.notes)
-        return VersionDecision(decision=decision, test=test, model=model)
+        return VersionDecision(decision=decision, test=test, fingerprint=fingerprint, model=model)
     return _decide_on_newer(store, candidate, champion, stored, objective=objective, cache=cache, margins=margins)
 
 
@@ -123,9 +135,10 @@ def _decide_on_newer(
     else:
         older, newer, subject = champion, candidate, f"The champion, version {champion.version},"
     test = newer.model.predictions()
+    fingerprint = fingerprint_of(store, newer.version.run_id, test)
     unseen = find_unseen(store, test, [newer.version], candidate.version, champion)
     if unseen.problem:
-        return VersionDecision(decision=refusal(unseen.problem), test=test)
+        return VersionDecision(decision=refusal(unseen.problem), test=test, fingerprint=fingerprint)
     on_unseen = newer.model.on(unseen.studies)
     try:
         model = _reevaluate(store, older, newer.version, on_unseen.predictions(), cache)
@@ -134,10 +147,16 @@ def _decide_on_newer(
         raise
     except MuraLabError as error:
         reason = f"{subject} was evaluated on an older test set and not on that of {newer.title}: {error}"
-        return VersionDecision(decision=refusal(reason), test=test)
+        return VersionDecision(decision=refusal(reason), test=test, fingerprint=fingerprint)
     pair = (model, on_unseen) if older is candidate.version else (on_unseen, model)
     decision = decide(*pair, objective=objective, margins=margins).with_notes(unseen.notes)
-    return VersionDecision(decision=decision, test=test, reevaluated=table, model=pair[0])
+    return VersionDecision(decision=decision, test=test, fingerprint=fingerprint, reevaluated=table, model=pair[0])
+
+
+def fingerprint_of(store: Store, run_id: str, test: pd.DataFrame) -> str:
+    """Of the test set that a run was evaluated on, as it is tagged; else that of the rows that are at hand."""
+    tagged = read_tags(store, run_id).get(Tag.TEST_FINGERPRINT)
+    return tagged or fingerprint_test_set(test)
 
 
 def _reevaluate(store: Store, older: Any, newer: Any, test: pd.DataFrame, cache: Path) -> EvaluatedModel:
@@ -145,14 +164,20 @@ def _reevaluate(store: Store, older: Any, newer: Any, test: pd.DataFrame, cache:
     source = read_datasets(store, newer.run_id).get("test")
     if source is None:
         raise StoreError(f"The run of version {newer.version} has no record of its test data set.")
-    changed = find_changed(store, newer.run_id, list(test["image"]), source.root, cache / "pixels") or []
-    changed = [image for image in changed if (source.root / image).is_file()]
-    if changed:
+    tags = read_tags(store, newer.run_id)
+    located = locate_files(store, test, source, tags)
+    present = located[~located["image"].isin(missing_files(located))]
+    if changed := find_changed(store, newer.run_id, present, cache / "pixels"):
         raise DataError(
             f"{describe_pictures(changed, len(test))} at {source.root} have changed since version {newer.version} "
             "was evaluated on them. Put them back, or train it again."
         )
-    predictions, calibration = evaluate_registered(store, older.name, str(older.version), test, source.root, cache)
+    named = {}
+    if source.image_root is not None:
+        named = {"manifest": Path(source.source), "columns": json.loads(tags.get(Tag.COLUMNS) or "{}")}
+    predictions, calibration = evaluate_registered(
+        store, older.name, str(older.version), test, source.root, cache, **named
+    )
     return EvaluatedModel(
         recipe=older.tags.get(Tag.RECIPE, ""),
         title=f"version {older.version} (re-evaluated)",
@@ -176,8 +201,11 @@ def _read_champion(store: Store, champion: Any) -> EvaluatedVersion | None:
 
 def _have_same_test_set(store: Store, a: EvaluatedVersion, b: EvaluatedVersion) -> bool:
     """Whether two versions were evaluated on the same rows, with the same files as far as their digests are known."""
-    if fingerprint_test_set(a.model.predictions()) != fingerprint_test_set(b.model.predictions()):
+    tests = [one.model.predictions() for one in (a, b)]
+    if len({fingerprint_of(store, one.version.run_id, test) for one, test in zip((a, b), tests)}) > 1:
         return False
+    if set(tests[0]["image"]) != set(tests[1]["image"]):
+        return False  # their names are coded with two keys, of two machines
     found = [read_datasets(store, one.version.run_id).get("test") for one in (a, b)]
     return len({data.digest for data in found if data is not None}) <= 1
 

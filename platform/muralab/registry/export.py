@@ -31,14 +31,20 @@ A heat map sums one term per filter, and keeps what is positive. Where the terms
 alone: of one radiograph of a hand the peak was 3e-6, and a difference of 2e-8 in it 0.6 %.
 """
 
+FEATURE_TOLERANCE = 1e-3
+"""Largest accepted difference of a pooled feature, as a fraction of the largest one."""
+
+OUTPUTS = ("logits", "heatmap", "features")
+
 _TRACED_BATCH = 3
 
 
 def export_onnx(network: Network, image_size: int, path: str | Path, *, verify_images: np.ndarray) -> None:
     """Write the network as ONNX and compare it with torch.
 
-    The graph takes `images`, uint8 [B, S, S], and returns `logits`, float32 [B], and `heatmap`, float32 [B, h, w] (the
-    Grad-CAM of `muralab.evaluation.gradcam`), for any batch size. The network is not modified.
+    The graph takes `images`, uint8 [B, S, S], and returns `logits`, float32 [B], `heatmap`, float32 [B, h, w] (the
+    Grad-CAM of `muralab.evaluation.gradcam`), and `features`, float32 [B, D] (the pooled features that the head
+    receives), for any batch size. The network is not modified.
 
     Args:
         network: in any mode, on any device.
@@ -62,7 +68,7 @@ def export_onnx(network: Network, image_size: int, path: str | Path, *, verify_i
             str(path),
             dynamo=True,
             input_names=["images"],
-            output_names=["logits", "heatmap"],
+            output_names=list(OUTPUTS),
             dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
             external_data=False,
             verbose=False,
@@ -91,8 +97,11 @@ def verify_onnx(network: Network, path: str | Path, images: np.ndarray) -> None:
         tensor = torch.from_numpy(np.ascontiguousarray(batch))
         with torch.inference_mode():
             logits = network(tensor).numpy()
-        served, heat = session.run(["logits", "heatmap"], {"images": batch})
+            pooled = network.pooled(tensor).numpy()
+        served, heat, features = session.run(list(OUTPUTS), {"images": batch})
         _check_equal("probability", _sigmoid(served), _sigmoid(logits), PROBABILITY_TOLERANCE)
+        scale = float(np.abs(pooled).max()) or 1.0
+        _check_equal("feature", features / scale, pooled / scale, FEATURE_TOLERANCE)
         maps, gradient = maps_and_gradient(network, tensor)
         terms = weigh(maps.abs(), gradient.mean(dim=(2, 3), keepdim=True).abs())
         _check_heat(heat, weigh(maps, gradient).numpy(), float(terms.max()))
@@ -112,10 +121,10 @@ def _build_module(network: Network, images: torch.Tensor) -> torch.nn.Module:
             super().__init__()
             self.network, self.head = network, traced
 
-        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             maps = self.network.maps(images)
             logits, gradient = self.head(maps)
-            return logits, weigh(maps, gradient)
+            return logits, weigh(maps, gradient), self.network.pool(maps)
 
     return Served().eval()
 

@@ -14,10 +14,16 @@ from muralab.evaluation.best_of_many import interval_after_selection, range_sent
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.evaluation.intervals import Interval
 from muralab.redaction import redact
-from muralab.registry.champion_comparison import EvaluatedVersion, VersionDecision, decide_version, read_evaluated
+from muralab.registry.champion_comparison import (
+    EvaluatedVersion,
+    VersionDecision,
+    decide_version,
+    fingerprint_of,
+    read_evaluated,
+)
 from muralab.registry.evaluation_count import count_test_evaluations, record_evaluations
 from muralab.registry.gate import Check, Decision, Margins, signed
-from muralab.tracking import Store, fingerprint_test_set
+from muralab.tracking import Store
 from muralab.tracking.failures import store_errors
 from muralab.tracking.tags import Tag
 
@@ -102,7 +108,10 @@ def promote_version(
         if before == str(found.version):
             check = Check(passed=True, text="It is already the champion; nothing was compared.")
             made = VersionDecision(
-                decision=Decision(accepted=True, checks=(check,)), test=model.predictions(), model=model
+                decision=Decision(accepted=True, checks=(check,)),
+                test=model.predictions(),
+                fingerprint=fingerprint_of(store, found.run_id, model.predictions()),
+                model=model,
             )
         else:
             evaluated = EvaluatedVersion(version=found, model=model)
@@ -152,15 +161,14 @@ def find_alias(store: Store, name: str, alias: str) -> Any | None:
 def _build_promotion(
     store: Store, version: Any, made: VersionDecision, champion_before: str | None, *, dry_run: bool
 ) -> Promotion:
-    fingerprint = fingerprint_test_set(made.test)
     count = count_test_evaluations if dry_run else record_evaluations
     return Promotion(
         name=str(version.name),
         version=str(version.version),
         alias=CHAMPION if made.decision.accepted else CHALLENGER,
         decision=made.decision,
-        evaluations=max(1, count(store, version.name, fingerprint)) + (made.reevaluated is not None),
-        fingerprint=fingerprint,
+        evaluations=max(1, count(store, version.name, made.fingerprint)) + (made.reevaluated is not None),
+        fingerprint=made.fingerprint,
         champion_before=champion_before,
         auroc=None if made.model is None else made.model.intervals().get("auroc"),
         reevaluated=made.reevaluated,

@@ -6,12 +6,14 @@ Shapes: N test images, S side of the model's own input in px.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from muralab.data.cache import open_cache
+from muralab.data.local_files import find_files, missing_files
 from muralab.errors import DataError, StoreError
 from muralab.evaluation.calibration import Calibration
 from muralab.registry.register import CALIBRATION
@@ -25,7 +27,15 @@ BATCH_SIZE = 32
 
 
 def evaluate_registered(
-    store: Store, name: str, version: str, test: pd.DataFrame, root: Path, cache: Path
+    store: Store,
+    name: str,
+    version: str,
+    test: pd.DataFrame,
+    root: Path,
+    cache: Path,
+    *,
+    manifest: Path | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> tuple[pd.DataFrame, Calibration]:
     """Predictions of a registered version on the images of a table, and the version's own calibration.
 
@@ -34,8 +44,10 @@ def evaluate_registered(
         name: of the registered model.
         version: of it.
         test: one row per image, with image, study, patient, part and label.
-        root: the tree that holds the images.
+        root: the folder that image names start from.
         cache: folder of decoded images.
+        manifest: that names the images; None: the root is a MURA tree.
+        columns: of the manifest, where they have other names.
 
     Returns:
         The table with the model's `logit`, and the calibration that was fitted on the model's validation studies.
@@ -44,12 +56,12 @@ def evaluate_registered(
         DataError: images are missing or unreadable.
         StoreError: the model's files cannot be read, or its ONNX file cannot be run.
     """
-    table = test.assign(path=[str(root / image) for image in test["image"]])
-    missing = [path for path in table["path"] if not Path(path).is_file()]
+    table = find_files(test, root, store.keys, manifest=manifest, columns=columns)
+    missing = missing_files(table)
     if missing:
         raise DataError(
-            f"{len(missing)} of the {len(table)} test images are missing on this machine, such as {missing[0]}. "
-            "Promote the model where the data set is."
+            f"{len(missing)} of the {len(table)} test images are missing below {root} on this machine, such as "
+            f"{missing[0]}. Promote the model where the data set is."
         )
     with tempfile.TemporaryDirectory() as folder:
         onnx, config = _download(store, name, version, Path(folder))
@@ -79,7 +91,9 @@ def _predict(onnx: Path, config: ServingConfig, table: pd.DataFrame, folder: Pat
     """Logits, float32 [N]."""
     import onnxruntime
 
-    cache = open_cache(table, size=config.image_size, folder=folder / "pixels", value_range=config.value_range)
+    cache = open_cache(table, size=config.image_size, folder=folder / "pixels", value_range=config.value_range).coded(
+        table
+    )
     if cache.unreadable:
         image, reason = next(iter(cache.unreadable.items()))
         raise DataError(f"{len(cache.unreadable)} of the test images are unreadable, such as {image}: {reason}.")

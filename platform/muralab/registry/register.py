@@ -20,6 +20,7 @@ from muralab.registry.creation import create_logged_model, create_version
 from muralab.registry.export import export_onnx
 from muralab.registry.silence import silenced
 from muralab.serving.config import DISCLAIMER, ServingConfig
+from muralab.serving.familiarity import Familiarity, fit_familiarity
 from muralab.serving.scaling import Scaling
 from muralab.tracking import Store
 from muralab.tracking.failures import store_errors
@@ -43,8 +44,19 @@ CALIBRATION = (
     "uncertain_high",
 )
 """Fields of a calibration that a served model's configuration has too."""
+MAX_FAMILIAR = {"train": 1000, "validation": 500}
+"""Images of each set that are measured; more hardly move the limit, and the features of the first are served."""
+_BATCH = 32
 _MIN_TYPICAL = 20
 """Fewer training images than this give no usable range of typical brightness and contrast."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FamiliarImages:
+    """Network inputs that show what a model is for, uint8 [N, S, S] each."""
+
+    train: np.ndarray
+    validation: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +83,7 @@ def register_model(
     card: str,
     tags: Mapping[str, str],
     verify_images: np.ndarray,
+    familiar: FamiliarImages | None = None,
     alias: str | None = "champion",
     store: Store,
 ) -> RegisteredModel:
@@ -89,6 +102,8 @@ def register_model(
             configuration.
         verify_images: training or validation images, uint8 [N, S, S], on which torch and the served model are
             compared. If there are 20 or more, the served model warns about images that are far from them.
+        familiar: training and validation images, so that the served model warns about images that are unlike them in
+            its features; None: it does not.
         alias: moves to this version; None leaves the aliases unchanged.
         store: holds the run, and takes the model. An answer that is lost leads to no second model or version.
 
@@ -106,8 +121,10 @@ def register_model(
             export_onnx(network, image_size, onnx, verify_images=verify_images)
         logged = create_logged_model(store, run_id)
         try:
+            known = None if familiar is None else measure_familiarity(network, familiar)
+            mlflow_model = _mlflow_model(logged, run_id)
             with silenced():
-                write_bundle(folder, onnx, config, model=_mlflow_model(logged, run_id), example=_example())
+                write_bundle(folder, onnx, config, familiarity=known, model=mlflow_model, example=_example())
                 check_bundle(folder, verify_images, _probabilities(network, verify_images, config.image_scaling))
             store.client.log_model_artifacts(logged.model_id, str(folder))
         except BaseException:
@@ -169,6 +186,24 @@ def _example() -> list[bytes]:
     from muralab.demo.dataset import example_study
 
     return example_study(0)
+
+
+def measure_familiarity(network: Network, images: FamiliarImages) -> Familiarity | None:
+    """The features of training images, and the limit that validation images set; None for too few images."""
+    import copy
+
+    import torch
+
+    frozen = copy.deepcopy(network).to("cpu").float().eval()
+
+    def features(squares: np.ndarray) -> np.ndarray:
+        parts = np.array_split(squares, max(1, len(squares) // _BATCH))
+        with torch.inference_mode():
+            return np.concatenate(
+                [frozen.pooled(torch.from_numpy(np.ascontiguousarray(part))).numpy() for part in parts]
+            )
+
+    return fit_familiarity(features(images.train), features(images.validation))
 
 
 def _probabilities(network: Network, images: np.ndarray, scaling: Scaling) -> np.ndarray:

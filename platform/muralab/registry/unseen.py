@@ -24,7 +24,15 @@ from muralab.evaluation.leakage import (
     unseen_studies,
     with_identities,
 )
-from muralab.tracking import Store, TrainedSplit, read_datasets, read_tags, read_trained_split, rebuild_split
+from muralab.tracking import (
+    Store,
+    TrainedSplit,
+    names_of_run,
+    read_datasets,
+    read_tags,
+    read_trained_split,
+    rebuild_split,
+)
 from muralab.tracking.tags import Tag
 
 
@@ -89,13 +97,14 @@ def _leakage_of(
     split = own if is_first else read_trained_split(store, version.run_id, roots=[root])
     fingerprint = _fingerprint(store, version)
     if split is None and root and fingerprint:  # a version keeps the tags of a run that was deleted
-        sets, found = rebuild_split(version.tags, Path(root))
-        split = TrainedSplit(rows=sets, root=root) if sets is not None and found == fingerprint else None
+        rebuilt = rebuild_split(store, version.tags, Path(root))
+        split = rebuilt if rebuilt is not None and rebuilt.fingerprint == fingerprint else None
     is_own = version.run_id in {one.run_id for one in owners}
     if fingerprint and fingerprint == _fingerprint(store, owners[0]):
         is_own, split = True, split or own
     if split is not None:
-        return find_known_leakage(rows, split.rows, same_tree=is_own or split.is_same_tree(root))
+        names = names_of_run(store, owners[0].run_id, read_tags(store, owners[0].run_id))
+        return find_known_leakage(rows, split.rows, same_tree=is_own or split.is_same_tree(root, names=names))
     return Leakage(evaluated=rows) if is_own else None  # the sets of one split share no patient
 
 

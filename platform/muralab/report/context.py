@@ -28,6 +28,18 @@ class SearchTrial:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Check:
+    """One question about shortcuts that was asked of the data or of a model, with its answer."""
+
+    name: str
+    """Of its files in a run, such as `metadata`."""
+    title: str
+    text: str
+    """The answer, in sentences."""
+    table: pd.DataFrame
+
+
+@dataclass(frozen=True, kw_only=True)
 class Context:
     """What all models of a report have in common: data, protocol, machine."""
 
@@ -57,6 +69,10 @@ class Context:
     """Whether recipes are compared over seeds: the statements are the result, and no single model is selected."""
     audit: tuple[str, pd.DataFrame] | None = None
     """A paragraph and a table of findings."""
+    checks: Sequence[Check] = ()
+    """What was found out about shortcuts."""
+    groups: pd.DataFrame | None = None
+    """The groups of every study, see `group_studies`; None where only part and number of views are known."""
 
     @property
     def counts_table(self) -> pd.DataFrame:

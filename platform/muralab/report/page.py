@@ -73,8 +73,12 @@ def write_report(
     """
     best = None if context.comparison else best_of(models)
     how = selection(models, comparison=context.comparison)
-    shown = [] if context.comparison else build_spotlights(models, champion, selection=how, galleries=galleries or {})
-    values = {
+    shown = (
+        []
+        if context.comparison
+        else build_spotlights(models, champion, selection=how, galleries=galleries or {}, groups=context.groups)
+    )
+    values: dict[str, Any] = {
         "context": context,
         "models": models,
         "selection": how,
@@ -99,6 +103,7 @@ def write_report(
         "audit_text": context.audit[0] if context.audit else "",
         "audit_errors": sections.audit_errors(context),
         "unreadable": None if context.unreadable is None else list(context.unreadable.items()),
+        "checks": [(check, frame_table(check.table)) for check in context.checks],
     }
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

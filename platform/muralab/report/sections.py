@@ -11,6 +11,7 @@ from muralab.evaluation.evaluated_model import NOT_TESTED, EvaluatedModel
 from muralab.evaluation.gallery import hardest_studies
 from muralab.evaluation.metrics import METRICS, evaluate
 from muralab.evaluation.predictions import Level
+from muralab.evaluation.study_groups import MISSING, group_studies, shown_groupings
 from muralab.report.context import Context, SearchTrial
 from muralab.report.references import (
     STUDY_NAME,
@@ -27,7 +28,8 @@ from muralab.report.tables import Cell, Group, Row, Table, frame_table
 NOT_GIVEN = "the study gives no test value after the upper phase"
 WHILE_TRAINING = "measured while training: on augmented images, with dropout, averaged over the epoch"
 N_WORST = 6
-MANY_VIEWS = 4
+FEW_INTERVALS = 10
+"""With fewer intervals in the table of subgroups there is no note on their number."""
 
 
 def phase_table(models: Sequence[EvaluatedModel], context: Context) -> Table:
@@ -109,32 +111,42 @@ def _interval_cell(table: Table, model: EvaluatedModel, metric: str, level: Leve
     return table.interval(model.intervals(level=level).get(metric), model.problem() or "undefined")
 
 
-def subgroup_table(model: EvaluatedModel) -> Table:
-    """One model by part and by number of views, on test studies.
+def subgroup_table(model: EvaluatedModel, groups: pd.DataFrame | None = None) -> Table:
+    """One model by part, by number of views and by every other grouping with enough patients, on test studies.
+
+    Args:
+        model: with test predictions.
+        groups: the groups of its studies; None: part and number of views, from the predictions.
 
     Raises:
         DataError: the model has no test predictions that can be evaluated.
     """
     metrics = [name for name, metric in METRICS.items() if metric.by_subgroup]
     table = Table(columns=["subgroup", "studies", "patients", "abnormal", *(METRICS[name].title for name in metrics)])
-    studies = model.studies()
-    studies = studies.assign(views=studies["n_views"].clip(upper=MANY_VIEWS))
-    for column, heading in (("part", "by part"), ("views", "by number of views")):
+    groups = group_studies(model.predictions()) if groups is None else groups
+    studies = model.studies()[["study", "patient", "label"]].merge(groups, on="study", how="left")
+    for column in shown_groupings(model.studies(), groups):
         rows = []
-        for value, chosen in studies.groupby(column):
+        for value, chosen in studies.groupby(studies[column].fillna(MISSING)):
             counts = (len(chosen), chosen["patient"].nunique(), int(chosen["label"].sum()))
             subgroup = model.on(chosen["study"].tolist())
             cells = [_interval_cell(table, subgroup, name) for name in metrics]
-            name = value if column == "part" else _views(int(value))
-            rows.append([table.text(name), *(table.text(f"{count:,}") for count in counts), *cells])
-        table.groups.append(Group(rows=rows, heading=heading))
+            rows.append([table.text(value), *(table.text(f"{count:,}") for count in counts), *cells])
+        table.groups.append(Group(rows=rows, heading=f"by {column.replace('_', ' ')}"))
     return table
 
 
-def _views(n_views: int) -> str:
-    if n_views == MANY_VIEWS:
-        return f"{n_views} views or more"
-    return f"{n_views} view{'' if n_views == 1 else 's'}"
+def subgroup_note(table: Table) -> str:
+    """How to read many intervals at once; empty for a table of few."""
+    rows = [row for group in table.groups for row in group.rows]
+    n_intervals = sum(bool(cell.small) for row in rows for cell in row)
+    if n_intervals < FEW_INTERVALS:
+        return ""
+    return (
+        f"{len(rows)} subgroups with {n_intervals} intervals, not adjusted for their number: of 95 % intervals about "
+        f"one in twenty does not contain its true value, so expect {max(1, round(n_intervals / 20))} or so here. A "
+        "subgroup that stands out is a hypothesis to test on other patients."
+    )
 
 
 def agreement_table(models: Sequence[EvaluatedModel]) -> Table | None:

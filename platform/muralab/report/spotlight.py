@@ -15,6 +15,7 @@ from muralab.report.verdict import confusion_sentence, find_registered, missed_s
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     from numpy.typing import NDArray
 
 SERVED = "Registered for serving, evaluated on test"
@@ -46,6 +47,8 @@ class Spotlight:
     missed: str
     charts: Sequence[Chart] = ()
     subgroups: Table | None = None
+    subgroup_note: str = ""
+    """How to read its many intervals."""
     errors: Table | None = None
     gallery: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
     """Caption -> picture."""
@@ -64,6 +67,7 @@ def build_spotlights(
     *,
     selection: str,
     galleries: Mapping[str, Mapping[str, NDArray[np.uint8]]],
+    groups: pd.DataFrame | None = None,
 ) -> list[Spotlight]:
     """The models that are shown in full, the chosen one first.
 
@@ -72,6 +76,7 @@ def build_spotlights(
         registered: the registered one, by its name or run id; None or "" where none is named.
         selection: how the chosen one was selected.
         galleries: run id -> pictures of its errors.
+        groups: of the test studies, for the table of subgroups; None: part and number of views.
     """
     best, served = best_of(models), find_registered(models, registered)
     roles: dict[EvaluatedModel, str] = {}
@@ -80,12 +85,20 @@ def build_spotlights(
     if served is not None and served is not best:
         roles[served] = SERVED
     return [
-        _build(model, role, list(models).index(model), galleries.get(model.run_id, {})) for model, role in roles.items()
+        _build(model, role, list(models).index(model), galleries.get(model.run_id, {}), groups)
+        for model, role in roles.items()
     ]
 
 
-def _build(model: EvaluatedModel, role: str, position: int, gallery: Mapping[str, NDArray[np.uint8]]) -> Spotlight:
+def _build(
+    model: EvaluatedModel,
+    role: str,
+    position: int,
+    gallery: Mapping[str, NDArray[np.uint8]],
+    groups: pd.DataFrame | None,
+) -> Spotlight:
     studies = None if model.problem() is not None else model.studies()
+    subgroups = None if studies is None else sections.subgroup_table(model, groups)
     return Spotlight(
         model=model,
         role=role,
@@ -94,7 +107,8 @@ def _build(model: EvaluatedModel, role: str, position: int, gallery: Mapping[str
         confusion=confusion_sentence(model),
         missed=missed_sentence(model),
         charts=[] if studies is None else operating_charts(model, position),
-        subgroups=None if studies is None else sections.subgroup_table(model),
+        subgroups=subgroups,
+        subgroup_note=sections.subgroup_note(subgroups) if subgroups else "",
         errors=None if studies is None else sections.error_table(model),
         gallery=gallery,
         n_studies=0 if studies is None else len(studies),

@@ -10,10 +10,11 @@ import pandas as pd
 
 from muralab.data.audit.pictures import changed_pictures
 from muralab.data.dataset import Dataset
+from muralab.errors import DataError
 from muralab.recipe_source import Sources, changed_files, read_sources
 from muralab.results.from_mlflow import CONTEXTS
 from muralab.results.run_recipe import is_present
-from muralab.tracking import LoggedData, RunRecord, Store, read_datasets
+from muralab.tracking import LoggedData, RunRecord, Store, locate_files, read_datasets
 from muralab.tracking.pictures import describe_pictures, find_changed, read_pictures
 from muralab.tracking.platform_version import DIRTY, platform_version
 from muralab.tracking.tags import Tag
@@ -115,8 +116,8 @@ def changes_since_evaluation(store: Store, records: Sequence[RunRecord], cache: 
     notes += [f"{one.name}: {one.tags[Tag.CHANGES]}" for one in records if one.tags.get(Tag.CHANGES)]
     notes += [f"{one.name}: {one.tags[Tag.ACCEPTED_CHANGES]}" for one in records if one.tags.get(Tag.ACCEPTED_CHANGES)]
     tested = {one.run_id: read_datasets(store, one.run_id).get("test") for one in records}
-    distinct = {(data.root, data.digest): one for one in records if (data := tested[one.run_id]) is not None}
-    return [*notes, *filter(None, (_picture_note(store, one, root, cache) for (root, _), one in distinct.items()))]
+    distinct = {(data.root, data.digest): (one, data) for one in records if (data := tested[one.run_id]) is not None}
+    return [*notes, *filter(None, (_picture_note(store, one, data, cache) for one, data in distinct.values()))]
 
 
 def _recipe_notes(records: Sequence[RunRecord]) -> list[str]:
@@ -130,13 +131,16 @@ def _recipe_notes(records: Sequence[RunRecord]) -> list[str]:
     ]
 
 
-def _picture_note(store: Store, record: RunRecord, root: Path, cache: Path) -> str:
+def _picture_note(store: Store, record: RunRecord, data: LoggedData, cache: Path) -> str:
     """A sentence if test pictures of a run have changed, where its tree is on this machine."""
-    if "test" not in record.predictions or not root.is_dir():
+    if "test" not in record.predictions or not data.root.is_dir():
         return ""
-    images = list(record.predictions["test"]["image"])
-    changed = find_changed(store, record.run_id, images, root, cache / "pixels")
+    try:
+        table = locate_files(store, record.predictions["test"], data, record.tags)
+    except DataError:  # the key of its names is on another machine
+        return ""
+    changed = find_changed(store, record.run_id, table, cache / "pixels")
     if not changed:
         return ""
-    which = describe_pictures(changed, len(images))
-    return f"{which} of the test set at {root} have changed since the figures were measured."
+    which = describe_pictures(changed, len(table))
+    return f"{which} of the test set at {data.root} have changed since the figures were measured."

@@ -6,10 +6,12 @@ import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+import pandas as pd
+
 from muralab.config.resources import count_cpus
 from muralab.config.search import SearchConfig
 from muralab.data.dataset import Dataset
-from muralab.report.context import Context
+from muralab.report.context import Check, Context
 from muralab.tracking import process_tags
 from muralab.tracking.platform_version import describe_commit
 
@@ -23,6 +25,8 @@ def build_context(
     statements: Sequence[str] = (),
     title: str | None = None,
     comparison: bool = False,
+    checks: Sequence[Check] = (),
+    groups: pd.DataFrame | None = None,
 ) -> Context:
     """The context of a search that has just ended.
 
@@ -34,6 +38,8 @@ def build_context(
         statements: sentences that can be quoted, for the top of the page.
         title: of the page; None: the part's.
         comparison: whether recipes were compared over seeds, so that no single model was selected.
+        checks: for shortcuts.
+        groups: of the test studies.
     """
     options = config.options
     sizes = sorted({recipe.image_size for recipe in config.recipes.values()})
@@ -57,6 +63,8 @@ def build_context(
         objective=options.objective,
         audit=(dataset.audit.paragraph(), dataset.audit.table()),
         comparison=comparison,
+        checks=list(checks),
+        groups=groups,
     )
 
 

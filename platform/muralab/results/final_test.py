@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from muralab.data.names import with_real_names
 from muralab.evaluation.calibration import fit_calibration
 from muralab.evaluation.evaluated_model import EvaluatedModel, TrainingRecord
 from muralab.evaluation.intervals import INTERVAL_METHOD
@@ -18,12 +19,12 @@ from muralab.experiment import predict_sets
 from muralab.recipe_loader import load_recipe
 from muralab.report.sentences import headline
 from muralab.report.verdict import model_note
-from muralab.tracking import RunRecord, RunWriter
+from muralab.tracking import RunRecord, RunWriter, fingerprint_test_set
 from muralab.tracking.tags import Tag
 from muralab.training.checkpoint import write_tensors
 from muralab.training.phases import PHASES
 from muralab.training.trainer import best_name
-from muralab.trial import TrialSpec, recipes_of
+from muralab.trial import TrialSpec, read_table, recipes_of
 
 if TYPE_CHECKING:
     from muralab.training.network import Network
@@ -37,6 +38,8 @@ class FinalTest:
     network: Network | None
     """None where it was released after the test."""
     model: EvaluatedModel
+    fingerprint: str = ""
+    """Of the test set, as it is tagged."""
 
     @property
     def image_size(self) -> int:
@@ -65,13 +68,14 @@ def run_final_test(
         weights = Path(spec.folder) / "weights.safetensors"
         write_tensors(weights, network.state_dict(), {"recipe": spec.recipe, "run_id": record.run_id})
         writer.log_file(record.run_id, weights, "weights")
-    log_test(writer, record.run_id, model)
+    fingerprint = fingerprint_test_set(with_real_names(tables["test"], read_table(spec.table)))
+    log_test(writer, record.run_id, model, fingerprint)
     writer.log_epoch(record.run_id, 0, trained)
     note = record.tags.get(Tag.NOTE, "")
     if headline(model) not in note:  # a resumed search tests again what it had tested
         writer.set_tags(record.run_id, {Tag.NOTE: f"{model_note(model)}\n\n{note}"})
     writer.set_tags(record.run_id, {Tag.BEST_OF_RECIPE: str(keep_weights).lower()})
-    return FinalTest(spec=spec, network=network, model=model)
+    return FinalTest(spec=spec, network=network, model=model, fingerprint=fingerprint)
 
 
 def training_metrics(spec: TrialSpec, kept: str, predictions: pd.DataFrame) -> dict[str, float]:
@@ -126,9 +130,9 @@ def build_model(
     )
 
 
-def log_test(writer: RunWriter, run_id: str, model: EvaluatedModel) -> None:
-    """Log a model's test predictions, calibration and metrics in a run."""
-    writer.log_predictions(run_id, "test", model.predictions())
+def log_test(writer: RunWriter, run_id: str, model: EvaluatedModel, fingerprint: str) -> None:
+    """Log a model's test predictions with the fingerprint of their set, its calibration and metrics in a run."""
+    writer.log_predictions(run_id, "test", model.predictions(), fingerprint=fingerprint)
     if model.calibration is not None:
         writer.log_text(run_id, json.dumps(model.calibration.to_dict(), indent=1), "calibration.json")
     writer.set_tags(run_id, {Tag.INTERVALS: INTERVAL_METHOD})

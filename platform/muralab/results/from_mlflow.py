@@ -25,6 +25,7 @@ from muralab.evaluation.intervals import INTERVAL_METHOD
 from muralab.recipe_loader import load_recipe
 from muralab.report.context import Context, SearchTrial
 from muralab.report.training_plots import phase_boundary
+from muralab.results.checks import read_checks, read_groups
 from muralab.results.context import describe_machine
 from muralab.results.run_recipe import is_present, read_run_recipe
 from muralab.tracking import (
@@ -32,7 +33,6 @@ from muralab.tracking import (
     RunRecord,
     Store,
     download_artifact,
-    fingerprint_test_set,
     read_children,
     read_datasets,
     read_run,
@@ -76,7 +76,7 @@ def select_runs(store: Store, ids: Sequence[str]) -> list[RunRecord]:
         )
     records = list(found.values())
     _check_alike("parts", {one.run_id: one.part for one in records})
-    _check_alike("test sets", {one.run_id: fingerprint_test_set(one.predictions["test"]) for one in records})
+    _check_alike("test sets", {one.run_id: one.test_fingerprint for one in records})
     digests = {one.run_id: read_datasets(store, one.run_id).get("test") for one in records}
     _check_alike("test images", {run_id: data.digest for run_id, data in digests.items() if data is not None})
     return records
@@ -236,6 +236,8 @@ def read_context(store: Store, records: Sequence[RunRecord]) -> Context:
         machine=describe_machine(False),
         objective=next(iter(_tag_values(records, Tag.OBJECTIVE)), "val_study_auroc"),
         audit=read_audit(store, first),
+        checks=read_checks(store, first),
+        groups=read_groups(store, first),
         statements=[stated] if stated else (),
         comparison=comparison is not None,
         notes=_interval_notes(records),

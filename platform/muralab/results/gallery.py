@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
+from muralab.data.audit.facts import is_burned_in
 from muralab.data.cache import PixelCache, open_cache
+from muralab.data.files import read_file
 from muralab.data.images.value_range import ValueRange
-from muralab.errors import DataError
+from muralab.data.local_files import missing_files
+from muralab.errors import DataError, SettingsError
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.evaluation.gallery import Pictures, draw_gallery
 
@@ -38,26 +44,42 @@ def build_gallery(model: EvaluatedModel, network: Explainable, images: PixelCach
 
 
 def open_test_images(
-    model: EvaluatedModel, image_size: int, root: Path, cache: Path, *, value_range: ValueRange | None = None
+    table: pd.DataFrame, image_size: int, root: Path, cache: Path, *, value_range: ValueRange | None = None
 ) -> PixelCache:
     """The images that a model was tested on, decoded.
 
     Args:
-        model: with test predictions.
+        table: the test predictions with the path of each image, see `locate_files`.
         image_size: side of the network's input in px.
-        root: the data set that contains the images.
+        root: the folder that image names start from.
         cache: folder of decoded images.
         value_range: in which the model was trained, see `decode`.
 
     Raises:
-        DataError: image files are missing, or the test predictions cannot be evaluated.
+        DataError: image files are missing.
+        SettingsError: names may be burned into one.
     """
-    predictions = model.predictions()
-    table = predictions.assign(path=[str(root / image) for image in predictions["image"]])
-    missing = [path for path in table["path"] if not Path(path).is_file()]
+    missing = missing_files(table)
     if missing:
         raise DataError(
-            f"{len(missing)} of {len(table)} test images are missing on this machine, such as {missing[0]}. Make the "
-            "data set available at that path, or set pictures=false."
+            f"{len(missing)} of {len(table)} test images are missing below {root} on this machine, such as "
+            f"{missing[0]}. Make the data set available at that path, or set pictures=false."
         )
-    return open_cache(table, size=image_size, folder=cache / "pixels", value_range=value_range)
+    check_burned_in([image for image, path in zip(table["image"], table["path"]) if is_burned_in(read_file(path))])
+    return open_cache(table, size=image_size, folder=cache / "pixels", value_range=value_range).coded(table)
+
+
+def check_burned_in(images: Sequence[str]) -> None:
+    """Refuse to show a data set whose pixels may hold a patient's name.
+
+    Args:
+        images: those whose file says BurnedInAnnotation=YES.
+
+    Raises:
+        SettingsError: there are any.
+    """
+    if images:
+        raise SettingsError(
+            f"pictures=true: {len(images)} images, such as {images[0]}, are marked BurnedInAnnotation=YES, so names "
+            "may be readable in their pixels. Give pictures=false, or remove these images."
+        )

@@ -95,6 +95,11 @@ def log_evaluated_set(writer: RunWriter, run: str, dataset: Dataset, name: str, 
     )
 
 
+def names_tag(dataset: Dataset) -> dict[str, str]:
+    """The tag of a run whose names are codes; empty for generated images, whose names are shown."""
+    return {Tag.NAMES: dataset.key_id} if dataset.key_id else {}
+
+
 def log_audit(writer: RunWriter, run: str, dataset: Dataset) -> None:
     """Log what the audit of the data set found."""
     writer.log_text(run, dataset.audit.paragraph(), AUDIT_TEXT)

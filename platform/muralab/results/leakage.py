@@ -10,6 +10,7 @@ import pandas as pd
 
 from muralab.config.commands import DEMO, RUN
 from muralab.data.dataset import Dataset
+from muralab.data.names import code_names
 from muralab.data.splits import without_test_patients
 from muralab.demo.dataset import default_folder
 from muralab.errors import DataError, SettingsError, numbered
@@ -26,8 +27,11 @@ from muralab.tracking import (
     RunRecord,
     Store,
     TrainedSplit,
+    key_of_run,
+    names_of_run,
     read_datasets,
     read_split_table,
+    read_tags,
     read_trained_split,
     rebuild_split,
 )
@@ -91,24 +95,24 @@ def leakage_on(evaluated: pd.DataFrame, record: RunRecord, dataset: Dataset, sto
         rebuilt from another tree has no pictures, so it does not show whether that tree is a copy of this one.
     """
     root = dataset.source
-    split = read_trained_split(store, record.run_id, roots=[root], unreadable=set(dataset.unreadable))
+    split = read_trained_split(store, record.run_id, roots=[root], unreadable=dataset.unreadable_files)
     if split is None:
-        split = _changed_tree(record, root, dataset, store)
+        split = _changed_tree(record, dataset, store)
     if split is None:
         return None
     rows = dataset.identities(evaluated)
-    return find_known_leakage(rows, split.rows, same_tree=split.is_same_tree(root, dataset.splits.fingerprint))
+    same_tree = split.is_same_tree(root, dataset.splits.fingerprint, dataset.key_id)
+    return find_known_leakage(rows, split.rows, same_tree=same_tree)
 
 
-def _changed_tree(record: RunRecord, root: str, dataset: Dataset, store: Store) -> TrainedSplit | None:
+def _changed_tree(record: RunRecord, dataset: Dataset, store: Store) -> TrainedSplit | None:
     """The run's split rebuilt from the tree that it names, which has changed since: the best guess available."""
     trained_on = read_datasets(store, record.run_id).get("training")
-    if trained_on is None or Path(trained_on.source).resolve() != Path(root).resolve():
+    root = Path(dataset.source)
+    if trained_on is None or Path(trained_on.source).resolve() != root.resolve():
         return None
-    rows, fingerprint = rebuild_split(
-        record.tags, Path(root), set(dataset.unreadable), image_root=trained_on.image_root
-    )
-    return None if rows is None else TrainedSplit(rows=rows, root=root, fingerprint=fingerprint)
+    unreadable = dataset.unreadable_files
+    return rebuild_split(store, record.tags, root, unreadable, image_root=trained_on.image_root)
 
 
 def leakage_within(dataset: Dataset) -> Leakage:
@@ -151,7 +155,10 @@ def leakage_of_run(store: Store, record: RunRecord) -> Leakage | None:
     return find_known_leakage(
         rows,
         split.rows,
-        same_tree=source == record.run_id or split.is_same_tree(root, record.tags.get(Tag.SPLIT_FINGERPRINT, "")),
+        same_tree=source == record.run_id
+        or split.is_same_tree(
+            root, record.tags.get(Tag.SPLIT_FINGERPRINT, ""), names_of_run(store, record.run_id, record.tags)
+        ),
     )
 
 
@@ -159,7 +166,7 @@ def _evaluated_rows(store: Store, run_id: str, root: str) -> pd.DataFrame | None
     """What an evaluation logged of its data set, or rebuilt from its path; None where neither is possible."""
     logged = read_split_table(store, run_id, trained=False)
     if logged is not None:
-        return logged
+        return code_names(logged, key_of_run(store, run_id, read_tags(store, run_id)))
     rebuilt = read_trained_split(store, run_id, roots=[root])
     return None if rebuilt is None else rebuilt.rows
 

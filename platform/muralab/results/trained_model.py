@@ -12,13 +12,23 @@ import numpy as np
 
 from muralab.data.files import read_square
 from muralab.data.images.value_range import range_from_text
+from muralab.data.local_files import missing_files
 from muralab.errors import StoreError
 from muralab.evaluation.calibration import Calibration
 from muralab.recipe import Recipe, override, resolved_values
 from muralab.redaction import redact
+from muralab.registry.register import MAX_FAMILIAR, FamiliarImages
 from muralab.results.from_mlflow import read_calibration
 from muralab.results.run_recipe import RunRecipe, read_run_recipe
-from muralab.tracking import RunRecord, Store, download_artifact, read_datasets, read_run
+from muralab.tracking import (
+    RunRecord,
+    Store,
+    download_artifact,
+    locate_files,
+    read_datasets,
+    read_run,
+    read_trained_split,
+)
 from muralab.tracking.failures import store_errors
 from muralab.tracking.tags import Tag
 from muralab.training.checkpoint import read_tensors
@@ -126,15 +136,38 @@ def verification_images(store: Store, record: RunRecord, size: int) -> np.ndarra
     source = read_datasets(store, record.run_id).get("validation")
     if source is None or "validation" not in record.predictions:
         raise StoreError(f"The run {record.run_id} names no validation images to check the export on.")
-    paths = spread_evenly([source.root / image for image in record.predictions["validation"]["image"]])
-    missing = [path for path in paths if not path.is_file()]
+    validation = record.predictions["validation"]
+    chosen = validation.iloc[spread_evenly(range(len(validation)))]
+    table = locate_files(store, chosen, source, record.tags)
+    missing = missing_files(table)
     if missing:
         raise StoreError(
-            f"The images of the run {record.run_id} are not on this machine (such as {missing[0]}), and a model is "
-            "registered only after its export was checked on them. Promote it where its data are."
+            f"The images of the run {record.run_id} are not on this machine (below {source.source}, such as "
+            f"{missing[0]}), and a model is registered only after its export was checked on them. Promote it where its "
+            "data are."
         )
     shown = range_from_text(record.tags.get(Tag.VALUE_RANGE, ""))
-    return np.stack([read_square(path, size, value_range=shown) for path in paths])
+    return np.stack([read_square(path, size, value_range=shown) for path in table["path"]])
+
+
+def familiar_images(store: Store, record: RunRecord, size: int) -> FamiliarImages | None:
+    """Training and validation images of a run, which show a served model what is familiar to it.
+
+    Returns:
+        None where the run logged no split, or its images are not on this machine.
+    """
+    source, split = read_datasets(store, record.run_id).get("training"), read_trained_split(store, record.run_id)
+    if source is None or split is None:
+        return None
+    shown = range_from_text(record.tags.get(Tag.VALUE_RANGE, ""))
+    found: dict[str, np.ndarray] = {}
+    for name, n in MAX_FAMILIAR.items():
+        rows = split.rows[split.rows["set"] == name]
+        table = locate_files(store, rows.iloc[spread_evenly(range(len(rows)), n)], source, record.tags)
+        if table.empty or missing_files(table):
+            return None
+        found[name] = np.stack([read_square(path, size, value_range=shown) for path in table["path"]])
+    return FamiliarImages(**found)
 
 
 def spread_evenly(items: Sequence[T], n: int = N_VERIFIED) -> list[T]:

@@ -20,6 +20,7 @@ from mlflow.pyfunc import PythonModel
 
 from muralab.serving.answer import build_answer
 from muralab.serving.config import ServingConfig, read_config, read_version
+from muralab.serving.familiarity import read_familiarity
 from muralab.serving.heat import coarse_reason, interpolation, is_too_coarse
 from muralab.serving.memory import Trimmer, give_memory_back
 from muralab.serving.request import View, check_views, read_params, read_views
@@ -56,6 +57,8 @@ class StudyClassifier(PythonModel):  # type: ignore[misc]
         self._version = read_version(path)
         self._running = threading.BoundedSemaphore(min(os.cpu_count() or 1, RUNS))
         self._session = open_session(context.artifacts["onnx"])
+        known = context.artifacts.get("familiarity")  # too few training images give none
+        self._familiarity = None if known is None else read_familiarity(Path(known))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Answer one request.
@@ -82,9 +85,11 @@ class StudyClassifier(PythonModel):  # type: ignore[misc]
         checked = read_params(params)
         views = read_views(model_input, checked, self._config)
         readable = [(row, view.square) for row, view in enumerate(views) if view.square is not None]
-        found, heat = self._run([square for _, square in readable], explain=checked.explain)
+        found, heat, strange = self._run([square for _, square in readable], explain=checked.explain)
         logits = np.full(len(views), np.nan)
         logits[[row for row, _ in readable]] = found
+        for (row, _), warning in zip(readable, strange):
+            views[row] = replace(views[row], warnings=(*views[row].warnings, warning)) if warning else views[row]
         views = _drop_unanswered(views, logits)
         check_views(views, checked)
         answer = build_answer(views, logits, self._config, checked, self._version)
@@ -101,17 +106,21 @@ class StudyClassifier(PythonModel):  # type: ignore[misc]
             answer.index = model_input.index  # whoever assigns a column back gets it on the rows that were sent
         return answer
 
-    def _run(self, squares: list[np.ndarray], *, explain: bool) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Logits, float [V], and with `explain` a heat map each, float [h, w]."""
-        wanted = ["logits", "heatmap"] if explain else ["logits"]
+    def _run(self, squares: list[np.ndarray], *, explain: bool) -> tuple[np.ndarray, list[np.ndarray], list[str]]:
+        """Logits, float [V]; with `explain` a heat map each, float [h, w]; and a warning each, empty for most."""
+        wanted = ["logits", *(["heatmap"] if explain else []), *(["features"] if self._familiarity else [])]
         logits: list[np.ndarray] = []
         heat: list[np.ndarray] = []
+        warnings: list[str] = []
         for start in range(0, len(squares), BATCH_SIZE):
             with self._running:
-                found = self._session.run(wanted, {"images": np.stack(squares[start : start + BATCH_SIZE])})
-            logits.extend(found[0])
-            heat.extend(found[1] if explain else ())
-        return np.asarray(logits, float), heat
+                values = self._session.run(wanted, {"images": np.stack(squares[start : start + BATCH_SIZE])})
+            found = dict(zip(wanted, values))
+            logits.extend(found["logits"])
+            heat.extend(found.get("heatmap", ()))
+            if self._familiarity is not None:
+                warnings.extend(self._familiarity.warnings(found["features"]))
+        return np.asarray(logits, float), heat, warnings
 
 
 def _drop_unanswered(views: list[View], logits: np.ndarray) -> list[View]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from muralab.data.images.picture import Picture
 from muralab.data.images.value_range import misfit
+from muralab.serving.body_part import contradiction
 from muralab.serving.config import ServingConfig
 
 COLOUR_SPREAD = 12.0
@@ -43,6 +44,7 @@ def view_warnings(picture: Picture, square: np.ndarray, config: ServingConfig) -
     if picture.stored is not None and (problem := misfit(picture.stored, config.value_range)):
         found.append(problem)
     found += picture.notes
+    found += filter(None, [contradiction(picture.body_part, config.part)])
     if config.synthetic:
         found.append("model trained on synthetic pictures")
     return found + _distribution_warnings(square, config)

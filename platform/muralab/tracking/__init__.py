@@ -11,6 +11,8 @@ from muralab.tracking.artifacts import (
     LoggedData,
     download_artifact,
     fingerprint_test_set,
+    key_of_run,
+    locate_files,
     read_datasets,
     read_predictions,
 )
@@ -35,6 +37,7 @@ from muralab.tracking.runs import (
 from muralab.tracking.splits import (
     SPLIT_TABLE,
     TrainedSplit,
+    names_of_run,
     read_split_table,
     read_tags,
     read_trained_split,
@@ -64,6 +67,9 @@ __all__ = [
     "find_records",
     "fingerprint_test_set",
     "is_alive",
+    "key_of_run",
+    "locate_files",
+    "names_of_run",
     "open_store",
     "process_tags",
     "read_children",

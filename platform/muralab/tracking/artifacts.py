@@ -11,6 +11,9 @@ from typing import Any, final
 
 import pandas as pd
 
+from muralab.data.local_files import find_files
+from muralab.data.name_keys import find_key
+from muralab.data.names import NameKey, code_names
 from muralab.data.splits import fingerprint
 from muralab.errors import StoreError
 from muralab.redaction import redact
@@ -24,14 +27,22 @@ PREDICTION_TYPES = {"image": str, "study": str, "patient": str, "part": str, "la
 
 @final
 class StoredPredictions(Mapping[str, pd.DataFrame]):
-    """The tables of predictions of a run, each downloaded on first access."""
+    """The tables of predictions of a run, each downloaded on first access; names are codes, see `key_of_run`."""
 
-    def __init__(self, store: Store, run_id: str) -> None:
-        self._store, self._run_id = store, run_id
+    def __init__(self, store: Store, run_id: str, tags: Mapping[str, str]) -> None:
+        self._store, self._run_id, self._tags = store, run_id, tags
         self._tables: dict[str, pd.DataFrame] = {}
+        self._coded: dict[str, pd.DataFrame] = {}
         self._names: list[str] | None = None
 
     def __getitem__(self, name: str) -> pd.DataFrame:
+        if name not in self._coded:
+            table = self.as_logged(name)
+            self._coded[name] = code_names(table, key_of_run(self._store, self._run_id, self._tags))
+        return self._coded[name]
+
+    def as_logged(self, name: str) -> pd.DataFrame:
+        """The table as the run logged it, with names where that was an earlier version."""
         if name not in self:
             available = ", ".join(self) or "none"
             raise StoreError(
@@ -101,6 +112,25 @@ def download_artifact(store: Store, run_id: str, path: str, folder: Path) -> Pat
         raise store_error(store, f"read '{path}' of the run {run_id}", error) from error
 
 
+def key_of_run(store: Store, run_id: str, tags: Mapping[str, str]) -> NameKey | None:
+    """The key for a run that logged names: that of the data set that it names, on this machine.
+
+    Args:
+        store: holds the run, and knows where keys are.
+        run_id: its id.
+        tags: of the run.
+
+    Returns:
+        None for a run that logged codes, for one of generated images, and for a store without keys.
+    """
+    if store.keys is None or tags.get(Tag.SYNTHETIC) == "true" or Tag.NAMES in tags:
+        return None
+    data = read_datasets(store, run_id)
+    return find_key(
+        store.keys, next((data[name].source for name in ("training", "validation", "test") if name in data), "")
+    )
+
+
 def fingerprint_test_set(predictions: pd.DataFrame) -> str:
     """A digest of the images of a test set, with their labels and patients: 32 hex characters."""
     return fingerprint(predictions.assign(split="test"))
@@ -145,3 +175,20 @@ def read_datasets(store: Store, run_id: str) -> dict[str, LoggedData]:
     except Exception as error:
         raise store_error(store, f"read the data sets of the run {run_id}", error) from error
     return found
+
+
+def locate_files(store: Store, table: pd.DataFrame, data: LoggedData, tags: Mapping[str, str]) -> pd.DataFrame:
+    """A table of images that a run logged with the `path` of each on this machine, see `find_files`.
+
+    Args:
+        store: knows where the keys of coded names are.
+        table: with `image`.
+        data: that the images are of.
+        tags: of the run.
+
+    Raises:
+        DataError: the names are coded, and their key is not on this machine.
+    """
+    columns = json.loads(tags.get(Tag.COLUMNS) or "{}")
+    manifest = None if data.image_root is None else Path(data.source)
+    return find_files(table, data.root, store.keys, manifest=manifest, columns=columns)

@@ -9,6 +9,8 @@ import pandas as pd
 
 from muralab.data.audit.pictures import DIGEST_CHARACTERS, changed_pictures
 from muralab.data.digests import FileDigests
+from muralab.data.names import code_names
+from muralab.tracking.artifacts import key_of_run
 from muralab.tracking.splits import read_split_table, read_tags
 from muralab.tracking.store import Store
 from muralab.tracking.tags import Tag
@@ -23,21 +25,21 @@ def read_pictures(store: Store, run_id: str) -> pd.DataFrame | None:
     Raises:
         StoreError: the store failed.
     """
-    for holder in (run_id, read_tags(store, run_id).get(Tag.PARENT, "")):
+    tags = read_tags(store, run_id)
+    for holder in (run_id, tags.get(Tag.PARENT, "")):
         rows = read_split_table(store, holder) if holder else None
         if rows is not None:
-            return rows
+            return code_names(rows, key_of_run(store, run_id, tags))
     return None
 
 
-def find_changed(store: Store, run_id: str, images: Sequence[str], root: Path, folder: Path) -> list[str] | None:
+def find_changed(store: Store, run_id: str, table: pd.DataFrame, folder: Path) -> list[str] | None:
     """Images whose files differ from those that a run logged; missing files do.
 
     Args:
         store: holds the run.
         run_id: of a run that trained.
-        images: names, relative to the root.
-        root: of their tree.
+        table: images with the `path` of each, see `locate_files`.
         folder: remembers digests of files.
 
     Returns:
@@ -50,12 +52,11 @@ def find_changed(store: Store, run_id: str, images: Sequence[str], root: Path, f
     before = read_pictures(store, run_id)
     if before is None or "file" not in before:
         return None
-    table = pd.DataFrame({"image": sorted(set(images) & set(before["image"]))})
-    table["path"] = [str(root / image) for image in table["image"]]
+    table = table[table["image"].isin(before["image"])].drop_duplicates("image")
     digests = FileDigests(table, folder)
     digests.read()
-    table["file"] = [digest[:DIGEST_CHARACTERS] for digest in digests.of(table)]
-    return changed_pictures(before, table)
+    files = [digest[:DIGEST_CHARACTERS] for digest in digests.of(table)]
+    return changed_pictures(before, table[["image"]].assign(file=files))
 
 
 def describe_pictures(changed: Sequence[str], n_images: int) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from muralab.errors import StoreError, numbered
 from muralab.redaction import redact
-from muralab.tracking.artifacts import StoredPredictions
+from muralab.tracking.artifacts import StoredPredictions, fingerprint_test_set
 from muralab.tracking.failures import store_error
 from muralab.tracking.runs import experiment_of, search_runs
 from muralab.tracking.store import Store
@@ -64,6 +64,19 @@ class RunRecord:
     def short_name(self) -> str:
         """A trial's name within its search, such as `cnn-01`; of other runs the kind."""
         return self.tags.get(Tag.TRIAL, self.name) if self.kind == "trial" else self.kind or self.name
+
+    @property
+    def test_fingerprint(self) -> str:
+        """Of the test set that it was evaluated on, as it is tagged.
+
+        Raises:
+            StoreError: it holds no test predictions.
+        """
+        tagged = self.tags.get(Tag.TEST_FINGERPRINT)
+        if tagged:
+            return tagged
+        held = self.predictions
+        return fingerprint_test_set(held.as_logged("test") if isinstance(held, StoredPredictions) else held["test"])
 
 
 def read_run(store: Store, run_id: str, predictions: bool = True) -> RunRecord:
@@ -215,7 +228,7 @@ def _build_record(
         metrics=metrics,
         tags=tags,
         history=pd.DataFrame(columns).rename_axis(index="step").sort_index(),
-        predictions=StoredPredictions(store, str(info.run_id)) if predictions else {},
+        predictions=StoredPredictions(store, str(info.run_id), tags) if predictions else {},
         started_s=(info.start_time or 0) / 1000,
     )
 

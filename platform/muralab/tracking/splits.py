@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from muralab.data.name_keys import find_key
+from muralab.data.names import code_names
 from muralab.errors import MuraLabError
-from muralab.tracking.artifacts import download_artifact, read_datasets
+from muralab.tracking.artifacts import download_artifact, key_of_run, read_datasets
 from muralab.tracking.failures import store_error
 from muralab.tracking.store import Store
 from muralab.tracking.stored_names import tags_of
@@ -30,11 +32,19 @@ class TrainedSplit:
     root: str = ""
     """The path of the tree or the manifest on the machine that wrote the run; empty where it is not known."""
     fingerprint: str = ""
+    names: str = ""
+    """Id of the key that its names are coded with; empty where they are names."""
 
-    def is_same_tree(self, root: str, fingerprint: str = "") -> bool:
-        """Whether it is known to be of the data at a path, or equal to the split of a fingerprint."""
+    def is_same_tree(self, root: str, fingerprint: str = "", names: str = "") -> bool:
+        """Whether its names mean the same as those of the data at a path, or of the split of a fingerprint.
+
+        Args:
+            root: path of the tree or the manifest.
+            fingerprint: of a split.
+            names: id of the key that the other names are coded with. Codes of different keys never agree.
+        """
         same_path = bool(self.root and root) and Path(self.root).resolve() == Path(root).resolve()
-        return same_path or bool(fingerprint and self.fingerprint == fingerprint)
+        return self.names == names and (same_path or bool(fingerprint and self.fingerprint == fingerprint))
 
 
 def read_trained_split(
@@ -61,16 +71,24 @@ def read_trained_split(
     named = next((data[context] for context in ("training", "validation", "test") if context in data), None)
     root = "" if named is None else named.source
     fingerprint = tags.get(Tag.SPLIT_FINGERPRINT, "")
+    key = key_of_run(store, run_id, tags)
+    names = names_of_run(store, run_id, tags)
     for holder in (run_id, tags.get(Tag.PARENT)):
         rows = read_split_table(store, holder) if holder else None
         if rows is not None:
-            return TrainedSplit(rows=rows, root=root, fingerprint=fingerprint)
+            return TrainedSplit(rows=code_names(rows, key), root=root, fingerprint=fingerprint, names=names)
     for tree in dict.fromkeys([root, *roots]):
         image_root = None if named is None else named.image_root
-        rows, found = rebuild_split(tags, Path(tree), unreadable, image_root=image_root) if tree else (None, "")
-        if rows is not None and found == fingerprint:
-            return TrainedSplit(rows=rows, root=tree, fingerprint=fingerprint)
+        found = rebuild_split(store, tags, Path(tree), unreadable, image_root=image_root) if tree else None
+        if found is not None and found.fingerprint == fingerprint:
+            return found
     return None
+
+
+def names_of_run(store: Store, run_id: str, tags: Mapping[str, str]) -> str:
+    """Id of the key that the names of a run's tables are coded with, as they are read; empty where they are names."""
+    key = key_of_run(store, run_id, tags)
+    return tags.get(Tag.NAMES, "") if key is None else key.id
 
 
 def read_split_table(store: Store, run_id: str, *, trained: bool = True) -> pd.DataFrame | None:
@@ -123,24 +141,30 @@ def _is_missing(error: Exception) -> bool:
 
 
 def rebuild_split(
-    tags: Mapping[str, str], path: Path, unreadable: Collection[str] = (), *, image_root: str | None = None
-) -> tuple[pd.DataFrame | None, str]:
+    store: Store,
+    tags: Mapping[str, str],
+    path: Path,
+    unreadable: Collection[str] = (),
+    *,
+    image_root: str | None = None,
+) -> TrainedSplit | None:
     """Split a data set as a run's tags describe it.
 
     Args:
+        store: knows where the keys of coded names are.
         tags: of the run: protocol, seed, part, and the columns of its manifest.
         path: of the MURA tree or the manifest.
-        unreadable: images that are left out before the split.
+        unreadable: names of images that are left out before the split.
         image_root: the folder that a manifest's image paths start from; None: its own.
 
     Returns:
-        One row per image (set, image, patient) and the split's fingerprint; None and "" if it cannot be split so.
+        One row per image (set, image, patient), with the codes of the data's key; None if it cannot be split so.
     """
     from muralab.data.source import DatasetSource
 
     protocol, seed = tags.get(Tag.PROTOCOL, ""), tags.get(Tag.SEED, "")
     if not (protocol and seed and path.exists()):
-        return None, ""
+        return None
     source = DatasetSource(
         data=str(path),
         part=tags.get(Tag.PART, ""),
@@ -152,6 +176,13 @@ def rebuild_split(
     try:
         splits, _ = source.split_without(unreadable)
     except MuraLabError:
-        return None, ""
+        return None
     rows = pd.concat([table[["image", "patient"]].assign(set=name) for name, table in splits.items()])
-    return rows.reset_index(drop=True), splits.fingerprint
+    coded = store.keys is not None and tags.get(Tag.SYNTHETIC) != "true"
+    key = find_key(store.keys, path, source.index) if store.keys is not None and coded else None
+    return TrainedSplit(
+        rows=code_names(rows.reset_index(drop=True), key),
+        root=str(path),
+        fingerprint=splits.fingerprint,
+        names="" if key is None else key.id,
+    )

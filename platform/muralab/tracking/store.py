@@ -40,6 +40,8 @@ class Store:
     """Of the model registry, absolute; empty: the tracking store's own."""
     patience_s: float = PATIENCE_S
     """How long the client waits for a store that does not answer."""
+    keys: Path | None = None
+    """Folder of the keys of coded names: names that an earlier version logged are read as codes. None: as logged."""
 
     @property
     def client(self) -> Any:

@@ -27,6 +27,8 @@ class Tag:
     PROTOCOL = "muralab.protocol"
     DUPLICATES = "muralab.duplicates"
     SPLIT_FINGERPRINT = "muralab.split_fingerprint"
+    NAMES = "muralab.names"
+    """Id of the key that the names of its patients, studies and images are coded with; runs without it log names."""
     DATA_FINGERPRINT = "muralab.data_fingerprint"
     CONTENT = "muralab.content"
     """Digest of the bytes of all pictures, with their names."""

@@ -17,6 +17,7 @@ from typing import Self, final
 
 import pandas as pd
 
+from muralab.data.names import LOCAL_COLUMNS
 from muralab.errors import StoreError
 from muralab.redaction import redact
 from muralab.tracking.artifacts import fingerprint_test_set
@@ -295,14 +296,28 @@ class RunWriter:
         self._queue.put(run, LogText(text, artifact_path))
 
     def log_table(self, run: str, frame: pd.DataFrame, artifact_path: str) -> None:
-        """Log a table as the CSV file `artifact_path`, with all digits."""
+        """Log a table as the CSV file `artifact_path`, with all digits.
+
+        Raises:
+            ValueError: it has a column of names or paths, which stay on this machine.
+        """
+        private = sorted(set(LOCAL_COLUMNS) & set(frame.columns))
+        if private:
+            raise ValueError(f"The table {artifact_path} has columns that are never logged: {', '.join(private)}.")
         self.log_text(run, frame.to_csv(index=False), artifact_path)
 
-    def log_predictions(self, run: str, name: str, predictions: pd.DataFrame) -> None:
-        """Log the predictions on a set (`validation` or `test`), which `RunRecord.predictions` reads back."""
+    def log_predictions(self, run: str, name: str, predictions: pd.DataFrame, *, fingerprint: str = "") -> None:
+        """Log the predictions on a set (`validation` or `test`), which `RunRecord.predictions` reads back.
+
+        Args:
+            run: the run.
+            name: of the set.
+            predictions: one row per image.
+            fingerprint: of a test set whose names are coded: that of the names; empty: that of the table.
+        """
         self.log_table(run, predictions, f"predictions/{name}.csv")
         if name == "test":  # an evaluation on this test set, which `find_evaluations` finds
-            self.set_tags(run, {Tag.TEST_FINGERPRINT: fingerprint_test_set(predictions)})
+            self.set_tags(run, {Tag.TEST_FINGERPRINT: fingerprint or fingerprint_test_set(predictions)})
 
     def log_file(self, run: str, path: Path, artifact_path: str | None = None) -> None:
         """Log a file as it is now, under its own name, in the folder `artifact_path`.

@@ -217,8 +217,8 @@ def closing_lines(result: SweepResult, outcome: Outcome, store: Store) -> list[s
     registration = outcome.registration
     if registration is None:
         return ["", *outcome.statements]
-    model = registration.model
-    image = str(result.sweep.dataset.tables["test"]["path"].iloc[0])
+    model, dataset = registration.model, result.sweep.dataset
+    image = str(dataset.tables["test"]["path"].iloc[0]) if dataset.synthetic else "image.png"
     registered = f"Registered {model.name} version {model.version} as {model.uri}."
     served = served_lines(result, registered_name(outcome))
     return [*served, "", registered, *outcome.statements, *serve_commands(model, store, image)]

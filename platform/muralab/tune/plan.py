@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from muralab.config.commands import TrainingOptions
-from muralab.config.parsing import STUDY
+from muralab.config.parsing import STUDY, unless_auto
 from muralab.config.search import CPU_TRIAL_BYTES, SearchConfig
 from muralab.console import format_duration
 from muralab.data.dataset import Dataset, find_dataset, open_dataset
@@ -23,7 +23,8 @@ from muralab.recipe import Recipe
 from muralab.recipe_source import digest_sources
 from muralab.results.changes import Inputs, present_inputs
 from muralab.results.duplicates import handle_duplicates
-from muralab.results.inputs import data_tags
+from muralab.results.gallery import check_burned_in
+from muralab.results.inputs import data_tags, names_tag
 from muralab.tracking.tags import Tag
 from muralab.training.device import gains_from_bfloat16
 from muralab.trial import TrialSpec
@@ -73,6 +74,7 @@ class Sweep:
             Tag.CONTENT: self.dataset.content,
             Tag.VALUE_RANGE: range_to_text(self.dataset.value_range),
             Tag.PROTOCOL: self.dataset.splits.protocol,
+            **names_tag(self.dataset),
             Tag.DUPLICATES: options.duplicates,
             Tag.OBJECTIVE: options.objective,
             Tag.WEIGHTS: self.weights,
@@ -228,13 +230,23 @@ def open_data(
         value_range: see `open_dataset`.
 
     Raises:
-        SettingsError: its validation set has too few abnormal patients for the threshold rule.
+        SettingsError: its validation set has too few abnormal patients for the threshold rule, or pictures=true and
+            names may be burned into them.
     """
     sizes = {recipe.image_size for recipe in config.recipes.values()}
     if not source.is_demo:  # before hours of decoding
         check_threshold_rule(source.split_of_all[0].validation, config.options.threshold)
-    dataset = open_dataset(source, image_sizes=sizes, cache_folder=cache, progress=progress, value_range=value_range)
+    dataset = open_dataset(
+        source,
+        image_sizes=sizes,
+        cache_folder=cache,
+        progress=progress,
+        value_range=value_range,
+        names_key=unless_auto(config.options.names_key),
+    )
     check_threshold_rule(dataset.tables["validation"], config.options.threshold)
+    if getattr(config.options, "pictures", None):
+        check_burned_in(dataset.audit.burned_in)
     return handle_duplicates(dataset, config.options.duplicates)
 
 

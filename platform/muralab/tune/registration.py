@@ -16,7 +16,7 @@ from muralab.errors import MuraLabError
 from muralab.evaluation.metrics import main_metrics
 from muralab.recipe_loader import load_recipe
 from muralab.registry.promote import Promotion, promote_version, version_of_run
-from muralab.registry.register import RegisteredModel, register_model
+from muralab.registry.register import MAX_FAMILIAR, FamiliarImages, RegisteredModel, register_model
 from muralab.report.card import model_card
 from muralab.report.context import Context
 from muralab.results.final_test import FinalTest
@@ -110,7 +110,7 @@ def _no_candidate(sweep: Sweep) -> str:
 
 
 def _describe_failure(sweep: Sweep, candidate: FinalTest, error: Exception) -> str:
-    reason = str(error)
+    reason = sweep.dataset.hide_names(str(error))
     if not isinstance(error, MuraLabError):  # the exporter prints a page of advice; its traceback follows
         first = reason.strip().partition("\n")[0]
         reason = f"{textwrap.shorten(ANSI.sub('', first), 200)} ({type(error).__name__})"
@@ -151,6 +151,10 @@ def _register(
     figures = {f"{Tag.TEST_STUDY_PREFIX}{metric}": str(model.intervals()[metric]) for metric in main_metrics()}
     images = sweep.dataset.caches[candidate.image_size]
     rows = spread_evenly(list(images.rows(sweep.dataset.tables["validation"])))
+    familiar = {
+        name: np.asarray(images.images[spread_evenly(list(images.rows(sweep.dataset.tables[name])), n)])
+        for name, n in MAX_FAMILIAR.items()
+    }
     return register_model(
         network=candidate.network,
         image_size=candidate.image_size,
@@ -167,6 +171,7 @@ def _register(
             **figures,
         },
         verify_images=np.asarray(images.images[rows]),
+        familiar=FamiliarImages(**familiar),
         alias=None,
         store=store,
     )

@@ -20,6 +20,7 @@ from muralab.config.resources import count_cpus, count_gpus
 from muralab.config.search import SearchConfig, resolve_search
 from muralab.data.dataset import Dataset
 from muralab.data.images.value_range import range_from_text
+from muralab.data.names import are_coded
 from muralab.data.source import DatasetSource
 from muralab.errors import DataError, RecipeError, SettingsError, StoreError, numbered
 from muralab.recipe_loader import load_recipe
@@ -27,7 +28,7 @@ from muralab.results.changes import Inputs, changed_data, changed_inputs, presen
 from muralab.tracking import RunRecord, Store, is_alive, read_datasets, read_run
 from muralab.tracking.tags import Tag
 from muralab.training.trainer import best_name
-from muralab.trial import TrialSpec, uses_bfloat16, write_table
+from muralab.trial import TrialSpec, read_table, uses_bfloat16, write_table
 from muralab.tune.folders import TRIALS, Folders
 from muralab.tune.plan import Sweep, open_data, source_of, with_inputs
 from muralab.tune.portable import to_local, to_portable
@@ -71,9 +72,8 @@ class Plan:
 
 def write_plan(sweep: Sweep) -> None:
     """Write what `resume` needs: the plan, and the split beside it."""
-    index, folders = sweep.dataset.index, sweep.folders
-    files = sweep.dataset.identities(index)["file"].to_numpy()
-    write_table(folders.table, index.assign(file=files), sweep.dataset.tables)
+    folders = sweep.folders
+    _write_split(folders, sweep.dataset)
     content = {
         "options": sweep.config.options.to_dict(),
         "specs": [spec.to_dict() for spec in sweep.specs],
@@ -104,6 +104,11 @@ def resume_command(kind: str, part: str, run_id: str) -> str:
     if kind == "train":
         return f"mlflow run . -e train --env-manager local -P resume={run_id}"
     return f"make tune PART={shlex.quote(part)} ARGS='-P resume={run_id}'"
+
+
+def _write_split(folders: Folders, dataset: Dataset) -> None:
+    files = dataset.identities(dataset.index)["file"].to_numpy()
+    write_table(folders.table, dataset.index.assign(file=files), dataset.tables)
 
 
 def read_plan(folders: Folders, run_id: str) -> Plan:
@@ -199,6 +204,8 @@ def load_sweep(
         changes += changed_data(None, read_datasets(store, run_id), dataset)
         if not accept_changes:
             refuse_changes(run_id, changes, kind)
+    if are_coded(dataset.index) and not are_coded(read_table(folders.table)):  # an earlier version planned it
+        _write_split(folders, dataset)
     weights = describe_weights(Path(spec.weights) for spec in specs if spec.weights) if other_weights else plan.weights
     return Sweep(
         config=config,
@@ -207,8 +214,8 @@ def load_sweep(
         specs=with_inputs(specs, inputs, dataset),
         weights=weights,
         inputs=inputs,
-        notes=(*plan.notes, *_resume_notes(plan, changes)),
-        accepted=" ".join(filter(None, [record.tags.get(Tag.ACCEPTED_CHANGES, ""), *changes])),
+        notes=tuple(dataset.hide_names(note) for note in (*plan.notes, *_resume_notes(plan, changes))),
+        accepted=" ".join(filter(None, [record.tags.get(Tag.ACCEPTED_CHANGES, ""), *map(dataset.hide_names, changes)])),
         resumed=run_id,
     )
 

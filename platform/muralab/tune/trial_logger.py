@@ -247,6 +247,7 @@ class TrialLogger:
 
     def trial_ended(self, name: str, how: str, reason: str, *, diverged: bool = False) -> None:
         """Log how a trial ended and what it reached; keep only the weights that may still be needed."""
+        reason = self.dataset.hide_names(reason)
         if how == "pruned" and self.deadline is not None and time.monotonic() >= self.deadline:
             how = "stopped"
         if name not in self.runs:

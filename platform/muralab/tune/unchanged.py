@@ -10,6 +10,7 @@ import pandas as pd
 
 from muralab.config.search import SearchConfig
 from muralab.data.audit.pictures import DIGEST_CHARACTERS, changed_pictures
+from muralab.data.cache import file_names
 from muralab.data.digests import FileDigests
 from muralab.data.source import DatasetSource
 from muralab.errors import SettingsError, numbered
@@ -39,7 +40,7 @@ def refuse_changes(run_id: str, changes: Sequence[str], kind: str) -> None:
 
 
 def compare_pictures(planned: pd.DataFrame | None, source: DatasetSource, cache: Path) -> list[str]:
-    """A sentence if files have other bytes under the same names; nothing is decoded.
+    """A sentence, with names, if files have other bytes under the same names; nothing is decoded.
 
     Args:
         planned: the split with digests of its files; None in plans of earlier versions.
@@ -51,7 +52,8 @@ def compare_pictures(planned: pd.DataFrame | None, source: DatasetSource, cache:
     digests = FileDigests(source.index, cache / "pixels")
     digests.read()
     files = [digest[:DIGEST_CHARACTERS] for digest in digests.of(source.index)]
-    changed = changed_pictures(planned, source.index[["image"]].assign(file=files))
+    before = planned.assign(image=file_names(planned))
+    changed = changed_pictures(before, source.index[["image"]].assign(file=files))
     return [f"{describe_pictures(changed, len(planned))} at {source.root} have changed."] if changed else []
 
 

@@ -19,7 +19,7 @@ from muralab.data.audit.facts import THUMBNAIL, FileFacts
 from muralab.data.audit.near_duplicates import groups_of, near_pairs
 from muralab.data.images.value_range import ValueRange, misfit
 
-FINDING_COLUMNS = ("kind", "severity", "images", "detail")
+FINDING_COLUMNS = ("kind", "severity", "images", "detail", "quoted")
 OLD_RELEASE = "old release"
 KINDS = (
     "unreadable",
@@ -63,6 +63,8 @@ class Finding:
     """names of the images concerned"""
     detail: str
     """what was found, as text"""
+    quoted: tuple[tuple[str, str], ...] = ()
+    """(kind, name) of every name in the detail: `image`, `study` or `patient`"""
 
 
 def find_all(table: pd.DataFrame, facts: Facts, value_range: ValueRange | None = None) -> list[Finding]:
@@ -115,7 +117,13 @@ def find_leaking_patients(table: pd.DataFrame, facts: Facts) -> Iterator[Finding
     sides = table.groupby("patient")["split"].nunique()
     for patient, group in table[table["patient"].isin(sides.index[sides > 1])].groupby("patient"):
         detail = f"{patient} is in {_and(group['split'])}"
-        yield Finding(kind="leaking patient", severity="error", images=tuple(group["image"]), detail=detail)
+        yield Finding(
+            kind="leaking patient",
+            severity="error",
+            images=tuple(group["image"]),
+            detail=detail,
+            quoted=(("patient", str(patient)),),
+        )
 
 
 def find_conflicting_studies(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:  # noqa: ARG001
@@ -125,7 +133,13 @@ def find_conflicting_studies(table: pd.DataFrame, facts: Facts) -> Iterator[Find
     conflicting = number.isin(labels.index[labels > 1])
     for study, group in table[conflicting].groupby(number[conflicting]):
         detail = f"{study} is both positive and negative"
-        yield Finding(kind="conflicting study", severity="error", images=tuple(group["image"]), detail=detail)
+        yield Finding(
+            kind="conflicting study",
+            severity="error",
+            images=tuple(group["image"]),
+            detail=detail,
+            quoted=(("study", str(study)),),
+        )
 
 
 def find_duplicates(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:
@@ -184,6 +198,7 @@ def find_old_release(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:  #
 def _duplicate(group: pd.DataFrame, kind: str, what: str) -> Iterator[Finding]:
     """One finding per problem of a group of equal images; if there is none, the kind itself."""
     images = tuple(group["image"])
+    quoted = tuple(("image", image) for image in images[:3])
     where = f"{what}: {_and(images[:3])}" + (f" and {len(images) - 3} more" if len(images) > 3 else "")
     worse = []
     if group["split"].nunique() > 1:
@@ -191,10 +206,10 @@ def _duplicate(group: pd.DataFrame, kind: str, what: str) -> Iterator[Finding]:
     if group["label"].nunique() > 1:
         worse.append(("conflicting picture", f"{where}; both positive and negative"))
     for worse_kind, detail in worse:
-        yield Finding(kind=worse_kind, severity="error", images=images, detail=detail)
+        yield Finding(kind=worse_kind, severity="error", images=images, detail=detail, quoted=quoted)
     if not worse:
         severity = "note" if group["patient"].nunique() == 1 else "warning"
-        yield Finding(kind=kind, severity=severity, images=images, detail=where)
+        yield Finding(kind=kind, severity=severity, images=images, detail=where, quoted=quoted)
 
 
 def _unusual_depths(images: npt.NDArray[np.object_], good: Facts) -> Iterator[Finding]:

@@ -13,9 +13,10 @@ import contextlib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -26,12 +27,15 @@ from muralab.data.audit.pictures import identify_pictures
 from muralab.data.digests import FileDigests
 from muralab.data.files import Progress, read_images
 from muralab.data.images.value_range import ValueRange, describe_range, smallest_range
+from muralab.data.names import NameKey, code_names
 from muralab.data.value_ranges import DECIDE, RangeChoice
 from muralab.errors import DataError
 
-AUDIT_VERSION = 5
+AUDIT_VERSION = 6
 """Part of the fingerprint; increase it when the checks or the stored content change."""
 LABEL_COLUMNS = ["image", "label", "patient", "split"]
+MEASURES = ("width", "height", "n_bytes", "brightness", "spread", "burned_in")
+"""What is kept of the facts of each file, beside the identity of its picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,13 @@ class Audit:
     """number of these images"""
     pictures: pd.DataFrame
     """one row per image: see `identify_pictures`"""
+    measures: pd.DataFrame
+    """one row per image: image and `MEASURES` (px, bytes, grey levels); zeros for an unreadable file"""
+
+    @property
+    def burned_in(self) -> list[str]:
+        """Images whose file says that names may be burned into the pixels."""
+        return [str(image) for image in self.measures.loc[self.measures["burned_in"].astype(bool), "image"]]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -83,6 +94,20 @@ class Audit:
             f"Audit: {row.kind} ({row.severity}), {row.findings} found in {row.images} images; {row.example}."
             for row in serious.itertuples()
         ]
+
+    def coded(self, key: NameKey | None) -> Audit:
+        """The same with codes instead of names; the audit itself without a key."""
+        if key is None:
+            return self
+        images = [tuple(key.code("image", name) for name in names) for names in self.findings["images"]]
+        details = [key.hide(row.detail, row.quoted) for row in self.findings.itertuples()]
+        findings = self.findings.assign(
+            images=pd.Series(images, index=self.findings.index, dtype=object),
+            detail=pd.Series(details, index=self.findings.index, dtype=object),
+            quoted=pd.Series([()] * len(details), index=self.findings.index, dtype=object),
+        )
+        pictures, measures = (code_names(table, key) for table in (self.pictures, self.measures))
+        return replace(self, findings=findings, pictures=pictures, measures=measures)
 
     def paragraph(self) -> str:
         """What was read and how much was found."""
@@ -211,7 +236,14 @@ def _audit(table: pd.DataFrame, facts: list[FileFacts], value_range: ValueRange 
         value_range=value_range,
         n_scaled=sum(fact.stored is not None for fact in facts),
         pictures=identify_pictures(table, facts, findings),
+        measures=measure_files(table, facts),
     )
+
+
+def measure_files(table: pd.DataFrame, facts: Sequence[FileFacts]) -> pd.DataFrame:
+    """The `MEASURES` of the files of a table, from their facts in the same order."""
+    columns = {name: [getattr(fact, name) for fact in facts] for name in MEASURES}
+    return pd.DataFrame({"image": table["image"].to_list(), **columns})
 
 
 def _digests(table: pd.DataFrame, facts: list[FileFacts]) -> dict[str, str]:
@@ -237,6 +269,7 @@ def _write(audit: Audit, file: Path) -> None:
     content = {name: getattr(audit, name) for name in plain}
     content["findings"] = audit.findings[audit.findings["kind"] != OLD_RELEASE].to_dict(orient="records")
     content["pictures"] = audit.pictures.to_dict(orient="list")
+    content["measures"] = audit.measures.to_dict(orient="list")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(file) as path:
@@ -248,9 +281,15 @@ def _write(audit: Audit, file: Path) -> None:
 def _from_json(text: str, table: pd.DataFrame) -> Audit:
     """A stored audit, with the finding that depends on where the tree is now instead of on its files."""
     content = json.loads(text)
-    findings = [Finding(**{**row, "images": tuple(row["images"])}) for row in content.pop("findings")]
+    findings = [_to_finding(row) for row in content.pop("findings")]
     findings += find_old_release(table, [])
     pictures = pd.DataFrame(content.pop("pictures"), dtype=str)
+    measures = pd.DataFrame(content.pop("measures"))
     ends = content.pop("value_range")
     value_range = None if ends is None else (int(ends[0]), int(ends[1]))
-    return Audit(findings=_to_frame(findings), pictures=pictures, value_range=value_range, **content)
+    return Audit(findings=_to_frame(findings), pictures=pictures, measures=measures, value_range=value_range, **content)
+
+
+def _to_finding(row: Mapping[str, Any]) -> Finding:
+    """A finding from JSON, which has lists for tuples."""
+    return Finding(**{**row, "images": tuple(row["images"]), "quoted": tuple(map(tuple, row["quoted"]))})

@@ -89,7 +89,14 @@ def _decode(header: Any, aspect: float, value_range: ValueRange | None) -> Pictu
     if padding is not None:
         grey[padding] = 0
     stored = _measure(pixels, padding) if table.by_file_type else None
-    return Picture(grey=_stretch(grey, aspect), stored=stored, notes=table.notes)
+    return Picture(grey=_stretch(grey, aspect), stored=stored, notes=table.notes, body_part=_body_part(header))
+
+
+def _body_part(header: Any) -> str:
+    try:
+        return str(header.get("BodyPartExamined") or "")
+    except Exception:  # pydicom refuses some values while it converts them
+        return ""
 
 
 def _measure(pixels: StoredPixels, padding: np.ndarray | None) -> StoredValues | None:

@@ -40,6 +40,9 @@ class Picture:
     notes: tuple[str, ...] = ()
     """What in the file's header was unusable and therefore ignored."""
 
+    body_part: str = ""
+    """What a DICOM file names as the part that it shows, as it is written there; free text."""
+
 
 def check_size(width: int, height: int, *, max_pixels: int) -> None:
     """Reject an image by the size in its header.

@@ -1,0 +1,58 @@
+"""The checks for shortcuts of a training: logged, read back, and worded by what they found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from muralab.results.checks import explored_check, log_checks, read_checks, read_groups
+from muralab.tracking import RunWriter, Store, open_store, read_run
+from tests.evaluation.test_metadata_baseline import images, measures
+
+
+def found(**planted: object) -> str:
+    table = images(120)
+    check = explored_check(table.assign(split="train", part="wrist", path="x"), measures(table).assign(**planted))
+    assert check is not None
+    return check.text
+
+
+def test_metadata_that_beat_chance_are_called_so() -> None:
+    text = found(n_bytes=1000 + 500 * images(120)["label"])
+    assert text.startswith("Without a single pixel, metadata reach an AUROC of ")
+    assert "on the 120 studies (cross-validated by patient). Metadata beat chance: " in text
+    assert text.endswith("The strongest by itself: file size, 1.000.")
+
+
+def test_metadata_that_do_not_are_not() -> None:
+    assert found().endswith("That is not shown to be above chance.")
+
+
+@pytest.fixture
+def store(empty_database: Path, tmp_path: Path) -> Store:
+    (tmp_path / "mlflow.db").write_bytes(empty_database.read_bytes())
+    return open_store(f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def test_checks_and_groups_are_read_back_from_a_run_and_from_the_sweep_above_it(store: Store) -> None:
+    table = images(120)
+    check = explored_check(table.assign(part="wrist"), measures(table))
+    groups = pd.DataFrame({"study": ["s1"], "sex": ["F"]})
+    assert check is not None
+    with RunWriter(store) as writer:
+        parent = writer.run_id(writer.start_run(kind="tune", name="t"))
+        log_checks(writer, parent, [check], groups)
+        child = writer.run_id(writer.start_run(kind="trial", name="c", parent=parent))
+    for run in (parent, child):
+        (read,) = read_checks(store, read_run(store, run))
+        assert (read.name, read.title, read.text) == (check.name, check.title, check.text)
+        pd.testing.assert_frame_equal(read.table, check.table)
+        pd.testing.assert_frame_equal(read_groups(store, read_run(store, run)), groups)
+
+
+def test_a_run_of_an_earlier_version_has_no_checks(store: Store) -> None:
+    with RunWriter(store) as writer:
+        run = writer.run_id(writer.start_run(kind="train", name="t"))
+    assert (read_checks(store, read_run(store, run)), read_groups(store, read_run(store, run))) == ([], None)
