@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from muralab.tracking import RunRecord, Store, open_store, read_run
@@ -131,6 +132,13 @@ def spoil(folder: Path, pattern: str, content: bytes = b"not a picture") -> list
     for path in files:
         path.write_bytes(content)
     return files
+
+
+def image_codes(folder: Path) -> dict[str, str]:
+    """Name -> code of every image that commands have coded, from the tables in the cache of a test's folder."""
+    files = (folder / "cache" / "muralab" / "names").glob("*-????????????.csv")
+    tables = [pd.read_csv(file) for file in files]
+    return {name: code for table in tables for name, code in zip(table["real_image"], table["image"])}
 
 
 def flags(command: str, tree: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from muralab.evaluation.metrics import METRICS
 from muralab.experiment import run_trial
 from muralab.tracking import RunRecord, Store, download_artifact, read_run, start_run
 from muralab.training.phase_trainer import PhaseTrainer
-from tests.cli.conftest import SMALL, Muralab, all_runs, spoil
+from tests.cli.conftest import SMALL, Muralab, all_runs, image_codes, spoil
 
 QUICK = {"recipe": SMALL, "epochs": "1+2", "cpus_per_trial": 1}
 
@@ -286,17 +286,19 @@ def test_an_unreadable_image_is_left_out_and_named_in_warning_and_report(
     assert outcome.code == 0, outcome
     run = only_run(store)
     report = download_artifact(store, run.run_id, "report.html", tmp_path).read_text("utf-8")
-    for name in (path.relative_to(tree).as_posix() for path in bad):
-        assert f"{name}: not a PNG, JPEG, TIFF, BMP or DICOM file" in outcome.out
-        assert name in report
+    codes = image_codes(tmp_path)
+    for code in (codes[path.relative_to(tree).as_posix()] for path in bad):
+        assert f"{code}: not a PNG, JPEG, TIFF, BMP or DICOM file" in outcome.out
+        assert code in report
 
 
-def test_an_unreadable_image_is_not_replaced(muralab: Muralab, store: Store, tree: Path) -> None:
+def test_an_unreadable_image_is_not_replaced(muralab: Muralab, store: Store, tree: Path, tmp_path: Path) -> None:
     (bad,) = spoil(tree, "valid/*/patient00014/*/image1.png")
     assert muralab("train", data=tree, **QUICK).code == 0
     images = only_test_predictions(store)["image"]
     shown = [path for path in tree.glob("valid/*/*/*/image*.png") if path != bad]
-    assert sorted(images) == sorted(path.relative_to(tree).as_posix() for path in shown)
+    codes = image_codes(tmp_path)
+    assert sorted(images) == sorted(codes[path.relative_to(tree).as_posix()] for path in shown)
 
 
 def only_test_predictions(store: Store) -> pd.DataFrame:
@@ -305,11 +307,11 @@ def only_test_predictions(store: Store) -> pd.DataFrame:
 
 @pytest.mark.slow
 def test_an_evaluation_names_unreadable_images_too(
-    trained: RunRecord, muralab: Muralab, store: Store, tree: Path
+    trained: RunRecord, muralab: Muralab, store: Store, tree: Path, tmp_path: Path
 ) -> None:
     (bad,) = spoil(tree, "valid/*/patient00014/*/image1.png")
     outcome = muralab("evaluate", model=trained.run_id, data=tree)
     assert outcome.code == 0, outcome
-    assert bad.relative_to(tree).as_posix() in " ".join(outcome.out.split())
+    assert image_codes(tmp_path)[bad.relative_to(tree).as_posix()] in " ".join(outcome.out.split())
     found = next(run for run in all_runs(store) if run.kind == "evaluate")
     assert (found.status, found.tags["muralab.evaluates"]) == ("FINISHED", trained.run_id)

@@ -268,4 +268,4 @@ def test_a_bundle_ships_the_serving_code_only(onnx, tmp_path):
         "errors.py",
         "serving",
     }
-    assert {path.name for path in (code / "data").iterdir()} == {"__init__.py", "images"}
+    assert {path.name for path in (code / "data").iterdir()} == {"__init__.py", "body_parts.py", "images"}

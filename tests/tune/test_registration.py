@@ -25,7 +25,8 @@ def final_test_of(recipe: str = GATE, skill: float = 1.5, **fields: Any) -> Fina
 def sweep() -> Any:
     """Of two recipes, one of which registers."""
     recipes = {"cnn": SimpleNamespace(registers=False), GATE: SimpleNamespace(registers=True)}
-    return SimpleNamespace(part="wrist", config=SimpleNamespace(recipes=recipes, options=SimpleNamespace()))
+    config = SimpleNamespace(recipes=recipes, options=SimpleNamespace(test_folds=None))
+    return SimpleNamespace(part="wrist", config=config, dataset=SimpleNamespace(hide_names=str))
 
 
 def registered(test: FinalTest) -> Any:

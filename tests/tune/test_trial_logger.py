@@ -54,7 +54,7 @@ def logger(tmp_path: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) 
     rows = {name: TrialRow(name, [1.0] * 4) for name in specs}
     table = TrialTable(rows, 1, "val_study_auroc", Console(file=io.StringIO()))
     writer: Any = recorder
-    dataset: Any = SimpleNamespace()
+    dataset: Any = SimpleNamespace(hide_names=str)
     return TrialLogger(writer=writer, table=table, specs=specs, dataset=dataset, parent="parent", tags={})
 
 
