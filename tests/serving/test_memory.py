@@ -38,14 +38,14 @@ def test_another_c_library_is_not_changed(monkeypatch, error):
 def test_two_images_are_decoded_at_once_whatever_the_machine(monkeypatch):
     decode, busy, most, lock, pair = request.decode_picture, [0], [0], threading.Lock(), threading.Barrier(2)
 
-    def count(data: bytes) -> object:
+    def count(data: bytes, **options: object) -> object:
         with lock:
             busy[0] += 1
             most[0] = max(most[0], busy[0])
         pair.wait(60)  # never passed by one alone
         with lock:
             busy[0] -= 1
-        return decode(data)
+        return decode(data, **options)
 
     monkeypatch.setattr(request, "decode_picture", count)
     config, image = ServingConfig(image_size=32), base64_text(valid_files()["png"])
