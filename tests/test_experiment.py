@@ -27,7 +27,7 @@ def validate(threshold: str, scale: float = 1.0) -> tuple[dict[str, float], pd.D
     images = [f"{name}/{number}.png" for number, name in enumerate(names)]
     table = pd.DataFrame({"image": images, "study": names, "patient": names, "part": "wrist", "label": label})
     pooled = scale * torch.tensor(rng.normal(2.0 * label - 3.0)[:, None])
-    spec: Any = SimpleNamespace(threshold=threshold, gpu=False)
+    spec: Any = SimpleNamespace(threshold=threshold, gpu=False, precision="float32")
     evaluator = ValidationEvaluator(spec, SimpleNamespace(tables={"validation": table}))  # type: ignore[arg-type]
     return evaluator(SimpleNamespace(head=nn.Identity()), pooled), evaluator.predictions  # type: ignore[arg-type]
 

@@ -115,7 +115,7 @@ def test_the_served_model_is_shown_as_fully_as_the_chosen_one(build_model, write
     for name in ("Good", "Poor"):
         assert page.count(f'<div class="hero-name">{name}</div>') == 1
         assert f"<h3>{name} at its threshold</h3>" in page
-        assert f"<h3>{name}: by part and number of views</h3>" in page
+        assert f"<h3>{name}: by subgroup</h3>" in page
         assert f"an error of {name.lower()}" in page
     assert page.index("Selected on validation, evaluated") < page.index("Registered for serving, evaluated")
 

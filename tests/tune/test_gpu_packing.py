@@ -33,7 +33,8 @@ def shared(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
         config = resolve_search(options, ("inception",), max_concurrent=options.max_concurrent, machine=machine)
         spec = TrialSpec(name="a-00", recipe="inception", table="", cache_folder="", folder="", threads=1, gpu=True)
         folders, dataset = Folders(cache=tmp_path, sweep=tmp_path), object()
-        sweep = Sweep(config=config, folders=folders, dataset=dataset, specs=(spec,) * n_trials, weights="")  # type: ignore[arg-type]
+        values = {"dataset": dataset, "weights": "", "inputs": None}
+        sweep = Sweep(config=config, folders=folders, specs=(spec,) * n_trials, **values)  # type: ignore[arg-type]
         common = {"train_s": 1.0, "infer_s": 1.0, "frozen_upper": True, "weights_bytes": 1, "checkpoint_bytes": 5}
         paces = {"cnn": Pace(**common, gpu_bytes=GIB), "inception": Pace(**common, gpu_bytes=int(each_gib * GIB))}
         packed = pack_gpus(sweep, paces, machine=machine, free_bytes=int(FREE_GIB * GIB))
