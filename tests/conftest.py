@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -40,6 +42,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         rank = 0 if starts else 1 if item.get_closest_marker("slow") else 2
         ranks[item.path] = min(rank, ranks.get(item.path, 2))
     items.sort(key=lambda item: ranks[item.path])
+
+
+@pytest.fixture
+def break_locks(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A function after which no file system has locks: each attempt fails with an error number."""
+
+    def break_all(number: int = errno.ENOLCK) -> None:
+        def flock(*_: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+
+    return break_all
 
 
 WriteTree = Callable[..., Path]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
 
 import pytest
 
-from muralab.locks import locked
+from muralab.locks import Lock, LockState, locked
 
 
 def is_free(path) -> bool:
@@ -28,11 +27,29 @@ def test_a_lock_is_held_until_the_end(tmp_path):
     assert is_free(path)
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks_is_no_error(tmp_path, monkeypatch, number):
-    def flock(*args: object) -> None:
-        raise OSError(number, os.strerror(number))
+def test_a_lock_that_another_process_holds_is_taken(tmp_path):
+    path = tmp_path / "a.lock"
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with Lock(path) as lock:
+            assert lock.state is LockState.TAKEN
+        assert not is_free(path)
+    with Lock(path) as lock:
+        assert lock.state is LockState.HELD
+        assert not is_free(path)
+    assert is_free(path)
 
-    monkeypatch.setattr(fcntl, "flock", flock)
+
+def test_a_lock_file_that_cannot_be_created_is_not_taken_by_another(tmp_path):
+    (tmp_path / "file").touch()
+    assert Lock(tmp_path / "file" / "a.lock").state is LockState.UNSUPPORTED
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("wait", [True, False])
+def test_a_file_system_without_locks_is_not_an_error(tmp_path, break_locks, number, wait):
+    break_locks(number)
+    with Lock(tmp_path / "a.lock", wait=wait) as lock:
+        assert lock.state is LockState.UNSUPPORTED
     with locked(tmp_path / "a.lock") as held:
         assert not held

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from muralab import scratch
 from muralab.errors import SettingsError
-from muralab.scratch import find_stale, scratch_folder, short_folder
+from muralab.scratch import LOCK, find_stale, scratch_folder, short_folder
 from tests.processes import environment
 
 
@@ -42,6 +43,14 @@ def test_the_next_command_removes_what_a_killed_one_left(root: Path) -> None:
     assert len(find_stale(root)) == 1
     with scratch_folder() as folder:
         assert list(root.iterdir()) == [folder]
+
+
+def test_without_locks_no_locked_folder_counts_as_left(root: Path, break_locks: Callable[..., None]) -> None:
+    break_locks()
+    with scratch_folder() as folder:
+        assert (folder / LOCK).exists()
+        assert find_stale(root) == []
+    assert list(root.iterdir()) == []
 
 
 def test_folders_of_others_and_fresh_ones_stay(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,12 +11,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from muralab.errors import SettingsError
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
+from muralab.locks import Lock, LockState
 
 PREFIX = "muralab-"
 LOCK = "lock"
@@ -83,17 +80,15 @@ def find_stale(root: Path | None = None) -> list[Path]:
 
 
 def _is_stale(folder: Path) -> bool:
-    from filelock import FileLock, Timeout
-
     try:
         status = folder.stat(follow_symlinks=False)
         if not folder.is_dir() or folder.is_symlink() or status.st_uid != os.getuid():
             return False
         if not (folder / LOCK).exists():
             return time.time() - _last_change(folder) > FRESH_S
-        with FileLock(folder / LOCK, timeout=0, fallback_to_soft=False):
-            return True
-    except (OSError, Timeout, NotImplementedError):
+        with Lock(folder / LOCK) as lock:
+            return lock.state is LockState.HELD
+    except OSError:
         return False
 
 
@@ -121,11 +116,6 @@ def _create(root: Path) -> Path:
         raise SettingsError(f"The temporary folder {root} cannot be written ({error.strerror}). {NO_FOLDER}") from error
 
 
-def lock_folder(folder: Path) -> BaseFileLock:
+def lock_folder(folder: Path) -> Lock:
     """Mark a folder as in use, until the lock is released or the process dies; not on a file system without locks."""
-    from filelock import FileLock
-
-    lock = FileLock(folder / LOCK, timeout=0, fallback_to_soft=False)
-    with contextlib.suppress(OSError, NotImplementedError):
-        lock.acquire()
-    return lock
+    return Lock(folder / LOCK)

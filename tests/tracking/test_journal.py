@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from muralab.tracking import journal as journals
 from muralab.tracking.journal import NAME, Journal, find_journals, read_journal
 from muralab.tracking.operations import Batch, EndRun, LogDataset, LogFile, LogText, StartRun
 
@@ -77,6 +79,18 @@ def test_a_damaged_line_is_counted(journal: Journal) -> None:
 
 def test_a_journal_in_use_is_left_alone(journal: Journal) -> None:
     assert Journal.reopen(journal.folder) is None
+
+
+def test_without_locks_a_journal_belongs_to_its_process_while_that_lives(
+    journal: Journal, break_locks: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal.add("r", OPERATIONS[1])
+    break_locks()
+    assert Journal.reopen(journal.folder) is None
+    monkeypatch.setattr(journals, "is_alive", lambda process: False)
+    found = Journal.reopen(journal.folder)
+    assert found is not None
+    assert len(found[1].entries) == 1
 
 
 def test_nothing_is_left_of_a_journal_that_is_finished(journal: Journal, tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ import pytest
 from muralab.errors import SettingsError
 from muralab.tracking.process import process_tags
 from muralab.tracking.tags import Tag
-from muralab.tune.sweep_lock import EXPIRES_S, OWNER, is_locked, sweep_lock
+from muralab.tune.sweep_lock import EXPIRES_S, LOCK, OWNER, is_locked, sweep_lock
 from tests.processes import environment
 
 HOLD = (
@@ -43,6 +45,29 @@ def test_a_second_process_is_refused_until_the_first_dies(tmp_path: Path) -> Non
     assert not is_locked(tmp_path)
     with sweep_lock(tmp_path, "abc"):
         assert json.loads((tmp_path / OWNER).read_text())[Tag.PID] == str(os.getpid())
+    assert not is_locked(tmp_path)
+
+
+def test_a_process_that_has_the_lock_but_has_not_yet_written_that_it_is_the_owner_counts(tmp_path: Path) -> None:
+    with (tmp_path / LOCK).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert is_locked(tmp_path)
+        with pytest.raises(SettingsError, match="by process unknown on an unknown host"):
+            sweep_lock(tmp_path, "abc").__enter__()
+    assert not (tmp_path / OWNER).exists()
+
+
+def test_without_locks_a_live_owner_counts_and_a_dead_one_does_not(
+    tmp_path: Path, break_locks: Callable[..., None]
+) -> None:
+    break_locks()
+    with sweep_lock(tmp_path, "abc"):
+        assert json.loads((tmp_path / OWNER).read_text())[Tag.PID] == str(os.getpid())
+    own(tmp_path, age_s=EXPIRES_S / 2, host="other-host")
+    assert is_locked(tmp_path)
+    with pytest.raises(SettingsError):
+        sweep_lock(tmp_path, "abc").__enter__()
+    own(tmp_path, age_s=EXPIRES_S + 5, host="other-host")
     assert not is_locked(tmp_path)
 
 

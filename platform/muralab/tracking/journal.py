@@ -25,9 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, final
 
-from filelock import FileLock, Timeout
-
 from muralab.atomic import atomic_path
+from muralab.locks import Lock, LockState
 from muralab.redaction import redact
 from muralab.tracking.operations import Operation, from_json, to_json
 from muralab.tracking.process import is_alive, process_tags
@@ -50,7 +49,7 @@ class Entry:
 class Journal:
     """A journal that this process writes; use it from one thread at a time, except for `add`."""
 
-    def __init__(self, folder: Path, lock: FileLock, last: int) -> None:
+    def __init__(self, folder: Path, lock: Lock, last: int) -> None:
         self.folder, self._lock, self._last = folder, lock, last
         self._file = os.open(folder / NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._writing = threading.Lock()
@@ -69,25 +68,19 @@ class Journal:
         name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{command}-{uuid.uuid4().hex[:8]}"
         folder = parent / name
         folder.mkdir(parents=True, mode=0o700)
-        lock = FileLock(folder / LOCK, fallback_to_soft=False)
-        with contextlib.suppress(OSError, NotImplementedError):  # a file system without locks
-            lock.acquire(timeout=0)
-        journal = cls(folder, lock, 0)
+        journal = cls(folder, Lock(folder / LOCK), 0)
         journal._append({"store": redact(store_uri), "command": command, "process": process_tags()})
         return journal
 
     @classmethod
     def reopen(cls, folder: Path) -> tuple[Self, Content] | None:
         """A journal that another process has left, with what it holds; None while that process runs."""
-        lock = FileLock(folder / LOCK, fallback_to_soft=False)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
+        lock = Lock(folder / LOCK)
+        if lock.state is LockState.TAKEN:
             return None
-        except (OSError, NotImplementedError):  # a file system without locks
-            if is_alive(read_journal(folder).process):
-                return None
         content = read_journal(folder)
+        if lock.state is LockState.UNSUPPORTED and is_alive(content.process):
+            return None
         journal = cls(folder, lock, max([0, *content.entries]))
         os.write(journal._file, b"\n")  # ends a line that was cut off
         return journal, content

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from muralab.atomic import atomic_path
 from muralab.errors import SettingsError
+from muralab.locks import Lock, LockState
 from muralab.tracking.process import is_alive, is_gone, process_tags
 from muralab.tracking.tags import Tag
 
@@ -40,37 +41,20 @@ def sweep_lock(folder: Path, run_id: str) -> Iterator[None]:
     Raises:
         SettingsError: another process works on this sweep.
     """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(folder / LOCK, timeout=0, fallback_to_soft=False)
-    try:
-        with contextlib.suppress(NotImplementedError, OSError):  # a file system without locks
-            folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-    except Timeout as error:
-        raise _busy(folder, run_id) from error
-    try:
-        if is_owned_elsewhere(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    with Lock(folder / LOCK) as lock:
+        if lock.state is LockState.TAKEN or is_owned_elsewhere(folder):
             raise _busy(folder, run_id)
         with _renewed(folder / OWNER):
             yield
-    finally:
-        lock.release()
 
 
 def is_locked(folder: Path) -> bool:
     """Whether a live process works on a sweep."""
-    from filelock import FileLock, Timeout
-
     if not (folder / LOCK).exists():
         return False
-    try:
-        with FileLock(folder / LOCK, timeout=0, fallback_to_soft=False):
-            return is_owned_elsewhere(folder)
-    except Timeout:
-        return True
-    except (NotImplementedError, OSError):
-        return is_owned_elsewhere(folder)
+    with Lock(folder / LOCK) as lock:
+        return lock.state is LockState.TAKEN or is_owned_elsewhere(folder)
 
 
 def is_owned_elsewhere(folder: Path) -> bool:
