@@ -27,12 +27,14 @@ help: ## this list
 .venv/installed: requirements.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
 		|| { echo 'Python 3.11 or 3.12 is required: make PYTHON=/path/to/python3.11 ...' >&2; exit 1; }
-	"$(PYTHON)" -m venv .venv
-	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@echo 'Installing the requirements into .venv: some 3 minutes, 7 GB of disk (10 GB meanwhile) ...'
+	@"$(PYTHON)" -m venv .venv
+	@"$(BIN)/python" -m pip install --quiet --progress-bar off --disable-pip-version-check -r requirements.txt
 	@touch $@
 
 .venv/installed-dev: .venv/installed requirements-dev.txt
-	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@echo 'Installing what tests, checks and docs need as well ...'
+	@"$(BIN)/python" -m pip install --quiet --progress-bar off --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
 tune: .venv/installed ## the main job: tune and compare all recipes, register the best model (PART, DATA, ARGS='-P trials=4')

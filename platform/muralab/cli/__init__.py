@@ -10,6 +10,7 @@ import atexit
 import os
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -41,6 +42,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Find, compare, track and serve classifiers of abnormal bone radiographs. Not a medical device.",
 )
+
+
+def _print_version(wanted: bool) -> None:
+    from muralab.tracking.platform_version import platform_version
+
+    if wanted:
+        typer.echo(f"MURA Lab {platform_version()}")
+        raise typer.Exit
+
+
+_VERSION = typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version and exit.")
+
+
+@app.callback()
+def _before_any_command(version: Annotated[bool, _VERSION] = False) -> None:
+    """Options that need no command."""
+
+
 for _name, _options in COMMANDS.items():
     app.command(_name, cls=command_class(_options))(build_command(_name, _options))
 

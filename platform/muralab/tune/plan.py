@@ -297,10 +297,11 @@ def plan_summary(config: SearchConfig, estimated: Estimate) -> str:
         where += (
             f"; memory is the limit at {CPU_TRIAL_BYTES / 1e9:g} GB per trial, max_concurrent={by_cores} overrides it"
         )
+    cores = f"{resources.cpus_per_trial} CPU core{'s' * (resources.cpus_per_trial != 1)}"
     fewer = " or less (pruning)" if config.pruning and config.trials > MIN_PEERS else ""
     return (
         f"{trials} trials, {epochs} epochs at most; {resources.max_concurrent} at a time "
-        f"({resources.cpus_per_trial} CPU cores and {where}) in {config.precision}; "
+        f"({cores} and {where}) in {config.precision}; "
         f"about {format_duration(estimated.wall_s)}{fewer}, {estimated.disk_bytes / 2**30:.1f} GiB of disk."
     )
 
