@@ -10,7 +10,9 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 
 from muralab.data.body_parts import read_part
-from muralab.data.headers import read_header
+from muralab.data.files import read_image
+from muralab.data.headers import is_burned_in, read_header
+from muralab.errors import DataError
 from tests.fixtures.payloads import IMPLICIT, encode_dicom
 
 GREY = np.zeros((20, 20), np.uint8)
@@ -165,3 +167,14 @@ def test_a_part_is_muras_name_where_there_is_one(texts, expected):
 def test_an_object_without_pixels_may_describe_an_image_all_the_same(tmp_path):
     assert header(tmp_path, PixelData=None, Modality="PR").unused == "presentation state (PR)"
     assert read(tmp_path, save("DX", "1.2.840.10008.5.1.4.1.1.88.11", Rows=20)).unused == "DICOM object without pixels"
+
+
+def test_names_burned_into_pixels_are_seen_without_decoding_and_with_it(tmp_path):
+    marked, plain, other = tmp_path / "marked", tmp_path / "plain.dcm", tmp_path / "a.png"
+    marked.write_bytes(encode_dicom(GREY, BurnedInAnnotation="YES")[132:])  # a data set without its preamble
+    plain.write_bytes(encode_dicom(GREY, BurnedInAnnotation="NO"))
+    other.write_bytes(b"\x89PNG")
+    assert [is_burned_in(path) for path in (marked, plain, other)] == [True, False, False]
+    assert [read_image(str(path)).burned_in for path in (marked, plain)] == [True, False]
+    with pytest.raises(DataError, match="cannot be read: No such file"):
+        is_burned_in(tmp_path / "none")

@@ -165,7 +165,6 @@ def log_folds(session: Session, parent: str, tested: Sequence[Sequence[Evaluated
     for recipe, models in by_recipe.items():
         if len(models) < len(tested):
             missing = len(tested) - len(models)
-            missing = len(tested) - len(models)
             session.warn([f"{recipe} has no figures over folds: {missing} of them have no model of it."])
             continue
         pooled = pool_studies(models)

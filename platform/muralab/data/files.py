@@ -42,6 +42,8 @@ class ImageFile:
     """Its values, where the file does not say which are black and white, see `Picture`."""
     notes: tuple[str, ...] = ()
     """What in its header was ignored, see `Picture`."""
+    burned_in: bool = False
+    """Whether names may be burned into its pixels, see `Picture`."""
 
 
 Consumer = Callable[[int, ImageFile], None]
@@ -92,8 +94,15 @@ def read_image(path: str, *, value_range: ValueRange | None = None) -> ImageFile
         picture = decode_picture(data, value_range=value_range)
     except ImageError as error:
         return ImageFile(path=path, digest=digest, data=data, reason=str(error))
-    grey, stored, notes = picture.grey, picture.stored, picture.notes
-    return ImageFile(path=path, digest=digest, data=data, grey=grey, stored=stored, notes=notes)
+    return ImageFile(
+        path=path,
+        digest=digest,
+        data=data,
+        grey=picture.grey,
+        stored=picture.stored,
+        notes=picture.notes,
+        burned_in=picture.burned_in,
+    )
 
 
 def read_square(path: str | Path, size: int, *, value_range: ValueRange | None = None) -> np.ndarray:

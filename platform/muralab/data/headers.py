@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from muralab.data.body_parts import read_part
-from muralab.data.images.kind import HEAD_BYTES, has_preamble
+from muralab.data.images.kind import DICOM, HEAD_BYTES, has_preamble, kind_of
+from muralab.errors import DataError
 
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _DIRECTORY = b"1.2.840.10008.1.3.10"
@@ -146,6 +147,22 @@ def read_header(path: str | Path) -> Header | None:
             raise
         except Exception:  # pydicom may raise anything on malformed bytes
             return None
+
+
+def is_burned_in(path: str | Path) -> bool:
+    """Whether a DICOM file says that names may be burned into its pixels; False for a file of another kind.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            kind = kind_of(file.read(HEAD_BYTES))
+        header = read_header(path) if kind == DICOM else None
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"The image {path} cannot be read: {reason}. Fix that and start again.") from error
+    return header is not None and header.burned_in == "YES"
 
 
 def _read(file: _CountedFile) -> Header | None:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from muralab.data.audit.facts import is_burned_in
 from muralab.data.cache import PixelCache, open_cache
-from muralab.data.files import read_file
+from muralab.data.headers import is_burned_in
 from muralab.data.images.value_range import ValueRange
 from muralab.data.local_files import missing_files
 from muralab.errors import DataError, SettingsError
@@ -65,7 +64,7 @@ def open_test_images(
             f"{len(missing)} of {len(table)} test images are missing below {root} on this machine, such as "
             f"{missing[0]}. Make the data set available at that path, or set pictures=false."
         )
-    check_burned_in([image for image, path in zip(table["image"], table["path"]) if is_burned_in(read_file(path))])
+    check_burned_in([image for image, path in zip(table["image"], table["path"]) if is_burned_in(path)])
     return open_cache(table, size=image_size, folder=cache / "pixels", value_range=value_range).coded(table)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import cv2
@@ -80,7 +79,7 @@ def facts_of(image: ImageFile) -> FileFacts:
         stored=image.stored,
         notes=image.notes,
         n_bytes=len(image.data),
-        burned_in=is_burned_in(image.data),
+        burned_in=image.burned_in,
     )
 
 
@@ -91,21 +90,6 @@ def collect_facts(facts: dict[str, FileFacts]) -> Consumer:
         facts[image.path] = facts_of(image)
 
     return collect
-
-
-def is_burned_in(data: bytes) -> bool:
-    """Whether a DICOM file says so in BurnedInAnnotation; False for a file that says nothing, or of another kind."""
-    if data[128:132] != b"DICM":
-        return False
-    import pydicom
-    from pydicom import config
-
-    config.settings.reading_validation_mode = config.IGNORE  # its warnings would print parts of the file
-    try:
-        header = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=["BurnedInAnnotation"])
-        return str(header.get("BurnedInAnnotation") or "").strip().upper() == "YES"
-    except Exception:  # a damaged header may raise anything; such a file shows no picture either
-        return False
 
 
 def perceptual_hash(thumbnail: npt.NDArray[np.uint8]) -> int:

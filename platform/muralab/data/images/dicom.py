@@ -89,12 +89,18 @@ def _decode(header: Any, aspect: float, value_range: ValueRange | None) -> Pictu
     if padding is not None:
         grey[padding] = 0
     stored = _measure(pixels, padding) if table.by_file_type else None
-    return Picture(grey=_stretch(grey, aspect), stored=stored, notes=table.notes, body_part=_body_part(header))
+    return Picture(
+        grey=_stretch(grey, aspect),
+        stored=stored,
+        notes=table.notes,
+        body_part=_read_text(header, "BodyPartExamined"),
+        burned_in=_read_text(header, "BurnedInAnnotation").strip().upper() == "YES",
+    )
 
 
-def _body_part(header: Any) -> str:
+def _read_text(header: Any, name: str) -> str:
     try:
-        return str(header.get("BodyPartExamined") or "")
+        return str(header.get(name) or "")
     except Exception:  # pydicom refuses some values while it converts them
         return ""
 

@@ -6,8 +6,10 @@ No small file may cost minutes or gigabytes, and no picture with invented pixels
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
@@ -62,58 +64,41 @@ def check_jpeg(data: bytes) -> None:
     Raises:
         ImageError: more than `MAX_SCANS` scans, `MAX_SEGMENTS` segments or `MAX_JUNK_BYTES` of junk between them.
     """
-    at, n_scans, n_segments, n_junk = 2, 0, 0, 0
-    while (found := _NEXT_MARKER.search(data, at)) is not None:
-        kind, body = data[found.start() + 1], found.end()
-        if kind == _END and n_scans:  # an end marker before the first scan does not stop Pillow
-            break
+    n_scans, n_junk = 0, 0
+    for n_segments, segment in enumerate(_segments(data), start=1):
         if not n_scans:
-            n_junk += found.start() - at
-        n_scans += kind == _START_OF_SCAN
-        n_segments += 1
+            n_junk += segment.n_before
+        n_scans += segment.kind == _START_OF_SCAN
         if n_scans > MAX_SCANS:
             raise ImageError(f"a JPEG with more than {MAX_SCANS} scans")
         if n_segments > MAX_SEGMENTS or n_junk > MAX_JUNK_BYTES:
             raise ImageError(f"a JPEG with more than {MAX_SEGMENTS:,} segments, or with junk between them")
-        at = _after(data, kind, body)
 
 
 def read_frame_header(data: bytes) -> FrameHeader:
     """Read the frame header of a JPEG or JPEG-LS stream.
 
     Raises:
-        ImageError: there is none before the first scan.
+        ImageError: there is none before the first scan, or among the first `MAX_SEGMENTS`.
     """
-    at = 2
-    while (found := _NEXT_MARKER.search(data, at)) is not None:
-        kind, body = data[found.start() + 1], found.end()
-        segment = data[body : body + 8]
-        if kind in _FRAMES and len(segment) == 8:
-            height, width = int.from_bytes(segment[3:5], "big"), int.from_bytes(segment[5:7], "big")
+    for segment in islice(_segments(data), MAX_SEGMENTS):
+        content = data[segment.start : segment.start + 8]
+        if segment.kind in _FRAMES and len(content) == 8:
             return FrameHeader(
-                width=width,
-                height=height,
-                precision=segment[2],
-                n_components=segment[7],
-                lossless=kind == _LOSSLESS_FRAME,
+                width=int.from_bytes(content[5:7], "big"),
+                height=int.from_bytes(content[3:5], "big"),
+                precision=content[2],
+                n_components=content[7],
+                lossless=segment.kind == _LOSSLESS_FRAME,
             )
-        if kind == _START_OF_SCAN:
+        if segment.kind == _START_OF_SCAN:
             break
-        at = body + int.from_bytes(data[body : body + 2], "big") if kind in _FRAMES else _after(data, kind, body)
     raise ImageError("a JPEG without a frame header")
 
 
 def find_scans(data: bytes) -> list[int]:
     """Where the data of each scan start, up to the end of the main image."""
-    starts: list[int] = []
-    at = 2
-    while (found := _NEXT_MARKER.search(data, at)) is not None:
-        kind, at = data[found.start() + 1], _after(data, data[found.start() + 1], found.end())
-        if kind == _END and starts:
-            break
-        if kind == _START_OF_SCAN:
-            starts.append(at)
-    return starts
+    return [segment.end for segment in _segments(data) if segment.kind == _START_OF_SCAN]
 
 
 def ends_evenly(pixels: np.ndarray) -> bool:
@@ -142,6 +127,25 @@ def check_complete(data: bytes, pixels: np.ndarray, decode: Callable[[bytes], np
         raise ImageError("broken or truncated JPEG (its data end before its pixels)")
 
 
-def _after(data: bytes, kind: int, body: int) -> int:
-    """Where to look for the next marker."""
-    return body + int.from_bytes(data[body : body + 2], "big") if kind >= 0xC0 and kind not in _BARE else body
+class _Segment(NamedTuple):
+    kind: int
+    """The second byte of its marker."""
+    n_before: int
+    """Bytes since the previous segment: junk, or the data of a scan."""
+    start: int
+    """Of what follows the marker."""
+    end: int
+
+
+def _segments(data: bytes) -> Iterator[_Segment]:
+    """The segments of a stream, from the second one to the end of the main image."""
+    at, in_scan = 2, False
+    while (found := _NEXT_MARKER.search(data, at)) is not None:
+        kind, start = data[found.start() + 1], found.end()
+        if kind == _END and in_scan:  # an end marker before the first scan does not stop Pillow
+            break
+        in_scan = in_scan or kind == _START_OF_SCAN
+        is_bare = kind < 0xC0 or kind in _BARE
+        end = start if is_bare else start + int.from_bytes(data[start : start + 2], "big")
+        yield _Segment(kind, found.start() - at, start, end)
+        at = end

@@ -43,6 +43,9 @@ class Picture:
     body_part: str = ""
     """What a DICOM file names as the part that it shows, as it is written there; free text."""
 
+    burned_in: bool = False
+    """Whether a DICOM file says that names may be burned into its pixels (BurnedInAnnotation)."""
+
 
 def check_size(width: int, height: int, *, max_pixels: int) -> None:
     """Reject an image by the size in its header.

@@ -13,8 +13,6 @@ from typing import Any
 
 from muralab.errors import ImageError
 
-SIGNATURE = b"\x89PNG"
-
 MAX_CHUNKS = 1_000
 """Of a PNG, not counting pixel chunks; real files have about 10. Pillow needs seconds for a million empty ones."""
 
