@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from muralab.evaluation.occlusion import Images, hide, image_area, measure_occlusion
+from muralab.evaluation.occlusion import Images, hide, measure_occlusion
 from tests.models import build_model
 
 SIDE = 40
@@ -38,10 +38,10 @@ def test_hiding_a_mark_moves_the_model_that_looks_for_it(mark: tuple[slice, slic
 
 
 def test_the_area_of_an_image_is_that_of_its_square() -> None:
-    from muralab.data.images.decode import to_square
+    from muralab.data.images.decode import area_in_square, to_square
 
     white = to_square(np.full((300, 100), 255, np.uint8), SIDE)
-    top, left, height, width = image_area(SIDE, 100, 300)
+    top, left, height, width = area_in_square(SIDE, width=100, height=300)
     assert white[top : top + height, left : left + width].min() == 255
     assert white.sum() == 255 * height * width
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 
-from muralab.data.files import read_image
+from muralab.data.files import digest_bytes, digest_pixels, read_image
 from muralab.data.scan import FoundPicture, Unused, spell
 from muralab.errors import DataError
 
@@ -92,24 +91,24 @@ def _group(pictures: Iterable[FoundPicture], key: Callable[[FoundPicture], Hasha
     return list(groups.values())
 
 
-def _digest_start(picture: FoundPicture) -> bytes:
+def _digest_start(picture: FoundPicture) -> str:
     return _digest(picture, _START_BYTES)
 
 
-def _digest(picture: FoundPicture, n_bytes: int = -1) -> bytes:
+def _digest(picture: FoundPicture, n_bytes: int = -1) -> str:
     try:
         with open(picture.path, "rb") as file:  # noqa: PTH123
-            return hashlib.blake2b(file.read(n_bytes), digest_size=16).digest()
+            return digest_bytes(file.read(n_bytes))
     except OSError:  # it is reported where it is read as a picture
-        return picture.path.encode(errors="surrogateescape")
+        return picture.path
 
 
-def _digest_pixels(picture: FoundPicture) -> bytes:
+def _digest_pixels(picture: FoundPicture) -> str:
     with suppress(DataError):
         grey = read_image(picture.path).grey
         if grey is not None:
-            return hashlib.blake2b(f"{grey.shape}".encode() + grey.tobytes(), digest_size=16).digest()
-    return b""
+            return digest_pixels(grey)
+    return ""
 
 
 def _shared_note(n_pictures: int) -> list[str]:

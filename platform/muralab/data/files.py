@@ -58,6 +58,11 @@ def digest_bytes(*blocks: bytes | memoryview) -> str:
     return digest.hexdigest()
 
 
+def digest_pixels(grey: np.ndarray) -> str:
+    """The same of the shape and the grey values of a picture, uint8 [H, W]."""
+    return digest_bytes(f"{grey.shape}".encode(), np.ascontiguousarray(grey).data)
+
+
 def read_file(path: str | Path) -> bytes:
     """Read the bytes of an image file.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from muralab.data.manifest_rows import LABEL_WORDS
+from muralab.data.manifest_rows import LABEL_FORMS, LABEL_WORDS
 from muralab.data.sheet import Sheet, is_missing, read_sheet
 from muralab.errors import DataError, nearest, numbered
 
@@ -89,11 +89,7 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None) -> LabelTa
     wrong = sheet.cells.index[labels.isna() & ~blank]
     if len(wrong):
         lines = [f"row {sheet.row_numbers[row]}: '{cells[row]}' is not a label" for row in wrong]
-        raise DataError(
-            numbered(f"{len(lines):,} rows of {path} have no usable label:", lines)
-            + "\nLabels are 0 or 1, false or true, negative or positive, normal or abnormal; columns=label:<name> "
-            "reads another column."
-        )
+        raise DataError(numbered(f"{len(lines):,} rows of {path} have no usable label:", lines) + f"\n{LABEL_FORMS}")
     known = sheet.cells[~blank].assign(**{LABEL: labels[~blank].astype(int)})
     return LabelTable(path=path, by_key=_by_key(sheet, known.to_dict("list"), names))
 

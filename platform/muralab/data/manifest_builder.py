@@ -12,7 +12,7 @@ from muralab.data.copies import drop_copies
 from muralab.data.headers import Header
 from muralab.data.labels import LabelTable
 from muralab.data.manifest import MANIFEST_COLUMNS, UNKNOWN_PART
-from muralab.data.scan import FoundPicture, Scan, Unused
+from muralab.data.scan import FoundPicture, Scan, Unused, is_utf8
 from muralab.data.studies import StudyKey, name_studies, part_folder, patient_folder, study_keys
 from muralab.errors import DataError, numbered
 
@@ -77,7 +77,7 @@ def build_manifest(
 
 def _with_plain_names(pictures: Sequence[FoundPicture]) -> tuple[list[FoundPicture], list[Unused]]:
     """Without pictures whose name no table can hold."""
-    odd = {picture.name for picture in pictures if any("\udc80" <= letter <= "\udcff" for letter in picture.name)}
+    odd = {picture.name for picture in pictures if not is_utf8(picture.name)}
     unused = [Unused(name=name, reason="name that is not UTF-8; rename it") for name in sorted(odd)]
     return [picture for picture in pictures if picture.name not in odd], unused
 
@@ -150,12 +150,13 @@ def _add_labels(
     """Fill the column `label`; returns which pictures have one."""
     records = [
         {
-            "study": (picture.header or Header()).study or row_study,
-            "accession": (picture.header or Header()).accession,
+            "study": header.study or row_study,
+            "accession": header.accession,
             "patient": row_patient,
             "image": picture.name,
         }
         for picture, row_study, row_patient in zip(pictures, table["study"], table["patient"])
+        for header in [picture.header or Header()]
     ]
     joined = labels.join(records)
     table["label"] = pd.array(joined.labels, dtype="Int64")

@@ -22,6 +22,10 @@ LABEL_WORDS = {
     **dict.fromkeys(("1", "1.0", "1,0", "true", "wahr", "positive", "abnormal"), 1),
 }
 """Cell in lower case -> label."""
+LABEL_FORMS = (
+    "Labels are 0 or 1, false or true, negative or positive, normal or abnormal; columns=label:<name> reads another "
+    "column."
+)
 SHORTENED = re.compile(r"\d(?:[.,]\d+)?E\+\d+", re.IGNORECASE)
 """A long number as a spreadsheet shows and saves it: several different ones become equal."""
 FILLED = {
@@ -132,8 +136,7 @@ def _check_labels(table: pd.DataFrame, problems: RowProblems) -> None:
     labels = table["label"].str.lower().map(LABEL_WORDS)
     wrong = table[labels.isna()]
     problems.add(
-        "Labels are 0 or 1, false or true, negative or positive, normal or abnormal; columns=label:<name> reads "
-        "another column. Remove rows without a label.",
+        f"{LABEL_FORMS} Remove rows without a label.",
         (f"row {one.row}: '{one.label}' is not a label" for one in wrong.itertuples()),
     )
     known = table.assign(value=labels).dropna(subset="value").astype({"value": "int64"})

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from muralab.data.mura_lists import DEPTH, read_image_list, read_label_list
-from muralab.data.scan import HEAT_MAP, FoundPicture, Scan, Unused, classify, scan_folder, spell, unused_note
+from muralab.data.scan import HEAT_MAP, FoundPicture, Scan, Unused, classify, is_utf8, scan_folder, spell, unused_note
 from muralab.errors import DataError, numbered
 from muralab.paths import expand
 
@@ -34,10 +34,8 @@ class Tree:
 
     table: pd.DataFrame
     """One row per image, see `read_tree`."""
-    unused: tuple[Unused, ...] = ()
-    """Files that are no images, or images that are not in a study's folder or in the list."""
     notes: tuple[str, ...] = ()
-    """Sentences that count and name them."""
+    """Sentences that count and name files that are not images, or images not in a study's folder or in the list."""
 
 
 @dataclass(kw_only=True)
@@ -47,8 +45,6 @@ class _Found:
     images: list[str] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
     unused: list[Unused] = field(default_factory=list)
-    unnamed: list[Unused] = field(default_factory=list)
-    """Pictures that a list does not name; they have a note of their own."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -105,7 +101,7 @@ def read_tree(root: Path, part: str) -> Tree:
             UTF-8, a folder cannot be listed, or there are no images.
     """
     root = Path(root).absolute()
-    if not _is_utf8(str(root)):  # a table cannot store its files' paths
+    if not is_utf8(str(root)):  # a table cannot store its files' paths
         raise DataError(f"The tree {str(root)!a} is in a folder whose name is not UTF-8; rename or move it.")
     parts = parts_of(root)
     if part != ALL_PARTS and part not in parts:  # case matters: experiments and models are named after the part
@@ -123,7 +119,7 @@ def read_tree(root: Path, part: str) -> Tree:
             + "".join(f"\n{note}" for note in found.notes)
         )
     table = _build_table(root, sorted(set(found.images)), found.labels)
-    return Tree(table=table, unused=(*found.unused, *found.unnamed), notes=tuple(found.notes))
+    return Tree(table=table, notes=tuple(found.notes))
 
 
 def _build_table(root: Path, images: list[str], labels: dict[str, int]) -> pd.DataFrame:
@@ -208,7 +204,6 @@ def _listed_images(
             "the list, or remove the list to read the folders):"
         )
         found.notes.append(numbered(heading, [spell(name) for name in unnamed]))
-        found.unnamed += [Unused(name=name, reason=f"not named in {file.name}") for name in unnamed]
     return [name for name in listed if name not in heat_maps]
 
 
@@ -218,7 +213,7 @@ def _in_study_folders(pictures: Sequence[FoundPicture], root: Path, found: _Foun
     Raises:
         DataError: a name is not UTF-8.
     """
-    odd = [ascii(picture.name) for picture in pictures if not _is_utf8(picture.name)]
+    odd = [ascii(picture.name) for picture in pictures if not is_utf8(picture.name)]
     if odd:
         raise DataError(numbered(f"{len(odd)} files in {root} have names that are not UTF-8; rename them:", odd))
     depths = {picture.name: picture.name.count("/") + 1 for picture in pictures}
@@ -257,10 +252,6 @@ def _refuse_unlisted(scans: Sequence[Scan]) -> None:
 
 def _part_folders(root: Path) -> list[Path]:
     return sorted(folder for split in OFFICIAL_SPLITS for folder in (root / split).glob("XR_*/"))
-
-
-def _is_utf8(name: str) -> bool:
-    return not any("\udc80" <= letter <= "\udcff" for letter in name)  # surrogates, which represent undecodable bytes
 
 
 def _listing(path: Path, shown: int = 10) -> str:

@@ -37,8 +37,6 @@ class FoundPicture:
     """Absolute, or relative to the working directory, as the folder was given."""
     name: str
     """Below the scanned folder, with slashes."""
-    kind: str = ""
-    """One of `PICTURE_KINDS`; empty for a damaged or unreadable file."""
     header: Header | None = None
     """Of a DICOM file, if it can be read."""
 
@@ -146,7 +144,7 @@ def classify(path: str, name: str, *, headers: bool = True) -> FoundPicture | Un
     if header is not None and header.unused:
         return Unused(name=name, reason=header.unused)
     if kind or claims:
-        return FoundPicture(path=path, name=name, kind=kind, header=header)
+        return FoundPicture(path=path, name=name, header=header)
     return Unused(name=name, reason=f"not a picture ({describe(head)})")
 
 
@@ -178,6 +176,11 @@ def unused_note(unused: Sequence[Unused], where: str) -> list[str]:
     lines = [f"{spell(one.name)}: {one.text}" for one in unused if one.reason != HIDDEN]
     heading = f"{len(unused):,} files found in {where} are not used: {counts}"
     return [numbered(f"{heading}.", lines) if lines else f"{heading}."]
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a name is text, and holds no surrogates, which stand for bytes that are not."""
+    return not any("\udc80" <= letter <= "\udcff" for letter in name)
 
 
 def spell(name: str | os.PathLike[str]) -> str:

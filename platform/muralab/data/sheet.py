@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import hashlib
 import io
 import re
 from collections import Counter
@@ -22,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from muralab.data.files import digest_bytes
+from muralab.data.images.picture import short_reason
 from muralab.errors import DataError, numbered
 
 SEPARATORS = (",", ";", "\t", "|")
@@ -82,7 +83,7 @@ def read_sheet(path: Path) -> Sheet:
         DataError: it cannot be read, is not a table, or its rows do not fit its header.
     """
     data = _read_bytes(path)
-    digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+    digest = digest_bytes(data)
     if data.startswith(PARQUET):
         cells = _read_parquet(path, data)
         rows = np.arange(1, len(cells) + 1, dtype=np.int64)
@@ -123,8 +124,8 @@ def _refuse_other_forms(path: Path, sample: bytes) -> None:
 def _read_parquet(path: Path, data: bytes) -> pd.DataFrame:
     try:
         frame = pd.read_parquet(io.BytesIO(data))
-    except (ValueError, OSError, NotImplementedError) as error:  # pyarrow's errors are of these types
-        raise DataError(f"The Parquet file {path} cannot be read: {str(error).splitlines()[0]}.") from error
+    except (ValueError, OSError, NotImplementedError) as error:  # pyarrow's types; the disk has been read before
+        raise DataError(f"The Parquet file {path} cannot be read: {short_reason(error)}.") from error
     if not isinstance(frame.index, pd.RangeIndex):
         frame = frame.reset_index()
     repeated = [name for name, count in Counter(map(str, frame.columns)).items() if count > 1]
@@ -235,6 +236,6 @@ def _has_decimal_commas(cells: Sequence[str]) -> bool:
 def file_digest(path: Path) -> str:
     """Digest of a file's bytes as in `Sheet`; empty where it cannot be read."""
     try:
-        return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        return digest_bytes(path.read_bytes())
     except OSError:
         return ""

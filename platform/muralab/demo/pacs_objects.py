@@ -61,7 +61,6 @@ class StudyFacts:
     study: str
     """StudyInstanceUID."""
     accession: str
-    part: str
     label: int
 
 
@@ -72,7 +71,6 @@ def study_facts(study: StudyPlan, seed: int) -> StudyFacts:
         patient=f"SYN{patient:05d}",
         study=_uid(seed, patient, number),
         accession=f"A{patient:05d}{number}",
-        part=study.part,
         label=study.label,
     )
 

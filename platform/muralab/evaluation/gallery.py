@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from muralab.evaluation.evaluated_model import EvaluatedModel
-from muralab.serving.heat import coarse_reason, interpolation, is_too_coarse
+from muralab.serving.heat import coarse_reason, enlarge, is_too_coarse
 
 if TYPE_CHECKING:
     from muralab.data.cache import PixelCache
@@ -121,9 +121,7 @@ def overlay(image: NDArray[np.uint8], heat: NDArray[np.float32], side: int = TIL
     import cv2
 
     grey = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if len(image) > side else cv2.INTER_LINEAR)
-    peak = float(heat.max())
-    cells = cv2.resize(heat / peak if peak > 0 else heat, (side, side), interpolation=interpolation(heat.shape))
-    share = np.clip(cells, 0, 1)
+    share = enlarge(heat, side)
     colours = cv2.applyColorMap(np.rint(share * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
     weight = OPACITY * share[..., None]
     plain = np.repeat(grey[..., None], 3, axis=2)

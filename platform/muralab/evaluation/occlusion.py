@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from muralab.data.images.decode import Area, area_in_square
 from muralab.evaluation.evaluated_model import EvaluatedModel, paired_difference
 from muralab.evaluation.intervals import Interval
 
@@ -71,7 +72,8 @@ def measure_occlusion(
     before = model.on(list(dict.fromkeys(some)))
     table = before.predictions().reset_index(drop=True)
     images = read(table)
-    areas = [image_area(images.shape[1], *sizes.get(str(image), (1, 1))) for image in table["image"]]
+    known = [sizes.get(str(image), (1, 1)) for image in table["image"]]
+    areas = [area_in_square(images.shape[1], width=width, height=height) for width, height in known]
     return [_move(before, table, predict, hide(images, areas, region), region) for region in REGIONS]
 
 
@@ -92,17 +94,6 @@ def _move(before: EvaluatedModel, table: pd.DataFrame, predict: Predict, images:
         calls=float((old["called"] != new["called"]).mean()),
         difference=paired_difference(hidden, before),
     )
-
-
-Area = tuple[int, int, int, int]
-"""Top, left, height and width in px of an image within its square."""
-
-
-def image_area(side: int, width: int, height: int) -> Area:
-    """Where an image of a size in px lies in its square, which is black around it: see `to_square`."""
-    scale = side / max(width, height)
-    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
-    return (side - new_height) // 2, (side - new_width) // 2, new_height, new_width
 
 
 def hide(images: Images, areas: list[Area], region: str) -> Images:

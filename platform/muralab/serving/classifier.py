@@ -21,7 +21,7 @@ from mlflow.pyfunc import PythonModel
 from muralab.serving.answer import build_answer
 from muralab.serving.config import ServingConfig, read_config, read_version
 from muralab.serving.familiarity import read_familiarity
-from muralab.serving.heat import coarse_reason, interpolation, is_too_coarse
+from muralab.serving.heat import coarse_reason, enlarge, is_too_coarse
 from muralab.serving.memory import Trimmer, give_memory_back
 from muralab.serving.request import View, check_views, read_params, read_views
 
@@ -142,9 +142,8 @@ def draw_heat(square: np.ndarray, heat: np.ndarray) -> str:
     Returns:
         Base64 text of an S x S px colour PNG.
     """
-    peak = float(heat.max())
-    share = cv2.resize(heat / peak if peak > 0 else heat, square.shape[::-1], interpolation=interpolation(heat.shape))
-    colours = cv2.applyColorMap(np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8), cv2.COLORMAP_JET)
-    weight = 0.5 * np.clip(share, 0, 1)[..., None]
+    share = enlarge(heat, len(square))
+    colours = cv2.applyColorMap(np.rint(share * 255).astype(np.uint8), cv2.COLORMAP_JET)
+    weight = 0.5 * share[..., None]
     blended = (1 - weight) * square[..., None] + weight * colours
     return base64.b64encode(cv2.imencode(".png", np.rint(blended).astype(np.uint8))[1].tobytes()).decode("ascii")

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from muralab.data.files import Consumer, ImageFile, digest_bytes
+from muralab.data.files import Consumer, ImageFile, digest_pixels
 from muralab.data.images.kind import HEAD_BYTES, kind_of
 from muralab.data.images.value_range import StoredValues
 
@@ -69,7 +69,7 @@ def facts_of(image: ImageFile) -> FileFacts:
         digest=digest,
         form=form,
         cut_short=cut_short,
-        pixels=digest_bytes(f"{grey.shape}".encode(), np.ascontiguousarray(grey).data),
+        pixels=digest_pixels(grey),
         width=grey.shape[1],
         height=grey.shape[0],
         brightness=float(brightness[0, 0]),

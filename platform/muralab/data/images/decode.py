@@ -15,6 +15,9 @@ from muralab.data.images.raster import decode_raster
 from muralab.data.images.value_range import ValueRange
 from muralab.errors import ImageError
 
+Area = tuple[int, int, int, int]
+"""Top, left, height and width in px of an image within its square."""
+
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, value_range: ValueRange | None = None) -> np.ndarray:
     """Decode a PNG, JPEG, TIFF, BMP or DICOM file.
@@ -64,12 +67,15 @@ def to_square(grey: np.ndarray, size: int) -> np.ndarray:
     Returns:
         uint8 [S, S].
     """
-    height, width = grey.shape
-    scale = size / max(height, width)
-    new_height, new_width = (max(1, round(side * scale)) for side in (height, width))
-    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    top, left, height, width = area_in_square(size, width=grey.shape[1], height=grey.shape[0])
+    interpolation = cv2.INTER_AREA if size < max(grey.shape) else cv2.INTER_LINEAR
     square = np.zeros((size, size), np.uint8)
-    top, left = (size - new_height) // 2, (size - new_width) // 2
-    resized = cv2.resize(grey, (new_width, new_height), interpolation=interpolation)
-    square[top : top + new_height, left : left + new_width] = resized
+    square[top : top + height, left : left + width] = cv2.resize(grey, (width, height), interpolation=interpolation)
     return square
+
+
+def area_in_square(side: int, *, width: int, height: int) -> Area:
+    """Where `to_square` puts an image of a size in px; the rest of the square is black."""
+    scale = side / max(width, height)
+    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
+    return (side - new_height) // 2, (side - new_width) // 2, new_height, new_width
