@@ -76,7 +76,7 @@ def test_the_tables_of_the_command_are_not_counted_as_unused(muralab: Muralab, e
     [
         ({"folder": "nowhere"}, "nowhere does not exist. Give the folder of an export."),
         ({"out": "m.xls"}, "expected a name that ends in .csv or .parquet"),
-        ({"out": "none/m.csv"}, "does not exist, or is not writable"),
+        ({"out": "none/m.csv"}, "none does not exist."),
         ({"labels": "nolabels.csv"}, "nolabels.csv cannot be read: No such file or directory"),
         ({"study": "fiel"}, "study=fiel: expected auto or folder or file. Did you mean 'file'?"),
         ({"part": "a/b"}, "part=a/b: expected header, or a body part"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from muralab.atomic import atomic_path
+from muralab.commands.out_table import check_out, write_table
 from muralab.config.commands import ManifestConfig
 from muralab.config.environment import Environment
 from muralab.console import build_console, build_progress
@@ -20,8 +19,6 @@ from muralab.data.scan import Scan, Unused, count_reasons, scan_folder, spell, u
 from muralab.data.studies import check_grouping
 from muralab.errors import DataError, SettingsError
 from muralab.tracking import RunWriter, claim_run, open_store
-
-SUFFIXES = (".csv", ".parquet")
 
 
 def run(config: ManifestConfig, environment: Environment) -> Draft:
@@ -44,7 +41,7 @@ def run(config: ManifestConfig, environment: Environment) -> Draft:
         part=config.part,
         labels=labels,
     )
-    _write(draft.table, config.out)
+    write_table(draft.table, config.out)
     _write_unused(draft.unused, config)
     for line in _summary(draft, config):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -58,10 +55,7 @@ def _check(config: ManifestConfig) -> None:
     if not config.folder.is_dir():
         state = "is not a folder" if config.folder.exists() else "does not exist"
         raise DataError(f"folder={config.folder} {state}. Give the folder of an export.")
-    if config.out.suffix.lower() not in SUFFIXES:
-        raise SettingsError(f"out={config.out}: expected a name that ends in .csv or .parquet.")
-    if not config.out.parent.is_dir() or not os.access(config.out.parent, os.W_OK):
-        raise SettingsError(f"out={config.out}: the folder {config.out.parent} does not exist, or is not writable.")
+    check_out(config.out)
     if config.labels is None and config.out.exists():  # its labels may have been entered by hand
         raise SettingsError(
             f"out={config.out} exists, and without labels=<table> it would be replaced by a table without labels. "
@@ -80,26 +74,10 @@ def _without_own_files(scan: Scan, config: ManifestConfig) -> Scan:
     return Scan(pictures=scan.pictures, unused=others, unlisted=scan.unlisted)
 
 
-def _write(table: pd.DataFrame, out: Path) -> None:
-    """Write a table completely or not at all."""
-    try:
-        with atomic_path(out) as path, path.open("wb") as file:
-            if out.suffix.lower() == ".csv":
-                table.to_csv(file, index=False)
-            else:
-                table.to_parquet(file, index=False)
-    except UnicodeEncodeError:
-        raise SettingsError(
-            f"{spell(out)} cannot hold the paths of its pictures: a folder has a name that is not UTF-8."
-        ) from None
-    except OSError as error:
-        raise SettingsError(f"{out} cannot be written ({error.strerror or error}).") from error
-
-
 def _write_unused(unused: Sequence[Unused], config: ManifestConfig) -> None:
     rows = [{"file": spell(one.name), "reason": one.reason, "detail": spell(one.detail)} for one in unused]
     if rows:
-        _write(pd.DataFrame(rows), _unused_path(config))
+        write_table(pd.DataFrame(rows), _unused_path(config))
     else:
         _unused_path(config).unlink(missing_ok=True)
 

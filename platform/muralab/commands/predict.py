@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from muralab.app.token import read_token_file
-from muralab.atomic import atomic_path
+from muralab.commands.out_table import check_out, write_table
 from muralab.commands.session import create_journal, open_own_store, report_refusals
 from muralab.config.commands import PredictConfig
 from muralab.config.environment import Environment
@@ -40,7 +39,6 @@ ANSWERS = (
     "warnings",
 )
 COLUMNS = ("image", "study", *ANSWERS, "error", "unused")
-SUFFIXES = (".csv", ".parquet")
 NOTABLE = (
     "unlike the training images",
     "the file names another body part",
@@ -93,14 +91,9 @@ def run(config: PredictConfig, environment: Environment) -> pd.DataFrame:
 
 
 def _check(config: PredictConfig) -> None:
-    if config.out.suffix.lower() not in SUFFIXES:
-        raise SettingsError(f"out={config.out}: expected a name that ends in .csv or .parquet.")
-    if not config.out.parent.is_dir():
-        raise SettingsError(f"out={config.out}: the folder {config.out.parent} does not exist.")
-    if config.out.is_dir() or not os.access(config.out.parent, os.W_OK):
-        raise SettingsError(f"out={config.out} is a folder, or lies in one that is not writable.")
+    check_out(config.out)
     if config.rows > MAX_ROWS:
-        raise SettingsError(f"rows={config.rows}: expected 1 to {MAX_ROWS} pictures a config.")
+        raise SettingsError(f"rows={config.rows}: expected 1 to {MAX_ROWS} images per request.")
 
 
 def _build_engine(config: PredictConfig, environment: Environment) -> Engine:
@@ -172,7 +165,7 @@ def _read(item: Item) -> str | OSError:
 
 
 def _add_unused(table: pd.DataFrame, unused: Sequence[Unused]) -> pd.DataFrame:
-    """The table, followed by the files that are no images."""
+    """The table, followed by the files that are not images."""
     if not unused:
         return table
     rows = [{"image": spell(one.name), "unused": one.text} for one in unused]
@@ -196,7 +189,7 @@ def _nothing_read(table: pd.DataFrame, images: Path) -> DataError:
 
 
 def _write(table: pd.DataFrame, out: Path) -> None:
-    """Write the table completely or not at all."""
+    """Write the table; in Parquet its columns have types, also where none of their cells is filled."""
     typed = {
         "abnormal": "boolean",
         "uncertain": "boolean",
@@ -205,14 +198,7 @@ def _write(table: pd.DataFrame, out: Path) -> None:
         "prevalence": float,
         "unused": "string",
     }
-    try:
-        with atomic_path(out) as path, path.open("wb") as file:  # pyarrow cannot open a name that is not UTF-8
-            if out.suffix.lower() == ".csv":
-                table.to_csv(file, index=False)
-            else:
-                table.astype(typed).to_parquet(file, index=False)
-    except OSError as error:
-        raise SettingsError(f"out={out} cannot be written ({error.strerror or error}).") from error
+    write_table(table if out.suffix.lower() == ".csv" else table.astype(typed), out)
 
 
 def _summary(table: pd.DataFrame, out: Path) -> str:

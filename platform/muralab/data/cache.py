@@ -183,7 +183,8 @@ def open_caches(
             _remove_damaged(builds, digests.key(images), workers)
         missing = [build for build in builds if not build.is_complete(digests.key(images))]
         if missing:
-            _build_in(Path(folder).absolute(), missing, images, digests, workers, progress, inspect)
+            with _writing_to(Path(folder).absolute(), missing):
+                _build_all(missing, images, digests, workers, progress, inspect)
         content = digests.key(images)
     return {build.size: PixelCache(build.target(str(content))) for build in builds}
 
@@ -200,18 +201,12 @@ def _root_of(images: pd.DataFrame) -> str:
     return str(images["path"].iloc[0]).removesuffix(images["image"].iloc[0]) or "/"
 
 
-def _build_in(
-    folder: Path,
-    builds: Sequence[_Build],
-    images: pd.DataFrame,
-    digests: FileDigests,
-    workers: int | None,
-    progress: Progress | None,
-    inspect: Consumer | None,
-) -> None:
+@contextmanager
+def _writing_to(folder: Path, builds: Sequence[_Build]) -> Iterator[None]:
+    """Create the folder, and say what does not fit into it where it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _build_all(builds, images, digests, workers, progress, inspect)
+        yield
     except OSError as error:
         needed_gb = sum(build.n_bytes for build in builds) / 1e9
         reason = error.strerror or error
