@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from muralab.processor import count_cpus
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -23,7 +24,7 @@ def map_in_threads(
     Args:
         function: called in a thread.
         items: its arguments; read in the calling thread, only as far ahead as needed.
-        workers: threads; None takes one per core, 0 calls the function in the calling thread.
+        workers: threads; None takes one per core that this process may use, 0 calls the function in the calling thread.
         name: prefix of the threads' names.
 
     Raises:
@@ -32,7 +33,7 @@ def map_in_threads(
     if workers == 0:
         yield from map(function, items)
         return
-    n_threads = workers or os.cpu_count() or 1
+    n_threads = workers or count_cpus()
     with ThreadPoolExecutor(n_threads, thread_name_prefix=name) as pool:
         ahead: deque[Future[Result]] = deque()
         try:

@@ -10,8 +10,10 @@ import psutil
 import pytest
 import torch
 
+from muralab import processor
 from muralab.config import resources
-from muralab.config.resources import count_cpus, count_gpus, free_gpu_memory, free_memory
+from muralab.config.resources import count_gpus, free_gpu_memory, free_memory
+from muralab.processor import count_cpus
 
 VERSION_2 = {
     "cpu.max": "150000 100000",
@@ -45,10 +47,10 @@ def limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], No
         for name, text in {"own": own, **files}.items():
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(text)
-        monkeypatch.setattr(resources, "CGROUPS", tmp_path)
-        monkeypatch.setattr(resources, "OWN_CGROUPS", tmp_path / "own")
+        monkeypatch.setattr(processor, "CGROUPS", tmp_path)
+        monkeypatch.setattr(processor, "OWN_CGROUPS", tmp_path / "own")
         monkeypatch.setattr(resources.psutil, "virtual_memory", lambda: SimpleNamespace(available=8192))
-        monkeypatch.setattr(resources.os, "sched_getaffinity", lambda _: range(16))
+        monkeypatch.setattr(processor.os, "sched_getaffinity", lambda _: range(16))
 
     return apply
 

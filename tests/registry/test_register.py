@@ -266,6 +266,7 @@ def test_a_bundle_ships_the_serving_code_only(onnx, tmp_path):
         "__init__.py",
         "data",
         "errors.py",
+        "processor.py",
         "serving",
     }
     assert {path.name for path in (code / "data").iterdir()} == {"__init__.py", "body_parts.py", "images"}

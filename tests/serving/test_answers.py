@@ -13,6 +13,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
+from muralab import processor
 from muralab.data.images.decode import decode, to_square
 from muralab.evaluation.predictions import level_rows
 from muralab.serving.answer import operating_point, study_probabilities
@@ -284,6 +285,17 @@ def test_invalid_tables_are_refused(model, rows, message):
 def test_waiting_threads_do_not_spin(onnx_file):
     options = open_session(onnx_file).get_session_options()
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_the_network_takes_no_more_threads_than_a_quota_allows(onnx_file, tmp_path, monkeypatch):
+    (tmp_path / "own").write_text("0::/")
+    (tmp_path / "cpu.max").write_text("300000 100000")
+    monkeypatch.setattr(processor, "CGROUPS", tmp_path)
+    monkeypatch.setattr(processor, "OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr(processor.os, "sched_getaffinity", lambda _: range(64))
+    assert open_session(onnx_file).get_session_options().intra_op_num_threads == 3
+    monkeypatch.setattr(processor.os, "sched_getaffinity", lambda _: {5})
+    assert open_session(onnx_file).get_session_options().intra_op_num_threads == 1
 
 
 def test_a_study_without_a_readable_view_has_no_probability():

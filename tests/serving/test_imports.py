@@ -13,7 +13,7 @@ from muralab.serving.config import ServingConfig
 
 PACKAGES = {"numpy", "pandas", "cv2", "PIL", "pydicom", "imagecodecs", "mlflow", "onnxruntime", "yaml"}
 """Allowed beside the standard library; yaml comes with MLflow."""
-OWN = ("muralab.serving", "muralab.data.images", "muralab.data.body_parts", "muralab.errors")
+OWN = ("muralab.serving", "muralab.data.images", "muralab.data.body_parts", "muralab.errors", "muralab.processor")
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,12 @@ from pathlib import Path
 from muralab.commands.session import Session, open_session
 from muralab.config.commands import CompareConfig
 from muralab.config.environment import Environment
-from muralab.config.resources import count_cpus
 from muralab.config.search import resolve_search
 from muralab.console import format_duration
 from muralab.errors import SettingsError
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.experiment import set_threads
+from muralab.processor import count_cpus
 from muralab.report.page import write_report
 from muralab.report.results_table import results_table
 from muralab.report.sentences import calibration_notes

@@ -13,7 +13,7 @@ from muralab.commands.session import Session, open_session
 from muralab.config.commands import DEMO, DUPLICATES, RUN, EvaluateConfig
 from muralab.config.environment import Environment
 from muralab.config.parsing import unless_auto
-from muralab.config.resources import count_cpus, count_gpus
+from muralab.config.resources import count_gpus
 from muralab.data.dataset import Dataset, open_dataset
 from muralab.data.images.value_range import range_from_text
 from muralab.data.manifest import is_manifest
@@ -25,6 +25,7 @@ from muralab.evaluation.leakage import Leakage
 from muralab.evaluation.metrics import main_metrics
 from muralab.evaluation.predictions import predict_images
 from muralab.experiment import set_threads
+from muralab.processor import count_cpus
 from muralab.report.sentences import calibration_notes, calibration_sentence
 from muralab.report.verdict import confusion_sentence, missed_sentence, model_note
 from muralab.results.changes import changes_since_training

@@ -13,12 +13,12 @@ from muralab.commands.folds import Fold, find_folds, run_over_folds
 from muralab.commands.session import Session, open_session, with_latest
 from muralab.config.commands import TrainConfig
 from muralab.config.environment import Environment
-from muralab.config.resources import count_cpus
 from muralab.config.search import resolve_search
 from muralab.console import format_duration
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.evaluation.metrics import main_metrics
 from muralab.experiment import predictions_path, run_trial
+from muralab.processor import count_cpus
 from muralab.report.page import write_report
 from muralab.report.results_table import results_table
 from muralab.report.sentences import calibration_notes, calibration_sentence

@@ -8,10 +8,10 @@ from muralab.commands.folds import Fold, find_folds, run_over_folds
 from muralab.commands.session import Session, open_session, page_lines, with_latest
 from muralab.config.commands import TuneConfig
 from muralab.config.environment import Environment
-from muralab.config.resources import count_cpus
 from muralab.config.search import resolve_search
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.experiment import set_threads
+from muralab.processor import count_cpus
 from muralab.report.verdict import registered_sentence
 from muralab.results.checks import log_checks, run_checks, study_groups
 from muralab.results.context import build_context

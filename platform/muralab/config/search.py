@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from muralab.config.commands import SAMPLERS, TrainingOptions
 from muralab.config.options import Problems
 from muralab.config.parsing import PACK, STUDY, Value
-from muralab.config.resources import Resources, count_cpus, count_gpus, free_memory
+from muralab.config.resources import Resources, count_gpus, free_memory
 from muralab.errors import MuraLabError, RecipeError, SettingsError, nearest
+from muralab.processor import count_cpus
 from muralab.recipe import Recipe, override
 from muralab.recipe_loader import load_recipe, recipe_names
 

@@ -25,7 +25,7 @@ from muralab.registry.export import PROBABILITY_TOLERANCE
 from muralab.serving.config import ServingConfig, write_config
 from muralab.serving.familiarity import Familiarity, write_familiarity
 
-_CODE = ("__init__.py", "errors.py", "serving", "data/__init__.py", "data/body_parts.py", "data/images")
+_CODE = ("__init__.py", "errors.py", "processor.py", "serving", "data/__init__.py", "data/body_parts.py", "data/images")
 _REQUIREMENTS = (
     ("imagecodecs",),
     ("mlflow",),

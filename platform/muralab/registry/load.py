@@ -15,7 +15,7 @@ from muralab.tracking.outage import outage_of, retried
 
 PATIENCE_S = 60.0
 """How long a download is tried again."""
-_BUNDLED = ("muralab.serving", "muralab.data", "muralab.errors")
+_BUNDLED = ("muralab.serving", "muralab.data", "muralab.errors", "muralab.processor")
 """Packages and modules that a model ships its own copy of."""
 
 

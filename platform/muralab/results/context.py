@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
-from muralab.config.resources import count_cpus
 from muralab.config.search import SearchConfig
 from muralab.data.dataset import Dataset
+from muralab.processor import count_cpus
 from muralab.report.context import Check, Context
 from muralab.tracking import process_tags
 from muralab.tracking.platform_version import describe_commit

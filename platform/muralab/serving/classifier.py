@@ -6,7 +6,6 @@ Shape legend: V views (rows) of a request, S side of the network input, h w heig
 from __future__ import annotations
 
 import base64
-import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ import onnxruntime
 import pandas as pd
 from mlflow.pyfunc import PythonModel
 
+from muralab.processor import count_cpus
 from muralab.serving.answer import build_answer
 from muralab.serving.config import ServingConfig, read_config, read_version
 from muralab.serving.familiarity import read_familiarity
@@ -36,6 +36,7 @@ def open_session(path: str | Path) -> Any:
     """Open a network as it is served, on the CPU."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = count_cpus()  # its own count is that of the host, whatever a container may use
     # Threads that spin while waiting double the CPU time of an image and halve the throughput with many clients.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -55,7 +56,7 @@ class StudyClassifier(PythonModel):  # type: ignore[misc]
         path = Path(context.artifacts["config"])
         self._config: ServingConfig = read_config(path)
         self._version = read_version(path)
-        self._running = threading.BoundedSemaphore(min(os.cpu_count() or 1, RUNS))
+        self._running = threading.BoundedSemaphore(min(count_cpus(), RUNS))
         self._session = open_session(context.artifacts["onnx"])
         known = context.artifacts.get("familiarity")  # too few training images give none
         self._familiarity = None if known is None else read_familiarity(Path(known))

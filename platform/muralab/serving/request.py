@@ -22,8 +22,7 @@ from muralab.serving.quality import view_warnings
 POLICIES = ("refuse", "partial")
 
 DECODERS = 2
-"""Images decoded at once. A large one takes hundreds of MB. Not derived from the number of cores: in a container the
-system reports those of the host."""
+"""Images decoded at once, whatever the number of cores: a large one takes hundreds of MB."""
 
 _DECODING = threading.BoundedSemaphore(DECODERS)
 _WHITE_SPACE = b" \t\n\r\v\f"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
 from muralab.errors import MemoryExceededError, SettingsError
+from muralab.processor import cpu_flags, cpu_vendor
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 """What training may compute in; `auto` is resolved by `resolve_precision`."""
@@ -22,7 +21,7 @@ def gains_from_bfloat16(device: str) -> bool:
     """Whether a device (`cpu` or `cuda`) computes faster in bfloat16 than in float32."""
     if device == "cuda":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return cpu_gains_from_bfloat16(_cpu_flags(), _cpu_vendor())
+    return cpu_gains_from_bfloat16(cpu_flags(), cpu_vendor())
 
 
 def resolve_precision(wanted: str, device: str) -> str:
@@ -44,25 +43,6 @@ def cpu_gains_from_bfloat16(flags: Set[str], vendor: str) -> bool:
         vendor: of the processor, as Linux names it.
     """
     return "amx_bf16" in flags or ("avx512_bf16" in flags and vendor == "AuthenticAMD")
-
-
-def _cpu_flags() -> frozenset[str]:
-    return frozenset(_cpu_info().get("flags", "").split())
-
-
-def _cpu_vendor() -> str:
-    return _cpu_info().get("vendor_id", "")
-
-
-@functools.cache
-def _cpu_info() -> dict[str, str]:
-    """What Linux says of the first processor; empty elsewhere."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return {}
-    pairs = (line.split(":", 1) for line in text.partition("\n\n")[0].splitlines() if ":" in line)
-    return {name.strip(): value.strip() for name, value in pairs}
 
 
 def release_memory(device: str) -> None:

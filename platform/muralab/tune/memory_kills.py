@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from muralab.config.resources import control_groups
+from muralab.processor import control_groups
 
 VMSTAT = Path("/proc/vmstat")
 

@@ -16,13 +16,14 @@ import pandas as pd
 from muralab.atomic import atomic_path
 from muralab.config.commands import DEMO, TrainConfig, TrainingOptions, TuneConfig
 from muralab.config.options import restore_options
-from muralab.config.resources import count_cpus, count_gpus
+from muralab.config.resources import count_gpus
 from muralab.config.search import SearchConfig, resolve_search
 from muralab.data.dataset import Dataset
 from muralab.data.images.value_range import range_from_text
 from muralab.data.names import are_coded
 from muralab.data.source import DatasetSource
 from muralab.errors import DataError, RecipeError, SettingsError, StoreError, numbered
+from muralab.processor import count_cpus
 from muralab.recipe_loader import load_recipe
 from muralab.results.changes import Inputs, changed_data, changed_inputs, present_inputs
 from muralab.tracking import RunRecord, Store, is_alive, read_datasets, read_run
