@@ -37,7 +37,7 @@ help: ## this list
 	@"$(BIN)/python" -m pip install --quiet --progress-bar off --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-tune: .venv/installed ## the main job: tune and compare all recipes, register the best model (PART, DATA, ARGS='-P trials=4')
+tune: .venv/installed ## the main job: tune and compare several recipes, register the best model (PART, DATA, ARGS='-P trials=4')
 	@[ -n "$${MLFLOW_TRACKING_URI:-}" ] || [ -s mlflow.db ] || $(IN_VENV) $(WITH_SOURCES) python -m muralab sync > /dev/null
 	@$(IN_VENV) mlflow run . -e tune -P part="$(PART)" -P data="$(DATA)" --env-manager local \
 		--experiment-name "mura-$(PART)" $(ARGS)

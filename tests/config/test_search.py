@@ -10,7 +10,7 @@ import pytest
 from muralab.config.commands import TuneConfig
 from muralab.config.options import Problems, parse_options
 from muralab.config.resources import Resources
-from muralab.config.search import Machine, SearchConfig, check_search, resolve_search
+from muralab.config.search import Machine, SearchConfig, check_search, recipe_names_of, resolve_search
 from muralab.errors import MuraLabError, RecipeError
 from muralab.tune.estimate import Estimate
 from muralab.tune.folders import Folders
@@ -134,6 +134,12 @@ def test_the_check_finds_what_resolving_would_refuse(lab: Path) -> None:
     problems = Problems()
     check_search(TuneConfig(), ("cnn", "gone"), None, problems)
     assert [type(error) for error in problems.found] == [RecipeError]
+
+
+def test_the_default_is_the_studys_four_and_all_is_every_recipe_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("muralab.config.search.recipe_names", lambda: ["cnn", "fifth"])
+    assert recipe_names_of(_parse().recipes) == ["cnn", "cnn_attention", "inception", "inception_add_gate"]
+    assert recipe_names_of(("all",)) == ["cnn", "fifth"]
 
 
 def test_defaults_are_the_demos_or_the_recipes_own() -> None:

@@ -24,10 +24,11 @@ def trials(*recipes: str, **fields: Any) -> list[TrialSpec]:
     return [TrialSpec(name=f"{r}-00", recipe=r, table="", cache_folder="", folder="", **fields) for r in recipes]
 
 
-def test_a_resumed_sweep_keeps_its_recipes_cores_and_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("word", ["study", "all"])
+def test_a_resumed_sweep_keeps_its_recipes_cores_and_processor(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resume, "count_cpus", lambda: 8)
     monkeypatch.setattr("muralab.config.search.count_cpus", lambda: 8)
-    found = resolve_again(TuneConfig(), trials("inception", "cnn", threads=3), "abc")
+    found = resolve_again(TuneConfig(recipes=(word,)), trials("inception", "cnn", threads=3), "abc")
     assert list(found.recipes) == ["cnn", "inception"]
     assert (found.options.gpus_per_trial, found.resources.cpus_per_trial) == (0, 3)
 

@@ -15,7 +15,7 @@ from muralab.tune.weights import find_weights
 
 
 def search(*recipes: str, **options: str) -> SearchConfig:
-    return resolve_search(TuneConfig(**options), recipes or ("all",))
+    return resolve_search(TuneConfig(**options), recipes or ("study",))
 
 
 @pytest.fixture

@@ -135,9 +135,11 @@ class TrainingOptions(CommandOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TuneConfig(TrainingOptions):
-    """Search all recipes, compare the best of each on the test set, register the best add-gate model."""
+    """Search several recipes, compare the best of each on the test set, register the best add-gate model."""
 
-    recipes: tuple[str, ...] = option("all", p.names, "`all`, or comma-separated names; also importable modules.")
+    recipes: tuple[str, ...] = option(
+        p.STUDY, p.names, "`study` (its four), `all` in recipes/, or comma-separated names; also importable modules."
+    )
     trials: int | None = option("auto", p.count_or("auto"), "Per recipe; `auto`: 2 on the demo, else 8.")
     sampler: str = option(
         "sobol", p.choice(lambda: SAMPLERS), "How values are drawn: `sobol` (evenly spread) or `random`."

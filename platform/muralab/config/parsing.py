@@ -16,7 +16,7 @@ from muralab.paths import expand
 
 Value = float | int | bool | str
 STUDY = "study"
-"""In `set`: every recipe's values of the wrist study."""
+"""In `set`: every recipe's values of the wrist study; in `recipes`: its four architectures."""
 LARGEST_COUNT = 99_999
 LARGEST_SEED = 2**32 - 1
 """The largest seed that every random generator takes."""
@@ -141,7 +141,7 @@ def threshold_rule(name: str, text: str) -> str:
 
 
 def names(name: str, text: str) -> tuple[str, ...]:
-    """Comma-separated names, each once; `all` is ("all",)."""
+    """Comma-separated names, each once."""
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 

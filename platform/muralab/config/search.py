@@ -14,6 +14,7 @@ from muralab.errors import MuraLabError, RecipeError, SettingsError, nearest
 from muralab.processor import count_cpus
 from muralab.recipe import Recipe, override
 from muralab.recipe_loader import load_recipe, recipe_names
+from muralab.report.references import STUDY_TITLES
 
 T = TypeVar("T")
 DEFAULT_TRIALS = {True: 2, False: 8}
@@ -86,7 +87,7 @@ def resolve_search(
 
     Args:
         options: of the command.
-        recipes: names, or ("all",).
+        recipes: names, or one of the words of `recipe_names_of`.
         trials: per recipe; None: 2 on the demo, else 8.
         max_concurrent: trials at once; None: as many as fit.
         time_budget_s: for the search.
@@ -129,14 +130,21 @@ def check_search(
 
 
 def recipe_names_of(recipes: Sequence[str]) -> list[str]:
-    """The recipes that are meant, `all` standing for every one in `recipes/`.
+    """The recipes that are meant, `study` standing for the four of the wrist study, `all` for every one in `recipes/`.
 
     Raises:
         RecipeError: there are none.
     """
     if not recipes:
         raise RecipeError(f"recipes= names none. {nearest('', recipe_names())}")
-    return recipe_names() if tuple(recipes) == ("all",) else list(recipes)
+    if is_word(recipes):
+        return list(STUDY_TITLES) if recipes[0] == STUDY else recipe_names()
+    return list(recipes)
+
+
+def is_word(recipes: Sequence[str]) -> bool:
+    """Whether a word stands for several recipes, which may be others tomorrow."""
+    return tuple(recipes) in ((STUDY,), ("all",))
 
 
 def fixed_values(options: TrainingOptions, recipe: Recipe) -> dict[str, Value]:

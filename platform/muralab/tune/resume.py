@@ -17,7 +17,7 @@ from muralab.atomic import atomic_path
 from muralab.config.commands import DEMO, TrainConfig, TrainingOptions, TuneConfig
 from muralab.config.options import restore_options
 from muralab.config.resources import count_gpus
-from muralab.config.search import SearchConfig, resolve_search
+from muralab.config.search import SearchConfig, is_word, resolve_search
 from muralab.data.dataset import Dataset
 from muralab.data.images.value_range import range_from_text
 from muralab.data.names import are_coded
@@ -274,7 +274,7 @@ def with_earlier_values(spec: TrialSpec) -> TrialSpec:
 
 
 def resolve_again(options: TrainingOptions, specs: Sequence[TrialSpec], run_id: str) -> SearchConfig:
-    """The configuration with `all` and `auto` as they were resolved then: recipes come and go, and so do GPUs.
+    """The configuration with `study`, `all` and `auto` as they were resolved then: recipes come and go, and so do GPUs.
 
     Raises:
         SettingsError: the trials need a GPU that is not there, or a recipe.
@@ -288,7 +288,7 @@ def resolve_again(options: TrainingOptions, specs: Sequence[TrialSpec], run_id: 
         precision="bfloat16" if uses_bfloat16(specs[0]) else "float32",
     )
     if isinstance(kept, TuneConfig):
-        recipes = tuple(names) if kept.recipes == ("all",) else kept.recipes
+        recipes = tuple(names) if is_word(kept.recipes) else kept.recipes
         return resolve_search(
             kept,
             recipes,
