@@ -5,6 +5,7 @@ SHELL := bash
 
 PART ?= wrist
 DATA ?= demo
+RECIPE ?= inception_add_gate
 ARGS ?=
 MINUTES ?= 30
 SEED ?= 0
@@ -19,7 +20,7 @@ WITH_SOURCES := PYTHONPATH="$(CURDIR)/platform:$(CURDIR)"
 
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help tune ui serve app soak test slow chaos check docs format bench bench-full clean
+.PHONY: help tune train ui serve app soak test slow chaos check docs format bench bench-full clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +41,10 @@ help: ## this list
 tune: .venv/installed ## the main job: tune and compare several recipes, register the best model (PART, DATA, ARGS='-P trials=4')
 	@[ -n "$${MLFLOW_TRACKING_URI:-}" ] || [ -s mlflow.db ] || $(IN_VENV) $(WITH_SOURCES) python -m muralab sync > /dev/null
 	@$(IN_VENV) mlflow run . -e tune -P part="$(PART)" -P data="$(DATA)" --env-manager local \
+		--experiment-name "mura-$(PART)" $(ARGS)
+
+train: .venv/installed ## one recipe without a search (RECIPE, PART, DATA, ARGS)
+	@$(IN_VENV) mlflow run . -e train -P recipe="$(RECIPE)" -P part="$(PART)" -P data="$(DATA)" --env-manager local \
 		--experiment-name "mura-$(PART)" $(ARGS)
 
 ui: .venv/installed ## browse the runs in MLflow at http://127.0.0.1:5000 (UI_PORT)

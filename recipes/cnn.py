@@ -5,7 +5,8 @@ before each max pooling, dropout, a flattened feature map, dense layers of at mo
 flattened map is large, one sigmoid output.
 Not stated there, chosen here: epochs, rates, number of filters.
 
-Command: mlflow run . -e train -P recipe=cnn -P part=wrist -P data=<MURA-v1.1>
+Command: make train RECIPE=cnn
+On MURA: make train RECIPE=cnn DATA=/data/MURA-v1.1
 Duration: on MURA not measured; on the demo, a sweep of all four recipes takes 3.5 minutes on 2 CPU cores.
 Expected on MURA: not measured. The study reports accuracy at 0.5 of wrist images: 0.599 (validation) and 0.697 (test).
 Expected on the demo: AUROC 0.759 [0.651, 0.839] of test studies (docs/results.md).

@@ -8,7 +8,8 @@ small maps. All that reaches the dense layers has passed through the attention.
 Not stated there, chosen here: epochs, rates, filters, heads, values, the order of strides and dilations, and the bias
 of the attention. Schedule, augmentation and search are those of `cnn`.
 
-Command: mlflow run . -e train -P recipe=cnn_attention -P part=wrist -P data=<MURA-v1.1>
+Command: make train RECIPE=cnn_attention
+On MURA: make train RECIPE=cnn_attention DATA=/data/MURA-v1.1
 Duration: on MURA not measured.
 Expected on MURA: not measured. The study reports accuracy at 0.5 of wrist images: 0.649 (validation) and 0.719
 (test), overfitting from epoch 14.

@@ -5,7 +5,8 @@ removed, global max pooling, dense 1, dense 2 of the same width, output unit. No
 (searched around 3e-4 with warm-up), width, and dropout on the pooled features, without which the head overfits the few
 augmented views that are computed once for the upper phase (docs/benchmarks.md).
 
-Command: mlflow run . -e train -P recipe=inception -P part=wrist -P data=<MURA-v1.1>
+Command: make train RECIPE=inception
+On MURA: make train RECIPE=inception DATA=/data/MURA-v1.1
 Duration: on MURA not measured; on the demo, a sweep of all four recipes takes 3.5 minutes on 2 CPU cores.
 Expected on MURA: not measured. The study reports accuracy at 0.5 of wrist images: 0.703 (validation, upper phase),
 0.552 (validation, full phase) and 0.576 (test).

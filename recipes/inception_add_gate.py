@@ -5,7 +5,8 @@ Source: fourth model, and by far the best, of the wrist study, an unpublished co
 `inception`; with equal values the two share cached features.
 A sweep registers the best model of this recipe for serving.
 
-Command: mlflow run . -e train -P recipe=inception_add_gate -P part=wrist -P data=<MURA-v1.1>
+Command: make train RECIPE=inception_add_gate
+On MURA: make train RECIPE=inception_add_gate DATA=/data/MURA-v1.1
 Duration: on MURA not measured; on the demo, a sweep of all four recipes takes 3.5 minutes on 2 CPU cores.
 Expected on MURA: not measured. The study reports accuracy at 0.5 of wrist images: 0.712 (validation, upper phase),
 0.845 (validation, full phase) and 0.849 (test).

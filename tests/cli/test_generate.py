@@ -1,4 +1,4 @@
-"""A command's one required option may be given without its name."""
+"""A command's first required option may be given without its name."""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ import pytest
 
 from muralab.config.commands import SAMPLERS
 from muralab.recipe import Choice, Recipe, Uniform
-from muralab.recipe_loader import load_recipe, recipe_names
+from muralab.recipe_loader import load_recipe
+from muralab.report.references import STUDY_TITLES
 from muralab.tune.sampler import SOBOL_DIMENSIONS, SOBOL_KEYS, draw_quantiles, draw_values
 
 SEED = 3
@@ -36,7 +37,7 @@ def test_trial_one_has_the_same_rate_in_twin_recipes(sampler: str) -> None:
 @both_samplers
 def test_recipes_with_different_ranges_share_the_quantile(sampler: str) -> None:
     quantiles = {}
-    for name in recipe_names():
+    for name in STUDY_TITLES:
         recipe = load_recipe(name)
         low, high = np.log([recipe.search["full.lr"].low, recipe.search["full.lr"].high])
         quantiles[name] = [(np.log(one["full.lr"]) - low) / (high - low) for one in draw(recipe, sampler=sampler)[1:]]
@@ -117,7 +118,7 @@ def test_the_draws_of_a_seed_are_pinned() -> None:
 
 def test_the_joint_sequence_has_a_dimension_for_each_of_its_keys() -> None:
     assert len(set(SOBOL_KEYS)) == len(SOBOL_KEYS) <= SOBOL_DIMENSIONS
-    searched = {key for name in recipe_names() for key in load_recipe(name).search}
+    searched = {key for name in STUDY_TITLES for key in load_recipe(name).search}
     assert searched <= set(SOBOL_KEYS), "the shipped recipes' keys share the joint sequence"
 
 

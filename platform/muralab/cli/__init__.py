@@ -30,6 +30,7 @@ COMMANDS = {
     "compare": commands.CompareConfig,
     "manifest": commands.ManifestConfig,
     "demo": commands.DemoConfig,
+    "new-recipe": commands.NewRecipeConfig,
     "doctor": commands.DoctorConfig,
     "app": commands.AppConfig,
     "sync": commands.SyncConfig,

@@ -17,10 +17,10 @@ def build_command(name: str, command: type[CommandOptions]) -> Callable[..., Non
     """A function for typer whose parameters are a command's options, all of them text.
 
     It parses them, reads the environment, makes a temporary folder for everything, and calls
-    `run(config, environment)` of `muralab.commands.<name>`.
+    `run(config, environment)` of its module in `muralab.commands`.
 
     Args:
-        name: of the command and of its module.
+        name: of the command and, with _ for -, of its module.
         command: the dataclass of its options; its docstring becomes the help.
     """
 
@@ -31,7 +31,7 @@ def build_command(name: str, command: type[CommandOptions]) -> Callable[..., Non
         config = parse_options(command, texts)
         environment = read_environment()
         with scratch_folder():
-            importlib.import_module(f"muralab.commands.{name}").run(config, environment)
+            importlib.import_module(f"muralab.commands.{name.replace('-', '_')}").run(config, environment)
 
     parameters = [_parameter(key, spec) for key, spec in options_of(command).items()]
     call.__name__, call.__doc__ = name, inspect.getdoc(command)
@@ -41,11 +41,11 @@ def build_command(name: str, command: type[CommandOptions]) -> Callable[..., Non
 
 
 def command_class(command: type[CommandOptions]) -> type[TyperCommand]:
-    """A command whose required option may also be given without its name: `muralab manifest /export`."""
+    """A command whose first required option may also be given without its name: `muralab manifest /export`."""
     required = [key for key, spec in options_of(command).items() if spec.default is None]
-    if len(required) != 1:
+    if not required:
         return TyperCommand
-    (name,) = required
+    name = required[0]
 
     class Named(TyperCommand):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

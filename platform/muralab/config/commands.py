@@ -366,6 +366,14 @@ class DemoConfig(CommandOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NewRecipeConfig(CommandOptions):
+    """Write a recipe around a convolutional network of timm to recipes/<name>.py."""
+
+    name: str = option(None, p.text, "The recipe's name, such as resnet18.")
+    backbone: str = option(None, p.text, "The network's name in timm, such as resnet18 or resnet18.a1_in1k.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DoctorConfig(CommandOptions):
     """List what earlier commands left behind, and what does not fit together on this machine."""
 
