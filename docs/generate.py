@@ -21,6 +21,31 @@ INTRODUCTION = """# Recipes
 One file in `recipes/` is one architecture with its schedule, its augmentation and what a sweep may change. This page is
 generated from these files (`python docs/generate.py`). Every value can be overridden on the command line by its key:
 `-P set=full.lr=1e-4,augment.zoom=0.1`. How to add a recipe: [Contributing](../CONTRIBUTING.md).
+
+## Weights
+
+Recipes that name ImageNet weights of timm (below) start from these, others from random weights.
+
+| `weights=` | each of these recipes starts from |
+| --- | --- |
+| `auto` | timm's weights, from the hub's cache on this machine or downloaded into it |
+| `none` | random weights |
+| a file | that file; a recipe that it does not fit starts from timm's weights, with a note |
+| `inception=a.pth,densenet169=b.pth` | its own file, or `auto` or `none`; a recipe that is not named: `auto` |
+| a folder | its file that has the name of the recipe or of timm's network, such as `densenet169.safetensors` |
+
+A file is a state dict of the same timm network, as safetensors or .pth; its classifier is ignored. On real data,
+weights that are not available end the command before anything starts; on the demo, the recipe starts from random
+weights, and a note says so.
+
+A machine without a network: fill the cache of one that has it, and copy the folder.
+
+```console
+$ python -c "import timm; timm.create_model('inception_v3.tf_in1k', pretrained=True)"
+$ rsync -a ~/.cache/huggingface/hub/models--timm--* offline-machine:.cache/huggingface/hub/
+```
+
+`auto` then finds them there; `HF_HOME` moves that cache.
 """
 PLAIN = ("ema_decay", "clip_norm", "class_weighting", "kept_phase", "feature_views")
 

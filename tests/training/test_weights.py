@@ -49,11 +49,22 @@ def test_a_path_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert resolve_weights("w.pth", NETWORK) == tmp_path / "w.pth"
 
 
-@pytest.mark.parametrize(("name", "what"), [("absent.pth", "there is no such file"), (".", "this is a folder")])
-def test_a_missing_file_is_reported_with_what_was_expected(tmp_path: Path, name: str, what: str) -> None:
-    message = rf"{what}\. Expected a state dict of timm's 'inception_v3' .*weights=auto .* weights=none"
+def test_a_missing_file_is_reported_with_what_was_expected(tmp_path: Path) -> None:
+    message = r"there is no such file\. Expected a state dict of timm's 'inception_v3' .*weights=auto .* weights=none"
     with pytest.raises(WeightsError, match=message):
-        resolve_weights(str(tmp_path / name), NETWORK)
+        resolve_weights(str(tmp_path / "absent.pth"), NETWORK)
+
+
+@pytest.mark.parametrize("name", ["inception.pth", "inception_v3.tf_in1k.safetensors", "inception_v3.bin"])
+def test_a_folder_has_a_file_named_after_the_recipe_or_the_network(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    (tmp_path / "cnn.pth").touch()
+    assert resolve_weights(str(tmp_path), NETWORK, recipe="inception") == tmp_path / name
+
+
+def test_a_folder_without_such_a_file_is_reported_with_the_names(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"no inception.safetensors or inception_v3.tf_in1k.safetensors"):
+        resolve_weights(str(tmp_path), NETWORK, recipe="inception")
 
 
 @pytest.mark.usefixtures("no_hub")

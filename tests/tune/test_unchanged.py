@@ -43,10 +43,11 @@ def test_downloaded_weights_are_found_where_the_hubs_cache_is_now(
     assert found.weights.startswith("/new/auto/inception_v3")
 
 
-def test_a_users_own_file_of_weights_that_is_gone_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("given", ["{}", "inception={}"])
+def test_a_users_own_file_of_weights_that_is_gone_is_an_error(given: str, tmp_path: Path) -> None:
     file = str(tmp_path / "gone")
     with pytest.raises(WeightsError, match=f"weights={file}: there is no such file"):
-        find_weights_again([spec_of(weights=file)], config_of(file))
+        find_weights_again([spec_of(weights=file)], config_of(given.format(file)))
 
 
 @pytest.mark.parametrize("part", ["", "head"])

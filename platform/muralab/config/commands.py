@@ -23,6 +23,7 @@ REGISTER_RECIPE, REGISTER_WINNER = "recipe", "winner"
 RUN = "run"
 """In options of `evaluate`: the trained run's own."""
 DATA_HELP = "`demo` (synthetic, built in), the path of a MURA v1.1 tree, or of a manifest (CSV, Parquet)."
+WEIGHTS_HELP = "`auto` (timm's ImageNet weights), `none` (random), a file, a folder, or recipe=file for several."
 ROOT_HELP = "The folder that a manifest's image paths start from; `none`: the manifest's own."
 COLUMNS_HELP = "Names of a manifest's columns, such as image:path,label:fracture, or `none`."
 PICTURES_HELP = "`true` logs radiographs of errors; `auto`: of the demo only."
@@ -60,11 +61,7 @@ class TrainingOptions(CommandOptions):
     test_folds: tuple[int, int] | None = option(
         "none", p.folds, "Test on each of 5 folds of a manifest's patients in turn: 5; on one of them: 2/5; or `none`."
     )
-    weights: str = option(
-        "auto",
-        p.path_or("auto", "none"),
-        "`auto` (timm's ImageNet weights), a file, or `none` (random).",
-    )
+    weights: str = option("auto", p.weights, WEIGHTS_HELP)
     epochs: tuple[int, int] | None = option("recipe", p.epochs, "`recipe` (its own), or upper+full such as 2+3.")
     image_size: int | None = option("recipe", p.count_or("recipe"), "Side in px for every recipe, or `recipe`.")
     batch_size: int | None = option("recipe", p.count_or("recipe"), "Images per step for every recipe, or `recipe`.")

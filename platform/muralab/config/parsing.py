@@ -25,6 +25,8 @@ PACK = "pack"
 FOLDS_FORM = re.compile(r"(?:(\d+)/)?(\d+)(?:\.0)?")
 MOST_FOLDS = 50
 EPOCHS_FORM = re.compile(r"(\d+)\+(\d+)")
+WEIGHTS_FORM = re.compile(r"([A-Za-z_][\w.]*)=(.+)")
+"""A recipe and what it starts from."""
 TIME_FORM = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
 LONGEST_S = 366 * 86_400.0
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -58,6 +60,27 @@ def _absolute(name: str, text: str) -> Path:
         return expand(text).absolute()
     except SettingsError as error:
         raise SettingsError(f"{name}={error}") from error
+
+
+def weights(name: str, text: str) -> str:
+    """`auto`, `none`, a path, or `inception=path,densenet169=path` with what each recipe starts from."""
+    parse = path_or("auto", "none")
+    parts = [part.strip() for part in text.split(",")]
+    matches = [WEIGHTS_FORM.fullmatch(part) for part in parts]
+    if not matches[0]:
+        return parse(name, text)
+    pairs = [(match[1], parse(f"{name} of {match[1]}", match[2])) for match in matches if match]
+    if len(dict(pairs)) < len(parts):
+        raise SettingsError(
+            f"{name}={text}: expected recipe=file once per recipe, such as inception=a.pth,densenet169=b.pth."
+        )
+    return ",".join(f"{recipe}={path}" for recipe, path in pairs)
+
+
+def weights_by_recipe(text: str) -> dict[str, str]:
+    """Recipe -> what it starts from, of the option `weights`; empty where one value is for all."""
+    matches = [WEIGHTS_FORM.fullmatch(part) for part in text.split(",")]
+    return {match[1]: match[2] for match in matches if match} if all(matches) else {}
 
 
 def optional_folder(name: str, text: str) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,16 +14,22 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+AUTO, NONE = "auto", "none"
 PROBE_TIMEOUT_S = 4.0
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 CLASSIFIER_PREFIXES = ("fc.", "classifier.", "head.", "AuxLogits.", "last_linear.")
 
 
-def resolve_weights(weights: str, timm_name: str, *, probe_timeout_s: float = PROBE_TIMEOUT_S) -> Path | None:
-    """Resolve the option `weights` to a local file.
+def resolve_weights(
+    weights: str, timm_name: str, *, recipe: str = "", probe_timeout_s: float = PROBE_TIMEOUT_S
+) -> Path | None:
+    """Resolve what a recipe starts from to a local file.
 
     Args:
-        weights: `auto` (timm's ImageNet weights, from its cache or its hub), `none`, or a file's path.
+        weights: `auto` (timm's ImageNet weights, from its cache or its hub), `none`, or the path of a file, or of a
+            folder with a file that is named after the recipe or the network.
         timm_name: network and tag of its weights, such as `inception_v3.tf_in1k`.
+        recipe: the recipe's name.
         probe_timeout_s: how long to wait for the hub.
 
     Returns:
@@ -32,18 +38,28 @@ def resolve_weights(weights: str, timm_name: str, *, probe_timeout_s: float = PR
     Raises:
         WeightsError: the file is missing, or it is not cached and the hub cannot be reached.
     """
-    if weights == "none":
+    if weights == NONE:
         return None
-    if weights == "auto":
+    if weights == AUTO:
         return _from_hub(timm_name, probe_timeout_s)
     path = expand(weights)
+    if path.is_dir():
+        return _in_folder(path, [name for name in (recipe, timm_name, timm_name.partition(".")[0]) if name])
     if not path.is_file():
-        problem = "this is a folder" if path.is_dir() else "there is no such file"
         raise WeightsError(
-            f"weights={weights}: {problem}. Expected a state dict of timm's '{timm_name.split('.')[0]}' "
+            f"weights={weights}: there is no such file. Expected a state dict of timm's '{timm_name.split('.')[0]}' "
             "as safetensors or .pth; or use weights=auto (download) or weights=none (random)."
         )
     return path.resolve()
+
+
+def _in_folder(folder: Path, stems: Sequence[str]) -> Path:
+    """The file of a folder that has the first of some names, with any suffix of weights."""
+    for path in (folder / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES):
+        if path.is_file():
+            return path.resolve()
+    names = " or ".join(f"{stem}{SUFFIXES[0]}" for stem in stems)
+    raise WeightsError(f"weights={folder}: this folder has no {names} (.pth would do as well).")
 
 
 def _from_hub(timm_name: str, probe_timeout_s: float) -> Path:
@@ -67,7 +83,8 @@ def _from_hub(timm_name: str, probe_timeout_s: float) -> Path:
             f"The ImageNet weights '{repository}' are not on this machine and their hub cannot be reached "
             f'({type(error).__name__}). On a machine with a network, run `python -c "import timm; '
             f"timm.create_model('{timm_name}', pretrained=True)\"`, copy the file `model.safetensors` from its "
-            "cache to this machine and use weights=<its path>; or train from random weights with weights=none."
+            "cache to this machine and use weights=<its path>; or train from random weights with weights=none. "
+            "docs/recipes.md explains both."
         ) from error
 
 

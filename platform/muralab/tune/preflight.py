@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from muralab.errors import MemoryExceededError, RecipeError
+from muralab.errors import MemoryExceededError, RecipeError, WeightsError
 from muralab.experiment import set_threads
 from muralab.recipe import Value
 from muralab.training.device import memory_errors, release_memory
@@ -66,7 +66,10 @@ def check_trial(spec: TrialSpec) -> None:
     if shape != (2,):
         raise RecipeError(f"The recipe '{spec.recipe}' returns logits of shape {shape} for 2 images: expected (2,).")
     if recipe.pretrained and spec.weights:
-        load_backbone(network.backbone, Path(spec.weights))
+        try:
+            load_backbone(network.backbone, Path(spec.weights))
+        except WeightsError as error:
+            raise WeightsError(f"{spec.recipe}: {error}") from error
     for name, phase in recipe.phases.items():
         try:
             freeze(network, phase)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from muralab.config.parsing import weights_by_recipe
 from muralab.config.search import SearchConfig
 from muralab.data.audit.pictures import DIGEST_CHARACTERS, changed_pictures
 from muralab.data.cache import file_names
@@ -17,7 +18,7 @@ from muralab.errors import SettingsError, numbered
 from muralab.tracking.pictures import describe_pictures
 from muralab.training.checkpoint import read_tensors, without_prefix
 from muralab.training.trainer import LAST
-from muralab.training.weights import file_digest, resolve_weights
+from muralab.training.weights import AUTO, file_digest, resolve_weights
 from muralab.trial import TrialSpec, recipes_of
 
 UNRECORDED = (
@@ -63,12 +64,15 @@ def find_weights_again(specs: Sequence[TrialSpec], config: SearchConfig) -> list
     Raises:
         WeightsError: a file is gone.
     """
+    given = config.options.weights
+    own = [Path(one).resolve() for one in (weights_by_recipe(given) or {"": given}).values()]
     found: dict[tuple[str, str], str] = {}
     for spec in specs:
         key = spec.weights, config.recipes[spec.recipe].pretrained
         if spec.weights and key not in found:
-            is_downloaded = config.options.weights == "auto" and bool(key[1]) and not Path(spec.weights).is_file()
-            found[key] = str(resolve_weights("auto" if is_downloaded else spec.weights, key[1]))
+            path = Path(spec.weights)
+            is_downloaded = bool(key[1]) and not path.is_file() and not {path, *path.parents} & set(own)
+            found[key] = str(resolve_weights(AUTO if is_downloaded else spec.weights, key[1]))
     return [
         replace(spec, weights=found[spec.weights, config.recipes[spec.recipe].pretrained]) if spec.weights else spec
         for spec in specs
