@@ -10,10 +10,11 @@ import pandas as pd
 import torch
 
 from muralab.commands.session import Session, open_session
-from muralab.config.commands import DEMO, DUPLICATES, RUN, EvaluateConfig
+from muralab.config.commands import NONE, EvaluateConfig
 from muralab.config.environment import Environment
 from muralab.config.parsing import unless_auto
 from muralab.config.resources import count_gpus
+from muralab.config.training_options import DEMO, DUPLICATES, RUN
 from muralab.data.dataset import Dataset, open_dataset
 from muralab.data.images.value_range import range_from_text
 from muralab.data.manifest import is_manifest
@@ -113,6 +114,7 @@ def find_source(config: EvaluateConfig, record: RunRecord, trained_on: LoggedDat
         image_root=config.root or (own.image_root if own else None),
         columns=config.columns or (json.loads(record.tags.get(Tag.COLUMNS) or "{}") if own or is_own_table else {}),
         sets=() if config.set == "all" else (config.set,),
+        label_corrections=corrections_of(config, record, is_own=own is not None or is_own_table),
     )
     manifest = source.manifest
     if protocol == AUTO and manifest is not None and not manifest.has_split and config.set != "all":
@@ -121,6 +123,26 @@ def find_source(config: EvaluateConfig, record: RunRecord, trained_on: LoggedDat
             "set=all to evaluate all of its images, or add the column."
         )
     return source
+
+
+def corrections_of(config: EvaluateConfig, record: RunRecord, *, is_own: bool) -> str | None:
+    """Resolve the option label_corrections: `run` are those that the run was trained with, on its own data.
+
+    Raises:
+        SettingsError: that file is gone, or has changed.
+    """
+    if config.label_corrections != RUN:
+        return None if config.label_corrections == NONE else config.label_corrections
+    digest, path = record.tags.get(Tag.LABEL_CORRECTIONS, ""), record.tags.get(Tag.LABEL_CORRECTIONS_PATH, "")
+    if not (is_own and digest):
+        return None
+    if file_digest(Path(path)) != digest:
+        state = "has changed" if Path(path).is_file() else "is gone"
+        raise SettingsError(
+            f"label_corrections=run: {path} {state} since the run {record.run_id} was trained with it. Put it back, or "
+            "give label_corrections=<file>, or none for the labels of the data set itself."
+        )
+    return path
 
 
 def describe(record: RunRecord, dataset: Dataset, leakage: Leakage | None) -> dict[str, str]:
@@ -133,7 +155,7 @@ def describe(record: RunRecord, dataset: Dataset, leakage: Leakage | None) -> di
         Tag.SPLIT_FINGERPRINT: dataset.splits.fingerprint,
         Tag.PROTOCOL: dataset.splits.protocol,
         Tag.SEED: str(dataset.splits.seed),
-        **data_tags(dataset.source, dataset.manifest),
+        **data_tags(dataset.source, dataset.manifest, dataset.corrections),
         **names_tag(dataset),
         **{key: record.tags.get(key, "") for key in (Tag.OBJECTIVE, Tag.WEIGHTS, Tag.KEPT_PHASE, Tag.VALUE_RANGE)},
     }

@@ -26,7 +26,7 @@ from muralab.evaluation.data_plots import plot_class_balance, sample_grid
 from muralab.evaluation.intervals import MIN_PATIENTS
 from muralab.results.checks import explored_check, log_checks
 from muralab.results.gallery import check_burned_in, may_show
-from muralab.results.inputs import data_tags, log_manifest
+from muralab.results.inputs import data_tags, log_corrections, log_manifest
 from muralab.results.previews import build_strength_previews
 from muralab.tracking.tags import Tag
 
@@ -45,7 +45,13 @@ def run(config: ExploreConfig, environment: Environment) -> None:
         MuraLabError: the data or the store cannot be used.
     """
     with open_session("explore", environment) as session:
-        source = DatasetSource(data=config.data, part=config.part, image_root=config.root, columns=config.columns)
+        source = DatasetSource(
+            data=config.data,
+            part=config.part,
+            image_root=config.root,
+            columns=config.columns,
+            label_corrections=config.label_corrections,
+        )
         source.draw_demo(session.progress)
         shown = may_show(config.pictures, synthetic=source.is_synthetic)
         index = source.index
@@ -69,7 +75,7 @@ def run(config: ExploreConfig, environment: Environment) -> None:
             Tag.SYNTHETIC: str(source.is_synthetic).lower(),
             Tag.DATA_FINGERPRINT: fingerprint(index),
             Tag.PARTS: ",".join(source.parts),
-            **data_tags(source.location, source.manifest),
+            **data_tags(source.location, source.manifest, source.corrections),
             **({} if key is None else {Tag.NAMES: key.id}),
         }
         run_id = session.start_run(name=f"explore {config.part}", part=config.part, tags=tags)
@@ -84,6 +90,7 @@ def run(config: ExploreConfig, environment: Environment) -> None:
             profile={"images": audit.n_images, "studies": audit.n_studies, "patients": audit.n_patients},
         )
         log_manifest(session.writer, run_id, source.manifest)
+        log_corrections(session.writer, run_id, source.corrections)
         log_figures(session, run_id, index, seed=config.seed, grids=shown, value_range=audit.value_range)
         session.writer.finish(run_id)
         if not shown:

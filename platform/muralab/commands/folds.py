@@ -17,13 +17,13 @@ import pandas as pd
 
 from muralab.atomic import atomic_path
 from muralab.commands.session import Session
-from muralab.config.commands import DEMO, TrainingOptions
 from muralab.config.options import restore_options
+from muralab.config.training_options import DEMO, TrainingOptions
 from muralab.errors import StoreError
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.results.folds import fold_lines, fold_metrics, fold_table, intervals_over_folds, pool_studies
 from muralab.results.from_mlflow import PARENT_KINDS, read_models
-from muralab.results.inputs import data_tags, log_manifest
+from muralab.results.inputs import data_tags, log_corrections, log_manifest
 from muralab.tracking import RunRecord, read_children
 from muralab.tracking.tags import Tag
 from muralab.tune.leftovers import remove_sweep
@@ -100,7 +100,7 @@ def run_over_folds(folds: Folds, session: Session, run_fold: RunFold, *, name: s
         Tag.SYNTHETIC: synthetic,
         Tag.SEED: str(options.seed),
         Tag.PROTOCOL: f"test_folds={folds.number}",
-        **data_tags(sources[0].location, sources[0].manifest),
+        **data_tags(sources[0].location, sources[0].manifest, sources[0].corrections),
     }
     if folds.resumed:
         session.hold_folder_of(folds.resumed)
@@ -108,6 +108,7 @@ def run_over_folds(folds: Folds, session: Session, run_fold: RunFold, *, name: s
     else:
         parent = session.start_run(name=name, part=options.part, tags=tags)
         log_manifest(session.writer, parent, sources[0].manifest)
+        log_corrections(session.writer, parent, sources[0].corrections)
         session.hold(_file(session, parent).parent, parent)
         write_options(_file(session, parent), options)
     with session.resumable(resume_command(session.kind, options.part, parent), parent):

@@ -28,7 +28,7 @@ from muralab.results.context import build_context
 from muralab.results.final_test import FinalTest, run_final_test
 from muralab.results.inputs import log_audit, log_sets, log_split
 from muralab.results.previews import build_previews
-from muralab.results.suspicious_labels import label_lines
+from muralab.results.suspicious_labels import write_labels
 from muralab.tracking import read_predictions, read_run
 from muralab.tracking.tags import Tag
 from muralab.trial import TrialSpec, recipes_of
@@ -177,7 +177,7 @@ def save_report(sweep: Sweep, tested: FinalTest, session: Session) -> None:
     checks, groups = run_checks(sweep.dataset, tested), study_groups(sweep.dataset)
     log_checks(session.writer, run_id, checks, groups)
     session.print(*(f"{check.title}: {check.text}" for check in checks))
-    session.print(*label_lines([tested.model], sweep.dataset, session.cache, run_id))
+    session.print(*write_labels(tested.model, sweep.dataset, session.cache, run_id))
     context = build_context(
         sweep.config, sweep.dataset, weights=sweep.weights, notes=sweep.notes, checks=checks, groups=groups
     )

@@ -17,7 +17,7 @@ from muralab.results.checks import log_checks, run_checks, study_groups
 from muralab.results.context import build_context
 from muralab.results.final_test import FinalTest
 from muralab.results.inputs import log_audit, log_sets, log_split
-from muralab.results.suspicious_labels import label_lines
+from muralab.results.suspicious_labels import write_labels
 from muralab.tracking import RunWriter, experiment_of, read_children
 from muralab.tracking.tags import Tag
 from muralab.tune.disk_space import check_places, check_space
@@ -210,8 +210,8 @@ def finish(sweep: Sweep, logger: TrialLogger, session: Session) -> Sequence[Eval
     checks, groups = run_checks(sweep.dataset, result.best), study_groups(sweep.dataset)
     log_checks(session.writer, result.parent, checks, groups)
     session.print(*(f"{check.title}: {check.text}" for check in checks))
-    best = [] if result.best is None else [result.best.model]
-    session.print(*label_lines(best, sweep.dataset, session.cache, result.parent))
+    if result.best is not None:
+        session.print(*write_labels(result.best.model, sweep.dataset, session.cache, result.parent))
     context = build_context(
         sweep.config, sweep.dataset, weights=sweep.weights, notes=result.notes, checks=checks, groups=groups
     )

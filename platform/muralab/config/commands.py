@@ -11,123 +11,30 @@ from pathlib import Path
 
 from muralab.config import parsing as p
 from muralab.config.options import CommandOptions, Problems, option
+from muralab.config.training_options import (
+    COLUMNS_HELP,
+    CORRECTIONS_HELP,
+    DATA_HELP,
+    DEMO,
+    DUPLICATES,
+    NAMES_KEY_HELP,
+    ROOT_HELP,
+    RUN,
+    TrainingOptions,
+    check_manifest_options,
+)
 from muralab.errors import SettingsError
 
-DEMO = "demo"
-AUTO = "auto"
-DUPLICATES = ("keep", "drop")
 LAYOUTS = ("pacs", "mura")
 SAMPLERS = ("sobol", "random")
 EVALUATED_SETS = ("test", "validation", "train", "all")
 REGISTER_RECIPE, REGISTER_WINNER = "recipe", "winner"
-RUN = "run"
-"""In options of `evaluate`: the trained run's own."""
-DATA_HELP = "`demo` (synthetic, built in), the path of a MURA v1.1 tree, or of a manifest (CSV, Parquet)."
-WEIGHTS_HELP = "`auto` (timm's ImageNet weights), `none` (random), a file, a folder, or recipe=file for several."
-ROOT_HELP = "The folder that a manifest's image paths start from; `none`: the manifest's own."
-COLUMNS_HELP = "Names of a manifest's columns, such as image:path,label:fracture, or `none`."
+NONE = "none"
 PICTURES_HELP = "`true` logs radiographs of errors; `auto`: of the demo only."
-NAMES_KEY_HELP = "A key file that machines share, to code names alike; `auto`: the data set's own key on this machine."
 MODEL_HELP = "A registered model, models:/<name>@<alias>, or a model's folder."
 STUDY_HELP = "What a study is: `auto` (by DICOM header, else by folder), `folder`, or `file` (each image alone)."
 PREVALENCE_HELP = "Share of abnormal studies that probabilities hold for, or `validation`: that of the validation set."
 ACCEPT_HELP = "`true` resumes although pictures, recipes, weights or the platform have changed; the run states it."
-
-
-def check_manifest_options(data: str, root: str | None, columns: Mapping[str, str]) -> None:
-    """Refuse options of manifests for other data.
-
-    Raises:
-        SettingsError: such an option is given, and the data are not a manifest.
-    """
-    from muralab.data.manifest import is_manifest
-
-    given = ([f"root={root}"] if root else []) + (["columns"] if columns else [])
-    if given and data != RUN and (data == DEMO or not is_manifest(data)):
-        raise SettingsError(f"{' and '.join(given)}: only a manifest (CSV, Parquet) has these; data={data} is not one.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingOptions(CommandOptions):
-    """What every command that trains takes."""
-
-    part: str = option("wrist", p.text, "A part that the data set has, such as wrist, or `all`.")
-    data: str = option(DEMO, p.path_or(DEMO), DATA_HELP)
-    root: str | None = option("none", p.optional_folder, ROOT_HELP)
-    columns: Mapping[str, str] = option("none", p.columns, COLUMNS_HELP)
-    test_fraction: float | None = option(
-        AUTO, p.fraction, "Share of a manifest's patients to test on; `auto`: 0.2 where it has no column split."
-    )
-    test_folds: tuple[int, int] | None = option(
-        "none", p.folds, "Test on each of 5 folds of a manifest's patients in turn: 5; on one of them: 2/5; or `none`."
-    )
-    weights: str = option("auto", p.weights, WEIGHTS_HELP)
-    epochs: tuple[int, int] | None = option("recipe", p.epochs, "`recipe` (its own), or upper+full such as 2+3.")
-    image_size: int | None = option("recipe", p.count_or("recipe"), "Side in px for every recipe, or `recipe`.")
-    batch_size: int | None = option("recipe", p.count_or("recipe"), "Images per step for every recipe, or `recipe`.")
-    set: Mapping[str, p.Value] = option(
-        "none",
-        p.overrides,
-        "Overrides such as full.lr=3e-5; `study`: the schedule of the wrist study (docs/study.md); or `none`.",
-    )
-    seed: int = option("0", p.seed, "Of the split, the draws and the training.")
-    gpus_per_trial: float | str = option(
-        "auto",
-        p.gpu_share,
-        "`auto` (1 with CUDA, else 0), a fraction, or `pack` (what memory holds).",
-    )
-    cpus_per_trial: int | None = option("auto", p.count_or("auto"), "CPU cores per trial, or `auto`.")
-    precision: str = option(
-        "auto",
-        p.choice(p.precisions),
-        "What training computes in: float32, bfloat16, or `auto` (bfloat16 where the hardware is faster in it).",
-    )
-    protocol: str = option(
-        AUTO,
-        p.choice(lambda: (AUTO, *p.protocols())),
-        "Of a MURA tree: `valid-as-test` (`auto`), or the study's `valid-as-validation`.",
-    )
-    duplicates: str = option(
-        "keep", p.choice(lambda: DUPLICATES), "Test images that are copies of training images: `keep`, or `drop`."
-    )
-    names_key: str = option("auto", p.path_or("auto"), NAMES_KEY_HELP)
-    objective: str = option("val_study_auroc", p.choice(p.objectives), "Validation metric that selects and prunes.")
-    threshold: str = option(
-        "max-kappa", p.threshold_rule, "The rule of the operating threshold: max-kappa, youden, or sensitivity>=0.9."
-    )
-
-    @property
-    def is_demo(self) -> bool:
-        """Whether the built-in data set is used."""
-        return self.data == DEMO
-
-    @property
-    def test_set(self) -> str:
-        """How the test set is chosen, as `split_index` takes it, or `auto`."""
-        if self.test_folds is not None:
-            return f"test_folds={self.test_folds[0]}/{self.test_folds[1]}"
-        return self.protocol if self.test_fraction is None else f"test_fraction={self.test_fraction:g}"
-
-    def check_data(self, problems: Problems) -> None:
-        """Check that the options of the test set and of manifests fit the data."""
-        problems.attempt(check_manifest_options, self.data, self.root, self.columns)
-        problems.attempt(self._check_test_set)
-
-    def _check_test_set(self) -> None:
-        from muralab.data.manifest import is_manifest
-
-        drawn = [f"test_fraction={self.test_fraction:g}"] if self.test_fraction is not None else []
-        drawn += [f"test_folds={self.test_folds[1]}"] if self.test_folds is not None else []
-        if self.data != DEMO and is_manifest(self.data):
-            if self.protocol != AUTO:
-                raise SettingsError(
-                    f"protocol={self.protocol}: a manifest has no official folders. Its column split names the test "
-                    "images, or test_fraction or test_folds draws them; leave protocol out."
-                )
-            if len(drawn) > 1:
-                raise SettingsError(f"{' and '.join(drawn)}: give one of the two.")
-        elif drawn:
-            raise SettingsError(f"{' and '.join(drawn)}: a MURA tree has its own test set; only a manifest's is drawn.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,8 +146,11 @@ class EvaluateConfig(CommandOptions):
     data: str = option(
         RUN, p.path_or(DEMO, RUN), "`demo`, the path of a MURA v1.1 tree or of a manifest, or `run`: the run's own."
     )
-    root: str | None = option("none", p.optional_folder, ROOT_HELP)
+    root: str | None = option("none", p.optional_path_text, ROOT_HELP)
     columns: Mapping[str, str] = option("none", p.columns, COLUMNS_HELP)
+    label_corrections: str = option(
+        RUN, p.path_or(RUN, NONE), "A table of corrected labels, `none`, or `run`: the run's own, on its own data."
+    )
     set: str = option("test", p.choice(lambda: EVALUATED_SETS), "test, validation, train or all.")
     protocol: str = option(RUN, p.choice(lambda: (*p.protocols(), RUN)), "Of the split; `run`: the trained run's own.")
     seed: int | None = option(RUN, p.seed_or_run, "Of the split; `run`: the trained run's own.")
@@ -273,8 +183,9 @@ class ExploreConfig(CommandOptions):
 
     part: str = option("all", p.text, "A part that the data set has, such as wrist, or `all`.")
     data: str = option(DEMO, p.path_or(DEMO), DATA_HELP)
-    root: str | None = option("none", p.optional_folder, ROOT_HELP)
+    root: str | None = option("none", p.optional_path_text, ROOT_HELP)
     columns: Mapping[str, str] = option("none", p.columns, COLUMNS_HELP)
+    label_corrections: str | None = option("none", p.optional_path_text, CORRECTIONS_HELP)
     seed: int = option("0", p.seed, "Of the sample.")
     pictures: bool | None = option("auto", p.yes_no_or_auto, "`true` logs sample grids; `auto`: of the demo only.")
     names_key: str = option("auto", p.path_or("auto"), NAMES_KEY_HELP)

@@ -83,7 +83,7 @@ def weights_by_recipe(text: str) -> dict[str, str]:
     return {match[1]: match[2] for match in matches if match} if all(matches) else {}
 
 
-def optional_folder(name: str, text: str) -> str | None:
+def optional_path_text(name: str, text: str) -> str | None:
     """An absolute path as text, which JSON holds; `none` or empty text is None."""
     return None if text in ("", "none") else path_or()(name, text)
 

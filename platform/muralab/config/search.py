@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from muralab.config.commands import SAMPLERS, TrainingOptions
+from muralab.config.commands import SAMPLERS
 from muralab.config.options import Problems
 from muralab.config.parsing import PACK, STUDY, Value
 from muralab.config.resources import Resources, count_gpus, free_memory
+from muralab.config.training_options import TrainingOptions
 from muralab.errors import MuraLabError, RecipeError, SettingsError, nearest
 from muralab.processor import count_cpus
 from muralab.recipe import Recipe, override

@@ -18,6 +18,7 @@ from muralab.data.audit.report import Audit, audit_images, is_audited
 from muralab.data.cache import PixelCache
 from muralab.data.digests import FileDigests
 from muralab.data.images.value_range import ValueRange
+from muralab.data.label_corrections import LabelCorrections
 from muralab.data.manifest import Manifest
 from muralab.data.name_keys import NAMES_FOLDER, find_key, write_names
 from muralab.data.names import REAL, NameKey, code_names, hide_names_of, with_real_names
@@ -56,6 +57,8 @@ class Dataset:
     """Of the codes that stand for all names above; None for generated images, whose names are shown."""
     names_file: Path | None = None
     """Local table of codes and names; None without a key."""
+    corrections: LabelCorrections | None = None
+    """What readers decided about the labels above; None where nobody was asked."""
 
     @property
     def source(self) -> str:
@@ -109,6 +112,24 @@ class Dataset:
         rows = table[["image", "patient"]].merge(known, on="image", how="left", validate="one_to_one")
         return rows.fillna(dict.fromkeys(PICTURE_COLUMNS, ""))
 
+    def decided_labels(self) -> pd.DataFrame:
+        """The studies that readers decided about, by the names that may be logged: study, set, label_before, label."""
+        if self.corrections is None:
+            return pd.DataFrame(columns=["study", "set", "label_before", "label"])
+        decided = self.corrections.decided.set_index("study")
+        studies = self.index.drop_duplicates("study")
+        real = studies[REAL["study"] if REAL["study"] in studies else "study"]
+        sets = {study: name for name, table in self.splits.items() for study in table["study"]}
+        rows = studies.assign(real=real)[real.isin(decided.index).to_numpy()]
+        return pd.DataFrame(
+            {
+                "study": rows["study"],
+                "set": rows["study"].map(sets).fillna(""),
+                "label_before": rows["real"].map(decided["before"]),
+                "label": rows["label"],
+            }
+        ).reset_index(drop=True)
+
     def split_rows(self) -> pd.DataFrame:
         """The identities of all images of the three sets, with their `set`: what a trained run logs of its split."""
         return pd.concat(
@@ -140,6 +161,7 @@ def find_dataset(
     image_root: str | None = None,
     columns: Mapping[str, str] | None = None,
     sets: Collection[str] = SETS,
+    label_corrections: str | None = None,
 ) -> DatasetSource:
     """Find, index and split a data set, without opening any image; the demo is not even drawn.
 
@@ -151,10 +173,11 @@ def find_dataset(
         image_root: the folder that a manifest's image paths start from; None: its own.
         columns: those of a manifest's columns that have other names.
         sets: the sets that must have images of both classes.
+        label_corrections: path of a table of what readers decided, see `read_corrections`.
 
     Raises:
-        DataError: the data or the part do not exist, files are missing, a manifest's rows cannot be used, or a set
-            lacks a class.
+        DataError: the data or the part do not exist, files are missing, rows of a manifest or of label corrections
+            cannot be used, or a set lacks a class.
         SettingsError: an unknown protocol or one that does not fit the data, or an impossible seed.
     """
     return DatasetSource(
@@ -165,6 +188,7 @@ def find_dataset(
         image_root=image_root,
         columns=columns or {},
         sets=tuple(sets),
+        label_corrections=label_corrections,
     ).checked()
 
 
@@ -250,6 +274,7 @@ def open_dataset(
         value_range=chosen,
         notes=(*source.notes, *split_notes),
         manifest=source.manifest,
+        corrections=source.corrections,
     )
     return _with_audit_notes(_with_codes(dataset, cache_folder / NAMES_FOLDER, names_key))
 

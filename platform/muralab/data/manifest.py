@@ -59,6 +59,8 @@ class Manifest:
     """Of the file, all parts together."""
     notes: tuple[str, ...] = ()
     """What the reader of a log should know."""
+    other_studies: frozenset[str] = frozenset()
+    """Names of the studies of the file's other parts, each also with its patient before it."""
 
     @property
     def has_split(self) -> bool:
@@ -123,6 +125,7 @@ def read_manifest(
         parts=tuple(sorted(set(parts))),
         n_rows=len(sheet.cells),
         notes=(*_part_notes(path, names, parts, part), *notes, *_unnamed_notes(sheet, names, folder)),
+        other_studies=_study_names(sheet, names, ~chosen, folder),
     )
 
 
@@ -202,6 +205,14 @@ def _read_rows(
     problems.raise_all()
     table["label"] = [label_of(cell) for cell in table["label"].tolist()]
     return table, notes
+
+
+def _study_names(sheet: Sheet, names: Mapping[str, str], rows: pd.Series, root: Path) -> frozenset[str]:
+    """Everything that a study of some rows may be called, see `name_studies`."""
+    cells = sheet.cells[rows]
+    images = pd.Series(image_names(cells[names["image"]], root), index=cells.index, dtype=str)
+    studies = images if "study" not in names else cells[names["study"]].mask(is_missing(cells[names["study"]]), images)
+    return frozenset(studies) | frozenset(cells[names["patient"]] + "/" + studies)
 
 
 def image_names(cells: pd.Series, root: Path) -> list[str]:

@@ -36,10 +36,10 @@ WHOLE_PATIENTS = "Put all images of a patient into one set, or leave the column 
 
 
 class RowProblems:
-    """What is wrong with a manifest's rows, by what fixes it."""
+    """What is wrong with the rows of a file, by what fixes it."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, what: str = "manifest") -> None:
+        self.path, self.what = path, what
         self.lines: dict[str, list[str]] = {}
 
     def add(self, fix: str, lines: Iterable[str]) -> None:
@@ -60,7 +60,7 @@ class RowProblems:
         shown = [line for lines in self.lines.values() for line in lines[:each]]
         rest = [line for lines in self.lines.values() for line in lines[each:]]
         n = len(shown) + len(rest)
-        heading = f"The manifest {self.path} has {n:,} problem{'s' * (n > 1)}:"
+        heading = f"The {self.what} {self.path} has {n:,} problem{'s' * (n > 1)}:"
         raise DataError("\n".join([numbered(heading, [*shown, *rest]), *self.lines]))
 
 
@@ -144,7 +144,7 @@ def _check_labels(table: pd.DataFrame, problems: RowProblems) -> None:
         "Give all images of a study the study's label.",
         (
             f"row {rows[1]}: study {study} has label {values[1]}, and {values[0]} in row {rows[0]}"
-            for study, rows, values in _differing(known, "study", "value")
+            for study, rows, values in differing(known, "study", "value")
         ),
     )
 
@@ -160,12 +160,12 @@ def _check_splits(table: pd.DataFrame, problems: RowProblems) -> None:
         WHOLE_PATIENTS,
         (
             f"row {rows[1]}: patient {patient} is in {values[1]}, and in {values[0]} in row {rows[0]}"
-            for patient, rows, values in _differing(known, "patient", "split")
+            for patient, rows, values in differing(known, "patient", "split")
         ),
     )
 
 
-def _differing(table: pd.DataFrame, by: str, column: str) -> Iterator[tuple[str, list[int], list[object]]]:
+def differing(table: pd.DataFrame, by: str, column: str) -> Iterator[tuple[str, list[int], list[object]]]:
     """Groups with several values of a column, each with its first two values and the first row of each."""
     each = table.drop_duplicates([by, column])
     places = each.groupby(by).cumcount()

@@ -80,6 +80,13 @@ def parts_of(root: Path) -> list[str]:
     return sorted({folder.name[3:].lower() for folder in _part_folders(root)})
 
 
+def is_study(root: Path, name: str, part: str = ALL_PARTS) -> bool:
+    """Whether a name is that of a study's folder in a tree, and of one part."""
+    folders = name.split("/")
+    of_part = len(folders) == DEPTH - 1 and part in (ALL_PARTS, folders[1].removeprefix("XR_").lower())
+    return of_part and ".." not in folders and (root / name).is_dir()
+
+
 def read_index(root: Path, part: str) -> pd.DataFrame:
     """The table of `read_tree` alone."""
     return read_tree(root, part).table

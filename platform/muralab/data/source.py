@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from muralab.data.label_corrections import LabelCorrections, read_corrections
 from muralab.data.manifest import Manifest, is_manifest, read_manifest
-from muralab.data.mura import Tree, find_root, parts_of, read_tree
-from muralab.data.splits import MANIFEST_PROTOCOL, PROTOCOLS, SETS, Splits, split_index
+from muralab.data.mura import ALL_PARTS, Tree, find_root, is_study, parts_of, read_tree
+from muralab.data.splits import MANIFEST_PROTOCOL, PROTOCOLS, SETS, Splits, split_index, with_labels
 from muralab.demo.dataset import default_folder, is_synthetic, write_demo
 from muralab.errors import SettingsError
 
@@ -43,6 +44,8 @@ class DatasetSource:
     """Those of a manifest's columns that have other names, see `read_manifest`."""
     sets: tuple[str, ...] = SETS
     """The sets that must have images of both classes."""
+    label_corrections: str | None = None
+    """Path of a table of what readers decided about studies, see `read_corrections`."""
 
     @property
     def is_demo(self) -> bool:
@@ -63,8 +66,8 @@ class DatasetSource:
         """Itself, indexed and split; the demo is not even drawn.
 
         Raises:
-            DataError: the data or the part do not exist, files are missing, a manifest's rows cannot be used, or a set
-                lacks a class.
+            DataError: the data or the part do not exist, files are missing, rows of a manifest or of label corrections
+                cannot be used, or a set lacks a class.
             SettingsError: an unknown protocol or one that does not fit the data, or an impossible seed.
         """
         if not self.is_demo:
@@ -102,8 +105,32 @@ class DatasetSource:
 
     @cached_property
     def index(self) -> pd.DataFrame:
-        """One row per image, including unreadable ones."""
+        """One row per image, including unreadable ones, with corrected labels."""
+        return self._given if self.corrections is None else self.corrections.apply(self._given)
+
+    @property
+    def _given(self) -> pd.DataFrame:
+        """The index with the labels that the data set itself has."""
         return self._tree.table if self.manifest is None else self.manifest.index
+
+    @cached_property
+    def corrections(self) -> LabelCorrections | None:
+        """What readers decided about the labels; None where nobody was asked.
+
+        Raises:
+            DataError: the file's rows cannot be used.
+        """
+        if self.label_corrections is None:
+            return None
+        return read_corrections(
+            Path(self.label_corrections), self._given, root=self.root, elsewhere=self._is_study_elsewhere
+        )
+
+    def _is_study_elsewhere(self, name: str) -> bool:
+        """Whether a study is of another part of the data set."""
+        if self.manifest is not None:
+            return name in self.manifest.other_studies
+        return self.part != ALL_PARTS and is_study(self.root, name) and not is_study(self.root, name, self.part)
 
     @property
     def parts(self) -> list[str]:
@@ -112,8 +139,9 @@ class DatasetSource:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What reading the manifest or the tree found, besides its images."""
-        return self._tree.notes if self.manifest is None else self.manifest.notes
+        """What reading the manifest or the tree found, besides its images, and what is corrected."""
+        found = self._tree.notes if self.manifest is None else self.manifest.notes
+        return found if self.corrections is None else (*found, self.corrections.sentence())
 
     @property
     def split_protocol(self) -> str:
@@ -162,10 +190,28 @@ class DatasetSource:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             splits = split_index(
-                index,
+                index if self.corrections is None else self.corrections.undo(index),
                 protocol=self.split_protocol,
                 seed=self.seed,
                 validation_fraction=VALIDATION_FRACTION[self.is_synthetic],
-                needed=self.sets,
+                needed=self.sets if self.corrections is None else (),
             )
-        return splits, tuple(str(warning.message) for warning in caught)
+        notes = tuple(str(warning.message) for warning in caught)
+        if self.corrections is None:
+            return splits, notes
+        # Drawn by the labels of before: figures with and without corrections are of the same patients.
+        splits = with_labels(splits, self.corrections.apply, self.sets)
+        return splits, (*notes, *_correction_notes(splits, self.corrections))
+
+
+def _correction_notes(splits: Splits, corrections: LabelCorrections) -> list[str]:
+    """A note where labels that models are selected by or tested on are other ones than in runs without corrections."""
+    changed = set(corrections.changed["study"])
+    counts = {name: table.loc[table["study"].isin(changed), "study"].nunique() for name, table in splits.items()}
+    if not counts["validation"] + counts["test"]:
+        return []
+    return [
+        f"Relabelled are {counts['train']:,} studies of train, {counts['validation']:,} of validation and "
+        f"{counts['test']:,} of test. If readers saw only studies that a model had answered against their label, test "
+        "figures rise for that reason alone: have a random share of the others read as well."
+    ]

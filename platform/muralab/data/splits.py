@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -106,9 +106,8 @@ def split_index(
         rest, test = _hold_out(index, patients)
         tables = {"test": test, **_hold_out_validation(rest, seed, validation_fraction)}
     _check_classes(tables, needed, MORE_DATA[_kind(protocol)])
-    assigned = pd.concat([table.assign(split=name) for name, table in tables.items()])
     ordered = {name: table.sort_values("image", ignore_index=True) for name, table in tables.items()}
-    return Splits(**ordered, protocol=protocol, seed=seed, fingerprint=fingerprint(assigned))
+    return Splits(**ordered, protocol=protocol, seed=seed, fingerprint=_fingerprint_of(tables))
 
 
 def _kind(protocol: str) -> str:
@@ -158,8 +157,27 @@ def without_test_patients(splits: Splits, patients: Collection[str]) -> Splits:
     tables = dict(splits.items())
     tables["test"] = splits.test[~splits.test["patient"].isin(list(patients))].reset_index(drop=True)
     _check_classes(tables, ("test",), MORE_DATA[_kind(splits.protocol)])
-    assigned = pd.concat([table.assign(split=name) for name, table in tables.items()])
-    return replace(splits, test=tables["test"], fingerprint=fingerprint(assigned))
+    return replace(splits, test=tables["test"], fingerprint=_fingerprint_of(tables))
+
+
+def with_labels(splits: Splits, relabel: Callable[[pd.DataFrame], pd.DataFrame], needed: Collection[str]) -> Splits:
+    """The split with the same images in each set and other labels, and with a fingerprint of its own.
+
+    Args:
+        splits: to change.
+        relabel: returns rows with the labels that hold.
+        needed: sets that must have images of both classes.
+
+    Raises:
+        DataError: a set has no images of one class any more.
+    """
+    tables = {name: relabel(table) for name, table in splits.items()}
+    _check_classes(tables, needed, MORE_DATA[_kind(splits.protocol)])
+    return replace(splits, **tables, fingerprint=_fingerprint_of(tables))
+
+
+def _fingerprint_of(tables: Tables) -> str:
+    return fingerprint(pd.concat([table.assign(split=name) for name, table in tables.items()]))
 
 
 def fingerprint(table: pd.DataFrame) -> str:

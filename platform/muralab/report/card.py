@@ -84,7 +84,8 @@ def _data(context: Context) -> str:
         "|" + "---|" * len(context.counts_table.columns),
     ]
     rows = context.split_counts.itertuples(index=False)
-    found = [] if context.audit is None else ["", "Audit: " + plain(context.audit[0])]
+    found = ["", plain(context.corrected_labels)] if context.corrected_labels else []
+    found += [] if context.audit is None else ["", "Audit: " + plain(context.audit[0])]
     if audit_errors(context):
         found.append(f"**Errors that can make the metrics below wrong: {plain(audit_errors(context))}.**")
     return "\n".join([*lines, *("| " + " | ".join(plain(value) for value in row) + " |" for row in rows), *found])

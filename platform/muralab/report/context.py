@@ -71,6 +71,8 @@ class Context:
     """A paragraph and a table of findings."""
     checks: Sequence[Check] = ()
     """What was found out about shortcuts."""
+    corrected_labels: str = ""
+    """How many labels readers corrected, as a sentence; empty where labels are the data set's own."""
     groups: pd.DataFrame | None = None
     """The groups of every study, see `group_studies`; None where only part and number of views are known."""
 

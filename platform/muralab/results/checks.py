@@ -1,4 +1,5 @@
-"""The checks for shortcuts that every training runs: what metadata alone reach, and what hiding the borders changes."""
+"""The checks that every training runs: what metadata alone reach, what hiding the borders changes, which labels are
+suspicious."""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ from muralab.evaluation.occlusion import BORDER, CORNER, Images, Movement, Predi
 from muralab.evaluation.study_groups import group_studies
 from muralab.report.context import Check
 from muralab.report.sentences import number, with_bounds
+from muralab.results.suspicious_labels import CHECK, TITLE, label_check, unseen_studies
 from muralab.tracking import RunRecord, RunWriter, Store, download_artifact
 
 if TYPE_CHECKING:
@@ -31,15 +33,17 @@ if TYPE_CHECKING:
 FOLDER = "checks"
 GROUPS_TABLE = "study_groups.csv"
 METADATA, OCCLUSION = "metadata", "occlusion"
-TITLES = {METADATA: "Metadata alone", OCCLUSION: "Hidden borders and corners"}
+TITLES = {METADATA: "Metadata alone", OCCLUSION: "Hidden borders and corners", CHECK: TITLE}
 BATCH = 32
 
 
 def run_checks(dataset: Dataset, best: FinalTest | None) -> list[Check]:
-    """What can be found out about shortcuts with the model that validation selected; without one, of the data alone."""
+    """What can be found out with the model that validation selected; without one, of the data alone."""
     found = [metadata_check(dataset, None if best is None else best.model)]
     if best is not None and best.network is not None:
         found.append(occlusion_check(dataset, best))
+    if best is not None:
+        found.append(label_check(unseen_studies(best.model), dataset.index["study"].nunique()))
     return [check for check in found if check is not None]
 
 

@@ -64,6 +64,7 @@ def build_context(
         audit=(dataset.audit.paragraph(), dataset.audit.table()),
         comparison=comparison,
         checks=list(checks),
+        corrected_labels="" if dataset.corrections is None else dataset.corrections.sentence(),
         groups=groups,
     )
 

@@ -238,6 +238,7 @@ def read_context(store: Store, records: Sequence[RunRecord]) -> Context:
         audit=read_audit(store, first),
         checks=read_checks(store, first),
         groups=read_groups(store, first),
+        corrected_labels=" / ".join(_tag_values(records, Tag.CORRECTED_LABELS)),
         statements=[stated] if stated else (),
         comparison=comparison is not None,
         notes=_interval_notes(records),

@@ -7,6 +7,7 @@ import json
 import pandas as pd
 
 from muralab.data.dataset import Dataset
+from muralab.data.label_corrections import LabelCorrections
 from muralab.data.manifest import Manifest
 from muralab.results.from_mlflow import AUDIT_TABLE, AUDIT_TEXT, CONTEXTS, COUNTS
 from muralab.tracking import SPLIT_TABLE, RunWriter
@@ -14,6 +15,7 @@ from muralab.tracking.tags import Tag
 
 COLUMN_TYPES = {"image": "string", "study": "string", "patient": "string", "part": "string", "label": "long"}
 MANIFEST_FILE = "manifest.json"
+CORRECTIONS_FILE, CORRECTED_TABLE = "label_corrections.json", "label_corrections.csv"
 
 
 def log_sets(writer: RunWriter, run: str, dataset: Dataset) -> None:
@@ -35,6 +37,9 @@ def log_split(writer: RunWriter, run: str, dataset: Dataset) -> None:
     """Log which image is in which set, so that later checks know what the models of this run have seen."""
     writer.log_table(run, dataset.split_rows(), SPLIT_TABLE)
     log_manifest(writer, run, dataset.manifest)
+    log_corrections(writer, run, dataset.corrections)
+    if dataset.corrections is not None:
+        writer.log_table(run, dataset.decided_labels(), CORRECTED_TABLE)
 
 
 def log_manifest(writer: RunWriter, run: str, manifest: Manifest | None) -> None:
@@ -59,17 +64,38 @@ def log_manifest(writer: RunWriter, run: str, manifest: Manifest | None) -> None
     writer.log_text(run, json.dumps(facts, indent=1, ensure_ascii=False), MANIFEST_FILE)
 
 
-def data_tags(path: str, manifest: Manifest | None) -> dict[str, str]:
-    """Tags of a run that say where its images came from, as far as `evaluate` needs it to read them again.
+def log_corrections(writer: RunWriter, run: str, corrections: LabelCorrections | None) -> None:
+    """Log how many labels readers corrected, and the digest of their file; neither names nor reasons."""
+    if corrections is None:
+        return
+    facts = {
+        "path": str(corrections.path),
+        "digest": corrections.digest,
+        **corrections.counts(),
+        "readers": len(set(corrections.decided["reader"]) - {""}),
+        "rows_of_other_parts": corrections.n_elsewhere,
+    }
+    writer.log_text(run, json.dumps(facts, indent=1, ensure_ascii=False), CORRECTIONS_FILE)
+
+
+def data_tags(path: str, manifest: Manifest | None, corrections: LabelCorrections | None = None) -> dict[str, str]:
+    """Tags of a run that say where its images and labels came from, as far as `evaluate` needs it to read them again.
 
     Args:
         path: of the MURA tree or the manifest.
         manifest: None for a tree.
+        corrections: of labels; None where there are none.
     """
     tags = {Tag.DATA_PATH: path}
     if manifest is not None:
         columns = json.dumps(dict(manifest.columns), ensure_ascii=False)
         tags |= {Tag.IMAGE_ROOT: str(manifest.root), Tag.MANIFEST: manifest.digest, Tag.COLUMNS: columns}
+    if corrections is not None:
+        tags |= {
+            Tag.LABEL_CORRECTIONS: corrections.digest,
+            Tag.LABEL_CORRECTIONS_PATH: str(corrections.path),
+            Tag.CORRECTED_LABELS: corrections.sentence(),
+        }
     return tags
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from muralab.config.commands import DEMO, RUN
+from muralab.config.training_options import DEMO, RUN
 from muralab.data.dataset import Dataset
 from muralab.data.names import code_names
 from muralab.data.splits import without_test_patients

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from muralab.config.commands import TrainingOptions
 from muralab.config.parsing import STUDY, unless_auto
 from muralab.config.search import CPU_TRIAL_BYTES, SearchConfig
+from muralab.config.training_options import TrainingOptions
 from muralab.console import format_duration
 from muralab.data.dataset import Dataset, find_dataset, open_dataset
 from muralab.data.images.value_range import range_to_text
@@ -78,7 +78,7 @@ class Sweep:
             Tag.DUPLICATES: options.duplicates,
             Tag.OBJECTIVE: options.objective,
             Tag.WEIGHTS: self.weights,
-            **data_tags(self.dataset.source, self.dataset.manifest),
+            **data_tags(self.dataset.source, self.dataset.manifest, self.dataset.corrections),
             **({Tag.ACCEPTED_CHANGES: self.accepted} if self.accepted else {}),
         }
 
@@ -105,6 +105,7 @@ class Sweep:
             "protocol": self.dataset.splits.protocol,
             "root": options.root or "none",
             "columns": ",".join(f"{key}:{name}" for key, name in options.columns.items()) or "none",
+            "label_corrections": options.label_corrections or "none",
             "duplicates": options.duplicates,
             "objective": options.objective,
             "threshold": options.threshold,
@@ -214,6 +215,7 @@ def source_of(options: TrainingOptions) -> DatasetSource:
         seed=options.seed,
         image_root=options.root,
         columns=options.columns,
+        label_corrections=options.label_corrections,
     )
 
 

@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from muralab.atomic import atomic_path
-from muralab.config.commands import DEMO, TrainConfig, TrainingOptions, TuneConfig
+from muralab.config.commands import TrainConfig, TuneConfig
 from muralab.config.options import restore_options
 from muralab.config.resources import count_gpus
 from muralab.config.search import SearchConfig, is_word, resolve_search
+from muralab.config.training_options import DEMO, TrainingOptions
 from muralab.data.dataset import Dataset
 from muralab.data.images.value_range import range_from_text
 from muralab.data.names import are_coded
@@ -37,6 +38,7 @@ from muralab.tune.preflight import check_trial
 from muralab.tune.unchanged import (
     UNRECORDED,
     check_checkpoints,
+    compare_corrections,
     compare_pictures,
     compare_weights,
     find_weights_again,
@@ -194,6 +196,7 @@ def load_sweep(
         *changed_inputs(plan.inputs, inputs),
         *other_weights,
         *compare_pictures(plan.pictures, source, cache),
+        *compare_corrections(record.tags, source),
     ]
     if not accept_changes:
         refuse_changes(run_id, changes, kind)
@@ -242,7 +245,8 @@ def _check_split(plan: Plan, dataset: Dataset, run_id: str) -> None:
     """Refuse a data set that is split in another way: with other images, labels or patients."""
     if dataset.splits.fingerprint != plan.fingerprint:
         raise DataError(
-            f"resume={run_id}: the data at {dataset.root} have changed since that sweep started (split fingerprint "
+            f"resume={run_id}: the data at {dataset.root} have changed since that sweep started: images, labels (also "
+            "corrected ones) or patients are others (split fingerprint "
             f"{plan.fingerprint}, now {dataset.splits.fingerprint}). Start a new sweep."
         )
 

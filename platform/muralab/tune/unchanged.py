@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from muralab.data.digests import FileDigests
 from muralab.data.source import DatasetSource
 from muralab.errors import SettingsError, numbered
 from muralab.tracking.pictures import describe_pictures
+from muralab.tracking.tags import Tag
 from muralab.training.checkpoint import read_tensors, without_prefix
 from muralab.training.trainer import LAST
 from muralab.training.weights import AUTO, file_digest, resolve_weights
@@ -56,6 +57,14 @@ def compare_pictures(planned: pd.DataFrame | None, source: DatasetSource, cache:
     before = planned.assign(image=file_names(planned))
     changed = changed_pictures(before, source.index[["image"]].assign(file=files))
     return [f"{describe_pictures(changed, len(planned))} at {source.root} have changed."] if changed else []
+
+
+def compare_corrections(tags: Mapping[str, str], source: DatasetSource) -> list[str]:
+    """A sentence if the table of corrected labels is another one than the run's tags state."""
+    now = "" if source.corrections is None else source.corrections.digest
+    if now == tags.get(Tag.LABEL_CORRECTIONS, ""):
+        return []
+    return [f"The label corrections {source.label_corrections} have changed."]
 
 
 def find_weights_again(specs: Sequence[TrialSpec], config: SearchConfig) -> list[TrialSpec]:
