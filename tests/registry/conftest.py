@@ -81,6 +81,7 @@ def log_run(
     n_test: int | None = None,
     digest: str = "d",
     split: pd.DataFrame | None = None,
+    experiment: str = "lab",
     **tags: str,
 ) -> str:
     """Log a run of the tiny `cnn` with simulated predictions of a given skill, and its split; returns its id."""
@@ -92,7 +93,7 @@ def log_run(
     with tempfile.TemporaryDirectory() as folder, RunWriter(store) as writer:
         weights = Path(folder) / "weights.safetensors"
         write_tensors(weights, recipe.build(image_size=32, **recipe.model).state_dict())
-        run = writer.start_run(experiment="lab", kind="trial", name="cnn-00", tags={**FACTS, **tags})
+        run = writer.start_run(experiment=experiment, kind="trial", name="cnn-00", tags={**FACTS, **tags})
         writer.log_resolved(run, {**resolved_values(recipe), "recipe": "cnn"})
         writer.log_file(run, weights, "weights")
         writer.log_text(run, json.dumps(fit_calibration(predictions).to_dict()), "calibration.json")

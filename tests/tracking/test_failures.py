@@ -32,9 +32,9 @@ def http_error(status: int) -> requests.HTTPError:
     return requests.HTTPError(f"{status} Client Error: <h1>refused</h1>", response=response)
 
 
-def unexpected(status: int) -> MlflowException:
+def unexpected(status: int, endpoint: str = "/x") -> MlflowException:
     """What MLflow's client makes of an answer that is not JSON."""
-    return MlflowException(f"API request to endpoint /x failed with error code {status} != 200. Response body: '<p>'")
+    return MlflowException(f"API request to {endpoint} failed with error code {status} != 200. Response body: '<p>'")
 
 
 def caused(error: Exception, cause: Exception) -> Exception:
@@ -46,6 +46,10 @@ class ClientError(Exception):
     """As botocore raises it."""
 
     response = {"ResponseMetadata": {"HTTPStatusCode": 403}}  # noqa: RUF012
+
+
+class NoCredentialsError(Exception):
+    """Likewise, without keys of S3."""
 
 
 @pytest.mark.parametrize(
@@ -99,6 +103,7 @@ def test_these_statuses_are_permanent(status: int) -> None:
         (IsADirectoryError("folder"), False),
         (NotADirectoryError("file"), False),
         (ValueError("bug"), False),
+        (caused(OSError("upload failed"), NoCredentialsError("no keys")), False),
         (StoreError("deleted experiment"), False),
         (caused(StoreError("could not find the run"), ConnectionError("refused")), True),
         (StoreUnavailableError("away"), True),
@@ -139,6 +144,14 @@ def test_some_failures_are_of_the_whole_store(error: Exception, busy: bool) -> N
         (OSError("error code 401"), "MLFLOW_TRACKING_TOKEN"),
         (http_error(403), "permission to edit the experiment"),
         (MlflowException("Invalid Host header - possible DNS rebinding attack detected"), "--allowed-hosts lab:5000"),
+        (
+            MlflowException("endpoint /api/2.0/mlflow/registered-models/set-tag error code 403"),
+            "edit the registered model",
+        ),
+        (NoCredentialsError("Unable to locate credentials"), "set AWS_ACCESS_KEY_ID"),
+        (ClientError("SignatureDoesNotMatch"), "Correct AWS_ACCESS_KEY_ID"),
+        (ClientError("NoSuchBucket"), "Create the bucket"),
+        (unexpected(500, "http://lab:5000/api/2.0/mlflow-artifacts/artifacts/1/a"), "its log names the reason"),
         (http_error(413), "client_max_body_size"),
         (
             MlflowException("The run abc must be in the 'active' state. Current state is deleted."),

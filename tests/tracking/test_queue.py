@@ -285,6 +285,16 @@ def test_an_item_that_fails_for_too_long_is_refused(local: Store, trial: str, it
     assert read_run(local, trial).status == "FINISHED"
 
 
+def test_before_the_work_a_failing_artifact_store_is_not_waited_for(local: Store, trial: str) -> None:
+    error = MlflowException("API request to /mlflow-artifacts/ failed with error code 500")
+    queue = WriteQueue(FakeStore(local, failing(10**6, "log_text", error)), patience_s=600)  # type: ignore[arg-type]
+    queue.start()
+    queue.put(trial, LogText("x", "a.txt"))
+    queue.flush(item_patience_s=0.3)
+    assert ["its log names the reason" in one.remedy for one in queue.refusals] == [True]
+    queue.stop()
+
+
 def test_a_failure_of_a_moment_loses_nothing(local: Store, trial: str) -> None:
     flaky: Any = FakeStore(local, failing(2))
     with RunWriter(flaky) as writer:

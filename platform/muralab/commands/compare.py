@@ -53,6 +53,8 @@ def run(config: CompareConfig, environment: Environment) -> None:
     with open_session("compare", environment) as session:
         check_folder()
         search_config = resolve_search(config, config.recipes, trials=1, max_concurrent=config.max_concurrent)
+        if not config.dry_run:
+            session.require_access(config.part)
         sweep = prepare_sweep(search_config, session.cache, session.progress)
         _, left_out = without_leakage(sweep.dataset)
         session.warn(filter(None, [*sweep.notes, left_out]))

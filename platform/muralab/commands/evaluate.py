@@ -49,6 +49,7 @@ def run(config: EvaluateConfig, environment: Environment) -> None:
         record = trained_run(session.store, source_run(session.store, config.model))
         trained_on = read_datasets(session.store, record.run_id).get("training")
         source = find_source(config, record, trained_on).checked()
+        session.require_access(source.part)
         trained = load_trained_model(session.store, record)
         if config.prevalence is not None:
             trained = replace(trained, calibration=trained.calibration.at_prevalence(config.prevalence))

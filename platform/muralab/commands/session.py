@@ -27,7 +27,9 @@ from muralab.tracking import (
     experiment_of,
     open_store,
 )
+from muralab.tracking.access import require_access
 from muralab.tracking.address import sqlite_path
+from muralab.tracking.failures import is_forbidden
 from muralab.tracking.journal import Journal
 from muralab.tracking.moved import follow_moved_store
 from muralab.tracking.outage import LOG
@@ -89,14 +91,11 @@ class Session:
         """
         if parent is not None:
             return self.writer.run_id(self.writer.start_run(kind=self.kind, name=name, tags=tags, parent=parent))
-        own = self.environment
-        chosen = own.experiment
-        if chosen is None and own.experiment_id and not own.run_id:  # `mlflow run` sets it too, chosen or not
-            chosen = experiment_name(self.store, own.experiment_id)
+        chosen = self._chosen_experiment()
         run_id = take_run(
             self.store,
             self.writer,
-            given=own.run_id,
+            given=self.environment.run_id,
             experiment=chosen or f"mura-{part}",
             is_chosen=chosen is not None,
             kind=self.kind,
@@ -105,6 +104,26 @@ class Session:
         )
         self._log_uncommitted(run_id)
         return run_id
+
+    def _chosen_experiment(self) -> str | None:
+        """The experiment that the user has named; None: the part's."""
+        own = self.environment
+        if own.experiment is None and own.experiment_id and not own.run_id:  # `mlflow run` sets it too, chosen or not
+            return experiment_name(self.store, own.experiment_id)
+        return own.experiment
+
+    def require_access(self, part: str, *, registers: bool = False) -> None:
+        """Make sure, before anything slow, that this user may write what a command on a part will write.
+
+        Args:
+            part: the body part.
+            registers: whether a model will be registered.
+
+        Raises:
+            StoreError: the experiment or the registered model is another user's.
+            SettingsError: no registered model can be called after the part.
+        """
+        require_access(self.store, self._chosen_experiment() or f"mura-{part}", f"mura-{part}" if registers else None)
 
     def _log_uncommitted(self, run_id: str) -> None:
         """Log how the code of this checkout differs from its commit, which the run is tagged with."""
@@ -196,7 +215,17 @@ class Session:
             fingerprint: of the test set.
         """
         self.writer.flush()  # the evaluations are found in the store
-        record_evaluations(self.store, f"mura-{part}", fingerprint)
+        try:
+            record_evaluations(self.store, f"mura-{part}", fingerprint)
+        except StoreError as error:
+            if not is_forbidden(error):
+                raise
+            self.warn(
+                [
+                    f"The registered model mura-{part} does not count this evaluation on the test set, since this user "
+                    "may only read it: it counts as long as its run is not deleted."
+                ]
+            )
 
     def print_run(self, run_id: str, title: str = "Run") -> None:
         """Print a run's id and the address of its page."""

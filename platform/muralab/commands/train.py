@@ -98,6 +98,7 @@ def load(config: TrainConfig, session: Session) -> Sweep:
             data=config.data,
             accept_changes=config.accept_changes,
         )
+    session.require_access(config.part)
     config = replace(config, cpus_per_trial=config.cpus_per_trial or count_cpus())
     sweep = prepare_sweep(resolve_search(config, (config.recipe,), trials=1), session.cache, session.progress)
     return replace(sweep, kind="train")

@@ -37,7 +37,7 @@ from muralab.tune.leftovers import remove_sweep
 from muralab.tune.plan import Sweep, in_order, plan_summary, plan_table, prepare_sweep
 from muralab.tune.preflight import memory_notes
 from muralab.tune.ray_handle import check_folder
-from muralab.tune.registration import Registration, register, register_candidate
+from muralab.tune.registration import Registration, may_register, register, register_candidate
 from muralab.tune.resume import is_described, load_sweep, resume_command, write_plan
 from muralab.tune.search import build_logger, run_search
 from muralab.tune.sweep_notes import SweepPages, build_views, started_note
@@ -111,6 +111,9 @@ def load(config: TuneConfig, session: Session) -> Sweep:
             sampler=config.sampler,
             pruning=config.pruning,
         )
+        if not config.dry_run:
+            registers = config.test_folds is None and may_register(search_config.recipes, config.register)
+            session.require_access(config.part, registers=registers)
         return prepare_sweep(search_config, session.cache, session.progress)
     session.hold_folder_of(config.resume)
     sweep = load_sweep(

@@ -28,7 +28,7 @@ from muralab.errors import SettingsError
 LAYOUTS = ("pacs", "mura")
 SAMPLERS = ("sobol", "random")
 EVALUATED_SETS = ("test", "validation", "train", "all")
-REGISTER_RECIPE, REGISTER_WINNER = "recipe", "winner"
+REGISTER_RECIPE, REGISTER_WINNER, REGISTER_NONE = "recipe", "winner", "none"
 NONE = "none"
 PICTURES_HELP = "`true` logs radiographs of errors; `auto`: of the demo only."
 MODEL_HELP = "A registered model, models:/<name>@<alias>, or a model's folder."
@@ -55,8 +55,8 @@ class TuneConfig(TrainingOptions):
     time_budget: float | None = option("none", p.duration, "For the search: 900, 30m, 2h, or `none`.")
     register: str = option(
         REGISTER_RECIPE,
-        p.choice(lambda: (REGISTER_RECIPE, REGISTER_WINNER)),
-        "`recipe` registers the best model of the recipe for serving (the add gate), `winner` the best of all.",
+        p.choice(lambda: (REGISTER_RECIPE, REGISTER_WINNER, REGISTER_NONE)),
+        "Register the best model of the `recipe` for serving (the add gate), the `winner` of all, or `none`.",
     )
     pictures: bool | None = option("auto", p.yes_no_or_auto, PICTURES_HELP)
     resume: str | None = option(

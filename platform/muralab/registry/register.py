@@ -23,7 +23,8 @@ from muralab.serving.config import DISCLAIMER, ServingConfig
 from muralab.serving.familiarity import Familiarity, fit_familiarity
 from muralab.serving.scaling import Scaling
 from muralab.tracking import Store
-from muralab.tracking.failures import store_errors
+from muralab.tracking.failures import shorten, store_errors
+from muralab.tracking.storable import MAX_DESCRIPTION
 from muralab.tracking.tags import Tag
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ CALIBRATION = (
 """Fields of a calibration that a served model's configuration has too."""
 MAX_FAMILIAR = {"train": 1000, "validation": 500}
 """Images of each set that are measured; more hardly move the limit, and the features of the first are served."""
+MAX_CARD = MAX_DESCRIPTION - 600
+"""Characters of a card: a disclaimer follows it, and later how to read its figures after several evaluations."""
 _BATCH = 32
 _MIN_TYPICAL = 20
 """Fewer training images than this give no usable range of typical brightness and contrast."""
@@ -132,7 +135,7 @@ def register_model(
                 store.impatient().client.finalize_logged_model(logged.model_id, "FAILED")
             raise
         store.client.finalize_logged_model(logged.model_id, "READY")
-        version = create_version(store, name, logged, run_id, f"{card}\n\n{DISCLAIMER}", tags)
+        version = create_version(store, name, logged, run_id, f"{shorten(card, MAX_CARD)}\n\n{DISCLAIMER}", tags)
         if alias:
             store.client.set_registered_model_alias(name, alias, version)
     uri = f"models:/{name}@{alias}" if alias else f"models:/{name}/{version}"

@@ -22,6 +22,8 @@ PERMANENT_CODES = frozenset(("INVALID_STATE", "FEATURE_DISABLED", "NOT_IMPLEMENT
 PERMANENT_ERRORS = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 NETWORK_LIBRARIES = frozenset(("requests", "urllib3", "botocore", "boto3", "s3transfer", "azure", "google", "aiohttp"))
 """Their errors are of the network unless they carry a status."""
+CREDENTIAL_ERRORS = ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError")
+"""Of botocore: this environment holds no keys of the store of artifacts."""
 BUSY_STATUSES = frozenset((429, 503))
 STATUS = re.compile(r"failed with error code (\d{3})|too many (\d{3}) error responses")
 MARKUP = re.compile(r"<(style|script)\b.*?</\1>|<[^>]{1,200}>", re.DOTALL | re.IGNORECASE)
@@ -117,9 +119,16 @@ def is_temporary(error: BaseException) -> bool:
         if any(isinstance(one, MlflowException) and one.error_code in PERMANENT_CODES for one in causes(error)):
             return False
         return status in TEMPORARY_STATUSES or (status >= 500 and status not in PERMANENT_STATUSES)
+    if any(kind.__name__ in CREDENTIAL_ERRORS for one in causes(error) for kind in type(one).__mro__):
+        return False
     if isinstance(error, OSError):
         return not isinstance(error, PERMANENT_ERRORS) and error.errno != errno.EROFS
     return isinstance(error, MlflowException) or type(error).__module__.partition(".")[0] in NETWORK_LIBRARIES
+
+
+def is_forbidden(error: BaseException) -> bool:
+    """Whether the store knows this user, who lacks the permission."""
+    return status_of(error) == 403
 
 
 def is_busy(error: BaseException) -> bool:
@@ -248,15 +257,35 @@ def _access(failure: _Failure) -> str:
         return f"The server does not accept this name: start it with `--allowed-hosts {host}`, or use its own name."
     if failure.status == 401 or failure.says("unauthorized", "error code 401"):
         return "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
-    if failure.status == 403 or failure.says("error code 403", "permission_denied", "access denied"):
+    if is_forbidden(failure.error) or failure.says("error code 403", "permission_denied", "access denied"):
+        model = failure.says("/registered-models/", "/model-versions/")
+        what = "the registered model" if model else "the experiment and its artifacts"
         return (
-            "This user may not do that: ask for the permission to edit the experiment and its artifacts, or set "
-            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD of one who may." + proxy_note(failure.uri)
+            f"This user may not do that: ask for the permission to edit {what}, or set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD of one who may." + proxy_note(failure.uri)
         )
     if failure.status == 413 or failure.says("too large"):
         return (
             "A proxy before the server limits the size of uploads: raise it (nginx: client_max_body_size 512m), then "
             "`muralab sync` writes what was refused."
+        )
+    return ""
+
+
+def _artifacts(failure: _Failure) -> str:
+    if failure.is_a(*CREDENTIAL_ERRORS):
+        return (
+            "The store of artifacts wants keys, and this environment has none: set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or let the server hold them (`mlflow server --serve-artifacts`)."
+        )
+    if failure.says("nosuchbucket", "bucket does not exist"):
+        return "Create the bucket, or give the server another one (`mlflow server --artifacts-destination`)."
+    if failure.says("invalidaccesskeyid", "signaturedoesnotmatch"):
+        return "Correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: the store of artifacts does not accept them."
+    if failure.says("/mlflow-artifacts/") and (failure.status or 0) >= 500:
+        return (
+            "The server answers, but cannot use its own store of artifacts: its log names the reason, such as a "
+            "missing bucket, wrong keys, or a wrong MLFLOW_S3_ENDPOINT_URL."
         )
     return ""
 
@@ -278,7 +307,16 @@ def _fallback(failure: _Failure) -> str:
     return sentence + proxy_note(failure.uri)
 
 
-_REMEDIES: tuple[Callable[[_Failure], str], ...] = (_driver, _schema, _deleted, _database, _network, _access, _fallback)
+_REMEDIES: tuple[Callable[[_Failure], str], ...] = (
+    _driver,
+    _schema,
+    _deleted,
+    _database,
+    _network,
+    _artifacts,
+    _access,
+    _fallback,
+)
 
 
 def proxy_note(uri: str) -> str:

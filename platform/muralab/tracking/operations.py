@@ -12,6 +12,7 @@ from typing import Any
 
 from muralab.tracking.experiment_page import TrialsView, write_note, write_view
 from muralab.tracking.runs import experiment_id_of, experiment_of, run_tags, search_runs
+from muralab.tracking.storable import storable
 from muralab.tracking.store import Store
 from muralab.tracking.stored_names import stored_tags, tag_filters
 from muralab.tracking.tags import Tag
@@ -44,8 +45,8 @@ class Batch:
         from mlflow.entities import Metric, Param, RunTag
 
         metrics = [Metric(key, value, at_ms, step) for key, value, step, at_ms in self.metrics]
-        params = [Param(key, value) for key, value in self.params.items()]
-        tags = [RunTag(key, value) for key, value in self.tags.items()]
+        params = [Param(key, value) for key, value in storable(self.params).items()]
+        tags = [RunTag(key, value) for key, value in storable(self.tags).items()]
         while metrics or params or tags:
             # A request may hold 1,000 entities in all: 1,000 metrics alone, or 800 with the most params and tags.
             n_metrics = MAX_METRICS - len(params[:MAX_PARAMS]) - len(tags[:MAX_TAGS])
@@ -108,7 +109,7 @@ class LogDataset:
         """Write it."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        entry = DatasetInput(Dataset(**self.fields), [InputTag(Tag.DATA_CONTEXT, self.context)])
+        entry = DatasetInput(Dataset(**storable(self.fields)), [InputTag(Tag.DATA_CONTEXT, self.context)])
         client.log_inputs(run_id, datasets=[entry])
 
 

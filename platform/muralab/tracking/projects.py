@@ -92,9 +92,10 @@ def close_empty_run(store: Store, run_id: str, name: str, note: str, *, status: 
         StoreError: no such run, or the store failed.
     """
     try:
-        for key, value in clean_tags({Tag.NOTE: note, Tag.RUN_NAME: name}).items():
+        tags = clean_tags({Tag.NOTE: note, Tag.RUN_NAME: name})
+        for key, value in tags.items():
             store.client.set_tag(run_id, key, value)
-        store.client.update_run(run_id, name=name)
+        store.client.update_run(run_id, name=tags[Tag.RUN_NAME])
         store.client.set_terminated(run_id, status=status)
     except Exception as error:
         raise store_error(store, f"close the empty run {run_id}", error) from error

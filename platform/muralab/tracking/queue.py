@@ -84,6 +84,7 @@ class WriteQueue:
             journal: keeps what is queued until it is written; None: in memory only.
         """
         self._store, self._patience_s, self.journal = store.impatient(), patience_s, journal
+        self._item_patience_s = patience_s
         self._outage = outage_of(store.uri)
         self._queue: queue.SimpleQueue[Entry | threading.Event] = queue.SimpleQueue()
         self._stopped, self._given_up = threading.Event(), threading.Event()
@@ -137,16 +138,22 @@ class WriteQueue:
         """How many operations are neither written nor refused."""
         return self._waiting
 
-    def flush(self, patience_s: float | None = None) -> None:
+    def flush(self, patience_s: float | None = None, *, item_patience_s: float | None = None) -> None:
         """Wait until everything queued so far has been written or refused.
 
         Args:
             patience_s: how long to wait for a store that does not answer; None: the queue's own.
+            item_patience_s: how long one item is tried meanwhile that fails although the store answers; likewise.
 
         Raises:
             StoreError: the store did not answer for that long. What is queued stays in the journal.
         """
-        self._wait(threading.Event(), self._patience_s if patience_s is None else patience_s)
+        if item_patience_s is not None:
+            self._item_patience_s = item_patience_s
+        try:
+            self._wait(threading.Event(), self._patience_s if patience_s is None else patience_s)
+        finally:
+            self._item_patience_s = self._patience_s
 
     def stop(self, patience_s: float | None = None, *, keep: bool = False) -> None:
         """As `flush`, and end the thread and the journal.
@@ -275,7 +282,7 @@ class WriteQueue:
                     if isinstance(group[0].operation, ARTIFACTS):
                         self._put_off.append(_PutOff(group[0], failing, pauses))
                         return None
-                    if failing.lasts_s(error, self._patience_s) > self._patience_s:
+                    if failing.lasts_s(error, self._item_patience_s) > self._item_patience_s:
                         return error
             self._given_up.wait(pauses.next_s())
         return None
@@ -340,8 +347,8 @@ class WriteQueue:
                 self._last_error = error
                 one.next_s = time.monotonic() + one.pauses.next_s()
                 if is_temporary(error):
-                    lasts_s = one.failing.lasts_s(error, self._patience_s) if self._answers(error) else 0.0
-                    if lasts_s <= self._patience_s:
+                    lasts_s = one.failing.lasts_s(error, self._item_patience_s) if self._answers(error) else 0.0
+                    if lasts_s <= self._item_patience_s:
                         continue
                 self._refuse(one.entry, error)
             self._put_off.remove(one)

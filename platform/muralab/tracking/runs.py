@@ -9,9 +9,10 @@ from typing import Any
 
 from muralab.errors import StoreError
 from muralab.redaction import redact
-from muralab.tracking.failures import is_temporary, shorten, store_error
+from muralab.tracking.failures import is_forbidden, is_temporary, shorten, store_error
 from muralab.tracking.platform_version import platform_version
 from muralab.tracking.process import is_gone, process_tags
+from muralab.tracking.storable import MAX_RUN_NAME, storable
 from muralab.tracking.store import Store
 from muralab.tracking.stored_names import stored_tags, tag_filters, tags_of
 from muralab.tracking.tags import Tag
@@ -20,6 +21,8 @@ MAX_TAG_CHARACTERS = 8000
 PAGE = 1000
 DEFAULT_EXPERIMENT = "Default"
 REASON_CLOSED = "the process was gone"
+EXPERIMENT_KIND = "custom_model_development"
+"""MLflow's word for model training."""
 
 
 def start_run(
@@ -126,7 +129,7 @@ def experiment_id_of(store: Store, name: str | None) -> str:
 def mark_experiment(store: Store, experiment_id: str) -> None:
     """Let the UI show an experiment as model training, unless its kind has been set."""
     if Tag.EXPERIMENT_KIND not in store.client.get_experiment(experiment_id).tags:
-        store.client.set_experiment_tag(experiment_id, Tag.EXPERIMENT_KIND, "custom_model_development")
+        store.client.set_experiment_tag(experiment_id, Tag.EXPERIMENT_KIND, EXPERIMENT_KIND)
 
 
 def _create_experiment(store: Store, name: str) -> str:
@@ -152,8 +155,14 @@ def run_tags(kind: str, tags: Mapping[str, object] | None = None, parent: str | 
 
 
 def clean_tags(tags: Mapping[str, object]) -> dict[str, str]:
-    """Tags as MLflow accepts them: strings of at most 8,000 characters; a longer one is shortened, with a mark."""
-    return {key: shorten(redact(str(value)), MAX_TAG_CHARACTERS) for key, value in tags.items()}
+    """Tags as MLflow and every database accept them: text of at most 8,000 characters, or of 250 as the run's name.
+
+    A longer one is shortened, with a mark.
+    """
+    limits = {Tag.RUN_NAME: MAX_RUN_NAME}
+    return {
+        key: shorten(storable(redact(str(value))), limits.get(key, MAX_TAG_CHARACTERS)) for key, value in tags.items()
+    }
 
 
 def close_dead_runs(
@@ -161,7 +170,8 @@ def close_dead_runs(
 ) -> list[str]:
     """Set the status KILLED for runs whose status is RUNNING although their process, on this host, has ended.
 
-    Runs of other hosts, of other pid namespaces (containers) and of live processes are not changed.
+    Runs of other hosts, of other pid namespaces (containers) and of live processes are not changed, nor are those of
+    other users of this host in experiments that this user may only read.
 
     Args:
         store: where to search.
@@ -174,13 +184,21 @@ def close_dead_runs(
     if claim:
         claim_run(store, claim)
     try:
-        closed = find_dead_runs(store, experiment_ids)
-        for run_id in closed:
-            store.client.set_tag(run_id, Tag.CLOSED_AFTER, REASON_CLOSED)
-            store.client.set_terminated(run_id, status="KILLED")
+        return [run_id for run_id in find_dead_runs(store, experiment_ids) if _close(store, run_id)]
     except Exception as error:
         raise store_error(store, "close the runs of dead processes", error) from error
-    return closed
+
+
+def _close(store: Store, run_id: str) -> bool:
+    """Close a run; whether this user may."""
+    try:
+        store.client.set_tag(run_id, Tag.CLOSED_AFTER, REASON_CLOSED)
+        store.client.set_terminated(run_id, status="KILLED")
+    except Exception as error:
+        if is_forbidden(error):
+            return False
+        raise
+    return True
 
 
 def find_dead_runs(store: Store, experiment_ids: Sequence[str] | None = None) -> list[str]:

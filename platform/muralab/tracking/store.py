@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from muralab.tracking.address import sqlite_path
 from muralab.tracking.outage import PATIENCE_S, outage_of, retried
+from muralab.tracking.storable import storable, storable_options
 
 # MLflow's client repeats a call for minutes, also one that creates something and whose answer was lost. Here every
 # call is made once, and what may be repeated is repeated by `retried`.
@@ -26,6 +27,8 @@ MLFLOW_DEFAULTS = {
 }
 CREATES = ("create_", "log_outputs", "copy_model_version")
 """What the names of the client's methods begin with that make something new at each call."""
+SENDS_TEXT = ("create_", "set_", "update_", "log_text")
+"""Likewise of those whose texts go into a database; not of those that take the path of a file."""
 ERROR_LOGGERS = ("mlflow.store.db.utils", "mlflow.utils.rest_utils")
 """They log each failed call with its traceback; here each failure reaches the user as one message."""
 
@@ -46,8 +49,7 @@ class Store:
     @property
     def client(self) -> Any:
         """The process's `MlflowClient` of this store; it repeats calls that fail for a temporary reason."""
-        plain = _build_client(self.uri, self.registry_uri or self.uri)
-        return _PatientClient(plain, self.uri, self.patience_s) if self.patience_s else plain
+        return _Client(_build_client(self.uri, self.registry_uri or self.uri), self.uri, self.patience_s)
 
     def impatient(self) -> Store:
         """The same store with a client that tries once."""
@@ -65,21 +67,27 @@ class Store:
 
 
 @final
-class _PatientClient:
-    """An `MlflowClient` whose calls wait for the store, except those that would make something twice."""
+class _Client:
+    """An `MlflowClient` that sends texts as every database takes them, and that waits for the store.
+
+    It does not wait in calls that would make something twice, nor without patience.
+    """
 
     def __init__(self, client: Any, uri: str, patience_s: float) -> None:
         self._client, self._uri, self._patience_s = client, uri, patience_s
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._client, name)
-        if not callable(method) or name.startswith(CREATES):
+        if not callable(method):
             return method
+        waits = self._patience_s > 0 and not name.startswith(CREATES)
 
         @functools.wraps(method)
         def call(*arguments: Any, **options: Any) -> Any:
+            if name.startswith(SENDS_TEXT):
+                arguments, options = storable(arguments), storable_options(options)
             make: Callable[[], Any] = functools.partial(method, *arguments, **options)
-            return retried(make, outage=outage_of(self._uri), patience_s=self._patience_s)
+            return retried(make, outage=outage_of(self._uri), patience_s=self._patience_s) if waits else make()
 
         return call
 

@@ -98,6 +98,10 @@ class Tag:
     """+ fingerprint of a test set, on a registered model: the number of evaluations on it; never falls."""
     COUNTED_RUNS = "muralab.test_look_runs."
     """+ fingerprint + number, on a registered model: the runs that are counted, by the start of their ids."""
+    CHECKED = "muralab.checked"
+    """On a registered model: Unix time when a sweep last found out whether its user may add versions."""
+    PROMOTING = "mlflow.muralab.promoting."
+    """+ random letters, on a registered model: the claim of a process that changes it, see `registry_lock`."""
     TEST_STUDY_PREFIX = "muralab.test_study_"
     """+ metric, on a model version or a tested run: its value with interval."""
 

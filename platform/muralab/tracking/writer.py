@@ -40,6 +40,7 @@ from muralab.tracking.queue import WriteQueue
 from muralab.tracking.records import read_histories, read_undefined
 from muralab.tracking.refusals import Refusal, refusal_error
 from muralab.tracking.runs import MAX_TAG_CHARACTERS, adopt_run, clean_tags
+from muralab.tracking.storable import storable
 from muralab.tracking.store import Store
 from muralab.tracking.stored_names import metric_of, stored_metric, stored_tags, tags_of
 from muralab.tracking.tags import RESOLVED, Tag
@@ -144,7 +145,7 @@ class RunWriter:
         Raises:
             StoreError: the store did not answer, or refused something; names all of it.
         """
-        self._queue.flush(START_PATIENCE_S)
+        self._queue.flush(START_PATIENCE_S, item_patience_s=START_PATIENCE_S)
         if self.refusals:
             raise refusal_error(self.refusals)
 
@@ -263,7 +264,7 @@ class RunWriter:
             StoreError: the run has another value of a param, which MLflow does not allow to change.
         """
         present = self._params.setdefault(run, {})
-        values = {key: shorten(redact(str(value)), MAX_PARAM_CHARACTERS) for key, value in params.items()}
+        values = {key: shorten(storable(redact(str(value))), MAX_PARAM_CHARACTERS) for key, value in params.items()}
         changed = [key for key, value in values.items() if present.get(key, value) != value]
         if changed:
             key = changed[0]
@@ -279,7 +280,7 @@ class RunWriter:
         logged another text, such as `auto`, which MLflow does not allow to change.
         """
         present = self._params.get(run, {})
-        texts = {key: shorten(str(value), MAX_PARAM_CHARACTERS) for key, value in values.items()}
+        texts = {key: shorten(storable(redact(str(value))), MAX_PARAM_CHARACTERS) for key, value in values.items()}
         self.log_params(run, {key: text for key, text in texts.items() if key not in present})
         self.log_resolved(run, {key: text for key, text in texts.items() if present.get(key, text) != text})
 

@@ -6,12 +6,12 @@ import math
 import re
 import shlex
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from muralab.config.commands import REGISTER_RECIPE, REGISTER_WINNER
+from muralab.config.commands import REGISTER_NONE, REGISTER_RECIPE, REGISTER_WINNER
 from muralab.errors import MuraLabError
 from muralab.evaluation.metrics import main_metrics
 from muralab.recipe_loader import load_recipe
@@ -69,6 +69,13 @@ def select_candidate(tests: Sequence[FinalTest], register: str = REGISTER_RECIPE
     return max(asking, key=lambda one: _comparable(one.model.objective), default=None)
 
 
+def may_register(recipes: Iterable[str], register: str) -> bool:
+    """Whether a search of recipes will register a model, if it beats chance; `register` as for `select_candidate`."""
+    if register == REGISTER_NONE:
+        return False
+    return register == REGISTER_WINNER or any(load_recipe(name).registers for name in recipes)
+
+
 def _comparable(value: float) -> float:
     return -math.inf if math.isnan(value) else value
 
@@ -85,7 +92,10 @@ def register_candidate(
     """
     if sweep.config.options.test_folds is not None:
         return Outcome(statements=[FOLD_NOT_REGISTERED])
-    candidate = select_candidate(tests, getattr(sweep.config.options, "register", REGISTER_RECIPE))
+    which = getattr(sweep.config.options, "register", REGISTER_RECIPE)
+    if which == REGISTER_NONE:
+        return Outcome(statements=[_not_asked(sweep, tests)])
+    candidate = select_candidate(tests, which)
     if candidate is None:
         return Outcome(statements=[_no_candidate(sweep)])
     if not candidate.model.beats_chance:
@@ -97,6 +107,17 @@ def register_candidate(
     except Exception as error:  # whatever the exporter, the store or the gate raises
         return Outcome(statements=[_describe_failure(sweep, candidate, error)], error=error)
     return Outcome(statements=registration.statements, registration=registration)
+
+
+def _not_asked(sweep: Sweep, tests: Sequence[FinalTest]) -> str:
+    found = select_candidate(tests) or select_candidate(tests, REGISTER_WINNER)
+    later = "" if found is None else f" To register {found.model.recipe} later: {_promote_command(sweep, found)}"
+    return f"Not registered, as register={REGISTER_NONE} asks.{later}"
+
+
+def _promote_command(sweep: Sweep, candidate: FinalTest) -> str:
+    part = shlex.quote(sweep.part)
+    return f"mlflow run . -e promote --env-manager local -P part={part} -P run={candidate.model.run_id}"
 
 
 def _no_candidate(sweep: Sweep) -> str:
@@ -117,8 +138,7 @@ def _describe_failure(sweep: Sweep, candidate: FinalTest, error: Exception) -> s
     return (
         f"Not registered: the model of {candidate.model.recipe} could not be exported, checked, registered or passed "
         f"through the gate. {' '.join(reason.split()).rstrip('.')}. Its weights and figures are kept; once that is "
-        f"fixed: mlflow run . -e promote --env-manager local -P part={shlex.quote(sweep.part)} "
-        f"-P run={candidate.model.run_id}"
+        f"fixed: {_promote_command(sweep, candidate)}"
     )
 
 
