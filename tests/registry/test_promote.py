@@ -11,7 +11,7 @@ from muralab.data.mura import read_index
 from muralab.errors import DataError, StoreError
 from muralab.evaluation import evaluated_model
 from muralab.evaluation.best_of_many import interval_after_selection
-from muralab.registry import champion_comparison
+from muralab.registry import champion_comparison, promote
 from muralab.registry.champion_comparison import read_evaluated
 from muralab.registry.gate import Margins
 from muralab.registry.promote import Promotion, find_alias, promote_version, version_of_run
@@ -81,6 +81,22 @@ def test_a_better_model_becomes_champion_and_is_no_longer_challenger(registry, c
     registry.store.client.set_registered_model_alias(registry.name, "challenger", version)
     assert registry.promote(version).uri == f"models:/{registry.name}@champion"
     assert (registry.holder("champion"), registry.holder("challenger")) == (version, None)
+
+
+def test_a_champion_that_moves_meanwhile_is_compared_with(registry, champion, train_run, monkeypatch):
+    version, other, real = registry.add(train_run(0.9)), registry.add(train_run(2.0)), promote.decide_version
+
+    def decide_while_another_is_promoted(store, candidate, found, **options):
+        monkeypatch.setattr(promote, "decide_version", real)
+        made = real(store, candidate, found, **options)
+        registry.promote(other)
+        return made
+
+    monkeypatch.setattr(promote, "decide_version", decide_while_another_is_promoted)
+    done = registry.promote(version)
+    assert done.decision.reasons[0].startswith(f"While it was compared, version {champion} was the champion, which")
+    assert f"against version {other}" in done.decision.reasons[1]
+    assert (registry.holder("champion"), registry.tags(version)["muralab.gate_against"]) == (other, f"version {other}")
 
 
 def test_a_new_champions_card_describes_the_registered_model(registry, champion, train_run):

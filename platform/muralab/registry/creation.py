@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from muralab.tracking import Store
+from muralab.tracking.failures import is_forbidden
 from muralab.tracking.outage import created_once
 
 MODEL_NAME = "model"
@@ -104,6 +105,15 @@ def _remove_doubles(client: Any, name: str, run_id: str, logged: Any, version: s
     """Remove what a request made whose answer came too late, after another attempt had made it as well."""
     for other in versions_of(client, name, run_id, f"models:/{logged.model_id}"):
         if other != version:
-            client.delete_model_version(name, other)
+            _delete_version(client, name, other)
     for model in pending_models(client, logged.experiment_id, run_id):
         client.finalize_logged_model(model.model_id, "FAILED")
+
+
+def _delete_version(client: Any, name: str, version: str) -> None:
+    """Delete a version; it stays where a user may only add versions, as with EDIT on a server with users."""
+    try:
+        client.delete_model_version(name, version)
+    except Exception as error:
+        if not is_forbidden(error):
+            raise

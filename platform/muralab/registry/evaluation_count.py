@@ -7,7 +7,9 @@ counted, by the first characters of their ids, so that runs deleted since stay c
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+from muralab.registry.registry_lock import registry_lock
 from muralab.tracking import Store, find_evaluations
 from muralab.tracking.failures import store_errors
 from muralab.tracking.tags import Tag
@@ -47,18 +49,29 @@ def record_evaluations(store: Store, name: str, fingerprint: str) -> int:
     if tags is None:
         return len(present)
     count, counted = _read_count(tags, fingerprint)
+    if present <= counted and count >= len(counted):
+        return count
+    with (
+        store_errors(store, f"count the evaluations with the registered model {name}"),
+        registry_lock(store, name),  # other machines count as well
+    ):
+        return _write_count(store.client, name, fingerprint, present, _tags_of(store, name) or {})
+
+
+def _write_count(client: Any, name: str, fingerprint: str, present: set[str], tags: Mapping[str, str]) -> int:
+    """Add runs to those that the tags of a registered model count; returns the new count."""
+    count, counted = _read_count(tags, fingerprint)
     new = sorted(present - counted)
     total = max(count, len(counted) + len(new))
-    with store_errors(store, f"count the evaluations with the registered model {name}"):
-        if new:
-            n_lists = sum(key.startswith(f"{Tag.COUNTED_RUNS}{fingerprint}.") for key in tags)
-            last = max(n_lists - 1, 0)
-            ids = [*tags.get(f"{Tag.COUNTED_RUNS}{fingerprint}.{last}", "").split(), *new]
-            for first in range(0, len(ids), IDS_PER_TAG):
-                key = f"{Tag.COUNTED_RUNS}{fingerprint}.{last + first // IDS_PER_TAG}"
-                store.client.set_registered_model_tag(name, key, " ".join(ids[first : first + IDS_PER_TAG]))
-        if total > count:
-            store.client.set_registered_model_tag(name, f"{Tag.COUNTED_EVALUATIONS}{fingerprint}", str(total))
+    if new:
+        n_lists = sum(key.startswith(f"{Tag.COUNTED_RUNS}{fingerprint}.") for key in tags)
+        last = max(n_lists - 1, 0)
+        ids = [*tags.get(f"{Tag.COUNTED_RUNS}{fingerprint}.{last}", "").split(), *new]
+        for first in range(0, len(ids), IDS_PER_TAG):
+            key = f"{Tag.COUNTED_RUNS}{fingerprint}.{last + first // IDS_PER_TAG}"
+            client.set_registered_model_tag(name, key, " ".join(ids[first : first + IDS_PER_TAG]))
+    if total > count:
+        client.set_registered_model_tag(name, f"{Tag.COUNTED_EVALUATIONS}{fingerprint}", str(total))
     return total
 
 

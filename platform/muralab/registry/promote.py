@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ from muralab.registry.champion_comparison import (
 )
 from muralab.registry.evaluation_count import count_test_evaluations, record_evaluations
 from muralab.registry.gate import Check, Decision, Margins, signed
+from muralab.registry.registry_lock import registry_lock
 from muralab.tracking import Store
-from muralab.tracking.failures import store_errors
+from muralab.tracking.failures import is_forbidden, store_errors
 from muralab.tracking.tags import Tag
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -103,24 +105,44 @@ def promote_version(
     with store_errors(store, f"promote version {version} of {name}"):
         found = read_version(store, name, version)
         model = candidate or read_evaluated(store, found.run_id, f"version {version}")
-        champion = find_alias(store, name, CHAMPION)
-        before = None if champion is None else str(champion.version)
-        if before == str(found.version):
-            check = Check(passed=True, text="It is already the champion; nothing was compared.")
-            made = VersionDecision(
-                decision=Decision(accepted=True, checks=(check,)),
-                test=model.predictions(),
-                fingerprint=fingerprint_of(store, found.run_id, model.predictions()),
-                model=model,
-            )
-        else:
-            evaluated = EvaluatedVersion(version=found, model=model)
-            made = decide_version(store, evaluated, champion, cache=cache, margins=margins)
-        promotion = _build_promotion(store, found, made, before, dry_run=dry_run)
-        if not dry_run:
-            _set_tags(store.client, promotion, margins)
-            _set_alias(store.client, promotion)
-        return promotion
+        notes: list[str] = []
+        while True:
+            champion = find_alias(store, name, CHAMPION)
+            made = _decide(store, EvaluatedVersion(version=found, model=model), champion, cache=cache, margins=margins)
+            promotion = _build_promotion(store, found, made, _number(champion), notes, dry_run=dry_run)
+            if dry_run or _apply(store, promotion, margins):
+                return promotion
+            moved = f"version {_number(champion)} was" if champion is not None else "there was no"
+            notes = [f"While it was compared, {moved} the champion, which another command has changed."]
+
+
+def _decide(
+    store: Store, candidate: EvaluatedVersion, champion: Any | None, *, cache: Path, margins: Margins
+) -> VersionDecision:
+    version, model = candidate.version, candidate.model
+    if _number(champion) != str(version.version):
+        return decide_version(store, candidate, champion, cache=cache, margins=margins)
+    check = Check(passed=True, text="It is already the champion; nothing was compared.")
+    return VersionDecision(
+        decision=Decision(accepted=True, checks=(check,)),
+        test=model.predictions(),
+        fingerprint=fingerprint_of(store, version.run_id, model.predictions()),
+        model=model,
+    )
+
+
+def _apply(store: Store, promotion: Promotion, margins: Margins) -> bool:
+    """Store a decision and move the alias, unless another command has moved the champion meanwhile."""
+    with registry_lock(store, promotion.name):
+        if _number(find_alias(store, promotion.name, CHAMPION)) != promotion.champion_before:
+            return False
+        _set_tags(store.client, promotion, margins)
+        _set_alias(store.client, promotion)
+        return True
+
+
+def _number(version: Any | None) -> str | None:
+    return None if version is None else str(version.version)
 
 
 def read_version(store: Store, name: str, version: str) -> Any:
@@ -159,14 +181,20 @@ def find_alias(store: Store, name: str, alias: str) -> Any | None:
 
 
 def _build_promotion(
-    store: Store, version: Any, made: VersionDecision, champion_before: str | None, *, dry_run: bool
+    store: Store,
+    version: Any,
+    made: VersionDecision,
+    champion_before: str | None,
+    notes: Sequence[str],
+    *,
+    dry_run: bool,
 ) -> Promotion:
     count = count_test_evaluations if dry_run else record_evaluations
     return Promotion(
         name=str(version.name),
         version=str(version.version),
         alias=CHAMPION if made.decision.accepted else CHALLENGER,
-        decision=made.decision,
+        decision=made.decision.with_notes(notes),
         evaluations=max(1, count(store, version.name, made.fingerprint)) + (made.reevaluated is not None),
         fingerprint=made.fingerprint,
         champion_before=champion_before,
@@ -206,7 +234,16 @@ def _set_alias(client: Any, promotion: Promotion) -> None:
         client.update_model_version(name, version, description=card)
         client.update_registered_model(name, description=card)
         if str(client.get_registered_model(name).aliases.get(CHALLENGER)) == version:
-            client.delete_registered_model_alias(name, CHALLENGER)
+            _remove_alias(client, name, CHALLENGER)
+
+
+def _remove_alias(client: Any, name: str, alias: str) -> None:
+    """Remove an alias; it stays where a user may set aliases but not remove them, as on a server with users (EDIT)."""
+    try:
+        client.delete_registered_model_alias(name, alias)
+    except Exception as error:
+        if not is_forbidden(error):
+            raise
 
 
 def with_range(card: str, sentence: str) -> str:

@@ -89,7 +89,18 @@ def write_view(client: Any, experiment_id: str, view: TrialsView) -> None:
     }
     client.set_experiment_tag(experiment_id, f"{Tag.SHARED_VIEW}{view.key}", json.dumps(envelope))
     for old in _outdated(client.get_experiment(experiment_id).tags):
-        client.delete_experiment_tag(experiment_id, old)
+        _delete_tag(client, experiment_id, old)
+
+
+def _delete_tag(client: Any, experiment_id: str, key: str) -> None:
+    """Delete a tag of an experiment, unless another sweep has just done so."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.delete_experiment_tag(experiment_id, key)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
 
 
 def _outdated(tags: Mapping[str, str]) -> list[str]:
