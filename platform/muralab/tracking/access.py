@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 
 from muralab.errors import SettingsError, StoreError, StoreUnavailableError, numbered
 from muralab.redaction import redact
@@ -42,9 +43,9 @@ def require_access(store: Store, experiment: str, model: str | None) -> None:
     if not store.is_remote:  # a database knows no users
         return
     problems = []
-    checks = [lambda: _check_experiment(store, experiment)]
+    checks: list[Callable[[], None]] = [partial(_check_experiment, store, experiment)]
     if model is not None:
-        checks.append(lambda: _check_model(store, model))
+        checks.append(partial(_check_model, store, model))
     for check in checks:
         try:
             check()
