@@ -10,7 +10,7 @@ import pytest
 
 from muralab.data.local_files import find_files, missing_files
 from muralab.data.mura import read_index
-from muralab.data.name_keys import find_key, known_keys, write_names
+from muralab.data.name_keys import find_key, known_keys, write_names, write_private
 from muralab.data.names import code_names, new_key
 from muralab.errors import DataError, SettingsError
 
@@ -70,6 +70,12 @@ def test_a_damaged_key_is_named(tiny_tree: Path, tmp_path: Path) -> None:
     file.write_text("{")
     with pytest.raises(DataError, match=rf"The key file .*{file.name} is damaged"):
         find_key(tmp_path, tiny_tree)
+
+
+def test_a_table_with_names_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "labels").write_text("a file")
+    with pytest.raises(DataError, match=r"The table .*run\.csv cannot be written: (File exists|Not a directory)"):
+        write_private(tmp_path / "labels" / "run.csv", "study\n")
 
 
 def test_files_are_found_by_their_codes(tiny_tree: Path, tmp_path: Path) -> None:

@@ -93,6 +93,11 @@ def test_what_is_not_a_table_is_named_as_what_it_is(tmp_path: Path, name: str) -
         read_sheet(tmp_path / "t.csv")
 
 
+def test_what_the_system_says_is_not_blamed_on_the_content(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"The table .* cannot be read: Is a directory\."):
+        read_sheet(tmp_path)
+
+
 def test_a_digest_changes_with_the_file(tmp_path: Path) -> None:
     first, again, other = (read_sheet(write(tmp_path / "t.csv", f"image\n{x}\n")).digest for x in "aab")
     assert first == again != other

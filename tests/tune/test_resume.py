@@ -121,6 +121,14 @@ def test_a_damaged_plan_is_refused(sweep: Any, content: str) -> None:
         read_plan(sweep.folders, "abc")
 
 
+def test_a_split_that_the_system_does_not_read_is_not_called_missing_or_damaged(sweep: Any) -> None:
+    write_plan(sweep)
+    sweep.folders.table.unlink()
+    sweep.folders.table.mkdir()
+    with pytest.raises(StoreError, match=r"resume=abc: .*split\.csv cannot be read: Is a directory"):
+        read_plan(sweep.folders, "abc")
+
+
 @pytest.mark.parametrize("run_id", ["abc", "../abc", ""])
 def test_a_sweep_that_left_nothing_cannot_be_resumed(tmp_path: Path, run_id: str) -> None:
     with pytest.raises(StoreError, match=f"resume={run_id}: nothing of this sweep is left"):

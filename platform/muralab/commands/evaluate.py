@@ -137,7 +137,7 @@ def corrections_of(config: EvaluateConfig, record: RunRecord, *, is_own: bool) -
     digest, path = record.tags.get(Tag.LABEL_CORRECTIONS, ""), record.tags.get(Tag.LABEL_CORRECTIONS_PATH, "")
     if not (is_own and digest):
         return None
-    if file_digest(Path(path)) != digest:
+    if file_digest(Path(path)) not in (digest, "") or not Path(path).is_file():  # why it is unreadable is said later
         state = "has changed" if Path(path).is_file() else "is gone"
         raise SettingsError(
             f"label_corrections=run: {path} {state} since the run {record.run_id} was trained with it. Put it back, or "

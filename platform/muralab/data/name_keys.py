@@ -135,9 +135,11 @@ def write_private(file: Path, text: str) -> None:
     Raises:
         DataError: it cannot be written.
     """
-    with _readable(file.parent):
+    try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _write(file, text)
+    except OSError as error:
+        raise DataError(f"The table {file} cannot be written: {error.strerror or error}.") from error
 
 
 def _keep(folder: Path, found: _KeyFile, path: str, images: pd.DataFrame | None) -> NameKey:

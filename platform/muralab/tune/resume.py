@@ -132,6 +132,9 @@ def read_plan(folders: Folders, run_id: str) -> Plan:
         return Plan(specs=specs, inputs=inputs, pictures=_read_pictures(folders.table), **content)
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(folders, run_id, error) from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise StoreError(f"resume={run_id}: {error.filename or folders.sweep} cannot be read: {reason}.") from error
 
 
 def _in_folders(spec: TrialSpec, folders: Folders) -> TrialSpec:
@@ -141,7 +144,7 @@ def _in_folders(spec: TrialSpec, folders: Folders) -> TrialSpec:
 
 
 def _read_pictures(table: Path) -> pd.DataFrame | None:
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(FileNotFoundError, ValueError):
         rows = pd.read_csv(table, dtype=str, keep_default_na=False)
         return rows[rows["set"] != ""] if "file" in rows else None
     return None
