@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 
 from muralab.commands import train as train_command
 from muralab.commands.folds import Fold, Folds, run_over_folds
-from muralab.commands.session import open_session
+from muralab.commands.session import Session, open_session
 from muralab.config.commands import TrainConfig
 from muralab.config.environment import Environment
+from muralab.data.name_keys import NAMES_FOLDER
+from muralab.data.names import code_names
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.experiment import run_trial
 from muralab.tracking import RunRecord, Store, download_artifact, read_children
@@ -82,12 +85,15 @@ def check_figures(store: Store, parent: RunRecord, folder: Path, out: str) -> No
     assert "3 folds: 72 studies of 72 patients, each tested once by a model trained without them" in out
 
 
-def model_of(fold: Fold) -> EvaluatedModel:
-    """The test set of a fold, answered rightly in three of four studies."""
-    test = source_of(fold.options).split_of_all[0].test
+def model_of(fold: Fold, session: Session) -> EvaluatedModel:
+    """The test set of a fold, answered rightly in three of four studies, with a run of its own."""
+    run_id = session.start_run(name=f"fold {fold.number}", part="wrist", tags={}, parent=fold.parent)
+    session.writer.finish(run_id)
+    source = source_of(fold.options)
+    test = code_names(source.split_of_all[0].test, source.name_key(session.cache / NAMES_FOLDER))
     right = np.arange(len(test)) % 4 > 0
     logits = (2.0 * test["label"] - 1) * np.where(right, 1, -1) + 0.01 * np.arange(len(test))
-    return EvaluatedModel(recipe="cnn", title="CNN", run_id=f"run{fold.number}", test=test.assign(logit=logits))
+    return EvaluatedModel(recipe="cnn", title="CNN", run_id=run_id, test=test.assign(logit=logits))
 
 
 def test_the_run_above_the_folds_has_the_figures_over_all_of_them(
@@ -95,11 +101,23 @@ def test_the_run_above_the_folds_has_the_figures_over_all_of_them(
 ) -> None:
     options = TrainConfig(data=str(table["data"]), root=str(table["root"]), recipe="cnn", test_folds=(0, 3))
     with open_session("train", Environment(tracking_uri=store.uri, cache=tmp_path / "cache")) as session:
-        run_over_folds(Folds(options=options), session, lambda fold: [model_of(fold)], name="3 folds")
-    (parent,) = all_runs(store)
+        run_over_folds(Folds(options=options), session, lambda fold: [model_of(fold, session)], name="3 folds")
+    (parent,) = (run for run in all_runs(store) if run.name == "3 folds")
     check_figures(store, parent, tmp_path, capsys.readouterr().out)
     assert (parent.status, parent.tags["muralab.protocol"]) == ("FINISHED", "test_folds=3")
     assert not list((tmp_path / "cache").rglob("folds.json"))
+    page = download_artifact(store, parent.run_id, "report.html", tmp_path).read_text(encoding="utf-8")
+    for text in (
+        "3 folds: 72 studies of 72 patients",
+        "Every patient tested once",
+        "each fold&#39;s own",
+        "Suspicious labels",
+    ):
+        assert text in page
+    labels = pd.read_csv(tmp_path / "cache" / "labels" / f"{parent.run_id}.csv")
+    assert len(labels) == labels["study"].nunique() == 72
+    assert set(labels["set"]) == {f"test of fold {number}" for number in (1, 2, 3)}
+    assert labels["patient"].str.startswith("patient").all()
 
 
 def test_a_class_that_a_later_fold_lacks_is_found_first(
@@ -115,10 +133,13 @@ def test_a_class_that_a_later_fold_lacks_is_found_first(
 
 
 @pytest.mark.long
-def test_a_search_over_folds(muralab: Muralab, store: Store, table: dict[str, object], tmp_path: Path) -> None:
+def test_a_search_over_folds(
+    muralab: Muralab, store: Store, table: dict[str, object], lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{lab}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")  # for Ray's process
     values = {"recipes": SMALL, "epochs": "1+1", "trials": 2, "test_folds": 2}
     outcome = muralab("tune", **table, **values)
-    assert outcome.code == 0, outcome
+    assert outcome.code == 0, outcome.err
     parent, folds = parent_and_folds(store)
     assert [run.name for run in folds] == [f"tune wrist · {SMALL} × 2 trials · fold {n}" for n in (1, 2)]
     assert "Not registered: folds measure recipes" in outcome.out

@@ -18,7 +18,7 @@ from muralab.data.audit.report import Audit, audit_images
 from muralab.data.cache import open_cache
 from muralab.data.images.value_range import ValueRange
 from muralab.data.manifest import Manifest
-from muralab.data.name_keys import NAMES_FOLDER, find_key, write_names, write_private
+from muralab.data.name_keys import NAMES_FOLDER, write_names, write_private
 from muralab.data.names import NameKey, code_names, hide_names_of
 from muralab.data.source import DatasetSource
 from muralab.data.splits import fingerprint
@@ -55,7 +55,7 @@ def run(config: ExploreConfig, environment: Environment) -> None:
         source.draw_demo(session.progress)
         shown = may_show(config.pictures, synthetic=source.is_synthetic)
         index = source.index
-        key = key_of(source, config, session)
+        key = source.name_key(session.cache / NAMES_FOLDER, unless_auto(config.names_key))
         session.warn(hide_names_of(index, note, key) for note in source.notes)
         found = audit_images(index, folder=session.cache / "audit", progress=session.progress("auditing files"))
         audit = found.coded(key)
@@ -95,14 +95,6 @@ def run(config: ExploreConfig, environment: Environment) -> None:
         session.writer.finish(run_id)
         if not shown:
             session.print("No image was logged; pictures=true logs sample grids.")
-
-
-def key_of(source: DatasetSource, config: ExploreConfig, session: Session) -> NameKey | None:
-    """The key of the data set's names; None for generated images."""
-    if source.is_synthetic:
-        return None
-    shared = unless_auto(config.names_key)
-    return find_key(session.cache / NAMES_FOLDER, source.location, source.index, shared=shared)
 
 
 def write_local(session: Session, key: NameKey, index: pd.DataFrame, audit: Audit) -> Path:

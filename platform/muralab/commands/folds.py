@@ -8,6 +8,7 @@ it).
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,12 +20,20 @@ from muralab.atomic import atomic_path
 from muralab.commands.session import Session
 from muralab.config.options import restore_options
 from muralab.config.training_options import DEMO, TrainingOptions
+from muralab.data.name_keys import NAMES_FOLDER
+from muralab.data.names import code_names
+from muralab.data.source import DatasetSource
 from muralab.errors import StoreError
 from muralab.evaluation.evaluated_model import EvaluatedModel
-from muralab.results.folds import fold_lines, fold_metrics, fold_table, intervals_over_folds, pool_studies
-from muralab.results.from_mlflow import PARENT_KINDS, read_models
+from muralab.evaluation.pooled_model import PooledModel, pool_models
+from muralab.report.context import Check, Context
+from muralab.report.page import write_report
+from muralab.results.checks import log_checks
+from muralab.results.folds import fold_lines, fold_metrics, fold_table, pooled_studies
+from muralab.results.from_mlflow import PARENT_KINDS, read_context, read_models
 from muralab.results.inputs import data_tags, log_corrections, log_manifest
-from muralab.tracking import RunRecord, read_children
+from muralab.results.suspicious_labels import label_check, write_suspicious_labels
+from muralab.tracking import RunRecord, read_children, read_run
 from muralab.tracking.tags import Tag
 from muralab.tune.leftovers import remove_sweep
 from muralab.tune.plan import source_of
@@ -122,7 +131,7 @@ def run_over_folds(folds: Folds, session: Session, run_fold: RunFold, *, name: s
             session.print(f"\nFold {number} of {folds.number}:")
             own = replace(own, resume=interrupted.get(own.test_set))
             tested.append(run_fold(Fold(options=own, parent=parent, number=number)))
-        log_folds(session, parent, tested)
+        log_folds(session, parent, pool_folds(tested, session), sources[0])
     session.writer.set_tags(parent, {Tag.ENDED: "finished"})
     session.writer.finish(parent)
     session.writer.flush()
@@ -149,37 +158,106 @@ def _tested(session: Session, record: RunRecord) -> list[RunRecord]:
     return [one for one in below if "test" in one.predictions]
 
 
-def log_folds(session: Session, parent: str, tested: Sequence[Sequence[EvaluatedModel]]) -> None:
-    """Log and print the figures of each recipe that every fold has tested.
+def pool_folds(tested: Sequence[Sequence[EvaluatedModel]], session: Session) -> list[PooledModel]:
+    """The models of each recipe over all folds; a recipe that some fold has no model of is left out, with a warning.
 
     Args:
-        session: of the command.
-        parent: the run above the folds.
-        tested: the tested models of each fold.
+        tested: the tested models of each fold, one per recipe.
+        session: warns.
     """
     by_recipe: dict[str, list[EvaluatedModel]] = {}
     for models in tested:
         for model in models:
             by_recipe.setdefault(model.recipe, []).append(model)
-    tables, studies = [], []
-    session.print("")
     for recipe, models in by_recipe.items():
         if len(models) < len(tested):
             missing = len(tested) - len(models)
             session.warn([f"{recipe} has no figures over folds: {missing} of them have no model of it."])
-            continue
-        pooled = pool_studies(models)
-        intervals = intervals_over_folds(pooled)
-        table = fold_table(models, intervals)
-        tables.append(table.assign(recipe=recipe))
-        studies.append(pooled.assign(recipe=recipe))
-        prefix = f"{recipe}." if len(by_recipe) > 1 else ""
-        metrics = fold_metrics(table, intervals)
+    return [pool_models(models) for models in by_recipe.values() if len(models) == len(tested)]
+
+
+def log_folds(session: Session, parent: str, models: Sequence[PooledModel], source: DatasetSource) -> None:
+    """Log and print the figures over all folds, how suspicious labels are, and the report.
+
+    Args:
+        session: of the command.
+        parent: the run above the folds.
+        models: one per recipe.
+        source: the data set, with names.
+    """
+    if not models:
+        return
+    tables = [fold_table(model).assign(recipe=model.recipe) for model in models]
+    lines = []
+    for model, table in zip(models, tables, strict=True):
+        prefix = f"{model.recipe}." if len(models) > 1 else ""
+        metrics = fold_metrics(model, table)
         session.writer.log_epoch(parent, 0, {f"{prefix}{name}": value for name, value in metrics.items()})
-        session.print(*fold_lines(recipe, table, intervals))
-    if tables:
-        session.writer.log_table(parent, pd.concat(tables, ignore_index=True), "folds.csv")
-        session.writer.log_table(parent, pd.concat(studies, ignore_index=True), "out_of_fold.csv")
+        lines += fold_lines(model, table)
+    session.print("", *lines)
+    folds, studies = pd.concat(tables, ignore_index=True), pd.concat(map(_recipe_studies, models), ignore_index=True)
+    session.writer.log_table(parent, folds, "folds.csv")
+    session.writer.log_table(parent, studies, "out_of_fold.csv")
+    session.writer.set_tags(parent, {Tag.NOTE: "\n\n".join(lines)})
+    check = rank_over_folds(session, parent, studies, source)
+    log_checks(session.writer, parent, [] if check is None else [check])
+    context = replace(
+        folds_context(session, models),
+        statements=lines,
+        folds=folds.drop(columns="run_id"),
+        checks=[] if check is None else [check],
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        page = write_report(Path(folder) / "report.html", context=context, models=models, champion="")
+        session.writer.log_file(parent, page)
+        session.writer.flush()
+
+
+def _recipe_studies(model: PooledModel) -> pd.DataFrame:
+    return pooled_studies(model).assign(recipe=model.recipe)
+
+
+def rank_over_folds(session: Session, parent: str, studies: pd.DataFrame, source: DatasetSource) -> Check | None:
+    """Rank the labels of all studies, each by the answers of the models that were trained without its patient.
+
+    Args:
+        session: prints where the table is.
+        parent: the run above the folds.
+        studies: of all folds and recipes; the probability of a study is the mean over the recipes.
+        source: the data set, with names.
+    """
+    mean = studies.groupby("study", as_index=False).agg(
+        patient=("patient", "first"),
+        label=("label", "first"),
+        probability=("probability", "mean"),
+        fold=("fold", "first"),
+    )
+    mean["set"] = "test of fold " + mean["fold"].astype(str)
+    key = source.name_key(session.cache / NAMES_FOLDER)
+    index = code_names(source.index, key, keep=True)
+    check = label_check(mean, index["study"].nunique())
+    if check is not None:
+        session.print(f"{check.title}: {check.text}")
+    session.print(*write_suspicious_labels(mean, index, session.cache, parent, source.corrections))
+    return check
+
+
+def folds_context(session: Session, models: Sequence[PooledModel]) -> Context:
+    """What the report says of the data: that of the folds' runs, with the sizes of all folds together."""
+    session.writer.flush()
+    ids = {fold.run_id for model in models for fold in model.folds}
+    records = [read_run(session.store, run_id) for run_id in sorted(ids)]
+    found = read_context(session.store, records)
+    images = pd.concat([fold.predictions() for fold in models[0].folds])
+    sizes = {f"{name}s": images[name].nunique() for name in ("patient", "image")}
+    sizes["studies"] = images["study"].nunique()
+    return replace(
+        found,
+        title=f"MURA Lab: {found.part}, {len(models[0].folds)} folds",
+        split_counts=pd.DataFrame([{"set": "all folds", **sizes, "abnormal": int(images["label"].sum())}]),
+        comparison=True,
+        groups=None,
+    )
 
 
 def write_options(path: Path, options: TrainingOptions) -> None:

@@ -13,6 +13,8 @@ import pandas as pd
 from muralab.data.label_corrections import LabelCorrections, read_corrections
 from muralab.data.manifest import Manifest, is_manifest, read_manifest
 from muralab.data.mura import ALL_PARTS, Tree, find_root, is_study, parts_of, read_tree
+from muralab.data.name_keys import find_key
+from muralab.data.names import NameKey
 from muralab.data.splits import MANIFEST_PROTOCOL, PROTOCOLS, SETS, Splits, split_index, with_labels
 from muralab.demo.dataset import default_folder, is_synthetic, write_demo
 from muralab.errors import SettingsError
@@ -131,6 +133,19 @@ class DatasetSource:
         if self.manifest is not None:
             return name in self.manifest.other_studies
         return self.part != ALL_PARTS and is_study(self.root, name) and not is_study(self.root, name, self.part)
+
+    def name_key(self, folder: Path, shared: Path | None = None) -> NameKey | None:
+        """The key of the data set's coded names; None for generated images, whose names are shown.
+
+        Args:
+            folder: of this machine's keys.
+            shared: a key file that a team uses on several machines.
+
+        Raises:
+            DataError: the folder or a key cannot be read or written.
+            SettingsError: `shared` is not a key file.
+        """
+        return None if self.is_synthetic else find_key(folder, self.location, self.index, shared=shared)
 
     @property
     def parts(self) -> list[str]:

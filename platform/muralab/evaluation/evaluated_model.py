@@ -96,6 +96,11 @@ class EvaluatedModel:
     _cache: dict[object, object] = field(default_factory=dict, init=False, repr=False)
 
     @property
+    def is_pooled(self) -> bool:
+        """Whether it stands for the models of several folds, see `PooledModel`."""
+        return False
+
+    @property
     def label(self) -> str:
         """Its name in tables."""
         return self.name or self.recipe
@@ -219,10 +224,13 @@ class EvaluatedModel:
 
     def _resampled(self, set_name: SetName, level: Level, scaling: Scaling) -> Resampled:
         def compute() -> Resampled:
-            rows = level_rows(self.predictions(set_name), level=level, scaling=scaling)
-            return resample(ClusteredSample(rows, threshold=self.threshold_of(level)), list(METRICS))
+            return resample(self._sample(set_name, level, scaling), list(METRICS))
 
         return self._once(("resampled", set_name, level, scaling), compute)
+
+    def _sample(self, set_name: SetName, level: Level, scaling: Scaling) -> ClusteredSample:
+        rows = level_rows(self.predictions(set_name), level=level, scaling=scaling)
+        return ClusteredSample(rows, threshold=self.threshold_of(level))
 
     def _build_curves(self) -> Curves | None:
         from sklearn.metrics import precision_recall_curve, roc_curve

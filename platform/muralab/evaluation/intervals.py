@@ -72,12 +72,12 @@ class Interval:
 class ClusteredSample:
     """The rows of one model at one level, clustered by patient."""
 
-    def __init__(self, rows: pd.DataFrame, *, threshold: float = 0.5) -> None:
+    def __init__(self, rows: pd.DataFrame, *, threshold: float | Floats = 0.5) -> None:
         """Sort the rows once for all resamples.
 
         Args:
             rows: columns label, probability and patient, as `level_rows` gives them.
-            threshold: a probability at or above it is called abnormal.
+            threshold: a probability at or above it is called abnormal; one for all rows, or one each, [N].
         """
         self.labels = rows["label"].to_numpy()
         self.probabilities = rows["probability"].to_numpy()

@@ -27,18 +27,18 @@ _CELLS = 4  # columns of the confusion matrix: tn, fp, fn, tp
 class SortedScores:
     """Labels and probabilities, sorted and binned once, to be weighted many times."""
 
-    def __init__(self, labels: ArrayLike, probabilities: ArrayLike, *, threshold: float = 0.5) -> None:
+    def __init__(self, labels: ArrayLike, probabilities: ArrayLike, *, threshold: float | Floats = 0.5) -> None:
         """Sort the rows and precompute what each adds to each sum.
 
         Args:
             labels: 0 or 1, shape [N].
             probabilities: in [0, 1], shape [N].
-            threshold: a probability at or above it is called abnormal.
+            threshold: a probability at or above it is called abnormal; one for all rows, or one each, [N].
 
         Raises:
             DataError: lengths differ, the threshold is missing, or a label or probability is missing or out of range.
         """
-        if np.isnan(threshold):
+        if np.isnan(threshold).any():
             raise DataError("The threshold is missing (NaN), so no study can be called normal or abnormal.")
         y, p = checked_arrays(labels, probabilities)
         self.order: Ints = np.argsort(-p, kind="stable")
@@ -49,7 +49,7 @@ class SortedScores:
         self.starts: Ints = np.flatnonzero(new_group)
         self.heights: Ints = -np.cumsum(new_group) + len(self.starts)
         """From 0 for the rows of the lowest probability; equal where the probabilities are, [N]."""
-        self._columns = _columns(self.labels, self.probabilities, threshold)
+        self._columns = _columns(self.labels, self.probabilities, np.broadcast_to(threshold, len(p))[self.order])
 
     def weighted(self, weights: Floats) -> WeightedSums:
         """The sums under R sets of weights.
@@ -219,7 +219,7 @@ def checked_arrays(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Ints, F
     return y.astype(np.int64), p
 
 
-def _columns(labels: Floats, probabilities: Floats, threshold: float) -> Floats:
+def _columns(labels: Floats, probabilities: Floats, threshold: Floats) -> Floats:
     """What each row adds to each sum, [N, 6 + ECE_BINS]: confusion cells, squared error, log loss, gap in its bin."""
     called = probabilities >= threshold
     abnormal = labels == 1

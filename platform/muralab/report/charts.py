@@ -43,6 +43,7 @@ def model_charts(
         "curves": [
             Chart(figure=plot_learning_curves(model, limits=limits), alt=f"learning curves of {model.title}")
             for model in models
+            if not model.is_pooled
         ],
         "ranking": _ranking_charts(models, best) if evaluated else [],
     }

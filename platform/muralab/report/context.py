@@ -69,6 +69,8 @@ class Context:
     """Whether recipes are compared over seeds: the statements are the result, and no single model is selected."""
     audit: tuple[str, pd.DataFrame] | None = None
     """A paragraph and a table of findings."""
+    folds: pd.DataFrame | None = None
+    """The figures of each fold and over all of them, where the models are pooled over folds."""
     checks: Sequence[Check] = ()
     """What was found out about shortcuts."""
     corrected_labels: str = ""

@@ -24,6 +24,14 @@ PROTOCOLS = {
 }
 
 
+DRAWN = {
+    "manifest": "The data set named the images of its test set.",
+    "test_fraction": "The test patients were drawn, with and without an abnormal study in the share of the data set.",
+    "test_folds": "The patients were drawn into folds, each of which is the test set of models trained on the others.",
+}
+"""By the start of the protocol."""
+
+
 def methods(models: Sequence[EvaluatedModel], context: Context) -> list[str]:
     """Sentences in the past tense, from what the runs recorded; empty without a model.
 
@@ -46,9 +54,13 @@ def _data(context: Context) -> str:
     excluded = "" if context.unreadable is None else f" {len(context.unreadable)} unreadable images were excluded."
     return (
         f"{what} of the {context.part} were divided into sets without a common patient ({sizes}). "
-        f"{PROTOCOLS.get(context.protocol, context.protocol)}{excluded} Images were converted to grey, fitted into "
+        f"{_protocol(context.protocol)}{excluded} Images were converted to grey, fitted into "
         f"squares of {context.image_size} px without distortion, and augmented in training only."
     )
+
+
+def _protocol(protocol: str) -> str:
+    return PROTOCOLS.get(protocol) or DRAWN.get(protocol.partition("=")[0], protocol)
 
 
 def _training(models: Sequence[EvaluatedModel], context: Context) -> str:

@@ -72,6 +72,7 @@ def write_report(
         galleries: run id -> caption -> uint8 [H, W] or [H, W, 3] image of an error of that model; None shows none.
     """
     best = None if context.comparison else best_of(models)
+    trained = [model for model in models if not model.is_pooled]
     how = selection(models, comparison=context.comparison)
     shown = (
         []
@@ -88,7 +89,7 @@ def write_report(
         "about_intervals": ABOUT_INTERVALS,
         "differences": _differences(models, context),
         "champion": registered_sentence(models, champion, part=context.part),
-        "kept": [f"{model.title}: {kept_weights(model, context.objective)}" for model in models],
+        "kept": [f"{model.title}: {kept_weights(model, context.objective)}" for model in trained],
         "charts": {name: _pictures(charts) for name, charts in model_charts(models, best, context).items()},
         "search_charts": _pictures(search_charts(trials, context.objective)),
         "previews": [embed_image(name, grid) for name, grid in (previews or {}).items()],
@@ -149,6 +150,8 @@ def _pictures(charts: Sequence[Chart]) -> list[Picture]:
 
 
 def _no_best(models: Sequence[EvaluatedModel]) -> str:
+    if len(models) == 1 and models[0].is_pooled:
+        return models[0].title
     return f"{len(models)} models, none of them selected" if models else "No model was evaluated"
 
 
@@ -173,8 +176,10 @@ def _summary(models: Sequence[EvaluatedModel], champion: str | None, context: Co
 def _tables(
     context: Context, models: Sequence[EvaluatedModel], trials: Sequence[SearchTrial]
 ) -> dict[str, Table | None]:
+    trained = [model for model in models if not model.is_pooled]
     return {
-        "phases": sections.phase_table(models, context) if models else None,
+        "folds": frame_table(context.folds) if context.folds is not None else None,
+        "phases": sections.phase_table(trained, context) if trained else None,
         "study_metrics": sections.study_metrics_table(models) if models else None,
         "image_metrics": sections.image_metrics_table(models) if models else None,
         "agreement": sections.agreement_table(models),

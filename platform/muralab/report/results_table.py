@@ -33,9 +33,10 @@ def results_table(models: Sequence[EvaluatedModel]) -> pd.DataFrame:
 def phases_of(model: EvaluatedModel) -> tuple[str, ...]:
     """The rows of a model in the study's table.
 
-    A network from scratch has only a row of the full phase, unless the weights of its warm-up were kept.
+    A network from scratch has only a row of the full phase, unless the weights of its warm-up were kept; so have the
+    models of several folds together.
     """
-    only_full = model.training.from_scratch and model.training.tested_phase == "full"
+    only_full = model.is_pooled or (model.training.from_scratch and model.training.tested_phase == "full")
     return PHASES[1:] if only_full else PHASES
 
 

@@ -91,6 +91,8 @@ def image_metrics_table(models: Sequence[EvaluatedModel]) -> Table:
 
 def _threshold(model: EvaluatedModel) -> Cell:
     fitted = model.calibration
+    if model.is_pooled:
+        return Cell(text="each fold's own")
     if fitted is None or fitted.reason:
         rule = "not fitted"
     elif fitted.sensitivity_bound is not None:

@@ -73,6 +73,8 @@ def headline(model: EvaluatedModel) -> str:
 def calibration_sentence(model: EvaluatedModel) -> str:
     """How a model's probabilities and threshold were calibrated, and what they hold for."""
     fitted = model.calibration
+    if model.is_pooled:
+        return f"{model.title}: every fold has its own calibration and threshold, fitted on its validation studies."
     if fitted is None:
         return f"{model.title}: uncalibrated, at 0.5: no calibration was fitted."
     if fitted.reason:
@@ -155,6 +157,8 @@ def kept_weights(model: EvaluatedModel, objective: str) -> str:
 
 def selection(models: Sequence[EvaluatedModel], *, comparison: bool = False) -> str:
     """How the model at the top of the page was selected."""
+    if models and all(model.is_pooled for model in models):
+        return "Every patient tested once, by a model that was trained without them"
     if comparison:
         return "Compared over seeds, evaluated on test"
     best = best_of(models)
