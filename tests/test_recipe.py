@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from muralab.config.training_options import SET_HELP
 from muralab.errors import RecipeError
 from muralab.recipe import Choice, Recipe, Uniform, override, resolved_values
 from muralab.recipe_loader import load_recipe, recipe_names
@@ -71,6 +73,27 @@ def test_resolved_values_as_text_reproduce_the_recipe(name: str) -> None:
 def test_an_unknown_key_is_reported_with_the_nearest() -> None:
     with pytest.raises(RecipeError, match=r"^unknown key 'full.lr.x'. Did you mean 'full.lr'\?$"):
         small(**{"full.lr.x": 1})
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("full.learning_rate", "'full.lr'"),
+        ("lr", "'full.lr' or 'upper.lr'"),
+        ("learning_rate", "'full.lr' or 'upper.lr'"),
+        ("zoom", "'augment.zoom'"),
+        ("augment.rotate", "'augment.rotate_degrees'"),
+    ],
+)
+def test_a_key_that_is_written_out_or_lacks_its_group_is_recognised(key: str, meant: str) -> None:
+    with pytest.raises(RecipeError, match=rf"^unknown key '{key}'. Did you mean {meant}\?$"):
+        small(**{key: 1})
+
+
+def test_the_help_of_set_lists_every_key() -> None:
+    words = set(re.findall(r"[\w]+", SET_HELP))
+    keys = [key for key in resolved_values(small()) if not key.startswith("model.")]
+    assert [key for key in keys if not set(key.split(".")) <= words] == []
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999", "fast", "", "1,5"])

@@ -74,15 +74,27 @@ class DivergedError(MuraLabError):
 def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence that suggests the known name nearest to a wrong one, or lists all of them.
 
+    A name that lacks its group (`lr` of `full.lr`), is written out (`learning_rate`) or cut off is recognised.
+
     Args:
         name: what the user wrote.
         known: every name that would have been right.
     """
     names = sorted(set(known))
+    same = [one for one in names if one in _short_forms(name) or one.rpartition(".")[2] in _short_forms(name)]
+    same = same or [one for one in names if len(name) > 2 and one.startswith(name)]
+    if 1 <= len(same) <= 3:
+        return f"Did you mean {' or '.join(repr(one) for one in same)}?"
     match = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if match:
         return f"Did you mean '{match[0]}'?"
     return "Known: " + (", ".join(names) or "none") + "."
+
+
+def _short_forms(name: str) -> set[str]:
+    """A name, and the same with its last part abbreviated to initials: `full.learning_rate`, `full.lr`."""
+    group, dot, last = name.rpartition(".")
+    return {name, f"{group}{dot}{''.join(word[:1] for word in last.split('_'))}"} - {""}
 
 
 def numbered(heading: str, problems: Sequence[str], shown: int = SHOWN_PROBLEMS) -> str:

@@ -38,7 +38,7 @@ def test_the_sentence_can_be_quoted_alone(better):
     assert sentence.startswith(start)
     assert "one budget (1 + 2 epochs at 64 px)" in sentence
     assert "with seed 0 and +0." in sentence
-    assert "(95 %, only patients resampled), higher: both intervals exclude 0. This compares the trained" in sentence
+    assert "(95 %, only patients resampled), higher: both intervals exclude 0. 2 seeds are too few for an" in sentence
     assert "paired difference +0." in sentence
 
 
@@ -71,7 +71,7 @@ def test_with_one_seed_only_patients_are_resampled():
     (found,) = compare_models(models, specs, [*RECIPES])
     sentence = comparison_sentence(found, RECIPES, dataset())
     assert "only patients resampled: one seed" in sentence
-    assert "higher: the interval excludes 0. This compares the trained models, not the recipes" in sentence
+    assert "higher: the interval excludes 0. 1 seed is too few for an interval over seeds: this compares" in sentence
 
 
 # Several comparisons

@@ -15,6 +15,13 @@ DUPLICATES = ("keep", "drop")
 RUN = "run"
 """In options of `evaluate`: the trained run's own."""
 DATA_HELP = "`demo` (synthetic, built in), the path of a MURA v1.1 tree, or of a manifest (CSV, Parquet)."
+SET_HELP = (
+    "Overrides such as full.lr=3e-5,augment.zoom=0.1; `study`: the schedule of the wrist study; or `none`. "
+    "Keys: image_size, batch_size, ema_decay, clip_norm, class_weighting, kept_phase, compile, feature_views; "
+    "of each phase, upper. and full.: epochs, lr, trains, backbone_lr_factor, weight_decay, warmup_epochs, schedule, "
+    "frozen_batchnorm, patience; augment.: zoom, rotate_degrees, shift, contrast, flip, gamma, noise, blur, clahe, "
+    "cutout, elastic; model.: those of the recipe's network (docs/recipes.md)."
+)
 WEIGHTS_HELP = "`auto` (timm's ImageNet weights), `none` (random), a file, a folder, or recipe=file for several."
 ROOT_HELP = "The folder that a manifest's image paths start from; `none`: the manifest's own."
 COLUMNS_HELP = "Names of a manifest's columns, such as image:path,label:fracture, or `none`."
@@ -54,11 +61,7 @@ class TrainingOptions(CommandOptions):
     epochs: tuple[int, int] | None = option("recipe", p.epochs, "`recipe` (its own), or upper+full such as 2+3.")
     image_size: int | None = option("recipe", p.count_or("recipe"), "Side in px for every recipe, or `recipe`.")
     batch_size: int | None = option("recipe", p.count_or("recipe"), "Images per step for every recipe, or `recipe`.")
-    set: Mapping[str, p.Value] = option(
-        "none",
-        p.overrides,
-        "Overrides such as full.lr=3e-5; `study`: the schedule of the wrist study (docs/study.md); or `none`.",
-    )
+    set: Mapping[str, p.Value] = option("none", p.overrides, SET_HELP)
     seed: int = option("0", p.seed, "Of the split, the draws and the training.")
     gpus_per_trial: float | str = option(
         "auto",

@@ -13,11 +13,6 @@ from muralab.recipe import Recipe
 from muralab.report.sentences import number, with_bounds
 from muralab.results.seed_comparison import Comparison, SeedsDifference
 
-FEW_SEEDS = (
-    "This compares the trained models, not the recipes: fewer than three seeds do not show how much a recipe varies "
-    "from seed to seed"
-)
-
 
 def unpaired(comparisons: Sequence[Comparison], recipes: Sequence[str], failures: Mapping[str, str]) -> list[str]:
     """One sentence for each recipe that could not be compared with the first.
@@ -97,7 +92,12 @@ def _conclusion(comparison: Comparison, metric: str) -> str:
     else:
         intervals = [found.interval] if found.covers_seeds else list(found.by_seed)
         text = _by_intervals(intervals, side)
-    return text if found.covers_seeds else f"{text}. {FEW_SEEDS}"
+    return text if found.covers_seeds else f"{text}. {_few_seeds(found.n_seeds)}"
+
+
+def _few_seeds(n_seeds: int) -> str:
+    seeds = "1 seed is" if n_seeds == 1 else f"{n_seeds} seeds are"
+    return f"{seeds} too few for an interval over seeds: this compares the trained models, not the recipes"
 
 
 def _by_intervals(intervals: Sequence[Interval], side: str) -> str:
