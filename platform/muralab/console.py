@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-PLAIN_LINE_EVERY_S = 30.0
-"""Without a terminal, overall progress is printed this often."""
+from muralab.heartbeat import beat
+
+PLAIN_LINE_EVERY_S, LATER_EVERY_S, LATER_S = 10.0, 30.0, 300.0
+"""Without a terminal, overall progress is printed this often; less often once it has run for `LATER_S`."""
 MEASURED_AFTER_S = 5.0
 """Seconds of estimated work after which the measured slowdown is used."""
 EXPECTED_SLOWDOWN = 1.3
@@ -71,6 +73,7 @@ class TrialTable:
     console: Any
     clock: Callable[[], float] = time.monotonic
     _live: Any = None
+    _began: float = field(default=0.0)
     _printed_at: float = field(default=0.0)
     _drawn_at: float = field(default=0.0)
 
@@ -80,7 +83,7 @@ class TrialTable:
 
             self._live = Live(self.table(), console=self.console, auto_refresh=False, transient=False)
             self._live.start()
-        self._printed_at = self.clock()
+        self._began = self._printed_at = self.clock()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -133,7 +136,7 @@ class TrialTable:
             if now - self._drawn_at > 0.5:
                 self._live.update(self.table(), refresh=True)
                 self._drawn_at = now
-        elif now - self._printed_at > PLAIN_LINE_EVERY_S:
+        elif now - self._printed_at > plain_interval_s(now - self._began):
             self._printed_at = now
             running = [
                 f"{r.name} {r.phase or 'starting'} {r.epoch}/{r.n_epochs}"
@@ -196,6 +199,11 @@ def _glyphs(console: Any) -> str:
     return "━╌" if str(console.encoding).lower().startswith("utf") else "#-"
 
 
+def plain_interval_s(since_s: float) -> float:
+    """How often progress is printed where there is no terminal, in a log that may cover hours."""
+    return PLAIN_LINE_EVERY_S if since_s < LATER_S else LATER_EVERY_S
+
+
 def format_duration(seconds: float) -> str:
     """45 s, 3 min, 2 h 10 min."""
     if seconds < 90:
@@ -221,6 +229,7 @@ def build_progress(console: Any) -> Callable[[str], Callable[[int, int], None]]:
         printed: dict[str, float] = {}
 
         def show(done: int, total: int) -> None:
+            beat(title, done, total)
             now = time.monotonic()
             if console.is_terminal and (done == total or now - printed.get("at", 0) > 0.2):
                 printed["at"] = now

@@ -22,6 +22,11 @@ def expand(path: str | Path) -> Path:
         ) from error
 
 
+def in_checkout() -> bool:
+    """Whether the working directory is a checkout of the project, in which `make ui` and the like work."""
+    return Path("Makefile").is_file() and Path("MLproject").is_file()
+
+
 def cache_folder() -> Path:
     """Where everything is kept that is not in MLflow: `$XDG_CACHE_HOME/muralab`, or `~/.cache/muralab`.
 

@@ -181,14 +181,18 @@ class ImageData:
             seed=self.spec.seed,
         )
 
-        def pooled(batches: Generator[Batch], n_images: int) -> np.ndarray:
-            return compute_features(network, _pairs(batches), n_images, self.device, uses_bfloat16(self.spec))
+        def pooled(batches: Generator[Batch], n_images: int, which: str) -> np.ndarray:
+            title = f"features of images, {which}"
+            return compute_features(network, _pairs(batches), n_images, self.device, uses_bfloat16(self.spec), title)
 
         def compute() -> Features:
             augmented = [self._augmented_batches(recipe.augment, 1 + view, EVALUATION_BATCH) for view in range(n_views)]
             plain = evaluation_batches(self.data.cache, validation, batch_size=EVALUATION_BATCH)
-            views = [pooled(batches, len(self.train)) for batches in augmented]
-            return Features(np.stack(views), pooled(plain, len(validation)))
+            views = [
+                pooled(batches, len(self.train), f"view {i} of {n_views}")
+                for i, batches in enumerate(augmented, start=1)
+            ]
+            return Features(np.stack(views), pooled(plain, len(validation), "validation"))
 
         return open_features(Path(self.spec.cache_folder) / "features", key, compute)
 

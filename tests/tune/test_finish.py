@@ -137,7 +137,7 @@ def test_the_last_lines_name_the_selected_model_and_the_registered_one(result: S
 def test_closing_lines_end_with_commands_or_with_the_reason(result: SweepResult) -> None:
     done = closing_lines(result, registered(result), STORE)
     assert "Registered mura-wrist version 3 as models:/mura-wrist@champion." in done
-    assert "/invocations" in done[-1]
+    assert done[-1].startswith("  make app ")
     assert closing_lines(result, Outcome(statements=["Not registered."]), STORE)[-1] == "Not registered."
 
 
@@ -175,7 +175,18 @@ def test_nothing_to_test_says_why() -> None:
     assert isinstance(nothing_to_test({}), SettingsError)
 
 
-def test_the_commands_can_be_pasted_whatever_the_paths_hold(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "alias", "command"),
+    [("mura-wrist", "champion", "make serve "), ("mura-hand", "champion", "make serve PART=hand "),
+     ("mura-wrist", "challenger", "mlflow models serve "), ("other", "champion", "mlflow models serve ")],
+)  # fmt: skip
+def test_in_a_checkout_the_champion_is_served_by_make(name: str, alias: str, command: str) -> None:
+    model = RegisteredModel(name=name, version="1", uri=f"models:/{name}@{alias}")
+    assert command in serve_commands(model, STORE, "/p.png")[1]
+
+
+def test_the_commands_can_be_pasted_whatever_the_paths_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # in a checkout they are those of make
     image = tmp_path / "it's a 'path'.png"
     image.write_bytes(b"pixels")
     model = RegisteredModel(name="m", version="1", uri="models:/mura-wrist@champion")
@@ -186,7 +197,8 @@ def test_the_commands_can_be_pasted_whatever_the_paths_hold(tmp_path: Path) -> N
     assert subprocess.check_output(["bash", "-c", shown], text=True).strip() == URI
 
 
-def test_a_password_is_not_part_of_the_commands() -> None:
+def test_a_password_is_not_part_of_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     model = RegisteredModel(name="m", version="1", uri="models:/m@champion")
     store = Store(uri="postgresql://me:secret@host/runs", registry_uri="http://registry")
     text = " ".join(serve_commands(model, store, "/p.png"))

@@ -76,12 +76,12 @@ def test_a_trial_that_has_ended_is_not_watched(stand: Stand) -> None:
 
 def test_beats_are_written_once_a_second_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "_file", None)
-    heartbeat.beat()
+    heartbeat.beat("full 1/2", 8, 16)
     heartbeat.start_heartbeat(tmp_path / "trial" / HEARTBEAT)
     process, first = heartbeat.read_heartbeat(tmp_path / "trial" / HEARTBEAT) or (0, 0.0)
     os.utime(tmp_path / "trial" / HEARTBEAT, (1, 1))
-    heartbeat.beat()
+    heartbeat.beat("full 1/2", 8, 16)
     assert (process, heartbeat.read_heartbeat(tmp_path / "trial" / HEARTBEAT)) == (os.getpid(), (os.getpid(), 1.0))
     monkeypatch.setattr(heartbeat, "_written_s", heartbeat._written_s - 2)
-    heartbeat.beat()
+    heartbeat.beat("full 1/2", 8, 16)
     assert (heartbeat.read_heartbeat(tmp_path / "trial" / HEARTBEAT) or (0, 0.0))[1] >= first - 1

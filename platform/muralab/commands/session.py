@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from muralab.commands.keepalive import Keepalive
 from muralab.config.commands import TrainConfig, TuneConfig
 from muralab.config.environment import Environment
 from muralab.console import build_console, build_progress
 from muralab.data.name_keys import NAMES_FOLDER
 from muralab.ending import set_last_lines
 from muralab.errors import SettingsError, StoreError, TrialsFailedError, numbered
+from muralab.paths import in_checkout
 from muralab.redaction import redact
 from muralab.registry.evaluation_count import record_evaluations
 from muralab.tracking import (
@@ -25,6 +27,7 @@ from muralab.tracking import (
     Store,
     close_dead_runs,
     experiment_of,
+    local_artifact,
     open_store,
 )
 from muralab.tracking.access import require_access
@@ -228,9 +231,11 @@ class Session:
             )
 
     def print_run(self, run_id: str, title: str = "Run") -> None:
-        """Print a run's id and the address of its page."""
+        """Print a run's id, the address of its page and, of a local store, the file of its report."""
         page = run_page(experiment_of(self.store, run_id), run_id)
-        self.print(f"{title} {run_id}:", *page_lines(self.store, page), NOT_A_DEVICE)
+        report = local_artifact(self.store, run_id, "report.html")
+        file = [] if report is None else [f"  its report: {shortest(report)}"]
+        self.print(f"{title} {run_id}:", *page_lines(self.store, page), *file, NOT_A_DEVICE)
 
 
 @contextmanager
@@ -246,7 +251,7 @@ def open_session(kind: str, environment: Environment, *, resuming: str | None = 
         StoreError: the store cannot be reached.
     """
     console = build_console()
-    with ExitStack() as stack, announcing(console):
+    with ExitStack() as stack, announcing(console), Keepalive(console):
         store, environment = open_own_store(environment)
         if moved := follow_moved_store(store):
             print_note(console, moved)
@@ -359,7 +364,7 @@ def page_lines(store: Store, page: str) -> list[str]:
 
 def ui_command(uri: str) -> str:
     """The command that serves the pages of a local store."""
-    if Path("Makefile").is_file() and Path("MLproject").is_file():
+    if in_checkout():
         return "make ui"  # with the same environment, so of the same store
     given = shlex.quote(uri) if redact(uri) == uri else '"$MLFLOW_TRACKING_URI"'  # keep a password out of the terminal
     return (
@@ -369,6 +374,10 @@ def ui_command(uri: str) -> str:
 
 
 def _program(name: str) -> str:
-    path = Path(sys.executable).parent / name
+    return shortest(Path(sys.executable).parent / name)
+
+
+def shortest(path: Path) -> str:
+    """A path from the working directory, if it is below that."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -14,7 +14,7 @@ from muralab.commands.session import Session, open_session, with_latest
 from muralab.config.commands import TrainConfig
 from muralab.config.environment import Environment
 from muralab.config.search import resolve_search
-from muralab.console import format_duration
+from muralab.console import TrialRow, TrialTable, format_duration
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.evaluation.metrics import main_metrics
 from muralab.experiment import predictions_path, run_trial
@@ -32,9 +32,11 @@ from muralab.results.suspicious_labels import write_labels
 from muralab.tracking import read_predictions, read_run
 from muralab.tracking.tags import Tag
 from muralab.trial import TrialSpec, recipes_of
+from muralab.tune.disk_space import check_space
+from muralab.tune.estimate import Estimate, estimate, measure_paces
 from muralab.tune.finish import SweepResult, draw_galleries
 from muralab.tune.leftovers import remove_sweep
-from muralab.tune.plan import Sweep, prepare_sweep
+from muralab.tune.plan import Sweep, format_cores, prepare_sweep
 from muralab.tune.resume import is_described, load_sweep, resume_command, write_plan
 from muralab.tune.trial_logger import log_description, objectives_of, relog_changed, score_trial, trial_tags
 from muralab.tune.trial_notes import ended_note, running_note
@@ -60,6 +62,7 @@ def train_once(config: TrainConfig, session: Session, fold: Fold | None = None) 
     """Train, test and report once; of one of several folds, in a run below that of all folds."""
     sweep = load(config, session)
     session.warn(sweep.notes)
+    estimated = plan(sweep, session)
     run_id = open_run(sweep, session, fold)
     sweep = sweep.of_run(run_id)
     session.hold(sweep.folders.sweep, run_id)
@@ -67,7 +70,7 @@ def train_once(config: TrainConfig, session: Session, fold: Fold | None = None) 
     with session.resumable(resume_command("train", sweep.part, resume), run_id):
         spec = sweep.specs[0]
         describe(sweep, session, run_id)
-        history = train(spec, session, run_id)
+        history = train(spec, session, run_id, estimated)
         session.writer.flush()
         record = read_run(session.store, run_id, predictions=False)
         tested = run_final_test(spec, record, session.writer, rule=sweep.config.options.threshold)
@@ -102,6 +105,26 @@ def load(config: TrainConfig, session: Session) -> Sweep:
     config = replace(config, cpus_per_trial=config.cpus_per_trial or count_cpus())
     sweep = prepare_sweep(resolve_search(config, (config.recipe,), trials=1), session.cache, session.progress)
     return replace(sweep, kind="train")
+
+
+def plan(sweep: Sweep, session: Session) -> Estimate:
+    """Print what is trained, on what, and about how long that takes.
+
+    Raises:
+        DiskError: the disk is too small for it.
+    """
+    estimated = estimate(sweep.specs, sweep.dataset, 1, paces=measure_paces(sweep.specs))
+    sizes = {name: f"{len(table):,}" for name, table in sweep.dataset.tables.items()}
+    (spec,), (_, recipe) = sweep.specs, recipes_of(sweep.specs[0])
+    session.print(
+        f"{recipe.summary}: {recipe.upper.epochs} + {recipe.full.epochs} epochs at {recipe.image_size} px, batches of "
+        f"{recipe.batch_size}, {spec.precision} on {'a GPU' if spec.gpu else format_cores(spec.threads)}; about "
+        f"{format_duration(estimated.wall_s)}, {estimated.disk_bytes / 2**30:.1f} GiB of disk.",
+        f"Images of {sweep.part}: {sizes['train']} to train on, {sizes['validation']} for validation, "
+        f"{sizes['test']} to test on.",
+    )
+    check_space(estimated.disk_bytes - estimated.present_bytes, sweep.folders.cache)
+    return estimated
 
 
 def open_run(sweep: Sweep, session: Session, fold: Fold | None = None) -> str:
@@ -139,18 +162,24 @@ def describe(sweep: Sweep, session: Session, run_id: str) -> None:
     writer.set_tags(run_id, {Tag.DESCRIBED: "true"})
 
 
-def train(spec: TrialSpec, session: Session, run_id: str) -> list[Mapping[str, Any]]:
+def train(spec: TrialSpec, session: Session, run_id: str, estimated: Estimate) -> list[Mapping[str, Any]]:
     """Train to the end, logging and printing each epoch and which weights are kept; returns the epochs' metrics."""
     history: list[Mapping[str, Any]] = []
+    row = TrialRow(name=spec.name, estimated_s=list(estimated.epoch_s[spec.recipe]))
+    table = TrialTable({spec.name: row}, 1, spec.objective, session.console)
+    table.started(spec.name)
+    phases = recipes_of(spec)[1].phases
     with closing(run_trial(spec)) as epochs:
         for result in epochs:
             metrics = result.metrics()
             history.append(metrics)
             session.writer.log_epoch(run_id, result.global_epoch, metrics | objectives_of(history, spec))
+            table.epoch(spec.name, result.global_epoch, result.phase, metrics[spec.objective], result.seconds)
+            left = format_duration(table.remaining_s())
             session.print(
-                f"{result.phase} {result.epoch}: train_loss {result.train_loss:.4f}, "
-                f"val_loss {metrics['val_loss']:.4f}, {spec.objective} {metrics[spec.objective]:.4f}"
-                f"{' (best)' if result.best else ''}, {format_duration(result.seconds)}"
+                f"{result.phase} {result.epoch}/{phases[result.phase].epochs}: loss {result.train_loss:.3f}, val_loss "
+                f"{metrics['val_loss']:.3f}, {spec.objective} {metrics[spec.objective]:.3f}"
+                f"{' (best)' if result.best else ''}; {left} left"
             )
     score = score_trial(history, spec.objective, recipes_of(spec)[1].kept_phase)
     assert score is not None  # a recipe without an epoch is refused

@@ -61,10 +61,10 @@ def predict_images(
     logits = np.full(len(rows), np.nan, dtype=np.float32)
     autocast = torch.autocast(target.type, dtype=torch.bfloat16, enabled=amp)
     with _evaluating(network.to(target)), torch.inference_mode(), _convolutions(tf32=amp), autocast:
-        for batch in evaluation_batches(cache, rows, batch_size=batch_size):
+        for i, batch in enumerate(evaluation_batches(cache, rows, batch_size=batch_size), start=1):
             answer = network(batch.images.to(target, non_blocking=True))
             logits[batch.rows.numpy()] = answer.float().cpu().numpy()
-            beat()
+            beat("predicting images", min(i * batch_size, len(rows)), len(rows))
     return rows.assign(logit=logits)[list(PREDICTION_COLUMNS)].reset_index(drop=True)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
+from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 
@@ -88,6 +89,16 @@ def read_predictions(path: Path) -> pd.DataFrame:
         path, dtype=PREDICTION_TYPES, keep_default_na=False, na_values={"logit": ["", "nan"]},
         float_precision="round_trip",
     )  # fmt: skip
+
+
+def local_artifact(store: Store, run_id: str, path: str) -> Path | None:
+    """The file of an artifact that lies on this machine; None if there is none, or it lies elsewhere."""
+    try:
+        uri = urlsplit(str(store.client.get_run(run_id).info.artifact_uri))
+    except Exception:  # whatever the store has: the file is a convenience
+        return None
+    file = Path(unquote(uri.path)) / path
+    return file if uri.scheme in ("", "file") and file.is_file() else None
 
 
 def download_artifact(store: Store, run_id: str, path: str, folder: Path) -> Path:

@@ -140,11 +140,17 @@ def _remove_unused(folder: Path) -> None:
 
 
 def compute_features(
-    network: Network, batches: Iterable[tuple[torch.Tensor, torch.Tensor]], n_images: int, device: str, amp: bool
+    network: Network,
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    n_images: int,
+    device: str,
+    amp: bool,
+    title: str = "features of images",
 ) -> np.ndarray:
     """Compute pooled features, float32 [N, D], of batches (images uint8 [B, S, S], row indices int64 [B])."""
     import torch
 
+    done = 0
     values: np.ndarray | None = None
     training = network.training
     network.eval()
@@ -154,6 +160,7 @@ def compute_features(
             if values is None:
                 values = np.zeros((n_images, pooled.shape[1]), dtype=np.float32)
             values[rows.numpy()] = pooled
-            beat()
+            done += len(rows)
+            beat(title, done, n_images)
     network.train(training)
     return values if values is not None else np.zeros((0, 0), dtype=np.float32)

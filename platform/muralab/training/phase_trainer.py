@@ -149,12 +149,13 @@ class PhaseTrainer:
         set_modes(self.network, self.phase)
         sums = torch.zeros(3, device=settings.device)  # loss, correct, images; copied from the device once per epoch
         batches = self._inputs(epoch)
+        title = f"{self.name} {epoch}/{self.phase.epochs}, images"
         per_epoch = max(1, -(-len(self.data.labels) // self.data.batch_size))
         with closing(batches):
             for i, (inputs, labels) in enumerate(batches):
                 self._set_rate((epoch - 1) * per_epoch + min(i, per_epoch - 1), per_epoch)
                 sums += self._step(inputs, labels)
-                beat()
+                beat(title, min((i + 1) * self.data.batch_size, len(self.data.labels)), len(self.data.labels))
         loss, correct, n_images = sums.tolist()
         return loss / n_images, correct / n_images
 

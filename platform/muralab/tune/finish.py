@@ -13,6 +13,7 @@ from typing import Any
 from muralab.errors import MuraLabError, SettingsError, TrialsFailedError, numbered
 from muralab.evaluation.evaluated_model import EvaluatedModel, best_of
 from muralab.evaluation.gallery import Pictures
+from muralab.paths import in_checkout
 from muralab.redaction import redact
 from muralab.registry.register import RegisteredModel
 from muralab.report.context import Context, SearchTrial
@@ -257,6 +258,15 @@ def serve_commands(model: RegisteredModel, store: Store, image: str) -> list[str
     uris = {"MLFLOW_TRACKING_URI": store.uri, "MLFLOW_REGISTRY_URI": store.registry_uri}
     shown = {name: uri for name, uri in uris.items() if uri and redact(uri) == uri}  # no password in the terminal
     environment = "".join(f"{name}={shlex.quote(uri)} " for name, uri in shown.items())
+    own = f"models:/{model.name}@champion"
+    if in_checkout() and model.uri == own and model.name.startswith("mura-"):
+        part = model.name.removeprefix("mura-")
+        given = "" if part == "wrist" else f" PART={shlex.quote(part)}"
+        return [
+            "Serve it:",
+            f"  make serve{given}      # at {ADDRESS}/invocations",
+            f"  make app{given}        # the same with a web page, limits and a token",
+        ]
     return [
         "Serve it:",
         f'  PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH" {environment}mlflow models serve '

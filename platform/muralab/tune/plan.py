@@ -299,13 +299,18 @@ def plan_summary(config: SearchConfig, estimated: Estimate) -> str:
         where += (
             f"; memory is the limit at {CPU_TRIAL_BYTES / 1e9:g} GB per trial, max_concurrent={by_cores} overrides it"
         )
-    cores = f"{resources.cpus_per_trial} CPU core{'s' * (resources.cpus_per_trial != 1)}"
+    cores = format_cores(resources.cpus_per_trial)
     fewer = " or less (pruning)" if config.pruning and config.trials > MIN_PEERS else ""
     return (
         f"{trials} trials, {epochs} epochs at most; {resources.max_concurrent} at a time "
         f"({cores} and {where}) in {config.precision}; "
         f"about {format_duration(estimated.wall_s)}{fewer}, {estimated.disk_bytes / 2**30:.1f} GiB of disk."
     )
+
+
+def format_cores(count: int) -> str:
+    """1 CPU core, 4 CPU cores."""
+    return f"{count} CPU core{'s' * (count != 1)}"
 
 
 def _n_epochs(recipe: Recipe) -> int:
