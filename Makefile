@@ -6,6 +6,8 @@ SHELL := bash
 PART ?= wrist
 DATA ?= demo
 RECIPE ?= inception_add_gate
+# Of every `pip install`, such as an index of CPU wheels: PIP_ARGS='--extra-index-url https://...'
+PIP_ARGS ?=
 ARGS ?=
 MINUTES ?= 30
 SEED ?= 0
@@ -30,12 +32,12 @@ help: ## this list
 		|| { echo 'Python 3.11 or 3.12 is required: make PYTHON=/path/to/python3.11 ...' >&2; exit 1; }
 	@echo 'Installing the requirements into .venv: some 3 minutes, 7 GB of disk (10 GB meanwhile) ...'
 	@"$(PYTHON)" -m venv .venv
-	@"$(BIN)/python" -m pip install --quiet --progress-bar off --disable-pip-version-check -r requirements.txt
+	@"$(BIN)/python" -m pip install --quiet --progress-bar off --disable-pip-version-check $(PIP_ARGS) -r requirements.txt
 	@touch $@
 
 .venv/installed-dev: .venv/installed requirements-dev.txt
 	@echo 'Installing what tests, checks and docs need as well ...'
-	@"$(BIN)/python" -m pip install --quiet --progress-bar off --disable-pip-version-check -r requirements-dev.txt
+	@"$(BIN)/python" -m pip install --quiet --progress-bar off --disable-pip-version-check $(PIP_ARGS) -r requirements-dev.txt
 	@touch $@
 
 tune: .venv/installed ## the main job: tune and compare several recipes, register the best model (PART, DATA, ARGS='-P trials=4')
