@@ -46,7 +46,7 @@ def resolve(arguments: argparse.Namespace, seed: int) -> SearchConfig:
         set={"full.patience": 0},  # a curve that ends early cannot be replayed to its end
     )
     machine = Machine(cpus=AT_ONCE, gpus=0, memory_bytes=8 * 2**30)
-    return resolve_search(options, options.recipes, trials=arguments.trials, machine=machine)
+    return resolve_search(options, options.recipes, trials=arguments.trials, machines=(machine,))
 
 
 def prepare(config: SearchConfig, folder: Path, weights: str) -> list[TrialSpec]:

@@ -28,6 +28,9 @@ class Recorder:
         """Start recording a trial."""
         self.epochs.setdefault(name, [])
 
+    def trial_placed(self, name: str, node: str) -> None:
+        """Not of interest: there is one machine."""
+
     def trial_epoch(self, name: str, epoch: Mapping[str, Any]) -> None:
         """Record an epoch."""
         self.epochs[name].append((time.time(), epoch))

@@ -27,6 +27,8 @@ class TrialRow:
     """Seconds of each planned epoch."""
     over_phases: bool = True
     """Whether `best` is over both phases; if not, of the current one."""
+    node: str = ""
+    """Where it runs, on a cluster."""
     state: str = "waiting"
     epoch: int = 0
     phase: str = ""
@@ -103,6 +105,10 @@ class TrialTable:
         row = self.rows[name]
         row.state, row.started = "running", row.started or self.clock()
 
+    def placed(self, name: str, node: str) -> None:
+        """A trial runs on a node of a cluster."""
+        self.rows[name].node = node
+
     def epoch(self, name: str, epoch: int, phase: str, objective: float, seconds: float = 0.0) -> None:
         """An epoch of a trial ended; `seconds` of training."""
         row, now = self.rows[name], self.clock()
@@ -123,8 +129,9 @@ class TrialTable:
             best = "" if row.best is None else f", {self.objective} {row.best:.3f}"
             why = f": {reason.strip().splitlines()[-1]}" if reason else ""
             done, took = sum(r.has_ended for r in self.rows.values()), format_duration(row.seconds)
+            where = f" on {row.node}" if row.node else ""
             self.console.print(
-                f"[{done}/{len(self.rows)}] {name} {how} after {row.epoch} epochs, {took}{best}{why}",
+                f"[{done}/{len(self.rows)}] {name} {how}{where} after {row.epoch} epochs, {took}{best}{why}",
                 highlight=False,
                 markup=False,
             )
@@ -139,7 +146,7 @@ class TrialTable:
         elif now - self._printed_at > plain_interval_s(now - self._began):
             self._printed_at = now
             running = [
-                f"{r.name} {r.phase or 'starting'} {r.epoch}/{r.n_epochs}"
+                f"{r.name} {r.phase or 'starting'} {r.epoch}/{r.n_epochs}{f' on {r.node}' if r.node else ''}"
                 + ("" if r.objective is None else f" ({r.objective:.3f})")
                 for r in self.rows.values()
                 if r.state == "running"
@@ -173,14 +180,16 @@ class TrialTable:
             else f"{done} trials",
             title_justify="left",
         )
-        for heading in ("trial", "state", "phase", "epoch", self.objective, "best"):
-            table.add_column(heading, justify="left" if heading in ("trial", "state", "phase") else "right")
+        on_nodes = any(row.node for row in self.rows.values())
+        for heading in ("trial", "state", *(["node"] if on_nodes else []), "phase", "epoch", self.objective, "best"):
+            table.add_column(heading, justify="left" if heading in ("trial", "state", "node", "phase") else "right")
         colours = {"running": "cyan", "finished": "green", "pruned": "yellow", "failed": "red", "stopped": "yellow"}
         for row in self.rows.values():
             colour = colours.get(row.state, "dim")
             table.add_row(
                 row.name,
                 f"[{colour}]{row.state}[/]",
+                *([row.node] if on_nodes else []),
                 row.phase,
                 f"{_bar(row.epoch, row.n_epochs, _glyphs(self.console))} {row.epoch:>3}/{row.n_epochs}",
                 "" if row.objective is None else f"{row.objective:.3f}",

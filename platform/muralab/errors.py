@@ -55,6 +55,22 @@ class DiskError(MuraLabError):
     """A disk is full or read-only."""
 
 
+class StorageError(MuraLabError):
+    """The storage that the machines of a cluster share cannot be used, or lacks what was requested."""
+
+
+class StorageMissingError(StorageError):
+    """The storage has no such file."""
+
+
+class StorageUnavailableError(StorageError):
+    """The storage does not answer now: another attempt may succeed."""
+
+
+class ClusterError(MuraLabError):
+    """A cluster cannot be reached, refuses the connection, or has nodes that do not fit."""
+
+
 class TrialsFailedError(MuraLabError):
     """A search has ended, but some of its trials failed; they can be resumed."""
 

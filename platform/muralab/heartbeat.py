@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+HEARTBEAT = "heartbeat"
+"""The file's name in a trial's folder."""
 BEAT_EVERY_S = 1.0
 """A time stamp is written at most this often: a step can take a millisecond."""
 

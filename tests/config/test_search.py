@@ -32,7 +32,7 @@ def resolve(cpus: int = 4, gpus: int = 0, memory_bytes: int = 64 * 10**9, **text
         time_budget_s=config.time_budget,
         sampler=config.sampler,
         pruning=config.pruning,
-        machine=machine,
+        machines=(machine,),
     )
 
 
@@ -205,6 +205,80 @@ def test_resources_are_divided(texts: dict[str, Any], expected: tuple[float, int
 def test_what_the_machine_has_is_kept_with_what_a_trial_gets() -> None:
     found = resolve(cpus=8, gpus=2, gpus_per_trial="0.5").resources
     assert found == Resources(cpus=8, gpus=2, cpus_per_trial=2, gpus_per_trial=0.5, max_concurrent=4)
+
+
+def node(name: str, cpus: int, gpus: int = 0, gb: float = 64) -> Machine:
+    return Machine(name=name, cpus=cpus, gpus=gpus, memory_bytes=int(gb * 10**9))
+
+
+@pytest.fixture
+def gpu_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("muralab.config.search.count_gpus", lambda: 1)
+    monkeypatch.setattr("muralab.training.device.gains_from_bfloat16", lambda _: False)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "texts", "expected"),
+    [
+        ([node("a", 2), node("b", 3)], {}, (0, 1, 5)),
+        ([node("a", 2), node("b", 3)], {"cpus_per_trial": "2"}, (0, 2, 2)),
+        ([node("a", 4, gb=5), node("b", 4, gb=1)], {}, (0, 1, 2)),
+        ([node("a", 8), node("b", 8, 2), node("c", 12, 4)], {}, (1, 3, 6)),
+        ([node("a", 8, 1), node("b", 2, 1)], {"gpus_per_trial": "0.5"}, (0.5, 1, 4)),
+        ([node("a", 2), node("b", 3)], {"max_concurrent": "3"}, (0, 1, 3)),
+    ],
+)
+def test_a_cluster_is_divided_node_by_node(
+    nodes: list[Machine], texts: dict[str, str], expected: tuple[float, int, int], gpu_here: None
+) -> None:
+    config = _parse(**texts)
+    found = resolve_search(config, ("cnn",), max_concurrent=config.max_concurrent, machines=nodes)
+    given = found.resources
+    assert (given.gpus_per_trial, given.cpus_per_trial, given.max_concurrent) == expected
+    assert found.nodes == tuple(nodes)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "texts", "message"),
+    [
+        ([node("a", 2), node("b", 3)], {"cpus_per_trial": "4"}, "cpus_per_trial=4: the largest node has 3"),
+        ([node("a", 2, gb=2)], {}, r"No node of the cluster has the 2\.3 GB of memory .* ray start --memory"),
+        ([node("a", 2)], {"gpus_per_trial": "1"}, "the cluster has 0 that torch can use"),
+        ([node("a", 2, 1)], {}, "this machine has none: start the command on a node with a GPU"),
+    ],
+)
+def test_a_cluster_that_holds_no_trial_is_refused(
+    nodes: list[Machine], texts: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("muralab.config.search.count_gpus", lambda: 0)
+    with pytest.raises(MuraLabError, match=message):
+        resolve_search(_parse(**texts), ("cnn",), machines=nodes)
+
+
+def test_the_plan_names_the_nodes() -> None:
+    found = resolve_search(_parse(), ("cnn",), machines=[node("gpu1", 2), node("gpu2", 1)])
+    summary = plan_summary(found, Estimate(epoch_s={}, wall_s=1, disk_bytes=0))
+    assert "(1 CPU core and no GPU) on gpu1 (2 cores), gpu2 (1 core) in" in summary
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ({"ray_address": "10.0.0.1:6379"}, "ray_address=10.0.0.1:6379: its nodes need storage="),
+        ({"ray_address": "ray://h:10001", "storage": "/x"}, "expected local, auto, or host:port.* Ray Client is not"),
+        ({"ray_address": "h", "storage": "/x"}, "expected local, auto, or host:port"),
+        ({"storage": "s3://key:secret@bucket"}, "the URI holds a password"),
+    ],
+)
+def test_options_of_a_cluster_are_checked(texts: dict[str, str], message: str) -> None:
+    with pytest.raises(MuraLabError, match=message):
+        parse_options(TuneConfig, {"recipes": "cnn", **texts})
+
+
+def test_the_machines_own_resources_do_not_limit_a_cluster() -> None:
+    texts = {"recipes": "cnn", "ray_address": "auto", "storage": "s3://b/p/", "cpus_per_trial": "9999"}
+    assert parse_options(TuneConfig, texts).storage == "s3://b/p"
+    assert Path(parse_options(TuneConfig, {"recipes": "cnn", "storage": "lab"}).storage or "") == Path("lab").absolute()
 
 
 @pytest.mark.parametrize(

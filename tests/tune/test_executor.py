@@ -17,7 +17,7 @@ from muralab.config.resources import Resources
 from muralab.errors import DiskError, SearchError
 from muralab.trial import TrialSpec
 from muralab.tune import executor, ray_handle
-from muralab.tune.executor import run_trials
+from muralab.tune.executor import Remote, run_trials
 from muralab.tune.scheduler import Past
 
 PROGRAM = """
@@ -62,12 +62,16 @@ class Heard:
         self.epochs: list[tuple[str, int]] = []
         self.ended: dict[str, tuple[str, str]] = {}
         self.notes: list[str] = []
+        self.placed: dict[str, str] = {}
         self.at_once: list[int] = []
         self.interruptions = 0
         self.on_tick: Callable[[], None] = lambda: None
 
     def trial_started(self, name: str) -> None:
         pass
+
+    def trial_placed(self, name: str, node: str) -> None:
+        self.placed[name] = node
 
     def trial_epoch(self, name: str, epoch: Mapping[str, Any]) -> None:
         self.epochs.append((name, epoch["global_epoch"]))
@@ -93,7 +97,12 @@ class Stand:
         self.folder, self.heard = folder, Heard()
 
     def run(
-        self, script: Sequence[Sequence[Any]], *, at_once: int = 1, past: Mapping[str, Past] | None = None
+        self,
+        script: Sequence[Sequence[Any]],
+        *,
+        at_once: int = 1,
+        past: Mapping[str, Past] | None = None,
+        remote: Remote | None = None,
     ) -> Heard:
         self.folder.mkdir(exist_ok=True)
         (self.folder / "script").write_text(json.dumps(script))
@@ -102,7 +111,7 @@ class Stand:
             for name in "ab"
         ]
         resources = Resources(cpus=4, gpus=0, cpus_per_trial=1, gpus_per_trial=0, max_concurrent=at_once)
-        run_trials(specs, resources=resources, listener=self.heard, folder=self.folder, past=past)
+        run_trials(specs, resources=resources, listener=self.heard, folder=self.folder, past=past, remote=remote)
         return self.heard
 
     @property
@@ -198,6 +207,55 @@ def test_an_interrupt_ends_everything_before_the_runs_are_closed(stand: Stand) -
     assert stand.heard.interruptions == 1
     left = [one for one in psutil.Process().children() if one not in before]
     assert [one for one in left if one.status() != psutil.STATUS_ZOMBIE] == []
+
+
+SENT = {name: {"name": name, "folder": f"{{sweep}}/trials/{name}"} for name in "ab"}
+
+
+def remote(**values: Any) -> Remote:
+    fields = {"storage": "s3://b", "sweep": "sweeps/r", "specs": SENT, "address": "auto", "modules": ["m"], **values}
+    return Remote(**fields)
+
+
+def test_a_cluster_gets_names_instead_of_paths_and_may_grow(stand: Stand) -> None:
+    heard = stand.run(
+        [[started("a"), {"event": "placed", "name": "a", "node": "gpu2"}, ended("a"), ended("b"), DONE]],
+        remote=remote(grows=True),
+    )
+    (job,) = stand.jobs
+    assert job["specs"] == list(SENT.values())
+    assert (job["cluster"], job["at_once"]) == ({"address": "auto", "modules": ["m"]}, None)
+    assert job["trial_bytes"] > 0
+    assert {"storage": "s3://b", "sweep": "sweeps/r"}.items() <= job["shared"].items()
+    assert heard.placed == {"a": "gpu2"}
+
+
+def test_a_ray_of_our_own_is_told_nothing_of_clusters(stand: Stand) -> None:
+    heard = stand.run([[{"event": "placed", "name": "a", "node": "me"}, ended("a"), ended("b"), DONE]], at_once=2)
+    (job,) = stand.jobs
+    assert (job["cluster"], job["at_once"], job["trial_bytes"], job["shared"]) == (None, 2, 0, {})
+    assert heard.placed == {}
+
+
+def test_a_lost_node_is_not_the_trials_failure(stand: Stand) -> None:
+    lost = {"event": "died", "name": "a", "memory": False, "reason": "ActorDiedError", "lost_node": "gpu2"}
+    heard = stand.run([[started("a"), lost, started("a"), lost, started("a"), ended("a"), ended("b"), DONE]], at_once=2)
+    assert heard.ended["a"] == ("finished", "")
+    assert heard.notes[0] == "The node gpu2 was lost: a goes on elsewhere, from its last checkpoint."
+    assert len(stand.jobs) == 1
+
+
+def test_a_trial_that_its_node_took_along_at_its_start_is_run_again(stand: Stand) -> None:
+    gone = {**ended("a", "died", "ActorDiedError"), "lost_node": "gpu2"}
+    heard = stand.run([[started("a"), gone, ended("b"), DONE], [started("a"), ended("a"), DONE]], remote=remote())
+    assert heard.ended == {"a": ("finished", ""), "b": ("finished", "")}
+    assert stand.names(1) == ["a"]
+
+
+def test_memory_that_ran_out_ends_the_growth(stand: Stand) -> None:
+    stand.run([[started("a"), started("b"), failed(memory=True)], [ended("a"), ended("b"), DONE]],
+              at_once=4, remote=remote(grows=True))  # fmt: skip
+    assert [job["at_once"] for job in stand.jobs] == [None, 1]
 
 
 def test_no_folder_of_ray_is_left(stand: Stand) -> None:

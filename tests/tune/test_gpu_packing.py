@@ -30,14 +30,14 @@ def shared(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     ) -> tuple[Resources, tuple[TrialSpec, ...]]:
         machine = Machine(cpus=CPUS, gpus=gpus, memory_bytes=memory)
         options = parse_options(TuneConfig, texts)
-        config = resolve_search(options, ("inception",), max_concurrent=options.max_concurrent, machine=machine)
+        config = resolve_search(options, ("inception",), max_concurrent=options.max_concurrent, machines=(machine,))
         spec = TrialSpec(name="a-00", recipe="inception", table="", cache_folder="", folder="", threads=1, gpu=True)
         folders, dataset = Folders(cache=tmp_path, sweep=tmp_path), object()
         values = {"dataset": dataset, "weights": "", "inputs": None}
         sweep = Sweep(config=config, folders=folders, specs=(spec,) * n_trials, **values)  # type: ignore[arg-type]
         common = {"train_s": 1.0, "infer_s": 1.0, "frozen_upper": True, "weights_bytes": 1, "checkpoint_bytes": 5}
         paces = {"cnn": Pace(**common, gpu_bytes=GIB), "inception": Pace(**common, gpu_bytes=int(each_gib * GIB))}
-        packed = pack_gpus(sweep, paces, machine=machine, free_bytes=int(FREE_GIB * GIB))
+        packed = pack_gpus(sweep, paces, machines=(machine,), free_bytes=int(FREE_GIB * GIB))
         return packed.config.resources, packed.specs
 
     return share

@@ -28,6 +28,9 @@ class Listener:
     def trial_started(self, name: str) -> None:
         """Not of interest."""
 
+    def trial_placed(self, name: str, node: str) -> None:
+        """Not of interest."""
+
     def trial_epoch(self, name: str, epoch: Mapping[str, Any]) -> None:
         self.epochs.append(epoch["global_epoch"])
 

@@ -11,29 +11,69 @@ import pytest
 
 from muralab.tune import memory_kills, ray_process
 from muralab.tune.memory_kills import count_memory_kills
+from muralab.tune.ray_cluster import existing_ray, own_ray
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What `ray.init` was given."""
+def given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """What `ray.init` is given, and the environment that it sees."""
     import ray
 
     given: dict[str, Any] = {}
-    monkeypatch.setattr(os, "environ", {"PYTHONPATH": ""})
+    monkeypatch.setattr(os, "environ", {"PYTHONPATH": "", "HOME": str(tmp_path)})
     monkeypatch.setattr(ray, "shutdown", lambda: None)
-    monkeypatch.setattr(ray, "init", lambda **options: given.update(options, token=os.environ["RAY_AUTH_TOKEN"]))
-    with ray_process._cluster({"cpus": 1, "gpus": 0}, "/tmp/muralab-x"):
-        pass
+    monkeypatch.setattr(ray, "init", lambda **options: given.update(options, environment=dict(os.environ)))
     return given
 
 
+@pytest.fixture
+def started(given: dict[str, Any]) -> dict[str, Any]:
+    with own_ray({"cpus": 1, "gpus": 0}, "/tmp/muralab-x"):
+        return given
+
+
 def test_ray_is_given_a_token_so_that_it_writes_none_into_the_home_folder(started: dict[str, Any]) -> None:
-    assert len(started["token"]) == 32
+    assert len(started["environment"]["RAY_AUTH_TOKEN"]) == 32
 
 
 def test_rays_files_lie_in_the_commands_folder(started: dict[str, Any]) -> None:
     assert started["_temp_dir"] == "/tmp/muralab-x"
     assert not started["include_dashboard"]
+
+
+@pytest.mark.parametrize("token", ["", "theirs"])
+def test_an_existing_cluster_is_joined_and_not_configured(given: dict[str, Any], token: str) -> None:
+    os.environ.update({"RAY_AUTH_TOKEN": token} if token else {})
+    with existing_ray("10.0.0.1:6379", ["/x/muralab"]):
+        pass
+    mode = given["environment"].get("RAY_AUTH_MODE"), given["environment"].get("RAY_AUTH_TOKEN")
+    assert mode == (("token", "theirs") if token else (None, None))
+    assert (given["address"], given["runtime_env"]["py_modules"]) == ("10.0.0.1:6379", ["/x/muralab"])
+    assert not {"num_cpus", "num_gpus", "object_store_memory", "_temp_dir", "include_dashboard"} & set(given)
+    assert "working_dir" not in given["runtime_env"]
+
+
+class Sent(ray_process.Events):
+    """Events that are kept."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+
+    def send(self, event: str, **fields: Any) -> None:
+        self.sent.append({"event": event, **fields})
+
+
+def test_a_death_is_blamed_on_the_node_if_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = {"n1": "gpu1", "n2": "gpu2"}
+    monkeypatch.setattr(ray_process, "node_names", lambda: dict(nodes))
+    events = Sent()
+    report = ray_process._Report(events)
+    report.result("a", {"node": "n2"})
+    assert not report.died("a", "its process was killed")
+    del nodes["n2"]
+    assert report.died("a", "its node is gone")
+    report.lost("a", "again")
+    assert [one.get("lost_node", one.get("node")) for one in events.sent] == ["gpu2", "", "gpu2", "gpu2"]
 
 
 def test_a_kill_by_rays_memory_monitor_is_recognised() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from muralab import heartbeat
+from muralab.heartbeat import HEARTBEAT
 from muralab.trial import TrialSpec
-from muralab.tune.ray_process import HEARTBEAT
 from muralab.tune.watchdog import LEAST_S, Watchdog
 
 

@@ -18,8 +18,10 @@ from muralab.results.context import build_context
 from muralab.results.final_test import FinalTest
 from muralab.results.inputs import log_audit, log_sets, log_split
 from muralab.results.suspicious_labels import write_labels
+from muralab.storage import Storage
 from muralab.tracking import RunWriter, experiment_of, read_children
 from muralab.tracking.tags import Tag
+from muralab.tune.cluster import machines_of
 from muralab.tune.disk_space import check_places, check_space
 from muralab.tune.estimate import Estimate, estimate, measure_paces
 from muralab.tune.finish import (
@@ -32,6 +34,7 @@ from muralab.tune.finish import (
     save_report,
     save_results,
 )
+from muralab.tune.folders import SWEEPS, Folders
 from muralab.tune.gpu_packing import pack_gpus
 from muralab.tune.leftovers import remove_sweep
 from muralab.tune.plan import Sweep, in_order, plan_summary, plan_table, prepare_sweep
@@ -41,6 +44,7 @@ from muralab.tune.registration import Registration, may_register, register, regi
 from muralab.tune.resume import is_described, load_sweep, resume_command, write_plan
 from muralab.tune.search import build_logger, run_search
 from muralab.tune.sweep_notes import SweepPages, build_views, started_note
+from muralab.tune.sweep_storage import SweepStorage
 from muralab.tune.trial_logger import TrialLogger
 
 
@@ -79,6 +83,7 @@ def search_once(config: TuneConfig, session: Session, fold: Fold | None = None) 
         return []
     parent = open_run(sweep, session, fold)
     sweep = sweep.of_run(parent)
+    storage = open_storage(sweep)
     session.hold(sweep.folders.sweep, parent)
     resume = resume_command("tune", sweep.part, parent if fold is None else fold.parent)
     with session.resumable(resume, parent):
@@ -89,6 +94,7 @@ def search_once(config: TuneConfig, session: Session, fold: Fold | None = None) 
             parent=parent,
             epoch_s=estimated.epoch_s,
             on_interrupt=lambda: session.interrupted(resume, parent),
+            storage=storage,
         )
         search(sweep, logger, session)
         models = finish(sweep, logger, session)
@@ -96,11 +102,15 @@ def search_once(config: TuneConfig, session: Session, fold: Fold | None = None) 
         check_failures(logger)
     session.writer.flush()
     remove_sweep(sweep.folders.sweep)
+    if storage is not None:
+        storage.remove()
     return models
 
 
 def load(config: TuneConfig, session: Session) -> Sweep:
     """A new search, or an interrupted one with its own options."""
+    if config.storage is not None:
+        Storage(config.storage).check()
     if config.resume is None:
         search_config = resolve_search(
             config,
@@ -110,11 +120,15 @@ def load(config: TuneConfig, session: Session) -> Sweep:
             time_budget_s=config.time_budget,
             sampler=config.sampler,
             pruning=config.pruning,
+            machines=machines_of(config),
         )
         if not config.dry_run:
             registers = config.test_folds is None and may_register(search_config.recipes, config.register)
             session.require_access(config.part, registers=registers)
         return prepare_sweep(search_config, session.cache, session.progress)
+    if config.storage is not None:
+        folders = Folders(cache=session.cache, sweep=session.cache / SWEEPS / config.resume)
+        SweepStorage(storage=Storage(config.storage), folders=folders).restore()
     session.hold_folder_of(config.resume)
     sweep = load_sweep(
         config.resume,
@@ -125,9 +139,16 @@ def load(config: TuneConfig, session: Session) -> Sweep:
         kind="tune",
         data=config.data,
         accept_changes=config.accept_changes,
+        elsewhere={"ray_address": config.ray_address, "storage": config.storage},
     )
     session.print(f"Resuming the sweep {config.resume} with its own options.")
     return sweep
+
+
+def open_storage(sweep: Sweep) -> SweepStorage | None:
+    """The search's part of the storage of its options; None: its files are in its own folders alone."""
+    uri = getattr(sweep.config.options, "storage", None)
+    return None if uri is None else SweepStorage(storage=Storage(uri), folders=sweep.folders)
 
 
 def plan(sweep: Sweep) -> tuple[Sweep, Estimate]:

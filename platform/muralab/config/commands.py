@@ -34,6 +34,9 @@ PICTURES_HELP = "`true` logs radiographs of errors; `auto`: of the demo only."
 MODEL_HELP = "A registered model, models:/<name>@<alias>, or a model's folder."
 STUDY_HELP = "What a study is: `auto` (by DICOM header, else by folder), `folder`, or `file` (each image alone)."
 PREVALENCE_HELP = "Share of abnormal studies that probabilities hold for, or `validation`: that of the validation set."
+STORAGE_HELP = (
+    "What the nodes of a cluster share: a folder that all see, or a URI such as s3://bucket/prefix; or `none`."
+)
 ACCEPT_HELP = "`true` resumes although pictures, recipes, weights or the platform have changed; the run states it."
 
 
@@ -52,6 +55,10 @@ class TuneConfig(TrainingOptions):
         "on", p.flag, "`on` stops trials early that are clearly behind; `off` trains all to the end."
     )
     max_concurrent: int | None = option("auto", p.count_or("auto"), "Trials at once; `auto`: as many as fit.")
+    ray_address: str = option(
+        p.LOCAL, p.ray_address, "`local`: this machine; or an existing Ray cluster: `auto`, or host:port."
+    )
+    storage: str | None = option("none", p.storage_uri, STORAGE_HELP)
     time_budget: float | None = option("none", p.duration, "For the search: 900, 30m, 2h, or `none`.")
     register: str = option(
         REGISTER_RECIPE,
@@ -67,10 +74,21 @@ class TuneConfig(TrainingOptions):
 
     def check(self, problems: Problems) -> None:
         """Check the recipes and the machine's resources."""
-        from muralab.config.search import check_search
+        from muralab.config.search import check_search, resolve_recipes
 
         self.check_data(problems)
-        check_search(self, self.recipes, self.max_concurrent, problems)
+        if self.ray_address == p.LOCAL:
+            check_search(self, self.recipes, self.max_concurrent, problems)
+        else:  # what the cluster has is found out when the command connects to it
+            resolve_recipes(self, self.recipes, problems)
+            problems.attempt(self._check_storage)
+
+    def _check_storage(self) -> None:
+        if self.storage is None and self.resume is None:
+            raise SettingsError(
+                f"ray_address={self.ray_address}: its nodes need storage=, a folder that all of them see or a URI such "
+                "as s3://bucket/prefix, for squares, weights and checkpoints."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

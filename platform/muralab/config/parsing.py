@@ -22,6 +22,9 @@ LARGEST_SEED = 2**32 - 1
 """The largest seed that every random generator takes."""
 PACK = "pack"
 """As many trials per GPU as its memory holds."""
+LOCAL = "local"
+"""A Ray of our own on this machine."""
+ADDRESS_FORM = re.compile(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}")
 FOLDS_FORM = re.compile(r"(?:(\d+)/)?(\d+)(?:\.0)?")
 MOST_FOLDS = 50
 EPOCHS_FORM = re.compile(r"(\d+)\+(\d+)")
@@ -106,6 +109,24 @@ def required_path(name: str, text: str) -> Path:
 def model_uri(name: str, text: str) -> str:
     """A model's URI as it is, or a folder, made absolute."""
     return text if ":/" in text else path_or()(name, text)
+
+
+def storage_uri(name: str, text: str) -> str | None:
+    """A URI as it is, or a folder, made absolute; `none` is None."""
+    from muralab.storage import check_uri
+
+    if text in ("", "none"):
+        return None
+    check_uri(text)
+    return text.rstrip("/") if "://" in text else path_or()(name, text)
+
+
+def ray_address(name: str, text: str) -> str:
+    """`local`, `auto`, or host:port."""
+    if text in (LOCAL, "auto") or ADDRESS_FORM.fullmatch(text):
+        return text
+    hint = " Ray Client is not meant for searches: start the command on a node." if text.startswith("ray://") else ""
+    raise SettingsError(f"{name}={text}: expected local, auto, or host:port of the cluster's head.{hint}")
 
 
 def flag(name: str, text: str) -> bool:

@@ -26,11 +26,27 @@ CPU_TRIAL_BYTES, DRIVER_BYTES = 2_300_000_000, 1_000_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What a search may use."""
+    """What a search may use: of this machine, or of a node of a cluster."""
 
     cpus: int
     gpus: int
     memory_bytes: int
+    name: str = ""
+    """Of a node; empty for this machine."""
+
+    @property
+    def slots_in_memory(self) -> int:
+        """Trials without a GPU that its memory holds at once; at least one on this machine, which also runs the driver.
+
+        On a node, Ray gives a trial no place whose memory it has given to others.
+        """
+        if self.name:
+            return self.memory_bytes // CPU_TRIAL_BYTES
+        return max(1, (self.memory_bytes - DRIVER_BYTES) // CPU_TRIAL_BYTES)
+
+    def slots_on_gpus(self, per_gpu: float) -> int:
+        """Trials that its GPUs take at once; none is spread over two of them."""
+        return self.gpus * int(1 / per_gpu + 1e-9)
 
 
 def measure_machine() -> Machine:
@@ -59,6 +75,8 @@ class SearchConfig:
     """How the values of the trials are drawn."""
     pruning: bool = True
     """Whether trials that are clearly behind are stopped early."""
+    nodes: tuple[Machine, ...] = ()
+    """Of the cluster that the trials run on; empty: this machine."""
 
     @property
     def device(self) -> str:
@@ -82,9 +100,9 @@ def resolve_search(
     time_budget_s: float | None = None,
     sampler: str = SAMPLERS[0],
     pruning: bool = True,
-    machine: Machine | None = None,
+    machines: Sequence[Machine] = (),
 ) -> SearchConfig:
-    """Load and override the recipes, and divide the machine.
+    """Load and override the recipes, and divide the machine, or the nodes of a cluster.
 
     Args:
         options: of the command.
@@ -94,14 +112,14 @@ def resolve_search(
         time_budget_s: for the search.
         sampler: how the values of the trials are drawn.
         pruning: whether trials that are clearly behind are stopped early.
-        machine: what may be used; None: this machine.
+        machines: what may be used; empty: this machine.
 
     Raises:
         MuraLabError: everything that is wrong, as one numbered list.
     """
     problems = Problems()
     changed, loaded = resolve_recipes(options, recipes, problems)
-    resources = problems.attempt(divide_resources, options, max_concurrent, machine)
+    resources = problems.attempt(divide_resources, options, max_concurrent, machines)
     problems.raise_all()
     assert resources is not None
     return SearchConfig(
@@ -115,6 +133,7 @@ def resolve_search(
         time_budget_s=time_budget_s,
         sampler=sampler,
         pruning=pruning,
+        nodes=tuple(machine for machine in machines if machine.name),
     )
 
 
@@ -123,11 +142,11 @@ def check_search(
     recipes: Sequence[str],
     max_concurrent: int | None,
     problems: Problems,
-    machine: Machine | None = None,
+    machines: Sequence[Machine] = (),
 ) -> None:
     """Collect what `resolve_search` would refuse."""
     resolve_recipes(options, recipes, problems)
-    problems.attempt(divide_resources, options, max_concurrent, machine)
+    problems.attempt(divide_resources, options, max_concurrent, machines)
 
 
 def recipe_names_of(recipes: Sequence[str]) -> list[str]:
@@ -223,24 +242,41 @@ def _merged(errors: Sequence[MuraLabError], names: Sequence[str]) -> list[MuraLa
 
 
 def divide_resources(
-    options: TrainingOptions, max_concurrent: int | None = None, machine: Machine | None = None
+    options: TrainingOptions, max_concurrent: int | None = None, machines: Sequence[Machine] = ()
 ) -> Resources:
-    """What a search takes of the machine.
+    """What a search takes of this machine, or of the nodes of a cluster: no trial is spread over two of them.
 
     Raises:
         SettingsError: a trial asks for more than there is.
     """
-    machine = machine or measure_machine()
-    cpus, gpus = machine.cpus, machine.gpus
-    per_gpu = _gpus_per_trial(options.gpus_per_trial, gpus)
-    slots_by_gpu = gpus * int(1 / per_gpu + 1e-9) if per_gpu else cpus  # no trial is spread over two of them
-    per_cpu = options.cpus_per_trial or (max(1, cpus // slots_by_gpu) if per_gpu else 1)
-    if per_cpu > cpus:
-        raise SettingsError(f"cpus_per_trial={per_cpu}: this machine has {cpus}.")
-    slots = min(slots_by_gpu, cpus // per_cpu)
-    fitting = slots if per_gpu else min(slots, slots_in(machine.memory_bytes))
+    machines = machines or (measure_machine(),)
+    gpus = sum(machine.gpus for machine in machines)
+    per_gpu = _gpus_per_trial(options.gpus_per_trial, gpus, _naming_place(machines))
+    if per_gpu and machines[0].name and not count_gpus():
+        raise SettingsError(
+            "The trials train on GPUs of the cluster, and this machine has none: start the command on a node with a "
+            "GPU, where it times a step and evaluates the best models; or give gpus_per_trial=0."
+        )
+    used = [machine for machine in machines if machine.gpus or not per_gpu]
+    per_cpu = options.cpus_per_trial or (
+        max(1, min(machine.cpus // machine.slots_on_gpus(per_gpu) for machine in used)) if per_gpu else 1
+    )
+    most = max(machine.cpus for machine in used)
+    if per_cpu > most:
+        raise SettingsError(f"cpus_per_trial={per_cpu}: {_naming_place(machines, largest=True)} has {most}.")
+    slots = fitting = 0
+    for machine in used:
+        own = machine.cpus // per_cpu
+        own = min(own, machine.slots_on_gpus(per_gpu)) if per_gpu else own
+        slots += own
+        fitting += own if per_gpu else min(own, machine.slots_in_memory)
+    if not fitting:
+        raise SettingsError(
+            f"No node of the cluster has the {CPU_TRIAL_BYTES / 1e9:g} GB of memory that a trial takes, as Ray counts "
+            "it: start the nodes with more, such as ray start --memory=8000000000."
+        )
     return Resources(
-        cpus=cpus,
+        cpus=sum(machine.cpus for machine in machines),
         gpus=gpus if per_gpu else 0,
         cpus_per_trial=per_cpu,
         gpus_per_trial=per_gpu,
@@ -248,19 +284,20 @@ def divide_resources(
     )
 
 
-def _gpus_per_trial(wanted: float | str, gpus: int) -> float:
+def _naming_place(machines: Sequence[Machine], *, largest: bool = False) -> str:
+    if not machines[0].name:
+        return "this machine"
+    return "the largest node" if largest else "the cluster"
+
+
+def _gpus_per_trial(wanted: float | str, gpus: int, place: str) -> float:
     """GPUs per trial; `auto` is one if there is one; so is `pack`, until memory is measured."""
     if wanted == "auto" or (wanted == PACK and gpus):
         return 1.0 if gpus else 0.0
     if isinstance(wanted, str):
-        raise SettingsError(f"gpus_per_trial={PACK}: this machine has no GPU that torch can use. Give auto or 0.")
+        raise SettingsError(f"gpus_per_trial={PACK}: {place} has no GPU that torch can use. Give auto or 0.")
     if wanted > gpus:
-        raise SettingsError(f"gpus_per_trial={wanted:g}: this machine has {gpus} that torch can use.")
+        raise SettingsError(f"gpus_per_trial={wanted:g}: {place} has {gpus} that torch can use.")
     if wanted > 1:
         raise SettingsError(f"gpus_per_trial={wanted:g}: a trial trains on one GPU; give 1 or a fraction.")
     return wanted
-
-
-def slots_in(memory_bytes: int) -> int:
-    """Trials without a GPU that some bytes of memory hold at once: at least one."""
-    return max(1, (memory_bytes - DRIVER_BYTES) // CPU_TRIAL_BYTES)

@@ -189,6 +189,23 @@ def open_caches(
     return {build.size: PixelCache(build.target(str(content))) for build in builds}
 
 
+def squares_files(
+    table: pd.DataFrame, *, size: int, folder: Path, content: str, value_range: ValueRange | None = None
+) -> tuple[Path, Path]:
+    """The two files of a complete cache, whether they exist or not: names first, pixels last, as they are written.
+
+    Args:
+        table: images and their paths.
+        size: side of the squares in px.
+        folder: holds the caches.
+        content: the key of what the files contain, see `open_caches`.
+        value_range: of the data set.
+    """
+    images = pd.DataFrame({"image": file_names(table), "path": table["path"]}).sort_values("image", ignore_index=True)
+    pixels = _Build(images, size, folder, value_range).target(content)
+    return pixels.with_suffix(".json"), pixels
+
+
 def _remove_damaged(builds: Sequence[_Build], content: str | None, workers: int | None) -> None:
     """Remove pixels that, or whose names, are not what was written, so that they are built again."""
     for build in builds:

@@ -69,6 +69,8 @@ class Tag:
     """true once the inputs of a sweep's or trial's run are logged; written after them."""
     KEPT_PHASE = "muralab.kept_phase"
     """upper or full: the phase whose best weights were kept; runs of earlier versions lack it and kept full's."""
+    NODE = "muralab.node"
+    """The node of a cluster that the trial ran on last; missing where it ran on the command's machine alone."""
     BEST_OF_RECIPE = "muralab.best_of_recipe"
     WINNER = "muralab.winner"
     REGISTERED = "muralab.registered"

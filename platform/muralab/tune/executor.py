@@ -16,10 +16,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from muralab.config.parsing import LOCAL
 from muralab.config.resources import Resources
+from muralab.config.search import CPU_TRIAL_BYTES
 from muralab.ending import raise_pending_interrupt
 from muralab.errors import DiskError, SearchError
 from muralab.trial import TrialSpec, recipes_of
+from muralab.tune.ray_cluster import own_versions
 from muralab.tune.ray_handle import RayProcess
 from muralab.tune.scheduler import Past
 from muralab.tune.watchdog import Watchdog
@@ -45,6 +48,9 @@ class Listener(Protocol):
 
     def trial_started(self, name: str) -> None:
         """A trial starts in its process."""
+
+    def trial_placed(self, name: str, node: str) -> None:
+        """A trial's process has started on a node of a cluster."""
 
     def trial_epoch(self, name: str, epoch: Mapping[str, Any]) -> None:
         """An epoch ended; `epoch` holds global_epoch, phase, ends_phase, metrics."""
@@ -72,6 +78,7 @@ def run_trials(
     past: Mapping[str, Past] | None = None,
     prune: bool = True,
     usual_epoch_s: Mapping[str, float] | None = None,
+    remote: Remote | None = None,
 ) -> None:
     """Run trials side by side, in their order, pruning within each recipe; the listener hears of everything.
 
@@ -84,6 +91,7 @@ def run_trials(
         past: trials that ended before an interruption: new ones are compared with them too.
         prune: whether poor trials are stopped early.
         usual_epoch_s: trial -> estimated seconds of its longest epoch, for the watchdog.
+        remote: where and how they run away from the search's own folders; None: on this machine, in these folders.
 
     Raises:
         DiskError: a disk is full or read-only; the trials can be resumed.
@@ -98,12 +106,32 @@ def run_trials(
         past=dict(past or {}),
         prune=prune,
         watchdog=Watchdog(specs, usual_epoch_s or {}),
+        usual_epoch_s=dict(usual_epoch_s or {}),
+        remote=remote,
     )
     try:
         search.run()
     except KeyboardInterrupt:
         listener.interrupted()
         raise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remote:
+    """How trials run that do not use the folders of this machine."""
+
+    storage: str
+    """URI of what all nodes share."""
+    sweep: str
+    """The search's folder there."""
+    specs: Mapping[str, Mapping[str, Any]]
+    """Trial -> its specification with names instead of paths."""
+    address: str = LOCAL
+    """Of the cluster; LOCAL: a Ray of our own on this machine."""
+    modules: Sequence[str] = ()
+    """Folders and files of the code that travels to the nodes."""
+    grows: bool = False
+    """Whether a node that joins is used: as many trials run at once as the cluster holds."""
 
 
 @dataclass(kw_only=True)
@@ -118,6 +146,8 @@ class _Search:
     past: dict[str, Past]
     prune: bool
     watchdog: Watchdog
+    usual_epoch_s: dict[str, float] = field(default_factory=dict)
+    remote: Remote | None = None
     ended: set[str] = field(default_factory=set)
     running: list[str] = field(default_factory=list)
     objectives: dict[str, list[float]] = field(default_factory=dict)
@@ -125,6 +155,10 @@ class _Search:
     killed_by_memory: dict[str, int] = field(default_factory=dict)
     restarts: int = 0
     """Of Ray, since the last epoch."""
+    is_relieved: bool = False
+    """Whether memory ran out, so that fewer trials run at once."""
+    orphans: set[str] = field(default_factory=set)
+    """Trials that were lost with their node before their process had shown a sign of life."""
 
     def run(self) -> None:
         """Start Ray, again and again where it dies, until every trial has ended or time is up."""
@@ -132,6 +166,7 @@ class _Search:
             if self._time_left() == 0:
                 return
             self.running.clear()
+            self.orphans.clear()
             with RayProcess(self._job(waiting), self.folder / "ray.log") as ray:
                 stopped_by = self._listen(ray)
                 if stopped_by is not None:
@@ -145,14 +180,43 @@ class _Search:
 
     def _job(self, waiting: Sequence[TrialSpec]) -> dict[str, Any]:
         return {
-            "specs": [spec.to_dict() for spec in waiting],
+            "specs": [self._spec_as_sent(spec) for spec in waiting],
+            "shared": self._shared(),
+            "cluster": self._cluster,
             "full_epochs": {spec.recipe: recipes_of(spec)[1].full.epochs for spec in waiting},
             "resources": asdict(self.resources),
+            "at_once": None if self._grows else self.resources.max_concurrent,
+            "trial_bytes": 0 if self._cluster is None or self.resources.gpus_per_trial else CPU_TRIAL_BYTES,
             "folder": str(self.folder),
             "time_budget_s": self._time_left(),
             "past": self.past,
             "prune": self.prune,
             "retries": RETRIES,
+        }
+
+    @property
+    def _cluster(self) -> dict[str, Any] | None:
+        """The existing cluster that the trials run on; None: a Ray of our own."""
+        if self.remote is None or self.remote.address == LOCAL:
+            return None
+        return {"address": self.remote.address, "modules": list(self.remote.modules)}
+
+    @property
+    def _grows(self) -> bool:
+        return self.remote is not None and self.remote.grows and not self.is_relieved
+
+    def _spec_as_sent(self, spec: TrialSpec) -> dict[str, Any]:
+        return spec.to_dict() if self.remote is None else dict(self.remote.specs[spec.name])
+
+    def _shared(self) -> dict[str, Any]:
+        """What every trial's process is told beside its specification."""
+        if self.remote is None:
+            return {}
+        return {
+            "storage": self.remote.storage,
+            "sweep": self.remote.sweep,
+            "packages": own_versions(),
+            "usual_epoch_s": self.usual_epoch_s,
         }
 
     def _listen(self, ray: RayProcess) -> _Stop | None:
@@ -164,8 +228,9 @@ class _Search:
                 if event["event"] == "tick":
                     limit_s = SILENT_S
                 elif event["event"] == "done":
-                    return None
+                    return _Stop("A node of the cluster was lost") if self.orphans else None
                 stop = self._handle(**event)
+                heard_s = time.monotonic()  # the files of a trial that has ended may have taken long
                 if stop is not None:
                     return stop
             raise_pending_interrupt()
@@ -179,6 +244,7 @@ class _Search:
     def _handle(self, event: str, **fields: Any) -> _Stop | None:
         handlers: dict[str, Callable[..., _Stop | None]] = {
             "started": self._started,
+            "placed": self._placed,
             "epoch": self._epoch,
             "ended": self._ended,
             "died": self._died,
@@ -192,6 +258,10 @@ class _Search:
         self.watchdog.started(name)
         self.listener.trial_started(name)
 
+    def _placed(self, name: str, node: str) -> None:
+        if self._cluster is not None:
+            self.listener.trial_placed(name, node)
+
     def _epoch(self, name: str, result: Mapping[str, Any]) -> None:
         objectives = self.objectives.setdefault(name, [])
         if result["full_epoch"] == len(objectives) + 1:
@@ -200,8 +270,11 @@ class _Search:
         self.watchdog.epoch(name, result["metrics"]["epoch_seconds"])
         self.listener.trial_epoch(name, result)
 
-    def _ended(self, name: str, how: str, reason: str, disk: str, diverged: bool) -> None:
+    def _ended(self, name: str, how: str, reason: str, disk: str, diverged: bool, lost_node: str = "") -> None:
         self._stopped(name)
+        if lost_node:
+            self.orphans.add(name)
+            return
         if disk:
             raise DiskError(f"{disk} The trial {name} could not write its checkpoint.")
         if how == "died":
@@ -211,8 +284,12 @@ class _Search:
         self.past[name] = (recipe, self.objectives.get(name, []))
         self.listener.trial_ended(name, how, reason, diverged=diverged)
 
-    def _died(self, name: str, memory: bool, reason: str) -> _Stop | None:
+    def _died(self, name: str, memory: bool, reason: str, lost_node: str = "") -> _Stop | None:
         """A trial's process died; Tune runs it again from its checkpoint, unless that needs fewer trials at once."""
+        if lost_node:
+            self._stopped(name)
+            self.listener.adapted(f"The node {lost_node} was lost: {name} goes on elsewhere, from its last checkpoint.")
+            return None
         if memory and self.resources.max_concurrent > 1:
             return _Stop("memory ran out", memory=True)
         self._stopped(name)
@@ -252,6 +329,7 @@ class _Search:
 
     def _relieve(self) -> None:
         """Memory ran out: fewer trials at once; where only one is running, it fails at the second time."""
+        self.is_relieved = True
         at_once = min(self.resources.max_concurrent, max(1, len(self.running)))
         if self.resources.max_concurrent > 1:
             fewer = max(1, at_once - max(1, at_once // 4))

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+PIXELS = "pixels"
+"""Folder of decoded squares, below the cache."""
+SWEEPS = "sweeps"
+"""Folder of all searches, below the cache and in a storage."""
 TRIALS = "trials"
 """Folder of a search's trials, below its own."""
 
@@ -30,4 +34,4 @@ class Folders:
 
     def of_run(self, run_id: str) -> Folders:
         """The folders of a run, so that `resume` finds them by its id."""
-        return replace(self, sweep=self.cache / "sweeps" / run_id)
+        return replace(self, sweep=self.cache / SWEEPS / run_id)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from muralab.config.parsing import PACK
 from muralab.config.resources import Resources, free_gpu_memory
-from muralab.config.search import Machine, divide_resources, measure_machine, slots_in
+from muralab.config.search import Machine, divide_resources, measure_machine
 from muralab.errors import MemoryExceededError
 from muralab.tune.plan import Sweep
 from muralab.tune.preflight import Pace
@@ -19,14 +19,14 @@ GIB = 2**30
 
 
 def pack_gpus(
-    sweep: Sweep, paces: Mapping[str, Pace], *, machine: Machine | None = None, free_bytes: int | None = None
+    sweep: Sweep, paces: Mapping[str, Pace], *, machines: Sequence[Machine] = (), free_bytes: int | None = None
 ) -> Sweep:
     """The sweep with its resources and its trials' threads settled for GPUs that trials share.
 
     Args:
         sweep: as planned.
         paces: recipe -> its cost on this machine.
-        machine: what may be used; None: this machine.
+        machines: what may be used; empty: this machine, or the nodes of the sweep's cluster.
         free_bytes: free memory of the fullest GPU; None: looked up.
 
     Raises:
@@ -40,7 +40,7 @@ def pack_gpus(
     free = free_gpu_memory() if free_bytes is None else free_bytes
     fitting = max(1, int(FILLED * free / each))
     if wanted == PACK:
-        return _packed(sweep, fitting, machine or measure_machine())
+        return _packed(sweep, fitting, machines or sweep.config.nodes or (measure_machine(),))
     sharing = min(int(1 / resources.gpus_per_trial + 1e-9), resources.max_concurrent)
     if sharing > fitting:
         raise MemoryExceededError(
@@ -51,14 +51,15 @@ def pack_gpus(
     return sweep
 
 
-def _packed(sweep: Sweep, fitting: int, machine: Machine) -> Sweep:
+def _packed(sweep: Sweep, fitting: int, machines: Sequence[Machine]) -> Sweep:
     """As many trials per GPU as memory, cores and the number of trials allow: an empty share helps nobody."""
     config = sweep.config
     resources, at_most = config.resources, config.max_concurrent or len(sweep.specs)
-    processes = min(resources.cpus, slots_in(machine.memory_bytes), at_most, len(sweep.specs))
+    in_memory = sum(machine.slots_in_memory for machine in machines)
+    processes = min(resources.cpus, in_memory, at_most, len(sweep.specs))
     number = max(1, min(fitting, math.ceil(processes / resources.gpus)))
     options = replace(config.options, gpus_per_trial=share_of(number))
-    divided: Resources = divide_resources(options, config.max_concurrent, machine)
+    divided: Resources = divide_resources(options, config.max_concurrent, machines)
     specs = tuple(replace(spec, threads=divided.cpus_per_trial) for spec in sweep.specs)
     return replace(sweep, config=replace(config, options=options, resources=divided), specs=specs)
 

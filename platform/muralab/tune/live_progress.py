@@ -55,7 +55,8 @@ class LiveProgress:
         rows, best = list(self.table.rows.values()), self._best()
         done, failed = sum(row.has_ended for row in rows), sum(row.state == "failed" for row in rows)
         running = [
-            f"`{row.name}` ({row.phase or 'starting'}, epoch {row.epoch} of {row.n_epochs})"
+            f"`{row.name}` ({row.phase or 'starting'}, epoch {row.epoch} of {row.n_epochs}"
+            f"{f', on {row.node}' if row.node else ''})"
             for row in rows
             if row.state == "running"
         ]

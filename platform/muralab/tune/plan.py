@@ -28,6 +28,7 @@ from muralab.results.inputs import data_tags, names_tag
 from muralab.tracking.tags import Tag
 from muralab.training.device import gains_from_bfloat16
 from muralab.trial import TrialSpec
+from muralab.tune.cluster import node_list
 from muralab.tune.disk_space import check_space, pixel_files
 from muralab.tune.estimate import Estimate
 from muralab.tune.folders import Folders
@@ -300,10 +301,11 @@ def plan_summary(config: SearchConfig, estimated: Estimate) -> str:
             f"; memory is the limit at {CPU_TRIAL_BYTES / 1e9:g} GB per trial, max_concurrent={by_cores} overrides it"
         )
     cores = format_cores(resources.cpus_per_trial)
+    on_nodes = f" on {node_list(config.nodes)}" if config.nodes else ""
     fewer = " or less (pruning)" if config.pruning and config.trials > MIN_PEERS else ""
     return (
         f"{trials} trials, {epochs} epochs at most; {resources.max_concurrent} at a time "
-        f"({cores} and {where}) in {config.precision}; "
+        f"({cores} and {where}){on_nodes} in {config.precision}; "
         f"about {format_duration(estimated.wall_s)}{fewer}, {estimated.disk_bytes / 2**30:.1f} GiB of disk."
     )
 

@@ -50,7 +50,7 @@ class RayProcess:
                     stdin=subprocess.PIPE,
                     stdout=output,
                     stderr=output,
-                    env=_environment(write),
+                    env={**ray_environment(), "MURALAB_EVENTS_FD": str(write)},
                     pass_fds=(write,),
                     start_new_session=True,  # Ctrl-C is answered by the command, which then ends this process
                 )
@@ -114,9 +114,9 @@ def check_folder() -> None:
     remove_folder(short_folder(SOCKET_PATH_BYTES))
 
 
-def _environment(events: int) -> dict[str, str]:
-    """The environment of the process and of the trials' processes, which need neither the store nor its passwords."""
+def ray_environment() -> dict[str, str]:
+    """The environment of processes that use Ray, and of the trials': they need neither the store nor its passwords."""
     roots = [str(folder) for folder in Path(__file__).resolve().parents[2:4]]
     known = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path not in roots]
     kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    return {**kept, "PYTHONPATH": os.pathsep.join([*roots, *known]), "MURALAB_EVENTS_FD": str(events)}
+    return {**kept, "PYTHONPATH": os.pathsep.join([*roots, *known])}

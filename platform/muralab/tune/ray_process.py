@@ -1,4 +1,4 @@
-"""The program that runs Ray Tune in a process of its own; with `scheduler` the only module that imports ray.
+"""The program that runs Ray Tune in a process of its own, on a Ray of its own or on an existing cluster.
 
 `executor` starts it, sends one line of JSON (the job), and reads one line of JSON per event. Whatever happens to Ray (a
 raylet or its object store killed, an error that Tune raises out of `fit`, a native abort, handlers that Ray installs
@@ -17,8 +17,8 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,14 +27,11 @@ import psutil
 from muralab.disk import disk_problem
 from muralab.errors import DivergedError, MuraLabError
 from muralab.tune.memory_kills import count_memory_kills
+from muralab.tune.ray_cluster import existing_ray, node_names, own_ray
 from muralab.tune.scheduler import build_scheduler
 
 EVENTS_FD = "MURALAB_EVENTS_FD"
 """Environment variable: the file descriptor that events are written to."""
-HEARTBEAT = "heartbeat"
-"""File in a trial's folder, see `muralab.heartbeat`."""
-OBJECT_STORE_BYTES = 80 * 2**20
-"""Trials exchange names and numbers, never pictures; Ray's default is a third of the machine, its minimum 75 MiB."""
 TICK_S = 0.5
 WATCH_S = 0.5
 RAY_PROCESSES = ("raylet", "gcs_server")
@@ -73,7 +70,8 @@ def main() -> None:
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_driver, args=(job["leftovers"],), daemon=True).start()
     try:
-        with _cluster(job["resources"], job["ray_folder"]):
+        with _connection(job):
+            logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failure's traceback is kept in its run
             threading.Thread(target=_end_with_ray, args=(events,), daemon=True).start()
             _run(job)
             _stopping.set()
@@ -82,6 +80,12 @@ def main() -> None:
         disk = disk_problem(error) or ""
         events.send("failed", text=traceback.format_exc(), memory=_is_memory(error), disk=disk)
         _end_all()
+
+
+def _connection(job: Mapping[str, Any]) -> AbstractContextManager[None]:
+    if job["cluster"] is None:
+        return own_ray(job["resources"], job["ray_folder"])
+    return existing_ray(job["cluster"]["address"], job["cluster"]["modules"])
 
 
 def _end_with_driver(leftovers: list[str]) -> None:
@@ -138,12 +142,13 @@ def _run(job: Mapping[str, Any]) -> None:
 
     resources = job["resources"]
     past = {name: (recipe, objectives) for name, (recipe, objectives) in job["past"].items()}
+    needed = {"cpu": resources["cpus_per_trial"], "gpu": resources["gpus_per_trial"], "memory": job["trial_bytes"]}
     tuner = tune.Tuner(
-        tune.with_resources(_work, {"cpu": resources["cpus_per_trial"], "gpu": resources["gpus_per_trial"]}),
-        param_space={"spec": tune.grid_search(job["specs"])},
+        tune.with_resources(_work, {key: value for key, value in needed.items() if value}),
+        param_space={"spec": tune.grid_search(job["specs"]), **job["shared"]},
         tune_config=tune.TuneConfig(
             scheduler=build_scheduler(job["full_epochs"], past) if job["prune"] else None,
-            max_concurrent_trials=resources["max_concurrent"],
+            max_concurrent_trials=job["at_once"],
             reuse_actors=True,
             time_budget_s=job["time_budget_s"],
             trial_dirname_creator=_trial_name,
@@ -165,17 +170,15 @@ def _trial_name(trial: Any) -> str:
 
 def _work(config: dict[str, Any]) -> None:
     """One trial in a worker process; Tune ends it by an exception inside `report`, so everything is closed in order."""
-    from ray import tune
+    from ray import get_runtime_context, tune
 
-    from muralab.experiment import run_trial
-    from muralab.heartbeat import start_heartbeat
-    from muralab.trial import TrialSpec, recipes_of
+    from muralab.trial import recipes_of
+    from muralab.tune.node import open_trial
 
-    spec = TrialSpec(**config["spec"])
+    tune.report({"node": get_runtime_context().get_node_id()})
     try:
-        start_heartbeat(Path(spec.folder) / HEARTBEAT)
-        last_phase = [name for name, phase in recipes_of(spec)[1].phases.items() if phase.epochs][-1]
-        with closing(run_trial(spec)) as epochs:
+        with open_trial(config) as (spec, epochs):
+            last_phase = [name for name, phase in recipes_of(spec)[1].phases.items() if phase.epochs][-1]
             for result in epochs:
                 tune.report(
                     {
@@ -190,7 +193,7 @@ def _work(config: dict[str, Any]) -> None:
                 )
     except Exception as error:  # it would fail again: only a process that died is worth a restart
         reason = str(error) if isinstance(error, MuraLabError) else traceback.format_exc()
-        disk = disk_problem(error, Path(spec.folder)) or ""
+        disk = disk_problem(error, Path(config["spec"]["folder"])) or ""
         tune.report({"failed": reason, "disk": disk, "diverged": isinstance(error, DivergedError)})
 
 
@@ -219,7 +222,8 @@ def _build_callback() -> Any:
             _report().complete(_trial_name(trial))
 
         def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            _report().died(_trial_name(trial), _last_error(trial))
+            if _report().died(_trial_name(trial), _last_error(trial)):
+                trial.run_metadata.num_failures -= 1  # a lost node is not the trial's failure
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
             _report().lost(_trial_name(trial), _last_error(trial))
@@ -233,9 +237,18 @@ class _Report:
     def __init__(self, events: Events) -> None:
         self.events, self.memory_kills = events, count_memory_kills()
         self.last: dict[str, Mapping[str, Any]] = {}
+        self.nodes: dict[str, str] = {}
+        """Trial -> id of its node."""
+        self.names: dict[str, str] = {}
+        """Id of every node that has run a trial -> its name."""
 
     def result(self, name: str, result: Mapping[str, Any]) -> None:
-        """An epoch ended, or the trial failed."""
+        """A trial's process has started on a node, an epoch ended, or the trial failed."""
+        if "node" in result:
+            self.nodes[name] = result["node"]
+            self.names |= node_names()  # also of nodes that have joined
+            self.events.send("placed", name=name, node=self.names.get(result["node"], ""))
+            return
         self.last[name] = result
         if "metrics" in result:
             self.events.send("epoch", name=name, result={key: result[key] for key in REPORTED})
@@ -244,15 +257,23 @@ class _Report:
         """A trial ended in order."""
         self.events.send("ended", name=name, **_ending(self.last.get(name, {})))
 
-    def died(self, name: str, reason: str) -> None:
-        """A trial's process died, and is started again."""
+    def died(self, name: str, reason: str) -> bool:
+        """A trial's process died, and is started again; returns whether its node was lost."""
         kills = count_memory_kills()
         memory, self.memory_kills = kills > self.memory_kills, kills
-        self.events.send("died", name=name, memory=memory, reason=reason)
+        lost = self._lost_node(name)
+        self.events.send("died", name=name, memory=memory and not lost, reason=reason, lost_node=lost)
+        return bool(lost)
 
     def lost(self, name: str, reason: str) -> None:
-        """A trial's process died too often."""
-        self.events.send("ended", name=name, how="died", reason=reason, disk="", diverged=False)
+        """A trial's process died too often, or before its first sign of life."""
+        lost = self._lost_node(name)
+        self.events.send("ended", name=name, how="died", reason=reason, disk="", diverged=False, lost_node=lost)
+
+    def _lost_node(self, name: str) -> str:
+        """The name of the node that a trial ran on, if that is gone; else empty."""
+        node = self.nodes.get(name, "")
+        return self.names.get(node, "") if node not in node_names() else ""
 
 
 _reports: list[_Report] = []
@@ -271,6 +292,7 @@ def _ending(last: Mapping[str, Any]) -> dict[str, Any]:
         "reason": str(last.get("failed", "")),
         "disk": str(last.get("disk", "")),
         "diverged": bool(last.get("diverged", False)),
+        "lost_node": "",
     }
 
 
@@ -279,32 +301,3 @@ def _last_error(trial: Any) -> str:
     error = trial.get_error()
     lines = str(error or "").strip().splitlines()
     return next((line.strip() for line in lines if "Error" in line or "died" in line.lower()), "")[:500]
-
-
-@contextmanager
-def _cluster(resources: Mapping[str, Any], folder: str) -> Iterator[None]:
-    """A Ray of our own for as long as the search lasts, quiet and without a dashboard, with its files in a folder."""
-    os.environ.update(
-        RAY_CHDIR_TO_TRIAL_DIR="0",
-        RAY_USAGE_STATS_ENABLED="0",
-        RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
-        RAY_AIR_NEW_OUTPUT="0",
-        RAY_AUTH_TOKEN=os.environ.get("RAY_AUTH_TOKEN", uuid.uuid4().hex),  # else Ray writes one into the home folder
-        TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
-        TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0",
-    )
-    import ray
-
-    ray.init(
-        address="local",
-        num_cpus=resources["cpus"],
-        num_gpus=resources["gpus"],
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="error",
-        object_store_memory=OBJECT_STORE_BYTES,
-        _temp_dir=folder,
-    )
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failure's traceback is kept in its run
-    yield
-    ray.shutdown()

@@ -15,7 +15,7 @@ import pandas as pd
 
 from muralab.atomic import atomic_path
 from muralab.config.commands import TrainConfig, TuneConfig
-from muralab.config.options import restore_options
+from muralab.config.options import options_of, restore_options
 from muralab.config.resources import count_gpus
 from muralab.config.search import SearchConfig, is_word, resolve_search
 from muralab.config.training_options import DEMO, TrainingOptions
@@ -31,6 +31,7 @@ from muralab.tracking import RunRecord, Store, is_alive, read_datasets, read_run
 from muralab.tracking.tags import Tag
 from muralab.training.trainer import best_name
 from muralab.trial import TrialSpec, read_table, uses_bfloat16, write_table
+from muralab.tune.cluster import is_on_cluster, machines_of
 from muralab.tune.folders import TRIALS, Folders
 from muralab.tune.plan import Sweep, open_data, source_of, with_inputs
 from muralab.tune.portable import to_local, to_portable
@@ -167,6 +168,7 @@ def load_sweep(
     kind: str,
     data: str = DEMO,
     accept_changes: bool = False,
+    elsewhere: Mapping[str, Any] | None = None,
 ) -> Sweep:
     """An interrupted search as it was planned.
 
@@ -179,6 +181,7 @@ def load_sweep(
         kind: of its run.
         data: where its tree is now, if it has moved; the default stands for where it was.
         accept_changes: whether it continues although what it depends on has changed.
+        elsewhere: options of its cluster as they are now; those with their default stand for what they were.
 
     Raises:
         StoreError: nothing of it is left on this machine.
@@ -191,7 +194,9 @@ def load_sweep(
     plan = read_plan(folders, run_id)
     record = read_run(store, run_id, predictions=False)
     _check_run(record, kind)
-    config = resolve_again(_restore(plan, command, data, folders, run_id), plan.specs, run_id)
+    config = resolve_again(
+        _restore(plan, command, {"data": data, **(elsewhere or {})}, folders, run_id), plan.specs, run_id
+    )
     specs = find_weights_again([with_earlier_values(spec) for spec in plan.specs], config)
     source, inputs = _find_source(config, run_id), present_inputs(config.recipes)
     other_weights = compare_weights(specs, plan.weights)
@@ -227,13 +232,15 @@ def load_sweep(
     )
 
 
-def _restore(plan: Plan, command: type[Options], data: str, folders: Folders, run_id: str) -> Options:
-    """The options of an interrupted search, with the place where its tree is now."""
+def _restore(plan: Plan, command: type[Options], given: Mapping[str, Any], folders: Folders, run_id: str) -> Options:
+    """The options of an interrupted search, with the places where its tree, cluster and storage are now."""
     try:
         options = restore_options(command, plan.options)
     except TypeError as error:
         raise _damaged(folders, run_id, error) from error
-    return options if data == DEMO else replace(options, data=data)
+    defaults = options_of(command)
+    moved = {key: value for key, value in given.items() if value not in (None, defaults[key].default)}
+    return replace(options, **moved)
 
 
 def _check_networks(specs: Sequence[TrialSpec], run_id: str, *, changed: bool) -> None:
@@ -291,7 +298,7 @@ def resolve_again(options: TrainingOptions, specs: Sequence[TrialSpec], run_id: 
     kept = replace(
         options,
         gpus_per_trial=options.gpus_per_trial if gpu else 0.0,
-        cpus_per_trial=min(specs[0].threads, count_cpus()),
+        cpus_per_trial=specs[0].threads if is_on_cluster(options) else min(specs[0].threads, count_cpus()),
         precision="bfloat16" if uses_bfloat16(specs[0]) else "float32",
     )
     if isinstance(kept, TuneConfig):
@@ -304,6 +311,7 @@ def resolve_again(options: TrainingOptions, specs: Sequence[TrialSpec], run_id: 
             time_budget_s=kept.time_budget,
             sampler=kept.sampler,
             pruning=kept.pruning,
+            machines=machines_of(kept, recipes),
         )
     assert isinstance(kept, TrainConfig)
     return resolve_search(kept, (kept.recipe,), trials=1)

@@ -6,16 +6,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from muralab.config.parsing import LOCAL
 from muralab.console import TrialRow, TrialTable, format_duration
 from muralab.experiment import warm_up
 from muralab.tracking import RunWriter
 from muralab.trial import TrialSpec, recipes_of
+from muralab.tune.cluster import code_modules
 from muralab.tune.disk_space import feature_group
-from muralab.tune.executor import run_trials
+from muralab.tune.executor import Remote, run_trials
 from muralab.tune.live_progress import LiveProgress
 from muralab.tune.plan import Sweep
 from muralab.tune.resume import note_in_plan
 from muralab.tune.scheduler import Past
+from muralab.tune.sweep_storage import SweepStorage
 from muralab.tune.trial_logger import TrialLogger
 
 
@@ -28,6 +31,7 @@ def build_logger(
     epoch_s: Mapping[str, list[float]],
     on_interrupt: Callable[[], None],
     keep_all: bool = False,
+    storage: SweepStorage | None = None,
 ) -> TrialLogger:
     """The listener of a search's trials.
 
@@ -39,6 +43,7 @@ def build_logger(
         epoch_s: recipe -> estimated seconds of each epoch.
         on_interrupt: called at Ctrl-C, before anything is taken down.
         keep_all: whether every trial keeps its weights, and not only the best of each recipe.
+        storage: where the trials leave their files; None: in the search's own folders.
     """
     rows = {
         spec.name: TrialRow(
@@ -60,6 +65,7 @@ def build_logger(
         on_interrupt=on_interrupt,
         on_adapted=lambda note, at_once: note_in_plan(sweep.folders, note, at_once),
         keep_all=keep_all,
+        storage=storage,
         progress=LiveProgress(writer, parent, table),
     )
 
@@ -80,10 +86,14 @@ def run_search(
     waiting = [spec for spec in sweep.specs if spec.name not in past]
     if not waiting:
         return
-    console.print("Computing what the trials share: decoded images, features of frozen backbones.")
     started = time.monotonic()
-    for spec in sharing_features(waiting):
-        warm_up(spec)
+    if logger.storage is None:
+        console.print("Computing what the trials share: decoded images, features of frozen backbones.")
+        for spec in sharing_features(waiting):
+            warm_up(spec)
+    else:  # every node computes the features that its trials need
+        console.print("Uploading what the trials read: decoded images, pretrained weights, the plan.")
+        logger.storage.upload_inputs(waiting, sweep.dataset)
     console.print(f"Ready after {format_duration(time.monotonic() - started)}; starting Ray.", highlight=False)
     budget = sweep.config.time_budget_s
     with logger.table:
@@ -97,8 +107,23 @@ def run_search(
             past=past,
             prune=prune,
             usual_epoch_s={name: max(row.estimated_s, default=0.0) for name, row in logger.table.rows.items()},
+            remote=None if logger.storage is None else describe_remote(sweep, waiting, logger.storage),
         )
         logger.stop_running()
+
+
+def describe_remote(sweep: Sweep, specs: Sequence[TrialSpec], storage: SweepStorage) -> Remote:
+    """How trials run whose files are in a storage."""
+    config = sweep.config
+    address = getattr(config.options, "ray_address", LOCAL)
+    return Remote(
+        storage=storage.storage.uri,
+        sweep=storage.name,
+        specs={spec.name: storage.spec_on_nodes(spec) for spec in specs},
+        address=address,
+        modules=code_modules(config.recipes) if address != LOCAL else (),
+        grows=address != LOCAL and config.max_concurrent is None,
+    )
 
 
 def sharing_features(specs: Sequence[TrialSpec]) -> list[TrialSpec]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from muralab.console import TrialTable
 from muralab.data.dataset import Dataset
+from muralab.errors import StorageError
 from muralab.experiment import predictions_path
+from muralab.heartbeat import HEARTBEAT
 from muralab.recipe import resolved_values
 from muralab.results.inputs import log_sets
 from muralab.results.run_recipe import log_source
@@ -21,9 +24,9 @@ from muralab.training.phases import PHASES, select_phase
 from muralab.training.trainer import LAST, PREVIOUS, best_name
 from muralab.trial import TrialSpec, recipes_of, uses_bfloat16
 from muralab.tune.live_progress import LiveProgress
-from muralab.tune.ray_process import HEARTBEAT
 from muralab.tune.resume import has_weights
 from muralab.tune.scheduler import Past
+from muralab.tune.sweep_storage import SweepStorage
 from muralab.tune.trial_ending import TrialEnding, read_ending, write_ending
 from muralab.tune.trial_names import searched_keys, trial_title
 from muralab.tune.trial_notes import ended_note, running_note
@@ -142,6 +145,8 @@ class TrialLogger:
     _parts: dict[str, int] = field(default_factory=dict)
     deadline: float | None = None
     """On the monotonic clock: a trial that ends unfinished after it ran out of time, and was not pruned."""
+    storage: SweepStorage | None = None
+    """Where trials leave their files that do not run in the search's own folders; None: all do."""
     progress: LiveProgress | None = None
     """Keeps the search's own run up to date; None: nothing does."""
 
@@ -221,6 +226,11 @@ class TrialLogger:
             self._describe(name)
         self.history.setdefault(name, [])
 
+    def trial_placed(self, name: str, node: str) -> None:
+        """Show where the trial runs, and keep it in its run."""
+        self.table.placed(name, node)
+        self.writer.set_tags(self.runs[name], {Tag.NODE: node})
+
     def trial_epoch(self, name: str, epoch: Mapping[str, Any]) -> None:
         """Log an epoch; one that a restarted trial repeats is logged already."""
         if epoch["global_epoch"] <= len(self.history[name]):
@@ -253,6 +263,9 @@ class TrialLogger:
         if name not in self.runs:
             self.trial_started(name)
         folder = Path(self.specs[name].folder)
+        if self.storage is not None and self.history[name]:
+            with suppress(StorageError) if how == "failed" else nullcontext():
+                self.storage.fetch(name, len(self.history[name]))
         if how == "failed":  # it keeps its checkpoint: a resumed search tries it again
             self.failures[name] = reason
             self.diverged |= {name} if diverged else set()
@@ -308,6 +321,8 @@ class TrialLogger:
             self.best[recipe] = (objective, name)
             loser = held[1] if held else ""
         if loser and not self.keep_all:
+            if self.storage is not None:
+                self.storage.forget(loser)
             for phase in PHASES:
                 (Path(self.specs[loser].folder) / best_name(phase)).unlink(missing_ok=True)
 

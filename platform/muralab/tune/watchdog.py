@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from muralab.heartbeat import read_heartbeat
+from muralab.heartbeat import HEARTBEAT, read_heartbeat
 from muralab.trial import TrialSpec
-from muralab.tune.ray_process import HEARTBEAT
 
 EPOCHS_WITHOUT_STEP = 10.0
 """A trial hangs that makes no step for this many of its usual epochs."""

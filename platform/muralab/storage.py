@@ -1,0 +1,272 @@
+"""What all machines of a cluster share: a folder on a common disk or in an object store, named by one URI.
+
+Arrow opens folders, S3, Google Cloud Storage and Azure; any other URI goes to fsspec. Credentials come from the
+environment of each machine (AWS_ACCESS_KEY_ID, ...) and never stand in the URI.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from muralab.atomic import atomic_path
+from muralab.disk import disk_problem
+from muralab.errors import SettingsError, StorageError, StorageMissingError, StorageUnavailableError
+
+T = TypeVar("T")
+OBJECT_STORES = ("s3", "gcs", "abfs")
+"""Types of file systems in which a file appears when it is complete; in all others it is written beside and renamed."""
+REFUSALS = ("ACCESS_DENIED", "SIGNATURE_DOES_NOT_MATCH", "INVALID_ACCESS_KEY_ID", "INVALID_CLIENT_TOKEN_ID")
+NETWORK = ("NETWORK_CONNECTION", "SLOW_DOWN", "REQUEST_TIMEOUT", "SERVICE_UNAVAILABLE", "INTERNAL_FAILURE", "HTTP 5")
+RETRY_EVERY_S = 3.0
+
+
+class Storage:
+    """Files by names relative to one URI, such as `sweeps/<run>/plan.json`."""
+
+    def __init__(self, uri: str) -> None:
+        """Open a storage; nothing is read yet.
+
+        Args:
+            uri: an absolute path, or a URI such as s3://bucket/prefix?scheme=http&endpoint_override=host:8333.
+
+        Raises:
+            SettingsError: nothing opens such a URI, or it holds credentials.
+        """
+        check_uri(uri)
+        self.uri = uri
+        self._files, root = _open(uri)
+        self._root = root.rstrip("/")
+
+    def check(self) -> None:
+        """Find out whether files can be written and read.
+
+        Raises:
+            StorageError: says what is missing: the bucket, the rights, the network.
+        """
+        probe = f"probe-{uuid.uuid4().hex[:12]}"
+        with self._explaining("cannot be used"):
+            # Some stores create a missing bucket at the first write: a typing error would go unnoticed.
+            place = self._root.partition("/")[0] if self._files.type_name in OBJECT_STORES else self._root
+            if self._files.get_file_info(place).type.name == "NotFound":
+                what = "folder" if self._files.type_name not in OBJECT_STORES else "bucket"
+                raise StorageError(f"storage={self.uri}: there is no {what} {place}. Create it, or correct the name.")
+            self._write(probe, b"muralab")
+            found = self.read(probe)
+            self._files.delete_file(self._path(probe))
+        if found != b"muralab":
+            raise StorageError(f"storage={self.uri}: a file that was just written has another content.")
+
+    def names(self, folder: str) -> list[str]:
+        """The names of the files in a folder, without those of its own folders; none where it does not exist.
+
+        Raises:
+            StorageError: it cannot be listed.
+        """
+        files = [one.base_name for one in self._listed(folder) if one.is_file]
+        return sorted(name for name in files if ".part-" not in name)
+
+    def _listed(self, folder: str) -> list[Any]:
+        from pyarrow.fs import FileSelector
+
+        with self._explaining(f"cannot list {folder}"):
+            return list(self._files.get_file_info(FileSelector(self._path(folder), allow_not_found=True)))
+
+    def folders(self, folder: str) -> list[str]:
+        """The names of the folders in a folder; none where it does not exist.
+
+        Raises:
+            StorageError: it cannot be listed.
+        """
+        return sorted(one.base_name for one in self._listed(folder) if not one.is_file)
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such a file, complete.
+
+        Raises:
+            StorageError: that cannot be found out.
+        """
+        with self._explaining(f"cannot look for {name}"):
+            return bool(self._files.get_file_info(self._path(name)).is_file)
+
+    def read(self, name: str) -> bytes:
+        """The content of a small file.
+
+        Raises:
+            StorageError: it does not exist, or cannot be read.
+        """
+        with self._explaining(f"cannot read {name}"), self._files.open_input_stream(self._path(name)) as file:
+            return bytes(file.read())
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small file: its readers see all of it, or none.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        with self._explaining(f"cannot write {name}"):
+            self._write(name, content)
+
+    def _write(self, name: str, content: bytes) -> None:
+        def write(target: str) -> None:
+            with self._files.open_output_stream(target) as file:
+                file.write(content)
+
+        self._publish(name, write)
+
+    def upload(self, local: Path, name: str) -> None:
+        """Copy a local file here: its readers see all of it, or none.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        from pyarrow.fs import LocalFileSystem, copy_files
+
+        def copy(target: str) -> None:
+            copy_files(str(local), target, source_filesystem=LocalFileSystem(), destination_filesystem=self._files)
+
+        with self._explaining(f"cannot write {name}"):
+            self._publish(name, copy)
+
+    def _publish(self, name: str, write: Callable[[str], None]) -> None:
+        target = self._path(name)
+        if self._files.type_name in OBJECT_STORES:
+            write(target)
+            return
+        self._files.create_dir(target.rpartition("/")[0], recursive=True)
+        temporary = f"{target}.part-{uuid.uuid4().hex[:8]}"
+        try:
+            write(temporary)
+            self._files.move(temporary, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._files.delete_file(temporary)
+            raise
+
+    def download(self, name: str, local: Path) -> None:
+        """Copy a file to this machine, atomically; its folder is created.
+
+        Raises:
+            StorageError: it does not exist, or cannot be read.
+            OSError: the local disk is full or read-only.
+        """
+        from pyarrow.fs import LocalFileSystem, copy_files
+
+        local.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(local) as path, self._explaining(f"cannot read {name}", local=local):
+            copy_files(
+                self._path(name), str(path), source_filesystem=self._files, destination_filesystem=LocalFileSystem()
+            )
+
+    def remove(self, name: str) -> None:
+        """Remove a file; nothing happens where there is none.
+
+        Raises:
+            StorageError: it is still there.
+        """
+        with self._explaining(f"cannot remove {name}"), contextlib.suppress(FileNotFoundError):
+            self._files.delete_file(self._path(name))
+
+    def remove_folder(self, name: str) -> None:
+        """Remove a folder with everything in it; nothing happens where there is none.
+
+        Raises:
+            StorageError: something of it is still there.
+        """
+        with self._explaining(f"cannot remove {name}"), contextlib.suppress(FileNotFoundError):
+            self._files.delete_dir(self._path(name))
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    @contextlib.contextmanager
+    def _explaining(self, what: str, local: Path | None = None) -> Iterator[None]:
+        """Turn an error of the file system into a sentence that names the storage and the reason."""
+        try:
+            yield
+        except OSError as error:
+            if local is not None and disk_problem(error, local):
+                raise
+            raise self._explained(error, what) from error
+
+    def _explained(self, error: OSError, what: str) -> StorageError:
+        text = str(error)
+        start = f"storage={self.uri} {what}: "
+        if isinstance(error, FileNotFoundError) or "NO_SUCH_BUCKET" in text:
+            return StorageMissingError(f"{start}it does not exist.")
+        if any(word in text for word in REFUSALS):
+            refusal = next(word for word in REFUSALS if word in text).replace("_", " ").lower()
+            return StorageError(
+                f"{start}{refusal}. On every machine the environment must hold valid keys with read and write access "
+                "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for S3)."
+            )
+        if any(word in text for word in NETWORK):
+            return StorageUnavailableError(f"{start}it does not answer ({text.rpartition('; Details: ')[2]}).")
+        return StorageError(f"{start}{disk_problem(error) or error.strerror or text}")
+
+
+def check_uri(uri: str) -> None:
+    """Refuse credentials in a URI: it is logged and stored.
+
+    Raises:
+        SettingsError: there are some.
+    """
+    if "://" in uri and urlsplit(uri).password is not None:
+        raise SettingsError(
+            "storage=: the URI holds a password, and would be logged. Set the keys in the environment of every machine "
+            "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for S3), and leave them out of the URI."
+        )
+
+
+def patiently(action: Callable[[], T], limit_s: float, wait: Callable[[float], object] = time.sleep) -> T:
+    """Repeat an action while the storage does not answer.
+
+    Args:
+        action: what is done; harmless when done twice.
+        limit_s: the error is raised once this much time has passed.
+        wait: sleeps some seconds.
+
+    Raises:
+        StorageError: it failed for another reason, or for too long.
+    """
+    deadline_s = time.monotonic() + limit_s
+    while True:
+        try:
+            return action()
+        except StorageUnavailableError:
+            if time.monotonic() + RETRY_EVERY_S > deadline_s:
+                raise
+            wait(RETRY_EVERY_S)
+
+
+def _open(uri: str) -> tuple[Any, str]:
+    """The file system of a URI, and the path in it."""
+    from pyarrow import ArrowInvalid
+    from pyarrow.fs import FileSystem, FSSpecHandler, LocalFileSystem, PyFileSystem
+
+    if "://" not in uri:
+        return LocalFileSystem(), uri
+    try:
+        files, path = FileSystem.from_uri(uri)
+    except ArrowInvalid as error:
+        if "Unrecognized filesystem type" not in str(error):
+            raise SettingsError(f"storage={uri}: {error}.") from error
+    except OSError as error:
+        raise StorageUnavailableError(f"storage={uri} cannot be opened: {error}") from error
+    else:
+        return files, str(path)
+    import fsspec
+
+    try:
+        opened, path = fsspec.core.url_to_fs(uri)
+    except (ValueError, ImportError) as error:
+        raise SettingsError(
+            f"storage={uri}: {error}. Expected a folder, s3://bucket/prefix, gs://, abfs://, or what an installed "
+            "package of fsspec opens."
+        ) from error
+    return PyFileSystem(FSSpecHandler(opened)), str(path)

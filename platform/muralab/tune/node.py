@@ -1,0 +1,130 @@
+"""A trial where it runs: on this machine in the search's own folders, or on a node of a cluster from its storage.
+
+What reaches a node names files relative to the storage and to the node's cache (`portable`). The node keeps decoded
+squares and weights in its cache, keyed by their content, so it needs neither the radiographs nor the search's folders;
+the trial itself runs in a temporary folder and uploads every epoch (`stored_epochs`).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from muralab.data.cache import squares_files
+from muralab.data.images.value_range import range_from_text
+from muralab.errors import ClusterError
+from muralab.experiment import run_trial
+from muralab.heartbeat import HEARTBEAT, start_heartbeat
+from muralab.locks import locked
+from muralab.paths import cache_folder, know_the_user
+from muralab.scratch import scratch_folder
+from muralab.storage import Storage, patiently
+from muralab.training.trainer import EpochResult
+from muralab.trial import TrialSpec, read_table, recipes_of
+from muralab.tune.folders import PIXELS, TRIALS, Folders
+from muralab.tune.portable import to_local
+from muralab.tune.ray_cluster import other_versions
+from muralab.tune.stored_epochs import OUTAGE_S, EpochUploader, fetch_newest, keep_epochs
+from muralab.tune.watchdog import LOOK_EVERY_S, Watchdog
+
+Epochs = Generator[EpochResult]
+
+
+@contextmanager
+def open_trial(config: Mapping[str, Any]) -> Iterator[tuple[TrialSpec, Epochs]]:
+    """A trial's specification with the paths of this machine, and its epochs.
+
+    Args:
+        config: `spec`, and for a trial on a cluster the URI of the `storage` and the `sweep`'s folder there.
+
+    Raises:
+        MuraLabError: see `run_trial`; the storage lacks something, or does not answer.
+    """
+    opened = _open_on_node if config.get("storage") else _open_here
+    with opened(config) as (spec, epochs), closing(epochs):
+        yield spec, epochs
+
+
+@contextmanager
+def _open_here(config: Mapping[str, Any]) -> Iterator[tuple[TrialSpec, Epochs]]:
+    spec = TrialSpec(**config["spec"])
+    start_heartbeat(Path(spec.folder) / HEARTBEAT)
+    yield spec, run_trial(spec)
+
+
+@contextmanager
+def _open_on_node(config: Mapping[str, Any]) -> Iterator[tuple[TrialSpec, Epochs]]:
+    if other := other_versions(config["packages"]):  # a node that joined after the others were checked
+        raise ClusterError(f"This node cannot train: {'; '.join(other)}.")
+    storage, sweep = Storage(config["storage"]), config["sweep"]
+    cache = cache_folder()
+    know_the_user(cache)
+    with scratch_folder() as scratch:
+        spec = TrialSpec(**to_local(dict(config["spec"]), Folders(cache=cache, sweep=scratch)))
+        patiently(lambda: fetch_inputs(storage, sweep, spec, cache), OUTAGE_S)
+        folder = f"{sweep}/{TRIALS}/{spec.name}"
+        done = patiently(lambda: fetch_newest(storage, folder, Path(spec.folder)), OUTAGE_S)
+        start_heartbeat(Path(spec.folder) / HEARTBEAT)
+        with (
+            _ending_if_hanging(spec, config["usual_epoch_s"].get(spec.name, 0.0)) as watched,
+            EpochUploader(storage, folder, Path(spec.folder), uploaded=done) as uploader,
+        ):
+            yield spec, keep_epochs(watched(run_trial(spec)), uploader)
+
+
+def fetch_inputs(storage: Storage, sweep: str, spec: TrialSpec, cache: Path) -> None:
+    """Fetch what a trial reads, unless this machine has it: the split, the weights, the decoded squares.
+
+    Args:
+        storage: of the cluster.
+        sweep: the search's folder there.
+        spec: with the paths of this machine.
+        cache: of this machine.
+
+    Raises:
+        StorageError: something is missing.
+    """
+    storage.download(f"{sweep}/{Path(spec.table).name}", Path(spec.table))
+    wanted = [Path(spec.weights)] if spec.weights else []
+    squares = squares_files(
+        read_table(spec.table),
+        size=recipes_of(spec)[1].image_size,
+        folder=cache / PIXELS,
+        content=spec.content,
+        value_range=range_from_text(spec.value_range),
+    )
+    for file in (*wanted, *squares):
+        if not file.is_file():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with locked(file.with_name(f"{file.name}.lock")):  # one trial of this machine fetches it for all
+                if not file.is_file():
+                    storage.download(file.relative_to(cache).as_posix(), file)
+
+
+@contextmanager
+def _ending_if_hanging(spec: TrialSpec, usual_s: float) -> Iterator[Any]:
+    """End this process if its trial makes no step any more: the command that started it may be on another machine."""
+    watchdog, ended = Watchdog([spec], {spec.name: usual_s}), threading.Event()
+    watchdog.started(spec.name)
+
+    def watch() -> None:
+        while not ended.wait(LOOK_EVERY_S):
+            if watchdog.hanging():
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def watched(epochs: Epochs) -> Epochs:
+        with closing(epochs):
+            for result in epochs:
+                watchdog.epoch(spec.name, result.seconds)
+                yield result
+
+    threading.Thread(target=watch, name="watchdog", daemon=True).start()
+    try:
+        yield watched
+    finally:
+        ended.set()

@@ -1,0 +1,220 @@
+"""A connection to Ray: to one of our own on this machine, or to a cluster that exists; and the program that checks one.
+
+Beside `ray_process` and `scheduler` the only module that imports ray. It never stops or configures a cluster that is
+not its own: it connects, reads what its nodes have, and disconnects.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from muralab.config.parsing import LOCAL
+from muralab.errors import MuraLabError
+from muralab.storage import Storage
+
+OBJECT_STORE_BYTES = 80 * 2**20
+"""Trials exchange names and numbers, never pictures; Ray's default is a third of the machine, its minimum 75 MiB."""
+TOKEN_FILE = Path(".ray") / "auth_token"
+"""Below the home folder: where Ray looks for a token last."""
+NODES_ANSWER_S = 60.0
+"""A node has to start a process and to unpack our modules."""
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "albumentations", "opencv-python-headless", "safetensors")
+"""What decides the result of a training; each node must have the same versions."""
+QUIET = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+@contextmanager
+def own_ray(resources: Mapping[str, Any], folder: str) -> Iterator[None]:
+    """A Ray of our own for as long as the search lasts, quiet and without a dashboard, with its files in a folder."""
+    os.environ.update(QUIET)
+    # Without a token in the environment, Ray writes one into the home folder.
+    os.environ["RAY_AUTH_TOKEN"] = os.environ.get("RAY_AUTH_TOKEN", uuid.uuid4().hex)
+    import ray
+
+    ray.init(
+        address=LOCAL,
+        num_cpus=resources["cpus"],
+        num_gpus=resources["gpus"],
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+        object_store_memory=OBJECT_STORE_BYTES,
+        _temp_dir=folder,
+    )
+    yield
+    ray.shutdown()
+
+
+@contextmanager
+def existing_ray(address: str, modules: Sequence[str], on_import: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """A connection to a cluster that exists, with its token; our modules travel to its nodes.
+
+    Args:
+        address: `auto`, or host:port.
+        modules: folders of packages, and files of modules.
+        on_import: called once Ray is imported, before the connection.
+    """
+    os.environ.update(QUIET)
+    use_token(os.environ)  # Ray reads its environment when it is imported
+    import ray
+
+    on_import()
+    ray.init(
+        address=address,
+        log_to_driver=False,
+        logging_level="error",
+        runtime_env={
+            "py_modules": list(modules),
+            "env_vars": {key: QUIET[key] for key in ("RAY_CHDIR_TO_TRIAL_DIR", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO")},
+        },
+    )
+    yield
+    ray.shutdown()
+
+
+def use_token(environment: Any) -> None:
+    """Have Ray send the cluster's token if this machine has it; with an explicit address it would not do so by itself.
+
+    Args:
+        environment: RAY_AUTH_TOKEN and RAY_AUTH_TOKEN_PATH are read, RAY_AUTH_MODE is set unless it is given.
+    """
+    if has_token(environment):
+        environment.setdefault("RAY_AUTH_MODE", "token")
+
+
+def has_token(environment: Mapping[str, str]) -> bool:
+    """Whether this machine holds a token of a cluster: in a variable, or in one of the two files."""
+    named = environment.get("RAY_AUTH_TOKEN_PATH")
+    if environment.get("RAY_AUTH_TOKEN"):
+        return True
+    try:
+        return Path(named).is_file() if named else (Path.home() / TOKEN_FILE).is_file()
+    except (OSError, RuntimeError):
+        return False
+
+
+def node_names() -> dict[str, str]:
+    """Id of every living node -> what people call it: its host's name, or its address where a host has several."""
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    hosts = [node["NodeManagerHostname"] for node in nodes]
+    return {
+        node["NodeID"]: host if hosts.count(host) == 1 else str(node["NodeManagerAddress"])
+        for node, host in zip(nodes, hosts, strict=True)
+    }
+
+
+def main() -> None:
+    """Connect to a cluster, ask every node what it has, and print one line of JSON: `nodes` and `problems`."""
+    job = json.loads(sys.stdin.readline())
+    with existing_ray(job["address"], job["modules"], on_import=lambda: _print(connecting=True)):
+        import ray
+
+        _print(connected=True)
+        names = node_names()
+        nodes = [
+            {
+                "name": names[node["NodeID"]],
+                "id": node["NodeID"],
+                "cpus": int(node["Resources"].get("CPU", 0)),
+                "gpus": int(node["Resources"].get("GPU", 0)),
+                "memory_bytes": int(node["Resources"].get("memory", 0)),
+            }
+            for node in ray.nodes()
+            if node["Alive"]
+        ]
+        able = [node for node in nodes if node["cpus"] > 0]  # others run no trials, such as a head that only schedules
+        _print(nodes=able, problems=_ask(able, job))
+
+
+def _print(**answer: Any) -> None:
+    print(json.dumps(answer), flush=True)
+
+
+def _ask(nodes: Sequence[Mapping[str, Any]], job: Mapping[str, Any]) -> list[str]:
+    """A sentence for each node that does not fit."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    task = ray.remote(num_cpus=0, max_retries=0)(node_problems)
+    asked = {
+        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["id"], soft=False)).remote(
+            job["packages"], job["storage"]
+        ): node["name"]
+        for node in nodes
+    }
+    deadline_s = time.monotonic() + NODES_ANSWER_S
+    problems = []
+    for answer, name in asked.items():
+        try:
+            found = ray.get(answer, timeout=max(0.1, deadline_s - time.monotonic()))
+        except ray.exceptions.GetTimeoutError:
+            found = [f"did not answer within {NODES_ANSWER_S:.0f} s"]
+        except ray.exceptions.RayError as error:
+            found = [str(error).strip().splitlines()[-1]]
+        if found:
+            problems.append(f"{name}: {'; '.join(found)}.")
+    return problems
+
+
+def node_problems(packages: Mapping[str, str], storage: str) -> list[str]:
+    """What keeps this node from training as the command's machine does; nothing heavy is imported.
+
+    Args:
+        packages: see `other_versions`.
+        storage: URI that must be readable and writable.
+    """
+    problems = other_versions(packages)
+    try:
+        Storage(storage).check()
+    except MuraLabError as error:
+        problems.append(str(error).rstrip("."))
+    return problems
+
+
+def other_versions(packages: Mapping[str, str]) -> list[str]:
+    """The packages that differ here, with both versions.
+
+    Args:
+        packages: name -> version on the command's machine.
+    """
+    return [
+        f"{name} {here or 'is missing'} (the command has {wanted or 'none'})"
+        for name, wanted in packages.items()
+        if _public(here := installed_version(name)) != _public(wanted)
+    ]
+
+
+def own_versions() -> dict[str, str]:
+    """The versions here of everything that nodes must have as well."""
+    return {name: installed_version(name) for name in PACKAGES}
+
+
+def installed_version(package: str) -> str:
+    """The version of an installed package, read without importing it; empty where there is none."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _public(version: str) -> str:
+    """Without the local part: builds for CPU and for several versions of CUDA compute the same."""
+    return version.partition("+")[0]

@@ -1,0 +1,131 @@
+"""A sweep on three nodes that share only a bucket, of which one is killed and a fourth one joins.
+
+Its record is that of the same sweep on one machine: nothing is lost, nothing doubled.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from muralab.storage import Storage
+from muralab.tracking.tags import Tag
+from tests.cluster.nodes import RayNodes
+from tests.fixtures.record import record_of
+from tests.fixtures.runs import find_runs
+from tests.tune.conftest import Bench, Swept, finish, sweep, wait_until
+
+pytestmark = pytest.mark.long
+STORAGE = "s3://lab/mura"
+OPTIONS = {"trials": 4, "epochs": "2+20", "pruning": "off", "max_concurrent": "auto", "cpus_per_trial": 1}
+LOST, JOINED = "127.0.0.4", "127.0.0.5"
+
+
+def on_cluster(nodes: RayNodes, **values: object) -> dict[str, object]:
+    return {**OPTIONS, "ray_address": nodes.address, "storage": STORAGE, **values}
+
+
+def n_epochs_on(bench: Bench, node: str) -> int:
+    """The last epoch that a trial of a node has logged, of those that have not ended."""
+    with sqlite3.connect(f"file:{bench.store.sqlite_path}?mode=ro", uri=True, timeout=10) as database:
+        rows = database.execute(
+            "select max(step) from metrics where key = 'train/loss' and run_uuid in "
+            "(select run_uuid from tags where key = ? and value = ?) and run_uuid not in "
+            "(select run_uuid from tags where key = ?)",
+            (Tag.NODE, node, Tag.ENDED),
+        )
+        return int(rows.fetchone()[0] or 0)
+
+
+@pytest.fixture(scope="module")
+def swept(bench: Bench, nodes: RayNodes) -> Swept:
+    """The sweep on the cluster, with its disturbances."""
+    process = bench.start(*bench.tune(**on_cluster(nodes)))
+    try:
+        wait_until(lambda: n_epochs_on(bench, LOST) >= 5, process)
+        nodes.kill(LOST)
+        nodes.start(JOINED)
+    except BaseException:
+        process.kill()
+        raise
+    output = finish(process, 1200)
+    return Swept(bench=bench, code=process.returncode, output=output, runs=find_runs(bench.store, bench.experiment))
+
+
+def test_it_ends_well(swept: Swept) -> None:
+    assert swept.code == 0, swept.output
+    assert {run.status for run in swept.runs} == {"FINISHED"}
+
+
+def test_the_output_names_the_nodes(swept: Swept) -> None:
+    assert "on 127.0.0.2 (1 core), 127.0.0.3 (1 core), 127.0.0.4 (1 core)" in swept.output
+    assert re.search(rf"Note: The node {re.escape(LOST)} was lost: \S+ goes on elsewhere", swept.output)
+    assert re.search(r"finished on 127\.0\.0\.\d after 22 epochs", swept.output)
+
+
+@pytest.fixture(scope="module")
+def alone(bench: Bench, swept: Swept) -> Swept:
+    """The same sweep on one machine."""
+    return sweep(own := replace(bench, experiment="alone", cache=bench.cache.parent / "alone"), own.tune(**OPTIONS))
+
+
+def record(swept: Swept) -> dict[str, Any]:
+    """What is recorded, without what the machines decide."""
+    found = record_of(swept.bench.store, swept.runs)
+    for facts in found.values():
+        facts["params"].pop("max_concurrent", None)
+    return found
+
+
+def test_its_record_is_that_of_one_machine(swept: Swept, alone: Swept) -> None:
+    assert alone.code == 0, alone.output
+    ours, theirs = record(swept), record(alone)
+    assert len(ours) == 5
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert ours[name] == theirs[name], name
+
+
+def test_no_trial_ended_on_the_lost_node_and_the_new_one_was_used(swept: Swept) -> None:
+    nodes = {run.tags.get(Tag.NODE) for run in swept.trials}
+    assert None not in nodes
+    assert LOST not in nodes
+
+
+def test_only_squares_are_left_in_the_bucket(swept: Swept) -> None:
+    storage = Storage(STORAGE)
+    assert {name for name in storage.folders("") if storage.names(name) or storage.folders(name)} == {"pixels"}
+
+
+def test_the_cluster_is_left_as_it_was(swept: Swept, nodes: RayNodes) -> None:
+    assert all(process.poll() is None for process in nodes.processes.values())
+    assert not [path for path in nodes.folder.glob("127.0.0.[235]/tmp/muralab-*") if (path / "trials").exists()]
+
+
+@pytest.mark.parametrize(
+    ("environment", "changes", "message"),
+    [
+        ({"RAY_AUTH_TOKEN": "wrong"}, {}, "the cluster refuses this machine's token"),
+        ({"RAY_AUTH_TOKEN": "", "HOME": "/nonexistent"}, {}, "the cluster asks for a token, and this machine has none"),
+        ({}, {"storage": "s3://typo/x"}, "there is no bucket typo"),
+        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, {}, "the environment must hold valid keys"),
+        ({}, {"ray_address": "127.0.0.2:1"}, "nothing answers there"),
+        ({}, {"cpus_per_trial": 2}, "the largest node has 1"),
+    ],
+)
+def test_what_is_wrong_is_said_before_a_run_starts(
+    bench: Bench, nodes: RayNodes, swept: Swept, monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str], changes: dict[str, object], message: str,
+) -> None:  # fmt: skip
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    refused = replace(bench, experiment="refused")
+    process = refused.start(*refused.tune(**on_cluster(nodes, **changes)))
+    output = finish(process, 300)
+    assert process.returncode == 2, output
+    assert message in output
+    assert "wrong" not in output.replace("What is wrong", "")

@@ -1,0 +1,150 @@
+"""A cluster that is checked before a search starts: what it refuses, what its nodes lack. A real one: tests/cluster."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from muralab.config.commands import TuneConfig
+from muralab.config.search import Machine
+from muralab.errors import ClusterError, SettingsError
+from muralab.storage import Storage
+from muralab.tune import cluster, ray_cluster
+from muralab.tune.cluster import code_modules, explain_refusal, explain_silence, find_nodes, machines_of, node_list
+from muralab.tune.ray_cluster import has_token, node_problems, own_versions, use_token
+
+ADDRESS = "10.0.0.1:6379"
+MISMATCH = """RuntimeError: Version mismatch: The cluster was started with:
+    Ray: 2.55.1
+    Python: 3.11.9
+This process on node 10.0.0.1 was started with:
+    Ray: 2.60.0
+    Python: 3.11.2
+"""
+
+
+def answers(*lines: str) -> str:
+    """A program in the place of the one that connects."""
+    return "import sys; sys.stdin.readline(); " + "; ".join(f"print({line!r}, flush=True)" for line in lines)
+
+
+def find(monkeypatch: pytest.MonkeyPatch, folder: Path, program: str) -> tuple[Machine, ...]:
+    monkeypatch.setattr(cluster, "PROGRAM", program)
+    monkeypatch.setattr(cluster, "_check_port", lambda _: None)
+    return find_nodes(ADDRESS, Storage(str(folder)), ["cnn"])
+
+
+NODE = '{"name": "gpu1", "cpus": 8, "gpus": 2, "memory_bytes": 9000000000, "id": "ab"}'
+
+
+def test_nodes_are_found_among_what_ray_writes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = answers(
+        "Ray says this", '{"connecting": true}', '{"connected": true}', f'{{"nodes": [{NODE}], "problems": []}}'
+    )
+    assert find(monkeypatch, tmp_path, program) == (Machine(name="gpu1", cpus=8, gpus=2, memory_bytes=9_000_000_000),)
+
+
+def test_each_node_that_does_not_fit_has_its_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = '{"nodes": [], "problems": ["a: timm is missing (the command has 1.0).", "b: torch 2.1 (...)."]}'
+    with pytest.raises(ClusterError, match=r"(?s)2 nodes cannot train:\n  1\. a: timm.*\n  2\. b: torch"):
+        find(monkeypatch, tmp_path, answers('{"connected": true}', found))
+
+
+def test_a_cluster_without_cores_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match="no node of this cluster has a CPU"):
+        find(monkeypatch, tmp_path, answers('{"nodes": [], "problems": []}'))
+
+
+def test_a_refusal_ends_the_wait_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    started = time.monotonic()
+    program = answers("[GcsRpcClient] Unauthenticated: Invalid auth token") + "; import time; time.sleep(600)"
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "topsecret")
+    with pytest.raises(ClusterError, match="the cluster refuses this machine's token"):
+        find(monkeypatch, tmp_path, program)
+    assert time.monotonic() - started < 15
+
+
+def test_silence_has_an_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cluster, "CONNECT_S", 0.5)
+    with pytest.raises(ClusterError, match=r"did not answer within 0 s\. Is the address that of its head"):
+        find(monkeypatch, tmp_path, answers('{"connecting": true}') + "; import time; time.sleep(600)")
+
+
+def test_an_address_where_nothing_listens_is_named_at_once(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(ClusterError, match=rf"ray_address={address}: nothing answers there \(.*refused"):
+        find_nodes(address, Storage(str(tmp_path)), ["cnn"])
+
+
+def test_refusals_name_their_cause(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    assert "asks for a token, and this machine has none. Give" in explain_refusal("... Unauthenticated ...", ADDRESS)
+    assert "runs Ray 2.55.1 on Python 3.11.9, this machine Ray 2.60.0 on Python 3.11.2" in explain_refusal(
+        MISMATCH, ADDRESS
+    )
+    assert explain_refusal("Connecting to the existing Ray cluster", ADDRESS) == ""
+
+
+def test_what_ray_wrote_last_explains_a_silence() -> None:
+    text = "x\nConnectionError: Could not find any running Ray instance. Please specify the one to connect to\n"
+    assert "no Ray runs on this machine" in explain_silence(text, ADDRESS, is_connected=False)
+    assert "Ray wrote: ValueError: y" in explain_silence("ValueError: y", ADDRESS, is_connected=False)
+    assert "nodes did not answer" in explain_silence("", ADDRESS, is_connected=True)
+
+
+def test_a_token_is_used_where_there_is_one_and_never_invented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = tmp_path / "token"
+    for environment, found in (
+        ({}, False),
+        ({"RAY_AUTH_TOKEN": "t"}, True),
+        ({"RAY_AUTH_TOKEN_PATH": str(file)}, False),
+    ):
+        assert has_token(environment) is found
+        use_token(environment)
+        assert environment.get("RAY_AUTH_MODE") == ("token" if found else None)
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("t")
+    assert has_token({})
+    assert not has_token({"RAY_AUTH_TOKEN_PATH": str(file)})  # Ray would look for no other one
+
+
+def test_versions_are_compared_without_their_builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(ray_cluster, "installed_version", {"torch": "2.15.0+cpu", "timm": ""}.__getitem__)
+    found = node_problems({"torch": "2.15.0+cu128", "timm": "1.0.31"}, str(tmp_path / "absent"))
+    assert found[0] == "timm is missing (the command has 1.0.31)"
+    assert found[1].startswith(f"storage={tmp_path}/absent: there is no folder")
+    assert len(found) == 2
+
+
+def test_this_machine_fits_itself(tmp_path: Path) -> None:
+    assert node_problems(own_versions(), str(tmp_path)) == []
+    assert own_versions()["torch"]
+
+
+def test_outside_recipes_travel_with_their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_lab_x").mkdir()
+    (tmp_path / "my_lab_x" / "wide.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    names = [Path(path).name for path in code_modules(["cnn", "my_lab_x.wide"])]
+    assert names == ["muralab", "recipes", "my_lab_x"]
+    (tmp_path / "my_lab_x" / "results.bin").write_bytes(bytes(5 * 2**20))
+    with pytest.raises(ClusterError, match="Keep data and results out of the recipe's package"):
+        code_modules(["my_lab_x.wide"])
+
+
+def test_a_cluster_needs_a_storage_and_one_machine_none() -> None:
+    assert machines_of(TuneConfig()) == ()
+    with pytest.raises(SettingsError, match="ray_address=auto: give storage="):
+        machines_of(TuneConfig(ray_address="auto"))
+
+
+def test_nodes_are_listed_in_one_line() -> None:
+    nodes = [Machine(name="a", cpus=1, gpus=0, memory_bytes=1), Machine(name="b", cpus=8, gpus=2, memory_bytes=1)]
+    assert node_list(nodes) == "a (1 core), b (8 cores, 2 GPUs)"

@@ -1,0 +1,139 @@
+"""A trial on nodes that share nothing but a storage: the same epochs as on one machine, wherever it continues."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from muralab.data.cache import open_cache
+from muralab.data.digests import FileDigests
+from muralab.errors import ClusterError, StorageError
+from muralab.experiment import predictions_path, run_trial
+from muralab.storage import Storage
+from muralab.training.trainer import LAST, EpochResult, best_name
+from muralab.trial import TrialSpec, read_table
+from muralab.tune.folders import Folders
+from muralab.tune.node import open_trial
+from muralab.tune.sweep_storage import SweepStorage
+
+SIZE = 36
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    return Folders(cache=tmp_path / "driver", sweep=tmp_path / "driver" / "sweeps" / "r1")
+
+
+@pytest.fixture
+def spec(build_spec: Any, folders: Folders, tiny_table: Path, tmp_path: Path) -> TrialSpec:
+    """A trial whose images nobody can see any more, except decoded in the cache of the command's machine."""
+    index = read_table(tiny_table)
+    open_cache(index, size=SIZE, folder=folders.cache / "pixels")
+    content = str(FileDigests(index, folders.cache / "pixels").key(index))
+    folders.sweep.mkdir(parents=True)
+    index.assign(path="/gone/" + index["image"]).to_csv(folders.table, index=False)
+    folders.plan.write_text("{}")
+    own = folders.sweep / "trials" / "trial"
+    return build_spec(table=str(folders.table), cache_folder=str(folders.cache), folder=str(own), content=content)
+
+
+@pytest.fixture
+def shared(tmp_path: Path, folders: Folders, spec: TrialSpec) -> SweepStorage:
+    (tmp_path / "storage").mkdir()
+    shared = SweepStorage(storage=Storage(str(tmp_path / "storage")), folders=folders)
+    cache = open_cache(read_table(spec.table), size=SIZE, folder=folders.cache / "pixels", content=spec.content)
+    dataset: Any = SimpleNamespace(caches={SIZE: cache})
+    shared.upload_inputs([spec], dataset)
+    return shared
+
+
+@pytest.fixture
+def run(shared: SweepStorage, spec: TrialSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    def run(node: str, stop_after: int | None = None, **changes: Any) -> list[EpochResult]:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / node))
+        sent = {"spec": shared.spec_on_nodes(spec), "storage": shared.storage.uri, "sweep": shared.name}
+        with open_trial({**sent, "packages": {}, "usual_epoch_s": {}, **changes}) as (_, epochs):
+            return [replace(result, seconds=0.0) for result in islice(epochs, stop_after)]
+
+    return run
+
+
+def test_a_trial_continues_on_another_node_as_if_nothing_had_happened(
+    run: Callable[..., Any], spec: TrialSpec, shared: SweepStorage
+) -> None:
+    with closing(run_trial(replace(spec, folder=f"{spec.folder}-alone"))) as epochs:
+        alone = [replace(result, seconds=0.0) for result in epochs]
+    run("node1", stop_after=3)
+    assert run("node2") == alone
+    shared.fetch("trial", len(alone))
+    own = Path(spec.folder)
+    assert {path.name for path in own.iterdir()} == {
+        *map(best_name, ("upper", "full")), "validation_upper.csv", "validation_full.csv",
+    }  # fmt: skip
+    written = predictions_path(own, "full").read_text()
+    assert written == predictions_path(f"{spec.folder}-alone", "full").read_text()
+
+
+def test_nodes_keep_squares_and_features_and_nothing_of_the_trial(run: Callable[..., Any], tmp_path: Path) -> None:
+    run("node1", stop_after=1)
+    kept = {path.parent.name for path in (tmp_path / "node1").rglob("*.npy")}
+    assert kept == {"pixels", "features"}
+    assert not list(Path(tempfile.gettempdir()).glob("muralab-*/trials"))
+
+
+def test_squares_that_are_there_are_not_fetched_again(run: Callable[..., Any], tmp_path: Path) -> None:
+    run("node1", stop_after=1)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "node1").rglob("squares-*.npy")}
+    run("node1", stop_after=1)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_what_travels_names_no_folder_of_this_machine(shared: SweepStorage, spec: TrialSpec, tmp_path: Path) -> None:
+    weights = tmp_path / "elsewhere" / "w.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"w")
+    sent = shared.spec_on_nodes(replace(spec, weights=str(weights)))
+    assert str(tmp_path) not in json.dumps(sent)
+    assert sent["folder"] == "{sweep}/trials/trial"
+    assert sent["weights"].startswith("{cache}/weights/")
+    assert sent["weights"].endswith("-w.safetensors")
+
+
+def test_a_sweep_is_brought_to_another_machine(run: Callable[..., Any], shared: SweepStorage, tmp_path: Path) -> None:
+    run("node1", stop_after=2)
+    there = Folders(cache=tmp_path / "new", sweep=tmp_path / "new" / "sweeps" / "r1")
+    SweepStorage(storage=shared.storage, folders=there).restore()
+    assert there.plan.read_text() == "{}"
+    assert there.table.is_file()
+    assert (there.sweep / "trials" / "trial" / best_name("upper")).is_file()
+    assert not (there.sweep / "trials" / "trial" / LAST).exists()
+
+
+def test_a_sweep_leaves_only_what_others_may_use(run: Callable[..., Any], shared: SweepStorage) -> None:
+    run("node1", stop_after=1)
+    shared.forget("trial")
+    assert shared.storage.folders(f"{shared.name}/trials") in ([], ["trial"])
+    assert shared.storage.names(f"{shared.name}/trials/trial") == []
+    shared.remove()
+    assert shared.storage.folders("") in (["pixels", "sweeps"], ["pixels"])
+
+
+def test_a_node_that_joined_with_other_packages_does_not_train(run: Callable[..., Any]) -> None:
+    with pytest.raises(ClusterError, match=r"This node cannot train: torch 2\S* \(the command has 1\.0\)\."):
+        run("node1", packages={"torch": "1.0"})
+
+
+def test_a_storage_without_the_squares_is_an_error(run: Callable[..., Any], tmp_path: Path) -> None:
+    for file in (tmp_path / "storage" / "pixels").glob("*.npy"):
+        file.unlink()
+    with pytest.raises(StorageError, match=r"cannot read pixels/squares-36-.*npy: it does not exist"):
+        run("node1")
