@@ -35,31 +35,37 @@ help: ## this list
 	@"$(BIN)/python" -m pip install --quiet --progress-bar off --disable-pip-version-check $(PIP_ARGS) -r requirements.txt
 	@touch $@
 
-.venv/installed-dev: .venv/installed requirements-dev.txt
+# The command by its name, of the checkout that the environment lies in; it works from every folder.
+.venv/bin/muralab: .venv/installed
+	@printf '%s\n' '#!/bin/sh' 'root="$$(cd "$$(dirname "$$0")/../.." && pwd)"' \
+		'PYTHONPATH="$$root/platform:$$root$${PYTHONPATH:+:$$PYTHONPATH}" exec "$$root/.venv/bin/python" -m muralab "$$@"' > $@
+	@chmod +x $@
+
+.venv/installed-dev: .venv/installed requirements-dev.txt | .venv/bin/muralab
 	@echo 'Installing what tests, checks and docs need as well ...'
 	@"$(BIN)/python" -m pip install --quiet --progress-bar off --disable-pip-version-check $(PIP_ARGS) -r requirements-dev.txt
 	@touch $@
 
-tune: .venv/installed ## the main job: tune and compare several recipes, register the best model (PART, DATA, ARGS='-P trials=4')
+tune: .venv/bin/muralab ## the main job: tune and compare several recipes, register the best model (PART, DATA, ARGS='-P trials=4')
 	@[ -n "$${MLFLOW_TRACKING_URI:-}" ] || [ -s mlflow.db ] || $(IN_VENV) $(WITH_SOURCES) python -m muralab sync > /dev/null
 	@$(IN_VENV) mlflow run . -e tune -P part="$(PART)" -P data="$(DATA)" --env-manager local \
 		--experiment-name "mura-$(PART)" $(ARGS)
 
-train: .venv/installed ## one recipe without a search (RECIPE, PART, DATA, ARGS)
+train: .venv/bin/muralab ## one recipe without a search (RECIPE, PART, DATA, ARGS)
 	@$(IN_VENV) mlflow run . -e train -P recipe="$(RECIPE)" -P part="$(PART)" -P data="$(DATA)" --env-manager local \
 		--experiment-name "mura-$(PART)" $(ARGS)
 
-ui: .venv/installed ## browse the runs in MLflow at http://127.0.0.1:5000 (UI_PORT)
+ui: .venv/bin/muralab ## browse the runs in MLflow at http://127.0.0.1:5000 (UI_PORT)
 	@echo 'Open http://127.0.0.1:$(UI_PORT)/#/experiments?workflowType=machine_learning (Ctrl-C ends it)'
 	@$(IN_VENV) MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 		PYTHONWARNINGS='ignore:starlette.middleware.wsgi is deprecated' mlflow ui --workers 1 --host 127.0.0.1 --port $(UI_PORT) \
 		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
-serve: .venv/installed ## serve the registered model at http://127.0.0.1:5001 (PART, SERVE_PORT)
+serve: .venv/bin/muralab ## serve the registered model at http://127.0.0.1:5001 (PART, SERVE_PORT)
 	@$(IN_VENV) mlflow models serve -m "models:/mura-$(PART)@champion" --env-manager local \
 		--host 127.0.0.1 --port $(SERVE_PORT)
 
-app: .venv/installed ## the same with request limits, plain error messages and a web page (PART, SERVE_PORT, ARGS='--token-file ...')
+app: .venv/bin/muralab ## the same with request limits, plain error messages and a web page (PART, SERVE_PORT, ARGS='--token-file ...')
 	@$(IN_VENV) $(WITH_SOURCES) python -m muralab app --model "models:/mura-$(PART)@champion" --port $(SERVE_PORT) $(ARGS)
 
 test: .venv/installed-dev ## all tests, in parallel, with coverage

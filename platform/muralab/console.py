@@ -171,18 +171,15 @@ class TrialTable:
 
     def table(self) -> Any:
         """A rich table with one row per trial."""
-        from rich.table import Table
-
         done = sum(row.has_ended for row in self.rows.values())
-        table = Table(
-            title=f"{done} of {len(self.rows)} trials ended, about {format_duration(self.remaining_s())} left"
-            if done < len(self.rows)
-            else f"{done} trials",
-            title_justify="left",
+        left = f"{done} of {len(self.rows)} trials ended, about {format_duration(self.remaining_s())} left"
+        table = narrow_table(
+            f"{left if done < len(self.rows) else f'{done} trials'}; {self.objective}: last epoch, best"
         )
         on_nodes = any(row.node for row in self.rows.values())
-        for heading in ("trial", "state", *(["node"] if on_nodes else []), "phase", "epoch", self.objective, "best"):
-            table.add_column(heading, justify="left" if heading in ("trial", "state", "node", "phase") else "right")
+        for heading in ("trial", "state", *(["node"] if on_nodes else []), "phase", "epoch", "last", "best"):
+            is_text = heading in ("trial", "state", "node", "phase")
+            table.add_column(heading, justify="left" if is_text else "right", no_wrap=True)
         colours = {"running": "cyan", "finished": "green", "pruned": "yellow", "failed": "red", "stopped": "yellow"}
         for row in self.rows.values():
             colour = colours.get(row.state, "dim")
@@ -196,6 +193,14 @@ class TrialTable:
                 "" if row.best is None else f"{row.best:.3f}",
             )
         return table
+
+
+def narrow_table(title: str) -> Any:
+    """A rich table without frames, for terminals of 80 columns."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
 
 
 def _bar(done: int, total: int, glyphs: str, width: int = 12) -> str:

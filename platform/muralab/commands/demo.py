@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from muralab.commands.keepalive import Keepalive
 from muralab.config.commands import DemoConfig
 from muralab.config.environment import Environment
 from muralab.console import build_console, build_progress
@@ -22,12 +23,13 @@ def run(config: DemoConfig, environment: Environment) -> None:
         claim_run(open_store(environment.tracking_uri), environment.run_id)
     console = build_console()
     progress = build_progress(console)("studies drawn")
-    if config.layout == "mura":
-        root = write_demo(config.folder, seed=config.seed, n_images=config.images, progress=progress)
-        lines = [f"The synthetic MURA tree is {root}. Next:", f"  muralab explore --data {shlex.quote(str(root))}"]
-    else:
-        write_export(config.folder, seed=config.seed, n_images=config.images, progress=progress)
-        lines = _next_steps(config)
+    with Keepalive(console):
+        if config.layout == "mura":
+            root = write_demo(config.folder, seed=config.seed, n_images=config.images, progress=progress)
+            lines = [f"The synthetic MURA tree is {root}. Next:", f"  muralab explore --data {shlex.quote(str(root))}"]
+        else:
+            write_export(config.folder, seed=config.seed, n_images=config.images, progress=progress)
+            lines = _next_steps(config)
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if environment.run_id:

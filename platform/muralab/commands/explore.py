@@ -95,6 +95,7 @@ def run(config: ExploreConfig, environment: Environment) -> None:
         session.writer.finish(run_id)
         if not shown:
             session.print("No image was logged; pictures=true logs sample grids.")
+        session.print_run(run_id)
 
 
 def write_local(session: Session, key: NameKey, index: pd.DataFrame, audit: Audit) -> Path:

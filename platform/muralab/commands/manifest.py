@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from muralab.commands.keepalive import Keepalive
 from muralab.commands.out_table import check_out, write_table
 from muralab.config.commands import ManifestConfig
 from muralab.config.environment import Environment
@@ -32,15 +33,16 @@ def run(config: ManifestConfig, environment: Environment) -> Draft:
         claim_run(open_store(environment.tracking_uri), environment.run_id)
     console = build_console()
     labels = None if config.labels is None else read_labels(config.labels, config.columns)
-    scan = scan_folder(config.folder, progress=build_progress(console)("files opened"))
-    draft = build_manifest(
-        _without_own_files(scan, config),
-        folder=config.folder,
-        base=config.out.parent,
-        study=config.study,
-        part=config.part,
-        labels=labels,
-    )
+    with Keepalive(console):
+        scan = scan_folder(config.folder, progress=build_progress(console)("files opened"))
+        draft = build_manifest(
+            _without_own_files(scan, config),
+            folder=config.folder,
+            base=config.out.parent,
+            study=config.study,
+            part=config.part,
+            labels=labels,
+        )
     write_table(draft.table, config.out)
     _write_unused(draft.unused, config)
     for line in _summary(draft, config):

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from muralab.app.token import read_token_file
+from muralab.commands.keepalive import Keepalive
 from muralab.commands.out_table import check_out, write_table
 from muralab.commands.session import create_journal, open_own_store, report_refusals
 from muralab.config.commands import PredictConfig
@@ -64,6 +65,11 @@ def run(config: PredictConfig, environment: Environment) -> pd.DataFrame:
         if environment.run_id:
             claim_run(store, environment.run_id)
     console = build_console()
+    with Keepalive(console):
+        return _predict(config, environment, console)
+
+
+def _predict(config: PredictConfig, environment: Environment, console: Any) -> pd.DataFrame:
     show = build_progress(console)
     found = find_pictures(config.images, study=config.study, progress=show("files opened"))
     items = found.items

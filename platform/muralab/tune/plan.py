@@ -12,7 +12,7 @@ import pandas as pd
 from muralab.config.parsing import STUDY, unless_auto
 from muralab.config.search import CPU_TRIAL_BYTES, SearchConfig
 from muralab.config.training_options import TrainingOptions
-from muralab.console import format_duration
+from muralab.console import format_duration, narrow_table
 from muralab.data.dataset import Dataset, find_dataset, open_dataset
 from muralab.data.images.value_range import range_to_text
 from muralab.data.source import AUTO, DatasetSource
@@ -271,11 +271,10 @@ def in_order(specs: Sequence[TrialSpec], estimated: Estimate) -> tuple[TrialSpec
 
 def plan_table(config: SearchConfig, estimated: Estimate) -> Any:
     """The plan as a rich table."""
-    from rich.table import Table
-
-    table = Table(title="Plan", title_justify="left")
-    for heading in ("recipe", "what", "trials", "epochs (upper + full)", "image", "batch", "time per trial"):
-        table.add_column(heading, justify="left" if heading in ("recipe", "what") else "right")
+    table = narrow_table("Plan: epochs of the upper + the full phase, about the time of one trial")
+    for heading in ("recipe", "what", "trials", "epochs", "image", "batch", "time"):
+        is_text = heading in ("recipe", "what")
+        table.add_column(heading, justify="left" if is_text else "right", no_wrap=heading != "what")
     for name, recipe in config.recipes.items():
         table.add_row(
             name,
@@ -284,7 +283,7 @@ def plan_table(config: SearchConfig, estimated: Estimate) -> Any:
             f"{recipe.upper.epochs} + {recipe.full.epochs}",
             f"{recipe.image_size} px",
             str(recipe.batch_size),
-            f"~ {format_duration(sum(estimated.epoch_s[name]))}",
+            format_duration(sum(estimated.epoch_s[name])),
         )
     return table
 
