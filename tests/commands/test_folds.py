@@ -132,11 +132,15 @@ def test_a_class_that_a_later_fold_lacks_is_found_first(
     assert all_runs(store) == []
 
 
+@pytest.fixture
+def path_of_ray(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path on which Ray's process finds the recipes of these tests."""
+    monkeypatch.setenv("PYTHONPATH", f"{lab}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+
+
 @pytest.mark.long
-def test_a_search_over_folds(
-    muralab: Muralab, store: Store, table: dict[str, object], lab: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", f"{lab}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")  # for Ray's process
+@pytest.mark.usefixtures("path_of_ray")
+def test_a_search_over_folds(muralab: Muralab, store: Store, table: dict[str, object]) -> None:
     values = {"recipes": SMALL, "epochs": "1+1", "trials": 2, "test_folds": 2}
     outcome = muralab("tune", **table, **values)
     assert outcome.code == 0, outcome.err
@@ -145,3 +149,23 @@ def test_a_search_over_folds(
     assert "Not registered: folds measure recipes" in outcome.out
     assert "2 folds: 72 studies of 72 patients" in outcome.out
     assert 0 <= parent.metrics["folds_study_auroc"] <= 1
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("path_of_ray")
+def test_recipes_compared_over_folds(muralab: Muralab, store: Store, table: dict[str, object], tmp_path: Path) -> None:
+    values = {"recipes": f"{SMALL},cnn", "epochs": "1+1", "image_size": 36, "seeds": 1, "test_folds": 2}
+    outcome = muralab("compare", **table, **values)
+    assert outcome.code == 0, outcome.err
+    assert "2 recipes x 1 seed on each of 2 folds, " in outcome.out
+    (parent,) = (run for run in all_runs(store) if run.name.startswith("compare") and "fold" not in run.name)
+    folds = read_children(store, parent.run_id, predictions=True)
+    assert [run.name for run in folds] == [f"{parent.name} · fold {n}" for n in (1, 2)]
+    sentence = parent.tags["muralab.comparison"]
+    assert sentence.startswith("On 72 test studies of 72 patients (wrist, radiographs), over 1 seed of 2 folds (each ")
+    assert sentence in outcome.out
+    assert parent.tags["muralab.protocol"] == "test_folds=2"
+    page = download_artifact(store, parent.run_id, "report.html", tmp_path).read_text(encoding="utf-8")
+    assert "test of 2 folds" in page
+    results = pd.read_csv(download_artifact(store, parent.run_id, "results.csv", tmp_path))
+    assert results["test_studies"].tolist() == [72, 72]

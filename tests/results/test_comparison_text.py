@@ -55,6 +55,11 @@ def test_two_seeds_that_disagree_are_not_resolved():
     assert "which is not resolved: not every interval excludes 0." in comparison_sentence(found, RECIPES, dataset())
 
 
+def test_folds_are_stated(better):
+    sentence = comparison_sentence(better[0], RECIPES, dataset(), dataset())
+    assert "over 2 seeds of 2 folds (each patient tested by models trained without them) and" in sentence
+
+
 def test_real_data_are_not_called_synthetic(better):
     assert "SYNTHETIC" not in comparison_sentence(better[0], RECIPES, dataset(synthetic=False))
 

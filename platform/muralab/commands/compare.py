@@ -1,14 +1,16 @@
 """`compare`: does one architecture beat another? Every recipe unchanged, several seeds, one budget, one sentence.
 
 No search and no pruning: each recipe trains once with each seed on the same split, and each model is evaluated on the
-test set. What differs between two models of one seed is the recipe alone; what differs between seeds is chance.
+test set. What differs between two models of one seed is the recipe alone; what differs between seeds is chance. With
+`test_folds=5` this is done for each fold, in a run below the comparison's, and the models of all folds are evaluated as
+one: every patient is tested once by each recipe and seed.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from muralab.commands.session import Session, open_session
@@ -16,8 +18,10 @@ from muralab.config.commands import CompareConfig
 from muralab.config.environment import Environment
 from muralab.config.search import resolve_search
 from muralab.console import format_duration
+from muralab.data.dataset import Dataset
 from muralab.errors import SettingsError
 from muralab.evaluation.evaluated_model import EvaluatedModel
+from muralab.evaluation.pooled_model import pool_models
 from muralab.experiment import set_threads
 from muralab.processor import count_cpus
 from muralab.report.page import write_report
@@ -27,6 +31,7 @@ from muralab.results.checks import log_checks, run_checks
 from muralab.results.comparison_text import budget, comparison_sentence, difference_table, unpaired
 from muralab.results.context import build_context
 from muralab.results.final_test import run_final_test
+from muralab.results.folds import count_folds
 from muralab.results.inputs import log_audit, log_sets, log_split
 from muralab.results.leakage import without_leakage
 from muralab.results.seed_comparison import Comparison, compare_models
@@ -37,47 +42,123 @@ from muralab.tune.disk_space import check_space
 from muralab.tune.estimate import Estimate, estimate, measure_paces
 from muralab.tune.gpu_packing import pack_gpus
 from muralab.tune.leftovers import remove_sweep
-from muralab.tune.plan import Sweep, prepare_sweep
+from muralab.tune.plan import Sweep, prepare_sweep, source_of
 from muralab.tune.ray_handle import check_folder
 from muralab.tune.resume import write_plan
 from muralab.tune.search import build_logger, run_search
 from muralab.tune.trial_logger import TrialLogger
 
 
+@dataclass(frozen=True, kw_only=True)
+class SplitResult:
+    """What was trained and tested on one split: the only one, or that of a fold."""
+
+    sweep: Sweep
+    models: Mapping[str, EvaluatedModel]
+    """Trial -> its model, of the trials that were complete."""
+    unseen: Dataset
+    """The data set without the test patients of whom every model has seen a copy; see `without_leakage`."""
+    left_out: str
+    """What `unseen` leaves out, in a sentence; empty for nothing."""
+    failures: Mapping[str, str]
+    """Trial -> why it failed."""
+
+    @property
+    def compared(self) -> dict[str, EvaluatedModel]:
+        """The models on the test studies that they are compared on."""
+        studies = list(self.unseen.tables["test"]["study"].unique())
+        return {name: model.on(studies) for name, model in self.models.items()}
+
+
 def run(config: CompareConfig, environment: Environment) -> None:
     """Train every recipe with every seed, and state the paired differences to the first recipe.
+
+    With `test_folds=5` once for each fold; the differences are then over all patients, each tested once.
 
     Raises:
         MuraLabError: user errors; no recipe that could be compared.
     """
     with open_session("compare", environment) as session:
         check_folder()
-        search_config = resolve_search(config, config.recipes, trials=1, max_concurrent=config.max_concurrent)
-        if not config.dry_run:
-            session.require_access(config.part)
-        sweep = prepare_sweep(search_config, session.cache, session.progress)
-        _, left_out = without_leakage(sweep.dataset)
-        session.warn(filter(None, [*sweep.notes, left_out]))
-        sweep, estimated = plan(sweep, config)
-        check_space(estimated.disk_bytes - estimated.present_bytes, sweep.folders.cache)
-        session.print(plan_line(sweep, config, estimated))
+        splits = options_by_fold(config)
+        for options in splits[1:]:  # what is wrong with a later fold is found before the first is trained
+            source_of(options)
+        sweep, estimated = prepare(splits[0], session)
+        session.print(plan_line(sweep, config, estimated, n_folds=len(splits)))
         if config.dry_run:
             session.print("dry_run: nothing was started.")
             session.close_own_run("compare, dry run", "dry_run: the plan was printed and nothing was started.")
             return
-        parent = session.start_run(name=comparison_title(sweep, config), part=sweep.part, tags=sweep.tags)
-        sweep = replace(sweep.of_run(parent), kind="compare")
-        session.hold(sweep.folders.sweep, parent)
+        title = comparison_title(sweep, config)
+        parent = session.start_run(name=title, part=sweep.part, tags=parent_tags(sweep, config))
+        tested = []
         try:
-            logger = start(sweep, session, parent, config, estimated.epoch_s)
-            run_search(sweep, logger, session.console, prune=False)
-            finish(sweep, logger, session)
+            if len(splits) == 1:
+                tested.append(train_and_test(sweep, estimated, config, session, parent))
+            for number, options in enumerate(splits if len(splits) > 1 else (), start=1):
+                session.print(f"\nFold {number} of {len(splits)}:")
+                if number > 1:
+                    sweep, estimated = prepare(options, session)
+                name = f"{title} · fold {number}"
+                run_id = session.start_run(name=name, part=sweep.part, tags=sweep.tags, parent=parent)
+                tested.append(train_and_test(sweep, estimated, config, session, run_id))
+                session.writer.finish(run_id)
         except KeyboardInterrupt:
             session.print("The comparison was stopped and cannot be resumed; the figures of its trials stay in MLflow.")
             raise
-        finally:  # a comparison is never resumed, and every trial has kept its weights there
-            remove_sweep(sweep.folders.sweep)
+        finish(tested, session, parent)
         session.writer.finish(parent)
+
+
+def options_by_fold(config: CompareConfig) -> list[CompareConfig]:
+    """The options of each fold; the given ones alone for one test set."""
+    if config.test_folds is None or config.test_folds[0]:
+        return [config]
+    n_folds = config.test_folds[1]
+    return [replace(config, test_folds=(fold, n_folds)) for fold in range(1, n_folds + 1)]
+
+
+def parent_tags(sweep: Sweep, config: CompareConfig) -> dict[str, str]:
+    """Tags of the comparison's run; over folds, without those of the first fold's split."""
+    if len(options_by_fold(config)) == 1:
+        return sweep.tags
+    tags = {key: value for key, value in sweep.tags.items() if key != Tag.SPLIT_FINGERPRINT}
+    return tags | {Tag.PROTOCOL: f"test_folds={len(options_by_fold(config))}"}
+
+
+def prepare(config: CompareConfig, session: Session) -> tuple[Sweep, Estimate]:
+    """The trials of one split, checked in full, and about what they cost."""
+    search_config = resolve_search(config, config.recipes, trials=1, max_concurrent=config.max_concurrent)
+    sweep = prepare_sweep(search_config, session.cache, session.progress)
+    _, left_out = without_leakage(sweep.dataset)
+    session.warn(filter(None, [*sweep.notes, left_out]))
+    sweep, estimated = plan(sweep, config)
+    check_space(estimated.disk_bytes - estimated.present_bytes, sweep.folders.cache)
+    return sweep, estimated
+
+
+def train_and_test(
+    sweep: Sweep, estimated: Estimate, config: CompareConfig, session: Session, run_id: str
+) -> SplitResult:
+    """Train every recipe with every seed on one split, and evaluate each model on its test set."""
+    sweep = replace(sweep.of_run(run_id), kind="compare")
+    session.hold(sweep.folders.sweep, run_id)
+    try:
+        logger = start(sweep, session, run_id, config, estimated.epoch_s)
+        run_search(sweep, logger, session.console, prune=False)
+        session.print("Evaluating every model on the test set.")
+        set_threads(count_cpus())
+        complete = [
+            spec for spec in sweep.specs if spec.name not in logger.failures and logger.reached_full_phase(spec.name)
+        ]
+        models = evaluate_models(complete, sweep, logger, session)
+    finally:  # a comparison is never resumed, and every trial has kept its weights there
+        remove_sweep(sweep.folders.sweep)
+    if models:
+        any_model = next(iter(models.values()))  # all have one test set
+        session.count_evaluations(sweep.part, sweep.dataset.fingerprint(any_model.predictions()))
+    unseen, left_out = without_leakage(sweep.dataset)
+    return SplitResult(sweep=sweep, models=models, unseen=unseen, left_out=left_out, failures=dict(logger.failures))
 
 
 def plan(sweep: Sweep, config: CompareConfig) -> tuple[Sweep, Estimate]:
@@ -90,12 +171,14 @@ def plan(sweep: Sweep, config: CompareConfig) -> tuple[Sweep, Estimate]:
     return sweep, estimate(sweep.specs, sweep.dataset, concurrent, paces=paces, gpus=gpus, keep_all=True)
 
 
-def plan_line(sweep: Sweep, config: CompareConfig, estimated: Estimate) -> str:
+def plan_line(sweep: Sweep, config: CompareConfig, estimated: Estimate, n_folds: int = 1) -> str:
     """The plan in one line."""
     recipes = sweep.config.recipes
+    where = "one split" if n_folds == 1 else f"each of {n_folds} folds"
     return (
-        f"{len(recipes)} recipes x {config.seeds} seed{'s' * (config.seeds > 1)} on one split, "
-        f"{budget(recipes)}, no pruning: {len(sweep.specs)} trials, about {format_duration(estimated.wall_s)}."
+        f"{len(recipes)} recipes x {config.seeds} seed{'s' * (config.seeds > 1)} on {where}, "
+        f"{budget(recipes)}, no pruning: {n_folds * len(sweep.specs)} trials, about "
+        f"{format_duration(n_folds * estimated.wall_s)}."
     )
 
 
@@ -137,37 +220,46 @@ def start(
     )
 
 
-def finish(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
-    """Evaluate every model on the test set, and state and report the differences.
+def finish(tested: Sequence[SplitResult], session: Session, parent: str) -> None:
+    """State and report the differences.
 
     Raises:
         SettingsError: no recipe shares a finished seed with the first one.
     """
-    session.print("Evaluating every model on the test set.")
-    set_threads(count_cpus())
-    complete = [
-        spec for spec in sweep.specs if spec.name not in logger.failures and logger.reached_full_phase(spec.name)
-    ]
-    models = evaluate_models(complete, sweep, logger, session)
-    if models:
-        any_model = next(iter(models.values()))  # all have one test set
-        session.count_evaluations(sweep.part, sweep.dataset.fingerprint(any_model.predictions()))
-    recipes = list(sweep.config.recipes)
-    unseen, left_out = without_leakage(sweep.dataset)
-    studies = list(unseen.tables["test"]["study"].unique())
-    comparisons = compare_models({name: model.on(studies) for name, model in models.items()}, complete, recipes)
-    missing = unpaired(comparisons, recipes, logger.failures)
+    sweep, recipes = tested[0].sweep, list(tested[0].sweep.config.recipes)
+    models = over_folds([dict(one.models) for one in tested])
+    complete = [spec for spec in sweep.specs if spec.name in models]
+    comparisons = compare_models(over_folds([one.compared for one in tested]), complete, recipes)
+    failures = {
+        name if len(tested) == 1 else f"{name} of fold {fold}": reason
+        for fold, one in enumerate(tested, start=1)
+        for name, reason in one.failures.items()
+    }
+    missing = unpaired(comparisons, recipes, failures)
     if not models:
         raise SettingsError(" ".join(missing))
-    found = [comparison_sentence(one, sweep.config.recipes, unseen) for one in comparisons]
-    sentences = [*found, *filter(None, [left_out]), *missing]
+    unseen = [one.unseen for one in tested]
+    found = [comparison_sentence(one, sweep.config.recipes, *unseen) for one in comparisons]
+    sentences = [*found, *dict.fromkeys(one.left_out for one in tested if one.left_out), *missing]
     if comparisons:
         session.print("", *sentences, "")
         session.warn(calibration_notes(list(models.values())))
-    save_report(sweep, logger, session, list(models.values()), comparisons, sentences)
+    save_report(tested, session, parent, list(models.values()), comparisons, sentences, list(failures))
     if not comparisons:
-        raise SettingsError(f"{' '.join(missing)} The figures of complete trainings are in the run {logger.parent}.")
-    session.print_run(logger.parent)
+        raise SettingsError(f"{' '.join(missing)} The figures of complete trainings are in the run {parent}.")
+    session.print_run(parent)
+
+
+def over_folds(models: Sequence[Mapping[str, EvaluatedModel]]) -> dict[str, EvaluatedModel]:
+    """Trial -> its model, or its models of all folds as one; only trials that every fold has.
+
+    Args:
+        models: of each fold.
+    """
+    if len(models) == 1:
+        return dict(models[0])
+    names = [name for name in models[0] if all(name in fold for fold in models)]
+    return {name: pool_models([fold[name] for fold in models], name=name) for name in names}
 
 
 def evaluate_models(
@@ -187,17 +279,18 @@ def evaluate_models(
 
 
 def save_report(
-    sweep: Sweep,
-    logger: TrialLogger,
+    tested: Sequence[SplitResult],
     session: Session,
+    parent: str,
     models: Sequence[EvaluatedModel],
     comparisons: Sequence[Comparison],
     sentences: Sequence[str],
+    failures: Sequence[str],
 ) -> None:
     """Log the sentences, the differences, the results and the report in the comparison's run."""
-    writer, parent = session.writer, logger.parent
-    failed = [f"The trial {name} failed and its seed is left out." for name in logger.failures]
-    checks = run_checks(sweep.dataset, None)
+    writer, sweep = session.writer, tested[0].sweep
+    failed = [f"The trial {name} failed and its seed is left out." for name in failures]
+    checks = run_checks(sweep.dataset, None) if len(tested) == 1 else []
     log_checks(writer, parent, checks)
     context = build_context(
         sweep.config,
@@ -209,6 +302,13 @@ def save_report(
         comparison=True,
         checks=checks,
     )
+    if len(tested) > 1:
+        context = replace(
+            context,
+            protocol=f"test_folds={len(tested)}",
+            split_counts=count_folds([one.sweep.dataset.tables["test"] for one in tested]),
+            fingerprint=" / ".join(one.sweep.dataset.splits.fingerprint for one in tested),
+        )
     with tempfile.TemporaryDirectory() as folder:
         page = write_report(Path(folder) / "report.html", context=context, models=models, champion="")
         writer.log_file(parent, page)

@@ -29,7 +29,7 @@ from muralab.evaluation.pooled_model import PooledModel, pool_models
 from muralab.report.context import Check, Context
 from muralab.report.page import write_report
 from muralab.results.checks import log_checks
-from muralab.results.folds import fold_lines, fold_metrics, fold_table, pooled_studies
+from muralab.results.folds import count_folds, fold_lines, fold_metrics, fold_table, pooled_studies
 from muralab.results.from_mlflow import PARENT_KINDS, read_context, read_models
 from muralab.results.inputs import data_tags, log_corrections, log_manifest
 from muralab.results.suspicious_labels import label_check, write_suspicious_labels
@@ -248,13 +248,10 @@ def folds_context(session: Session, models: Sequence[PooledModel]) -> Context:
     ids = {fold.run_id for model in models for fold in model.folds}
     records = [read_run(session.store, run_id) for run_id in sorted(ids)]
     found = read_context(session.store, records)
-    images = pd.concat([fold.predictions() for fold in models[0].folds])
-    sizes = {f"{name}s": images[name].nunique() for name in ("patient", "image")}
-    sizes["studies"] = images["study"].nunique()
     return replace(
         found,
         title=f"MURA Lab: {found.part}, {len(models[0].folds)} folds",
-        split_counts=pd.DataFrame([{"set": "all folds", **sizes, "abnormal": int(images["label"].sum())}]),
+        split_counts=count_folds([fold.predictions() for fold in models[0].folds]),
         comparison=True,
         groups=None,
     )

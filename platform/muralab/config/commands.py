@@ -136,16 +136,8 @@ class CompareConfig(TrainingOptions):
         self.check_data(problems)
         check_search(self, self.recipes, self.max_concurrent, problems)
         problems.attempt(self._check_seeds)
-        problems.attempt(self._check_folds)
         if not problems.found and len(recipe_names_of(self.recipes)) < 2:
             problems.attempt(self._refuse_one_recipe)
-
-    def _check_folds(self) -> None:
-        if self.test_folds is not None and self.test_folds[0] == 0:
-            n_folds = self.test_folds[1]
-            raise SettingsError(
-                f"test_folds={n_folds}: a comparison has one test set; give one fold, such as 1/{n_folds}."
-            )
 
     def _check_seeds(self) -> None:
         if self.seed + self.seeds - 1 > p.LARGEST_SEED:

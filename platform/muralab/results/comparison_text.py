@@ -43,24 +43,27 @@ def budget(recipes: Mapping[str, Recipe]) -> str:
     return "each recipe's own budget (" + "; ".join(f"{name}: {text}" for name, text in each.items()) + ")"
 
 
-def comparison_sentence(comparison: Comparison, recipes: Mapping[str, Recipe], dataset: Dataset) -> str:
+def comparison_sentence(comparison: Comparison, recipes: Mapping[str, Recipe], *datasets: Dataset) -> str:
     """The paired difference with its interval and its conditions, in a sentence that can be quoted.
 
     Args:
         comparison: of two recipes.
         recipes: name -> recipe as it was trained.
-        dataset: the data set whose test set was used.
+        datasets: the data set whose test set was used, once for each fold.
     """
     name = main_metrics()[0]
     found = comparison.differences[name]
     pair = {recipe: recipes[recipe] for recipe in (comparison.recipe, comparison.against)}
     titles = [recipe.summary for recipe in pair.values()]
-    test = dataset.tables["test"]
+    dataset, test = datasets[0], pd.concat([one.tables["test"] for one in datasets])
+    split = "one split"
+    if len(datasets) > 1:
+        split = f"{len(datasets)} folds (each patient tested by models trained without them)"
     data = "SYNTHETIC demo data" if dataset.synthetic else "radiographs"
     seeds = f"{found.n_seeds} seed{'s' * (found.n_seeds > 1)}"
     return (
         f"On {test['study'].nunique()} test studies of {test['patient'].nunique()} patients ({dataset.part}, {data}), "
-        f"over {seeds} of one split and {budget(pair)}, {titles[0]} reaches a mean study-level "
+        f"over {seeds} of {split} and {budget(pair)}, {titles[0]} reaches a mean study-level "
         f"{METRICS[name].title} of {number(found.mean_a)} and {titles[1]} of {number(found.mean_b)}: paired difference "
         f"{_figures(comparison, found)}, {_conclusion(comparison, name)}."
     )

@@ -7,7 +7,7 @@ S: studies of all folds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,17 @@ def pooled_studies(model: PooledModel) -> pd.DataFrame:
     """The test studies of all folds with their fold (from 1), calibrated probability and call: `STUDY_COLUMNS`, [S]."""
     studies = model.studies()
     return studies.assign(probability=studies["calibrated"])[STUDY_COLUMNS]
+
+
+def count_folds(tests: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The sizes of all folds together, in the form of `Dataset.counts`.
+
+    Args:
+        tests: rows of the test set of each fold: image, study, patient, label.
+    """
+    images = pd.concat(tests)
+    sizes = {"studies": images["study"].nunique(), "patients": images["patient"].nunique(), "images": len(images)}
+    return pd.DataFrame([{"set": f"test of {len(tests)} folds", **sizes, "abnormal": int(images["label"].sum())}])
 
 
 def fold_table(model: PooledModel) -> pd.DataFrame:
