@@ -49,7 +49,7 @@ help: ## this list
 tune: .venv/bin/muralab ## the main job: tune and compare several recipes, register the best model (PART, DATA, ARGS='-P trials=4')
 	@[ -n "$${MLFLOW_TRACKING_URI:-}" ] || [ -s mlflow.db ] || $(IN_VENV) $(WITH_SOURCES) python -m muralab sync > /dev/null
 	@$(IN_VENV) mlflow run . -e tune -P part="$(PART)" -P data="$(DATA)" --env-manager local \
-		--experiment-name "mura-$(PART)" $(ARGS)
+		--experiment-name "$${MLFLOW_EXPERIMENT_NAME:-mura-$(PART)}" $(ARGS)
 
 train: .venv/bin/muralab ## one recipe without a search (RECIPE, PART, DATA, ARGS)
 	@$(IN_VENV) mlflow run . -e train -P recipe="$(RECIPE)" -P part="$(PART)" -P data="$(DATA)" --env-manager local \

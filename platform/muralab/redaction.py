@@ -22,7 +22,13 @@ URI_VARIABLES = (
     "https_proxy",
     "all_proxy",
 )
-SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+SECRET_VARIABLES = (
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "PGPASSWORD",
+)
 SECRET_WORDS = ("password", "passwd", "pwd", "secret", "token", "signature", "credential", "apikey", "api_key")
 SECRET_KEYS = ("sig", "key", "pass", "odbc_connect")
 """Whole names of query parameters that hold a secret."""

@@ -64,6 +64,16 @@ def test_what_is_another_users_is_named_before_anything_is_done(server, muralab:
     assert runs_of(server) == before
 
 
+def test_a_run_that_mlflow_run_has_made_elsewhere_needs_no_permission_of_the_parts_experiment(
+    server, muralab: Muralab, easy_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = server.client.create_run(server.client.create_experiment("chosen-by-bob")).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", run)
+    complaint = muralab("tune", recipes=SMALL, data=easy_tree).complaint
+    assert "The registered model mura-wrist of" in complaint
+    assert "experiment" not in complaint.replace("MLFLOW_EXPERIMENT_NAME", "")
+
+
 def test_a_sweep_that_registers_nothing_needs_no_permission_of_the_model(
     server, muralab: Muralab, easy_tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -268,8 +268,9 @@ def test_no_folder_of_ray_is_left(stand: Stand) -> None:
 def test_the_processes_of_trials_know_nothing_of_the_store(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
     monkeypatch.setenv("MLFLOW_RUN_ID", "abc")
+    monkeypatch.setenv("PGPASSWORD", "secret")
     stand.run([[ended("a"), ended("b"), DONE]])
-    assert not any(key.startswith("MLFLOW_") for key in stand.jobs[0]["environment"])
+    assert not any(key.startswith(("MLFLOW_", "PG")) for key in stand.jobs[0]["environment"])
 
 
 def test_a_trial_without_a_step_is_ended(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:

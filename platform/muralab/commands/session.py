@@ -41,7 +41,7 @@ from muralab.tracking.platform_version import uncommitted_changes
 from muralab.tracking.projects import close_empty_run, take_run
 from muralab.tracking.refusals import Refusal, refusal_lines
 from muralab.tracking.replay import replay_journals
-from muralab.tracking.runs import experiment_name, unknown_own_run, why_stale
+from muralab.tracking.runs import DEFAULT_EXPERIMENT, experiment_name, unknown_own_run, why_stale
 from muralab.tracking.tags import Tag
 from muralab.tune.leftovers import find_interrupted
 from muralab.tune.resume import LATEST, RUN_ID
@@ -126,7 +126,11 @@ class Session:
             StoreError: the experiment or the registered model is another user's.
             SettingsError: no registered model can be called after the part.
         """
-        require_access(self.store, self._chosen_experiment() or f"mura-{part}", f"mura-{part}" if registers else None)
+        chosen, own = self._chosen_experiment(), self.environment.run_id
+        if chosen is None and own is not None:  # in the experiment that `mlflow run` was given, if any
+            given = experiment_name(self.store, experiment_of(self.store, own))
+            chosen = None if given == DEFAULT_EXPERIMENT else given
+        require_access(self.store, chosen or f"mura-{part}", f"mura-{part}" if registers else None)
 
     def _log_uncommitted(self, run_id: str) -> None:
         """Log how the code of this checkout differs from its commit, which the run is tagged with."""

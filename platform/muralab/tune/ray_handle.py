@@ -21,6 +21,8 @@ PROGRAM = "from muralab.tune.ray_process import main; main()"
 SOCKET_PATH_BYTES = 64
 """What Ray adds to its folder for the longest path of a socket: /session_<time>_<pid>/sockets/plasma_store."""
 END_WAIT_S = 10.0
+OF_THE_STORE = ("MLFLOW_", "PGPASS")
+"""What the names of variables begin with that hold the store's address and passwords."""
 
 
 class RayProcess:
@@ -118,5 +120,5 @@ def ray_environment() -> dict[str, str]:
     """The environment of processes that use Ray, and of the trials': they need neither the store nor its passwords."""
     roots = [str(folder) for folder in Path(__file__).resolve().parents[2:4]]
     known = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path not in roots]
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(OF_THE_STORE)}
     return {**kept, "PYTHONPATH": os.pathsep.join([*roots, *known])}
