@@ -60,7 +60,9 @@ def test_what_is_another_users_is_named_before_anything_is_done(server, muralab:
     assert "1. The experiment mura-wrist of http://127.0.0.1" in outcome.complaint
     assert "bob may not write into it. Ask for the permission EDIT on it, or use one of your own: " in outcome.err
     assert "2. The registered model mura-wrist of http://127.0.0.1" in outcome.complaint
-    assert "bob may not add a version to it. Ask for the permission EDIT on it, or search without " in outcome.err
+    assert (
+        "bob may not add or promote its versions. Ask for the permission EDIT on it, or let `tune` register nothing" in outcome.err
+    )
     assert runs_of(server) == before
 
 
@@ -81,6 +83,11 @@ def test_a_sweep_that_registers_nothing_needs_no_permission_of_the_model(
     assert "registered model" in muralab("tune", recipes=SMALL, data=easy_tree).complaint
     outcome = muralab("tune", recipes=SMALL, data=easy_tree, register="none", epochs="none")
     assert "registered model" not in outcome.complaint
+
+
+def test_a_promotion_by_one_who_may_only_read_is_refused_at_once(server, muralab: Muralab) -> None:
+    outcome = muralab("promote", part="wrist", version="2")
+    assert (outcome.code, "bob may not add or promote its versions" in outcome.complaint) == (2, True)
 
 
 def test_an_evaluation_that_the_model_cannot_count_is_noted(

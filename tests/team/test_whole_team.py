@@ -73,7 +73,7 @@ def test_one_sweeps_and_registers_the_other_serves_and_sweeps_as_well(
     answered = bob.run("predict", images=easy_tree / "valid", out=tmp_path / "answers.csv")
     assert answered.code == 0, answered
     assert (tmp_path / "answers.csv").read_text().count("\n") > 24
-    assert "bob may not add a version" in bob.run("tune", **sweep).complaint
+    assert "bob may not add or promote its versions" in bob.run("tune", **sweep).complaint
 
     experiment = bob.server().client.get_experiment_by_name(MODEL).experiment_id
     whole_team.grant("bob", "experiment", experiment, "EDIT")

@@ -49,6 +49,8 @@ def run(config: PromoteConfig, environment: Environment) -> None:
     """
     with open_session("promote", environment) as session:
         name = f"mura-{config.part}"
+        if not config.dry_run:
+            session.require_access(config.part, registers=True)
         version, candidate = find_version(config, name, session)
         margins = Margins(objective=config.margin)
         done = promote_version(

@@ -91,8 +91,8 @@ def _check_model(store: Store, name: str) -> None:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
 
-    advice = "or search without registering: register=none"
-    _check(store, f"the registered model {name}", "add a version to it", write, advice)
+    advice = "or let `tune` register nothing: register=none"
+    _check(store, f"the registered model {name}", "add or promote its versions", write, advice)
 
 
 def _check(store: Store, what: str, aim: str, write: Callable[[], None], advice: str) -> None:
