@@ -12,6 +12,7 @@ unset AWS_CA_BUNDLE # which rclone does not take
 for database in mlflow mlflow_auth; do
   pg_dump --format=custom --file="$folder/$name-$database.part" "$database"
 done
+mkdir -p "$folder/artifacts"
 rclone copy --immutable --quiet :s3:mlflow "$folder/artifacts"
 for database in mlflow mlflow_auth; do
   mv "$folder/$name-$database.part" "$folder/$name-$database.dump"

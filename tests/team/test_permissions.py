@@ -61,7 +61,8 @@ def test_what_is_another_users_is_named_before_anything_is_done(server, muralab:
     assert "bob may not write into it. Ask for the permission EDIT on it, or use one of your own: " in outcome.err
     assert "2. The registered model mura-wrist of http://127.0.0.1" in outcome.complaint
     assert (
-        "bob may not add or promote its versions. Ask for the permission EDIT on it, or let `tune` register nothing" in outcome.err
+        "bob may not add or promote its versions. Ask for the permission EDIT on it, or let `tune` register nothing"
+        in outcome.err
     )
     assert runs_of(server) == before
 
