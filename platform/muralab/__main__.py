@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from muralab.cli import main
+import sys
+
+try:
+    from muralab.cli import main
+except ModuleNotFoundError as error:
+    if (error.name or "").startswith("muralab"):
+        raise
+    sys.exit(
+        f"muralab: {sys.executable} has no '{error.name}', so it is not the Python of the environment. In a checkout "
+        "use .venv/bin/muralab, which every make target writes; elsewhere install requirements.txt."
+    )
 
 if __name__ == "__main__":
     main()

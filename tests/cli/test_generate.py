@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from typer.core import TyperCommand
 from typer.testing import CliRunner
@@ -11,6 +15,7 @@ from muralab.cli import app
 from muralab.cli.generate import command_class, name_first
 from muralab.config.commands import DemoConfig, PromoteConfig
 from tests.cli.conftest import Muralab
+from tests.processes import environment
 
 
 @pytest.mark.parametrize(
@@ -47,3 +52,12 @@ def test_it_works_on_the_command_line(muralab: Muralab, tmp_path) -> None:
 
 def test_the_version_is_that_of_the_platform() -> None:
     assert CliRunner().invoke(app, ["--version"]).output.startswith(f"MURA Lab {__version__}")
+
+
+def test_a_python_without_the_requirements_says_so_in_a_sentence() -> None:
+    command, folder = [sys.executable, "-S", "-m", "muralab", "tune"], Path(__file__).parents[2]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=60, env=environment(), cwd=folder
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"muralab: {sys.executable} has no 'typer', so it is not the Python of the")

@@ -105,7 +105,7 @@ def test_one_pass_stores_what_separate_passes_store(tree, tmp_path):
 def test_a_moved_tree_is_not_read_again(tree, tmp_path, reads):
     before = read(tree, tmp_path / "cache")
     reads.clear()
-    moved = tree.rename(tree.with_name("renamed"))
+    moved = tree.rename(tree.with_name("MURA-v1.0"))
     after = read(moved, tmp_path / "cache")
     assert not reads
     assert (after.content, after.audit.digests) == (before.content, before.audit.digests)

@@ -183,12 +183,15 @@ def find_unusual(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:
 
 
 def find_old_release(table: pd.DataFrame, facts: Facts) -> Iterator[Finding]:  # noqa: ARG001
-    """A MURA tree that is not v1.1: version 1.0 was withdrawn because of patient data in pixels."""
+    """A tree that claims to be MURA but is not v1.1: 1.0 was withdrawn because of patient data in pixels.
+
+    The layout alone is no claim: data sets of other origin use it as well.
+    """
     if not MURA_FORM.match(table["image"].iloc[0]):  # of a manifest
         return
     root = Path(table["path"].iloc[0].removesuffix(table["image"].iloc[0]))
     old_lists = [name for name in ("train.csv", "valid.csv") if (root / name).is_file()]
-    if "v1.1" in root.name.lower() and not old_lists:
+    if not old_lists and ("mura" not in root.name.lower() or "v1.1" in root.name.lower()):
         return
     seen = f"it has {_and(old_lists)}, as v1.0 had" if old_lists else f"it is named {root.name}"
     detail = f"not named or organised like MURA v1.1 ({seen}); v1.0 was withdrawn because of patient data in pixels"
