@@ -123,8 +123,18 @@ def test_a_sweep_leaves_only_what_others_may_use(run: Callable[..., Any], shared
     shared.forget("trial")
     assert shared.storage.folders(f"{shared.name}/trials") in ([], ["trial"])
     assert shared.storage.names(f"{shared.name}/trials/trial") == []
-    shared.remove()
+    assert shared.remove() == []
     assert shared.storage.folders("") in (["pixels", "sweeps"], ["pixels"])
+
+
+def test_a_sweep_that_has_ended_does_not_fail_over_what_it_leaves(
+    shared: SweepStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: str) -> None:
+        raise StorageError("storage=/x cannot remove sweeps/r1: access denied.")
+
+    monkeypatch.setattr(shared.storage, "remove_folder", refuse)
+    assert shared.remove() == ["storage=/x cannot remove sweeps/r1: access denied. Nothing needs sweeps/r1 any more."]
 
 
 def test_a_node_that_joined_with_other_packages_does_not_train(run: Callable[..., Any]) -> None:

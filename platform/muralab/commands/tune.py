@@ -103,7 +103,7 @@ def search_once(config: TuneConfig, session: Session, fold: Fold | None = None) 
     session.writer.flush()
     remove_sweep(sweep.folders.sweep)
     if storage is not None:
-        storage.remove()
+        session.warn(storage.remove())
     return models
 
 

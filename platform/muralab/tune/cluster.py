@@ -211,7 +211,7 @@ def explain_refusal(text: str, address: str) -> str:
             return f"{start}the cluster refuses this machine's token. {TOKEN_ADVICE}"
         return f"{start}the cluster asks for a token, and this machine has none. {TOKEN_ADVICE}"
     mismatch = re.search(
-        r"cluster was started with:\s*Ray: (\S+)\s*Python: (\S+).*?was started with:\s*Ray: (\S+)\s*Python: (\S+)",
+        r"Version mismatch: .*?Ray: (\S+)\s+Python: (\S+).*?Ray: (\S+)\s+Python: (\S+)",
         text,
         re.DOTALL,
     )

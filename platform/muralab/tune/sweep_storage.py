@@ -80,13 +80,17 @@ class SweepStorage:
         with contextlib.suppress(StorageError):
             self.storage.remove_folder(self._trial(trial))
 
-    def remove(self) -> None:
+    def remove(self) -> list[str]:
         """Remove the search's folder; the decoded squares and the weights stay for others.
 
-        Raises:
-            StorageError: something of it is still there.
+        Returns:
+            A note if something of it is still there: the search itself has ended well.
         """
-        self.storage.remove_folder(self.name)
+        try:
+            self.storage.remove_folder(self.name)
+        except StorageError as error:
+            return [f"{error} Nothing needs {self.name} any more."]
+        return []
 
     def restore(self) -> None:
         """Bring an interrupted search to this machine, unless its plan is here already.
