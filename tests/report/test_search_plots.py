@@ -10,7 +10,8 @@ import pytest
 
 from muralab.report.charts import search_charts
 from muralab.report.context import SearchTrial
-from muralab.report.search_plots import MIN_TRIALS, importances, plot_importances, plot_parallel, plot_trial_curves
+from muralab.report.importance import MIN_TRIALS, importances, too_few_trials
+from muralab.report.search_plots import plot_importances, plot_parallel, plot_trial_curves
 
 
 def trial(number: int, lr: float, objective: float, *, recipe: str = "cnn", **fields: object) -> SearchTrial:
@@ -40,6 +41,31 @@ def test_few_trials_have_no_importance(rising) -> None:
     assert importances(rising[: MIN_TRIALS - 1]) == []
     undefined = [trial(number, 1e-3 * (number + 1), math.nan) for number in range(8)]
     assert importances(undefined) == []
+
+
+def test_recipes_with_few_trials_are_named(rising) -> None:
+    assert too_few_trials(rising) == ""
+    few = [trial(number, 1e-3 * (number + 1), 0.6, recipe="inception") for number in range(2)]
+    assert too_few_trials([*rising, *few]).endswith("5 are needed: inception (2).")
+    assert "inception (2)" in search_charts([*rising, *few], "val_study_auroc")[1].caption
+
+
+def test_flags_are_ranked_and_names_are_not() -> None:
+    trials = [
+        trial(n, 1e-3, 0.5 + 0.1 * (n % 2), values={"model.deep": str(n % 2 == 1), "model.norm": "ab"[n % 2]})
+        for n in range(8)
+    ]
+    (one,) = importances(trials)
+    assert (one.key, one.correlation) == ("model.deep", pytest.approx(1.0))
+
+
+@pytest.mark.parametrize("n", [5, 8, 32])
+def test_intervals_hold_where_nothing_matters(n: int) -> None:
+    rng, holds = np.random.default_rng(n), 0
+    for _ in range(200):
+        (one,) = importances([trial(k, rng.random(), rng.random(), values={"full.lr": rng.random()}) for k in range(n)])
+        holds += one.low <= 0 <= one.high
+    assert holds >= 180
 
 
 def test_importances_are_drawn_with_their_intervals(rising) -> None:

@@ -13,8 +13,9 @@ from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.evaluation.metrics import METRICS, main_metrics
 from muralab.evaluation.operating_point import BAND_SHARE, MIN_STUDIES
 from muralab.report.context import Context, SearchTrial
+from muralab.report.importance import importances, too_few_trials
 from muralab.report.references import study_accuracies
-from muralab.report.search_plots import importances, plot_importances, plot_parallel, plot_trial_curves
+from muralab.report.search_plots import plot_importances, plot_parallel, plot_trial_curves
 from muralab.report.sentences import number
 from muralab.report.training_plots import plot_learning_curves, plot_strength_response, searched_keys, shared_limits
 
@@ -73,7 +74,7 @@ def _trial_charts(trials: Sequence[SearchTrial], objective: str) -> list[Chart]:
         figure=plot_parallel(trials, objective=objective),
         alt="parallel coordinates of the searched values and the objective",
         caption="One line per trial, from what it tried to what it reached: the lighter, the better. A line passes "
-        "over what its recipe does not search.",
+        f"over what its recipe does not search. {too_few_trials(trials)}".rstrip(),
     )
     return [curves, parallel]
 
@@ -83,8 +84,9 @@ def _importance_charts(trials: Sequence[SearchTrial]) -> list[Chart]:
     if not found:
         return []
     caption = (
-        "Spearman's rank correlation over the trials of a recipe, with 95 % intervals from resampled trials: one that "
-        "contains 0 shows no effect. Pruned trials count with what they had reached."
+        "Spearman's rank correlation over the trials of a recipe, with 95 % intervals: one that contains 0 shows no "
+        "effect, and neither does a value that is best in the middle of its range (see its own figure). Pruned trials "
+        "count with what they had reached."
     )
     alt = "rank correlation of each searched value with the objective"
     return [Chart(figure=plot_importances(found), alt=alt, caption=caption)]

@@ -15,65 +15,12 @@ import pandas as pd
 
 from muralab.evaluation import plot_style as style
 from muralab.report.context import SearchTrial
+from muralab.report.importance import Importance
 from muralab.report.training_plots import is_rate, objective_title, searched_keys
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-MIN_TRIALS = 5
-"""Trials of a recipe from which the importance of its searched values is estimated."""
-RESAMPLES = 999
-
-
-@dataclass(frozen=True, kw_only=True)
-class Importance:
-    """How closely a searched value and the objective of a recipe's trials go together."""
-
-    recipe: str
-    key: str
-    n_trials: int
-    correlation: float
-    """Spearman's rank correlation: -1 to 1, 0 for none."""
-    low: float
-    high: float
-    """95 % interval, by resampling trials."""
-
-
-def importances(trials: Sequence[SearchTrial]) -> list[Importance]:
-    """The importance of each value that the trials of a recipe searched; of recipes with few trials, none."""
-    found = []
-    for recipe in dict.fromkeys(trial.recipe for trial in trials):
-        own = [trial for trial in trials if trial.recipe == recipe and not math.isnan(trial.objective)]
-        for key in searched_keys(own):
-            values = [(trial.values[key], trial.objective) for trial in own if key in trial.values]
-            numbers = [(float(value), objective) for value, objective in values if isinstance(value, (int, float))]
-            if len(numbers) == len(values) >= MIN_TRIALS:
-                found.append(_importance(recipe, key, np.array(numbers)))
-    return found
-
-
-def _importance(recipe: str, key: str, numbers: np.ndarray) -> Importance:
-    """The importance of one value from its trials' values and objectives [N, 2]."""
-    from scipy.stats import bootstrap, spearmanr
-
-    def correlate(values: np.ndarray, objectives: np.ndarray) -> float:
-        varies = len(set(values.tolist())) > 1 and len(set(objectives.tolist())) > 1
-        return float(spearmanr(values, objectives).statistic) if varies else 0.0
-
-    columns = (numbers[:, 0], numbers[:, 1])
-    interval = bootstrap(
-        columns, correlate, paired=True, vectorized=False, n_resamples=RESAMPLES, method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval  # fmt: skip
-    return Importance(
-        recipe=recipe,
-        key=key,
-        n_trials=len(numbers),
-        correlation=correlate(*columns),
-        low=float(interval.low),
-        high=float(interval.high),
-    )
 
 
 @style.styled
