@@ -28,11 +28,11 @@ Draw = Callable[[int, int, int], Quantiles]
 """(draws, keys, seed) -> quantiles [draws, keys]"""
 
 
-def platform_draws(sampler: str, keys: tuple[str, ...] = SOBOL_KEYS) -> Draw:
+def platform_draws(search: str, keys: tuple[str, ...] = SOBOL_KEYS) -> Draw:
     """The draws of a sweep."""
 
     def draw(n: int, n_keys: int, seed: int) -> Quantiles:
-        return np.stack([draw_quantiles(key, n, seed=seed, sampler=sampler) for key in keys[:n_keys]], axis=1)
+        return np.stack([draw_quantiles(key, n, seed=seed, search=search) for key in keys[:n_keys]], axis=1)
 
     return draw
 
@@ -52,8 +52,8 @@ def high_sobol(n: int, n_keys: int, seed: int) -> Quantiles:
 
 SEQUENCES: dict[str, Draw] = {
     "random": platform_draws("random"),
-    "sobol": platform_draws("sobol"),
-    "sobol, keys without a joint dimension": platform_draws("sobol", tuple(f"model.own{i}" for i in range(8))),
+    "quasi": platform_draws("quasi"),
+    "sobol, keys without a joint dimension": platform_draws("quasi", tuple(f"model.own{i}" for i in range(8))),
     "Halton": halton,
     "Sobol, hashed dimensions": high_sobol,
 }
@@ -78,7 +78,7 @@ def measure(options: Options) -> list[Row]:
     for title, n_keys in DIMENSIONS.items():
         for trials in N_TRIALS:
             found = {name: measure_one(draw, trials - 1, n_keys, n_seeds) for name, draw in SEQUENCES.items()}
-            (random, random_far), (sobol, sobol_far) = found["random"], found["sobol"]
+            (random, random_far), (sobol, sobol_far) = found["random"], found["quasi"]
             others = "; ".join(f"{name} {found[name][0]:.4f}" for name in list(SEQUENCES)[2:])
             rows.append(
                 Row(

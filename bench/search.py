@@ -24,6 +24,9 @@ class Recorder:
 
     epochs: dict[str, list[tuple[float, Mapping[str, Any]]]] = field(default_factory=dict)
 
+    def trial_chosen(self, name: str, values: Mapping[str, Value]) -> None:
+        """Do nothing: the epochs count."""
+
     def trial_started(self, name: str) -> None:
         """Start recording a trial."""
         self.epochs.setdefault(name, [])

@@ -15,6 +15,11 @@ Value = float | int | bool | str
 """A value of a recipe that can be overridden or searched."""
 
 
+def rounded(value: float) -> float:
+    """A number in three significant digits, so that it can be typed in again."""
+    return float(f"{value:.3g}")
+
+
 @dataclass(frozen=True)
 class LogUniform:
     """A positive number, uniform in its logarithm."""
@@ -27,9 +32,13 @@ class LogUniform:
             raise RecipeError(f"LogUniform({self.low}, {self.high}): expected 0 < low < high.")
 
     def value_at(self, quantile: float) -> float:
-        """The value at a quantile, rounded to three significant digits so that it can be typed in again."""
+        """The value at a quantile, rounded."""
         low, high = math.log(self.low), math.log(self.high)
-        return float(f"{math.exp(low + quantile * (high - low)):.3g}")
+        return rounded(math.exp(low + quantile * (high - low)))
+
+    def contains(self, value: Value) -> bool:
+        """Whether a search may draw a value."""
+        return self.low <= float(value) <= self.high
 
 
 @dataclass(frozen=True)
@@ -44,8 +53,12 @@ class Uniform:
             raise RecipeError(f"Uniform({self.low}, {self.high}): expected low < high.")
 
     def value_at(self, quantile: float) -> float:
-        """The value at a quantile, rounded to three significant digits."""
-        return float(f"{self.low + quantile * (self.high - self.low):.3g}")
+        """The value at a quantile, rounded."""
+        return rounded(self.low + quantile * (self.high - self.low))
+
+    def contains(self, value: Value) -> bool:
+        """Whether a search may draw a value."""
+        return self.low <= float(value) <= self.high
 
 
 class Choice:
@@ -59,6 +72,10 @@ class Choice:
     def value_at(self, quantile: float) -> Value:
         """The value at a quantile."""
         return self.values[int(quantile * len(self.values))]
+
+    def contains(self, value: Value) -> bool:
+        """Whether a search may draw a value."""
+        return value in self.values
 
 
 Space = LogUniform | Uniform | Choice

@@ -6,7 +6,7 @@ its specification alone.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,9 @@ class TrialSpec:
     """Values that apply to every trial of the sweep: the demo's, then the user's."""
     drawn: Mapping[str, Value] = field(default_factory=dict)
     """Searched values of this trial; searched strengths of augmentation apply to the full phase only."""
+    draws: Sequence[str] = ()
+    """Keys of the values that are chosen when the trial starts, from what earlier ones reached (`tune/adaptive.py`);
+    empty where `drawn` was complete from the start."""
     seed: int = 0
     weights: str = ""
     """File of pretrained weights for recipes with a pretrained backbone; empty for random weights."""
@@ -68,6 +71,16 @@ class TrialSpec:
     precision: str = ""
     """What training computes in, `float32` or `bfloat16`. Empty in plans of earlier versions: bfloat16 on a GPU that
     has it, else float32."""
+
+    @property
+    def is_undrawn(self) -> bool:
+        """Whether its values are still to be chosen."""
+        return bool(self.draws) and not self.drawn
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the trial tries the recipe as it is."""
+        return not self.drawn and not self.draws
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain values."""

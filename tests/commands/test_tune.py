@@ -22,7 +22,11 @@ def test_pruning_is_an_option(monkeypatch: pytest.MonkeyPatch, text: str, prunes
     monkeypatch.setattr(tune, "write_plan", lambda _: None)
     config = parse_options(TuneConfig, {"pruning": text, "recipes": "cnn"})
     sweep = SimpleNamespace(
-        resumed="abc", accepted="", folders=SimpleNamespace(plan=None), config=SimpleNamespace(pruning=config.pruning)
+        resumed="abc",
+        extended=0,
+        accepted="",
+        folders=SimpleNamespace(plan=None),
+        config=SimpleNamespace(pruning=config.pruning),
     )
     logger = SimpleNamespace(parent="abc", restore=lambda _: {})
     tune.search(sweep, logger, SimpleNamespace(writer=Recorder(), store=None, console=None))

@@ -55,6 +55,12 @@ def test_an_unknown_stored_option_is_refused() -> None:
         restore_options(TuneConfig, TuneConfig().to_dict() | {"unknown": 1})
 
 
+@pytest.mark.parametrize(("sampler", "search"), [("sobol", "quasi"), ("random", "random")])
+def test_options_of_an_earlier_version_are_read_back(sampler: str, search: str) -> None:
+    earlier = {key: value for key, value in TuneConfig().to_dict().items() if key != "search"} | {"sampler": sampler}
+    assert restore_options(TuneConfig, earlier).search == search
+
+
 # Parsers
 
 

@@ -15,7 +15,7 @@ from muralab.errors import MuraLabError, RecipeError
 from muralab.tune.estimate import Estimate
 from muralab.tune.folders import Folders
 from muralab.tune.plan import plan_summary
-from muralab.tune.sampler import draw_specs
+from muralab.tune.sampler import FIRST_CHOSEN, draw_specs
 
 SMALL = "tiny_lab.small_net"
 
@@ -30,7 +30,7 @@ def resolve(cpus: int = 4, gpus: int = 0, memory_bytes: int = 64 * 10**9, **text
         trials=config.trials,
         max_concurrent=config.max_concurrent,
         time_budget_s=config.time_budget,
-        sampler=config.sampler,
+        search=config.search,
         pruning=config.pruning,
         machines=(machine,),
     )
@@ -325,10 +325,21 @@ def test_the_first_trial_of_each_recipe_is_the_recipe_unchanged(lab: Path, tmp_p
     assert len({str(values) for values in drawn.values()}) == 5
 
 
-def test_the_sampler_is_an_option(tmp_path: Path) -> None:
-    configs = [resolve(recipes="cnn", trials="3", sampler=sampler) for sampler in ("sobol", "random")]
+def test_how_values_are_drawn_is_an_option(tmp_path: Path) -> None:
+    configs = [resolve(recipes="cnn", trials="3", search=search) for search in ("quasi", "random")]
     drawn = [draw_specs(c, Folders(cache=tmp_path, sweep=tmp_path), {"cnn": ""}) for c in configs]
     assert drawn[0] != drawn[1]
+
+
+def test_a_search_that_learns_spreads_its_first_trials_and_leaves_the_others_open(tmp_path: Path) -> None:
+    folders = Folders(cache=tmp_path, sweep=tmp_path)
+    quasi, tpe = (
+        draw_specs(resolve(recipes="cnn", trials="8", search=search), folders, {"cnn": ""})
+        for search in ("quasi", "tpe")
+    )
+    assert tpe[:FIRST_CHOSEN] == quasi[:FIRST_CHOSEN]
+    assert [spec.is_undrawn for spec in tpe] == [False] * FIRST_CHOSEN + [True] * 3
+    assert all(spec.draws == tuple(quasi[1].drawn) for spec in tpe[FIRST_CHOSEN:])
 
 
 def test_more_trials_do_not_change_the_first_ones(tmp_path: Path) -> None:

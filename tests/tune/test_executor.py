@@ -43,8 +43,8 @@ def started(name: str) -> dict[str, Any]:
 
 def epoch(name: str, number: int, objective: float = 0.5) -> dict[str, Any]:
     metrics = {"epoch_seconds": 1.0}
-    result = {"global_epoch": number, "full_epoch": number, "objective": objective, "phase": "full", "metrics": metrics}
-    return {"event": "epoch", "name": name, "result": result}
+    numbers = {"global_epoch": number, "full_epoch": number, "objective": objective, "reached": objective}
+    return {"event": "epoch", "name": name, "result": {**numbers, "phase": "full", "metrics": metrics}}
 
 
 def ended(name: str, how: str = "finished", reason: str = "", **fields: Any) -> dict[str, Any]:
@@ -59,6 +59,7 @@ class Heard:
     """A listener that keeps what it hears."""
 
     def __init__(self) -> None:
+        self.chosen: dict[str, Mapping[str, Any]] = {}
         self.epochs: list[tuple[str, int]] = []
         self.ended: dict[str, tuple[str, str]] = {}
         self.notes: list[str] = []
@@ -66,6 +67,9 @@ class Heard:
         self.at_once: list[int] = []
         self.interruptions = 0
         self.on_tick: Callable[[], None] = lambda: None
+
+    def trial_chosen(self, name: str, values: Mapping[str, Any]) -> None:
+        self.chosen[name] = values
 
     def trial_started(self, name: str) -> None:
         pass
@@ -146,6 +150,15 @@ def test_a_dead_ray_is_started_again_with_the_trials_that_are_left(stand: Stand,
     assert "the trials go on from their checkpoints" in heard.notes[0]
 
 
+def test_chosen_values_survive_a_dead_ray_and_later_choices_know_what_was_reached(stand: Stand) -> None:
+    chosen = {"event": "chosen", "name": "b", "values": {"full.lr": 3e-4}}
+    first = [started("a"), epoch("a", 1, 0.7), ended("a"), chosen, started("b"), epoch("b", 1)]
+    heard = stand.run([first, [started("b"), ended("b", "failed", diverged=True), DONE]])
+    assert heard.chosen == {"b": {"full.lr": 3e-4}}
+    assert stand.jobs[1]["specs"][0]["drawn"] == {"full.lr": 3e-4}
+    assert [(one["trial"], one["objective"]) for one in stand.jobs[1]["observed"]] == [("a", 0.7)]
+
+
 def test_a_ray_that_does_not_answer_is_ended(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executor, "SILENT_S", 0.3)
     heard = stand.run([[{"event": "tick"}, "hang"], [ended("a"), ended("b"), DONE]])
@@ -223,7 +236,7 @@ def test_a_cluster_gets_names_instead_of_paths_and_may_grow(stand: Stand) -> Non
         remote=remote(grows=True),
     )
     (job,) = stand.jobs
-    assert job["specs"] == list(SENT.values())
+    assert job["specs"] == [{**spec, "drawn": {}} for spec in SENT.values()]
     assert (job["cluster"], job["at_once"]) == ({"address": "auto", "modules": ["m"]}, None)
     assert job["trial_bytes"] > 0
     assert {"storage": "s3://b", "sweep": "sweeps/r"}.items() <= job["shared"].items()
@@ -286,7 +299,7 @@ def test_a_trial_without_a_step_is_ended(stand: Stand, monkeypatch: pytest.Monke
 def test_time_that_is_up_starts_nothing(stand: Stand) -> None:
     search = executor._Search(
         specs=[], resources=Resources(cpus=1, gpus=0, cpus_per_trial=1, gpus_per_trial=0, max_concurrent=1),
-        listener=Heard(), folder=stand.folder, deadline_s=time.monotonic() - 1, past={}, prune=True,
+        listener=Heard(), folder=stand.folder, deadline_s=time.monotonic() - 1, past={}, observed=[], prune=True,
         watchdog=executor.Watchdog([], {}),
     )  # fmt: skip
     assert search._time_left() == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,10 +18,11 @@ from muralab.evaluation import evaluated_model
 from muralab.evaluation.evaluated_model import paired_difference
 from muralab.registry.register import RegisteredModel
 from muralab.report.card import model_card
-from muralab.report.context import Context
+from muralab.report.context import Context, SearchTrial
 from muralab.report.page import write_report
 from muralab.results.final_test import FinalTest
-from muralab.tracking import Store
+from muralab.tracking import RunRecord, Store
+from muralab.tracking.tags import Tag
 from muralab.tune.finish import (
     SweepResult,
     closing_lines,
@@ -28,8 +30,10 @@ from muralab.tune.finish import (
     log_outcome,
     missing_results,
     nothing_to_test,
+    save_importances,
     save_results,
     serve_commands,
+    superseded_notes,
 )
 from muralab.tune.registration import Outcome
 from tests.models import build_model
@@ -47,6 +51,7 @@ def sweep(tmp_path: Path) -> Any:
     counts = pd.DataFrame([{"set": "test", "studies": 40, "patients": 40, "images": 80}])
     return SimpleNamespace(
         part="wrist",
+        extended=0,
         notes=("a note",),
         config=SimpleNamespace(recipes={"cnn": None, GATE: None}, options=SimpleNamespace()),
         specs=[SimpleNamespace(name=f"{recipe}-{n:02d}", recipe=recipe) for n in (0, 1) for recipe in ("cnn", GATE)],
@@ -159,6 +164,35 @@ def test_each_interval_is_computed_once_per_sweep(
     paired_difference(*result.models, metric="kappa")
     per_model = ["test studies", "test images", "validation studies"]
     assert len(calls) == len(per_model) * len(result.models)
+
+
+def test_importances_are_logged_where_there_are_enough_trials(result: SweepResult) -> None:
+    trials = [
+        SearchTrial(recipe=recipe, name=f"{recipe}-{n}", run_id="", status="finished", epochs=2, objective=0.5 + n / 50,
+                    values={"full.lr": 1e-4 * (n + 1)}, curve=pd.Series(dtype=float), boundary=None)
+        for recipe, n_trials in (("cnn", 6), (GATE, 2)) for n in range(n_trials)
+    ]  # fmt: skip
+    recorder: Any = Recorder()
+    save_importances(replace(result, trials=trials), recorder)
+    ((run, step, metrics),) = recorder.all("log_epoch")
+    assert (run, step, set(metrics)) == (
+        "p", 0, {f"importance/cnn/full.lr{end}" for end in ("", "_low", "_high")},
+    )  # fmt: skip
+    assert recorder.all("log_table")[0][2] == "importances.csv"
+    few: Any = Recorder()
+    save_importances(replace(result, trials=trials[-2:]), few)
+    assert few.calls == []
+
+
+def test_trials_that_were_tested_before_the_chosen_ones_are_counted() -> None:
+    def tested(name: str) -> RunRecord:
+        tags = {Tag.TRIAL: name, Tag.TEST_FINGERPRINT: "f"}
+        return RunRecord(run_id=name, name=name, status="FINISHED", experiment_id="1", kind="trial", tags=tags)
+
+    assert superseded_notes({"cnn-01": tested("cnn-01")}, ["cnn-01"]) == []
+    (note,) = superseded_notes({"cnn-01": tested("cnn-01"), "cnn-04": tested("cnn-04")}, ["cnn-04", "x-00"])
+    assert note.startswith("The test set has been evaluated for 3 trials of this sweep")
+    assert note.endswith("before these for cnn-01.")
 
 
 def test_a_recipe_without_a_result_is_named_with_its_reason(sweep: Any) -> None:

@@ -25,6 +25,9 @@ class Listener:
         self.epochs: list[int] = []
         self.ended: list[tuple[str, str]] = []
 
+    def trial_chosen(self, name: str, values: Mapping[str, Any]) -> None:
+        """Not of interest."""
+
     def trial_started(self, name: str) -> None:
         """Not of interest."""
 

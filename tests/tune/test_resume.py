@@ -15,8 +15,17 @@ from muralab.errors import SettingsError, StoreError
 from muralab.results.changes import Inputs
 from muralab.trial import TrialSpec, recipes_of
 from muralab.tune import resume
+from muralab.tune.adaptive import Observation
 from muralab.tune.folders import Folders
-from muralab.tune.resume import has_weights, note_in_plan, read_plan, resolve_again, with_earlier_values, write_plan
+from muralab.tune.resume import (
+    has_weights,
+    note_chosen,
+    note_in_plan,
+    read_plan,
+    resolve_again,
+    with_earlier_values,
+    write_plan,
+)
 
 
 def trials(*recipes: str, **fields: Any) -> list[TrialSpec]:
@@ -89,8 +98,10 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         inputs=Inputs(recipes={"cnn": {"recipes/cnn.py": ""}}, platform="1", platform_code="2"),
         config=SimpleNamespace(options=TuneConfig(epochs=(1, 2), set={"full.lr": "1e-3"})),
         specs=trials("cnn"),
+        observed=(Observation(trial="r1", recipe="cnn", values={"full.lr": 1e-3}, objective=0.8),),
         weights="none needed",
         notes=("a note",),
+        extended=0,
         kind="tune",
     )
 
@@ -100,6 +111,7 @@ def test_a_plan_is_read_as_it_was_written(sweep: Any) -> None:
     plan = read_plan(sweep.folders, "abc")
     assert (plan.fingerprint, plan.weights, plan.notes) == ("f", "none needed", ["a note"])
     assert (plan.inputs, [spec.name for spec in plan.specs]) == (sweep.inputs, ["cnn-00"])
+    assert plan.observed == list(sweep.observed)
     assert resume.restore_options(TuneConfig, plan.options) == sweep.config.options
 
 
@@ -112,6 +124,14 @@ def test_a_plan_is_read_from_where_its_folder_is_now(sweep: Any, tmp_path: Path)
     (spec,) = read_plan(folders, "abc").specs
     assert (spec.table, spec.cache_folder) == (str(folders.table), str(moved))
     assert spec.folder == str(folders.sweep / "trials" / "cnn-00")
+
+
+def test_values_that_were_chosen_for_a_trial_are_kept_in_its_plan(sweep: Any) -> None:
+    sweep.specs = [replace(spec, draws=("full.lr",)) for spec in [*trials("cnn"), *trials("inception")]]
+    write_plan(sweep)
+    assert all(spec.is_undrawn for spec in read_plan(sweep.folders, "abc").specs)
+    note_chosen(sweep.folders, "inception-00", {"full.lr": 3e-4})
+    assert [spec.drawn for spec in read_plan(sweep.folders, "abc").specs] == [{}, {"full.lr": 3e-4}]
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"specs": [], "unknown": 1}', '{"specs": [{"no": 1}]}'])

@@ -22,7 +22,8 @@ from muralab.training.trainer import LAST, best_name
 from muralab.trial import TrialSpec
 from muralab.tune import trial_logger
 from muralab.tune.finish import check_failures
-from muralab.tune.trial_logger import TrialLogger, log_description, score_trial
+from muralab.tune.trial_logger import TrialLogger, log_description
+from muralab.tune.trial_score import score_trial
 from tests.tune.recorder import Recorder
 
 SUMMARISED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auroc", "val_study_auroc")

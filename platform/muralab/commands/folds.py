@@ -23,7 +23,7 @@ from muralab.config.training_options import DEMO, TrainingOptions
 from muralab.data.name_keys import NAMES_FOLDER
 from muralab.data.names import code_names
 from muralab.data.source import DatasetSource
-from muralab.errors import StoreError
+from muralab.errors import SettingsError, StoreError
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.evaluation.pooled_model import PooledModel, pool_models
 from muralab.report.context import Check, Context
@@ -81,6 +81,8 @@ def find_folds(config: Any, session: Session, command: type[TrainingOptions]) ->
     path = _file(session, config.resume)
     if not RUN_ID.fullmatch(config.resume) or not path.is_file():
         return None
+    if isinstance(getattr(config, "trials", None), str):
+        raise SettingsError(f"trials={config.trials}: a sweep over folds cannot be extended.")
     try:
         options = restore_options(command, json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:

@@ -38,8 +38,9 @@ from muralab.tune.finish import SweepResult, draw_galleries
 from muralab.tune.leftovers import remove_sweep
 from muralab.tune.plan import Sweep, format_cores, prepare_sweep
 from muralab.tune.resume import is_described, load_sweep, resume_command, write_plan
-from muralab.tune.trial_logger import log_description, objectives_of, relog_changed, score_trial, trial_tags
+from muralab.tune.trial_logger import log_description, relog_changed, trial_tags
 from muralab.tune.trial_notes import ended_note, running_note
+from muralab.tune.trial_score import objectives_of, score_trial
 
 
 def run(config: TrainConfig, environment: Environment) -> None:

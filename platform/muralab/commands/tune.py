@@ -24,6 +24,7 @@ from muralab.tracking.tags import Tag
 from muralab.tune.cluster import machines_of
 from muralab.tune.disk_space import check_places, check_space
 from muralab.tune.estimate import Estimate, estimate, measure_paces
+from muralab.tune.extend import extend, fetch_plan
 from muralab.tune.finish import (
     check_failures,
     closing_lines,
@@ -31,6 +32,7 @@ from muralab.tune.finish import (
     evaluate_best_trials,
     figure_lines,
     log_outcome,
+    save_importances,
     save_report,
     save_results,
 )
@@ -46,6 +48,7 @@ from muralab.tune.search import build_logger, run_search
 from muralab.tune.sweep_notes import SweepPages, build_views, started_note
 from muralab.tune.sweep_storage import SweepStorage
 from muralab.tune.trial_logger import TrialLogger
+from muralab.tune.warm_start import describe_choice, start_warm
 
 
 def run(config: TuneConfig, environment: Environment) -> None:
@@ -118,18 +121,23 @@ def load(config: TuneConfig, session: Session) -> Sweep:
             trials=config.trials,
             max_concurrent=config.max_concurrent,
             time_budget_s=config.time_budget,
-            sampler=config.sampler,
+            search=config.search,
             pruning=config.pruning,
             machines=machines_of(config),
         )
         if not config.dry_run:
             registers = config.test_folds is None and may_register(search_config.recipes, config.register)
             session.require_access(config.part, registers=registers)
-        return prepare_sweep(search_config, session.cache, session.progress)
+        sweep = prepare_sweep(search_config, session.cache, session.progress)
+        if config.warm_start:
+            sweep = start_warm(sweep, session.store, config.warm_start)
+        return sweep.with_notes(describe_choice(sweep))
+    folders = Folders(cache=session.cache, sweep=session.cache / SWEEPS / config.resume)
     if config.storage is not None:
-        folders = Folders(cache=session.cache, sweep=session.cache / SWEEPS / config.resume)
         SweepStorage(storage=Storage(config.storage), folders=folders).restore()
     session.hold_folder_of(config.resume)
+    more = int(config.trials) if isinstance(config.trials, str) else 0
+    ended = fetch_plan(session.store, config.resume, folders) if more and not folders.plan.exists() else None
     sweep = load_sweep(
         config.resume,
         session.store,
@@ -140,9 +148,10 @@ def load(config: TuneConfig, session: Session) -> Sweep:
         data=config.data,
         accept_changes=config.accept_changes,
         elsewhere={"ray_address": config.ray_address, "storage": config.storage},
+        plan=ended,
     )
     session.print(f"Resuming the sweep {config.resume} with its own options.")
-    return sweep
+    return extend(sweep, more, has_ended=ended is not None) if more else sweep
 
 
 def open_storage(sweep: Sweep) -> SweepStorage | None:
@@ -192,7 +201,10 @@ def search(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
     writer.require_written()
     if not sweep.resumed:
         show(sweep, parent, session)
+    if sweep.extended:
+        writer.set_tags(parent, {Tag.RUN_NAME: sweep_title(sweep), Tag.EXTENDED: str(sweep.extended)})
     run_search(sweep, logger, session.console, past=past, prune=sweep.config.pruning)
+    writer.log_file(parent, sweep.folders.plan)  # with the values that were chosen: it may be extended
     writer.flush()
 
 
@@ -200,7 +212,8 @@ def log_options(sweep: Sweep, parent: str, writer: RunWriter) -> None:
     """Log the options of a search in its own run."""
     config = sweep.config
     register = getattr(config.options, "register", "")
-    drawn = {"sampler": config.sampler, "pruning": "on" if config.pruning else "off", "register": register}
+    drawn = {"search": config.search, "pruning": "on" if config.pruning else "off", "register": register}
+    drawn["warm_start"] = str(getattr(config.options, "warm_start", False)).lower()
     budget = "none" if config.time_budget_s is None else f"{config.time_budget_s:g}"
     writer.log_used(parent, sweep.used | drawn | {"time_budget": budget})
 
@@ -231,6 +244,7 @@ def finish(sweep: Sweep, logger: TrialLogger, session: Session) -> Sequence[Eval
     result = evaluate_best_trials(sweep, logger, session.store)
     session.print(*figure_lines(result))
     save_results(result, session.writer)
+    save_importances(result, session.writer)
     checks, groups = run_checks(sweep.dataset, result.best), study_groups(sweep.dataset)
     log_checks(session.writer, result.parent, checks, groups)
     session.print(*(f"{check.title}: {check.text}" for check in checks))

@@ -26,7 +26,7 @@ from muralab.config.training_options import (
 from muralab.errors import SettingsError
 
 LAYOUTS = ("pacs", "mura")
-SAMPLERS = ("sobol", "random")
+SEARCHES = ("quasi", "random", "tpe")
 EVALUATED_SETS = ("test", "validation", "train", "all")
 REGISTER_RECIPE, REGISTER_WINNER, REGISTER_NONE = "recipe", "winner", "none"
 NONE = "none"
@@ -47,9 +47,12 @@ class TuneConfig(TrainingOptions):
     recipes: tuple[str, ...] = option(
         p.STUDY, p.names, "`study` (its four), `all` in recipes/, or comma-separated names; also importable modules."
     )
-    trials: int | None = option("auto", p.count_or("auto"), "Per recipe; `auto`: 2 on the demo, else 8.")
-    sampler: str = option(
-        "sobol", p.choice(lambda: SAMPLERS), "How values are drawn: `sobol` (evenly spread) or `random`."
+    trials: int | str | None = option("auto", p.trials, "Per recipe; `auto`: 2 on the demo, else 8; resumed: or `+8`.")
+    search: str = option(
+        "quasi", p.choice(lambda: SEARCHES), "How values are drawn: `quasi` (evenly), `random`, or `tpe` (it learns)."
+    )
+    warm_start: bool | str = option(
+        "false", p.flag_or_text, "`tpe` also learns from the store's trials that fit: `true`, or a sweep's run id."
     )
     pruning: bool = option(
         "on", p.flag, "`on` stops trials early that are clearly behind; `off` trains all to the end."
@@ -73,8 +76,8 @@ class TuneConfig(TrainingOptions):
     dry_run: bool = option("false", p.flag, "`true` prints the plan and stops.")
 
     def check(self, problems: Problems) -> None:
-        """Check the recipes and the machine's resources."""
-        from muralab.config.search import check_search, resolve_recipes
+        """Check the recipes, the machine's resources and how values are drawn."""
+        from muralab.config.search import check_draws, check_search, resolve_recipes
 
         self.check_data(problems)
         if self.ray_address == p.LOCAL:
@@ -82,6 +85,7 @@ class TuneConfig(TrainingOptions):
         else:  # what the cluster has is found out when the command connects to it
             resolve_recipes(self, self.recipes, problems)
             problems.attempt(self._check_storage)
+        problems.attempt(check_draws, self)
 
     def _check_storage(self) -> None:
         if self.storage is None and self.resume is None:

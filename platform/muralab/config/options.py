@@ -121,10 +121,18 @@ def _parse_option(name: str, spec: Option, text: str | None) -> Any:
     return spec.parse(name, text)
 
 
+RENAMED: Mapping[str, tuple[str, Mapping[str, str]]] = {"sampler": ("search", {"sobol": "quasi"})}
+"""Option of earlier versions -> its name now, and those of its values that are called otherwise now."""
+
+
 def restore_options(command: type[C], values: Mapping[str, Any]) -> C:
-    """The options that `to_dict` gave, read back from JSON.
+    """The options that `to_dict` gave, also that of an earlier version, read back from JSON.
 
     Raises:
         TypeError: a value is missing or unknown.
     """
-    return command(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    restored: dict[str, Any] = {}
+    for key, value in values.items():
+        name, names = RENAMED.get(key, (key, {}))
+        restored[name] = tuple(value) if isinstance(value, list) else names.get(value, value) if names else value
+    return command(**restored)

@@ -136,6 +136,11 @@ def flag(name: str, text: str) -> bool:
     return FLAGS[text.lower()]
 
 
+def flag_or_text(name: str, text: str) -> bool | str:
+    """`true` or `false`, also `on` or `off`, or any other text."""
+    return FLAGS.get(text.lower(), text)
+
+
 def yes_no_or_auto(name: str, text: str) -> bool | None:
     """`true`, `false`, or `auto` as None."""
     return {"auto": None, "true": True, "false": False}[choice(lambda: ("auto", "true", "false"))(name, text.lower())]
@@ -205,6 +210,12 @@ def count_or(keyword: str) -> Callable[[str, str], int | None]:
     """A parser of a whole number from 1, or of a keyword as None."""
     parse_count = whole(1, LARGEST_COUNT)
     return lambda name, text: None if text == keyword else parse_count(name, text)
+
+
+def trials(name: str, text: str) -> int | str | None:
+    """A whole number from 1; so many more, such as `+8`, as text; `auto` as None."""
+    number = count_or("auto")(name, text.removeprefix("+"))
+    return f"+{number}" if text.startswith("+") and number is not None else number
 
 
 def seed_or_run(name: str, text: str) -> int | None:

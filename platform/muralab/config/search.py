@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from muralab.config.commands import SAMPLERS
+from muralab.config.commands import SEARCHES, TuneConfig
 from muralab.config.options import Problems
 from muralab.config.parsing import PACK, STUDY, Value
 from muralab.config.resources import Resources, count_gpus, free_memory
@@ -71,7 +71,7 @@ class SearchConfig:
     max_concurrent: int | None = None
     """As the user gave it."""
     time_budget_s: float | None = None
-    sampler: str = SAMPLERS[0]
+    search: str = SEARCHES[0]
     """How the values of the trials are drawn."""
     pruning: bool = True
     """Whether trials that are clearly behind are stopped early."""
@@ -95,10 +95,10 @@ def resolve_search(
     options: TrainingOptions,
     recipes: Sequence[str],
     *,
-    trials: int | None = None,
+    trials: int | str | None = None,
     max_concurrent: int | None = None,
     time_budget_s: float | None = None,
-    sampler: str = SAMPLERS[0],
+    search: str = SEARCHES[0],
     pruning: bool = True,
     machines: Sequence[Machine] = (),
 ) -> SearchConfig:
@@ -107,10 +107,10 @@ def resolve_search(
     Args:
         options: of the command.
         recipes: names, or one of the words of `recipe_names_of`.
-        trials: per recipe; None: 2 on the demo, else 8.
+        trials: per recipe; None: 2 on the demo, else 8, also where `+8` adds to a sweep.
         max_concurrent: trials at once; None: as many as fit.
         time_budget_s: for the search.
-        sampler: how the values of the trials are drawn.
+        search: how the values of the trials are drawn.
         pruning: whether trials that are clearly behind are stopped early.
         machines: what may be used; empty: this machine.
 
@@ -127,11 +127,11 @@ def resolve_search(
         recipes=loaded,
         overrides=changed,
         fixed={name: fixed_values(options, load_recipe(name)) for name in loaded},
-        trials=DEFAULT_TRIALS[options.is_demo] if trials is None else trials,
+        trials=trials if isinstance(trials, int) else DEFAULT_TRIALS[options.is_demo],
         resources=resources,
         max_concurrent=max_concurrent,
         time_budget_s=time_budget_s,
-        sampler=sampler,
+        search=search,
         pruning=pruning,
         nodes=tuple(machine for machine in machines if machine.name),
     )
@@ -147,6 +147,20 @@ def check_search(
     """Collect what `resolve_search` would refuse."""
     resolve_recipes(options, recipes, problems)
     problems.attempt(divide_resources, options, max_concurrent, machines)
+
+
+def check_draws(options: TuneConfig) -> None:
+    """Refuse options about trials that a new search does not have.
+
+    Raises:
+        SettingsError: it has no sweep to extend, or does not learn.
+    """
+    if options.resume is None and isinstance(options.trials, str):
+        raise SettingsError(f"trials={options.trials}: more trials of which sweep? Give resume=<its run id>, too.")
+    if options.resume is None and options.warm_start and options.search != "tpe":
+        raise SettingsError(
+            f"warm_start={str(options.warm_start).lower()}: only search=tpe learns from earlier trials."
+        )
 
 
 def recipe_names_of(recipes: Sequence[str]) -> list[str]:

@@ -62,7 +62,7 @@ def select_runs(store: Store, ids: Sequence[str]) -> list[RunRecord]:
     for run_id in ids:
         record = read_run(store, run_id)
         own = read_children(store, run_id, predictions=True) if record.kind in PARENT_KINDS else [record]
-        tested = [one for one in own if "test" in one.predictions]
+        tested = [one for one in own if "test" in one.predictions and not _is_superseded(one, record)]
         found |= {one.run_id: one for one in tested}
         if not tested:
             untested.append(f"{run_id} ({record.kind or 'not ours'}, {record.name}, {record.status.lower()})")
@@ -80,6 +80,11 @@ def select_runs(store: Store, ids: Sequence[str]) -> list[RunRecord]:
     digests = {one.run_id: read_datasets(store, one.run_id).get("test") for one in records}
     _check_alike("test images", {run_id: data.digest for run_id, data in digests.items() if data is not None})
     return records
+
+
+def _is_superseded(trial: RunRecord, parent: RunRecord) -> bool:
+    """Whether a sweep that was extended has found a better trial of the same recipe."""
+    return parent.kind == "tune" and trial.tags.get(Tag.BEST_OF_RECIPE) == "false"
 
 
 def _check_alike(what: str, values: Mapping[str, str]) -> None:

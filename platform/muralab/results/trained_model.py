@@ -18,7 +18,8 @@ from muralab.evaluation.calibration import Calibration
 from muralab.recipe import Recipe, override, resolved_values
 from muralab.redaction import redact
 from muralab.registry.register import MAX_FAMILIAR, FamiliarImages
-from muralab.results.from_mlflow import read_calibration
+from muralab.results.final_test import FinalTest
+from muralab.results.from_mlflow import read_calibration, read_model
 from muralab.results.run_recipe import RunRecipe, read_run_recipe
 from muralab.tracking import (
     RunRecord,
@@ -33,6 +34,7 @@ from muralab.tracking.failures import store_errors
 from muralab.tracking.tags import Tag
 from muralab.training.checkpoint import read_tensors
 from muralab.training.network import Network
+from muralab.trial import TrialSpec
 
 T = TypeVar("T")
 N_VERIFIED = 32
@@ -83,6 +85,17 @@ def trained_run(store: Store, run_id: str, *, predictions: bool = False) -> RunR
     record = read_run(store, run_id, predictions=predictions)
     source = record.tags.get(Tag.EVALUATES)
     return trained_run(store, source, predictions=predictions) if source else record
+
+
+def read_final_test(spec: TrialSpec, store: Store, run_id: str) -> FinalTest:
+    """A trial that was evaluated on the test set before, as its run keeps it: the test set is not evaluated again.
+
+    Raises:
+        StoreError: the run keeps no weights or no test predictions.
+    """
+    record = read_run(store, run_id)
+    network, model = load_trained_model(store, record).network, read_model(store, record)
+    return FinalTest(spec=spec, network=network, model=model, fingerprint=record.test_fingerprint)
 
 
 def load_trained_model(store: Store, record: RunRecord) -> TrainedModel:

@@ -23,6 +23,7 @@ from muralab.tracking.records import (
     RunRecord,
     find_evaluations,
     find_records,
+    find_trials,
     read_children,
     read_run,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "find_dead_runs",
     "find_evaluations",
     "find_records",
+    "find_trials",
     "fingerprint_test_set",
     "is_alive",
     "key_of_run",

@@ -152,6 +152,22 @@ def find_evaluations(store: Store, fingerprint: str) -> list[str]:
     return list(found)
 
 
+def find_trials(store: Store, tag: str, value: str) -> list[RunRecord]:
+    """All trials with a tag, in all experiments, without their histories and predictions.
+
+    Args:
+        store: where to search.
+        tag: its name.
+        value: of the tag.
+
+    Raises:
+        StoreError: the store failed.
+    """
+    found = {run.info.run_id: run for where in tag_filters(tag, value) for run in _search(store, None, where)}
+    records = _records(store, list(found.values()), history=False, predictions=False)
+    return [record for record in records if record.kind == "trial"]
+
+
 def _experiment(store: Store, run_id: str) -> str:
     try:
         return experiment_of(store, run_id)

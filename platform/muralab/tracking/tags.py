@@ -72,6 +72,8 @@ class Tag:
     NODE = "muralab.node"
     """The node of a cluster that the trial ran on last; missing where it ran on the command's machine alone."""
     BEST_OF_RECIPE = "muralab.best_of_recipe"
+    EXTENDED = "muralab.extended"
+    """On the run of a sweep: how many trials per recipe were added after it had ended."""
     WINNER = "muralab.winner"
     REGISTERED = "muralab.registered"
     """`<name>/<version>` of the model that a sweep or `promote` registered."""

@@ -35,7 +35,7 @@ class Estimate:
 
 def measure_paces(specs: Sequence[TrialSpec]) -> dict[str, Pace]:
     """Recipe -> the cost of a step on this machine, timed on its first trial."""
-    return {spec.recipe: measure_pace(spec) for spec in specs if not spec.drawn}
+    return {spec.recipe: measure_pace(spec) for spec in specs if spec.is_unchanged}
 
 
 def estimate(
@@ -58,7 +58,7 @@ def estimate(
         keep_all: whether every trial keeps its weights, and not the best of each recipe alone.
     """
     sizes = {name: len(table) for name, table in dataset.tables.items()}
-    recipes = {spec.recipe: recipes_of(spec)[1] for spec in specs if not spec.drawn}
+    recipes = {spec.recipe: recipes_of(spec)[1] for spec in specs if spec.is_unchanged}
     epoch_s = {name: _epoch_s(recipes[name], pace, sizes) for name, pace in paces.items()}
     trial_s = {name: sum(seconds) for name, seconds in epoch_s.items()}
     shared = max((_features_s(recipes[name], pace, sizes) for name, pace in paces.items()), default=0.0)
@@ -66,7 +66,7 @@ def estimate(
     side_by_side = min(concurrent, gpus) if gpus else concurrent
     wall = START_S + shared + max(total / side_by_side, *(trial_s[spec.recipe] for spec in specs))
     largest = max(pace.checkpoint_bytes for pace in paces.values())
-    kept = sum(paces[name].weights_bytes for name in (spec.recipe for spec in specs if keep_all or not spec.drawn))
+    kept = sum(paces[spec.recipe].weights_bytes for spec in specs if keep_all or spec.is_unchanged)
     n_seeds = len({spec.seed for spec in specs})
     cache = Path(specs[0].cache_folder)
     frozen = {name: recipes[name] for name, pace in paces.items() if pace.frozen_upper}

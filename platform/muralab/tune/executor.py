@@ -1,13 +1,14 @@
 """The trials of a search, run by Ray Tune in a process of its own, which is started again when it or its Ray dies.
 
-All recipes share one Tune run: a worker that has loaded torch runs one trial after the other. The trials are drawn
-before the search starts. To go on after a death is to run those that did not end, from their checkpoints: a trial that
-is run again reports its earlier epochs first, which the listener ignores.
+All recipes share one Tune run: a worker that has loaded torch runs one trial after the other. The trials are planned
+before the search starts, if not always their values (`search=tpe`). To go on after a death is to run those that did not
+end, from their checkpoints: a trial that is run again reports its earlier epochs first, which the listener ignores.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import time
@@ -21,7 +22,9 @@ from muralab.config.resources import Resources
 from muralab.config.search import CPU_TRIAL_BYTES
 from muralab.ending import raise_pending_interrupt
 from muralab.errors import DiskError, SearchError
+from muralab.search_space import Value
 from muralab.trial import TrialSpec, recipes_of
+from muralab.tune.adaptive import Observation, observe
 from muralab.tune.ray_cluster import own_versions
 from muralab.tune.ray_handle import RayProcess
 from muralab.tune.scheduler import Past
@@ -45,6 +48,9 @@ OUT_OF_MEMORY = (
 
 class Listener(Protocol):
     """Hears of the trials, in the main thread, while they run."""
+
+    def trial_chosen(self, name: str, values: Mapping[str, Value]) -> None:
+        """The values of a trial that is about to start were chosen from what earlier ones reached."""
 
     def trial_started(self, name: str) -> None:
         """A trial starts in its process."""
@@ -76,6 +82,7 @@ def run_trials(
     folder: Path,
     time_budget_s: float | None = None,
     past: Mapping[str, Past] | None = None,
+    observed: Sequence[Observation] = (),
     prune: bool = True,
     usual_epoch_s: Mapping[str, float] | None = None,
     remote: Remote | None = None,
@@ -89,6 +96,7 @@ def run_trials(
         folder: for Ray's own files and its log.
         time_budget_s: after which running trials are stopped and no other starts.
         past: trials that ended before an interruption: new ones are compared with them too.
+        observed: what trials that ended before have reached, of this and of earlier sweeps.
         prune: whether poor trials are stopped early.
         usual_epoch_s: trial -> estimated seconds of its longest epoch, for the watchdog.
         remote: where and how they run away from the search's own folders; None: on this machine, in these folders.
@@ -104,6 +112,7 @@ def run_trials(
         folder=folder,
         deadline_s=None if time_budget_s is None else time.monotonic() + time_budget_s,
         past=dict(past or {}),
+        observed=list(observed),
         prune=prune,
         watchdog=Watchdog(specs, usual_epoch_s or {}),
         usual_epoch_s=dict(usual_epoch_s or {}),
@@ -144,6 +153,7 @@ class _Search:
     folder: Path
     deadline_s: float | None
     past: dict[str, Past]
+    observed: list[Observation]
     prune: bool
     watchdog: Watchdog
     usual_epoch_s: dict[str, float] = field(default_factory=dict)
@@ -152,6 +162,8 @@ class _Search:
     running: list[str] = field(default_factory=list)
     objectives: dict[str, list[float]] = field(default_factory=dict)
     """Trial -> the objective of each epoch of its full phase."""
+    reached: dict[str, float] = field(default_factory=dict)
+    """Trial -> its score so far."""
     killed_by_memory: dict[str, int] = field(default_factory=dict)
     restarts: int = 0
     """Of Ray, since the last epoch."""
@@ -190,6 +202,7 @@ class _Search:
             "folder": str(self.folder),
             "time_budget_s": self._time_left(),
             "past": self.past,
+            "observed": [asdict(one) for one in self.observed],
             "prune": self.prune,
             "retries": RETRIES,
         }
@@ -206,7 +219,7 @@ class _Search:
         return self.remote is not None and self.remote.grows and not self.is_relieved
 
     def _spec_as_sent(self, spec: TrialSpec) -> dict[str, Any]:
-        return spec.to_dict() if self.remote is None else dict(self.remote.specs[spec.name])
+        return spec.to_dict() if self.remote is None else {**self.remote.specs[spec.name], "drawn": spec.drawn}
 
     def _shared(self) -> dict[str, Any]:
         """What every trial's process is told beside its specification."""
@@ -243,6 +256,7 @@ class _Search:
 
     def _handle(self, event: str, **fields: Any) -> _Stop | None:
         handlers: dict[str, Callable[..., _Stop | None]] = {
+            "chosen": self._chosen,
             "started": self._started,
             "placed": self._placed,
             "epoch": self._epoch,
@@ -252,6 +266,10 @@ class _Search:
             "failed": self._failed,
         }
         return handlers[event](**fields) if event in handlers else None
+
+    def _chosen(self, name: str, values: Mapping[str, Value]) -> None:
+        self.specs = [replace(spec, drawn=values) if spec.name == name else spec for spec in self.specs]
+        self.listener.trial_chosen(name, values)
 
     def _started(self, name: str) -> None:
         self.running.append(name)
@@ -266,6 +284,7 @@ class _Search:
         objectives = self.objectives.setdefault(name, [])
         if result["full_epoch"] == len(objectives) + 1:
             objectives.append(result["objective"])
+        self.reached[name] = result["reached"]
         self.restarts = 0
         self.watchdog.epoch(name, result["metrics"]["epoch_seconds"])
         self.listener.trial_epoch(name, result)
@@ -280,8 +299,10 @@ class _Search:
         if how == "died":
             how, reason = "failed", self.watchdog.reason(name) or f"{reason}\n{DIED}".strip()
         self.ended.add(name)
-        recipe = next(spec.recipe for spec in self.specs if spec.name == name)
-        self.past[name] = (recipe, self.objectives.get(name, []))
+        spec = next(spec for spec in self.specs if spec.name == name)
+        self.past[name] = (spec.recipe, self.objectives.get(name, []))
+        if diverged or (how != "failed" and name in self.reached):
+            self.observed.append(observe(spec, math.nan if diverged else self.reached[name]))
         self.listener.trial_ended(name, how, reason, diverged=diverged)
 
     def _died(self, name: str, memory: bool, reason: str, lost_node: str = "") -> _Stop | None:

@@ -6,9 +6,11 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from muralab.errors import MuraLabError, SettingsError, TrialsFailedError, numbered
 from muralab.evaluation.evaluated_model import EvaluatedModel, best_of
@@ -17,6 +19,7 @@ from muralab.paths import in_checkout
 from muralab.redaction import redact
 from muralab.registry.register import RegisteredModel
 from muralab.report.context import Context, SearchTrial
+from muralab.report.importance import importances
 from muralab.report.page import write_report
 from muralab.report.results_table import results_table
 from muralab.report.sentences import calibration_notes, difference_sentences, headline
@@ -25,10 +28,12 @@ from muralab.results.final_test import FinalTest, run_final_test
 from muralab.results.from_mlflow import build_trials
 from muralab.results.gallery import build_gallery, may_show
 from muralab.results.previews import build_previews
+from muralab.results.trained_model import read_final_test
 from muralab.tracking import RunRecord, RunWriter, Store, find_records
 from muralab.tracking.tags import Tag
 from muralab.tune.plan import Sweep
 from muralab.tune.registration import Outcome
+from muralab.tune.resume import has_weights
 from muralab.tune.sweep_notes import SweepPages, experiment_note, registered_name, result_metrics, sweep_note
 from muralab.tune.trial_logger import TrialLogger
 
@@ -84,9 +89,13 @@ def evaluate_best_trials(sweep: Sweep, logger: TrialLogger, store: Store) -> Swe
     records = find_records(store, logger.parent, run_ids)
     if sweep.resumed:
         forget_earlier_best(records, names, logger)
+    for note in superseded_notes(records, run_ids):
+        logger.adapted(note)
     rule = sweep.config.options.threshold
     tests = [
         run_final_test(logger.specs[name], records[run_id], logger.writer, rule=rule)
+        if has_weights(logger.specs[name])
+        else read_final_test(logger.specs[name], store, run_id)  # of a sweep that was extended
         for name, run_id in zip(names, run_ids, strict=True)
     ]
     return SweepResult(
@@ -98,6 +107,24 @@ def evaluate_best_trials(sweep: Sweep, logger: TrialLogger, store: Store) -> Swe
         failures=logger.failures,
         happened=logger.notes,
     )
+
+
+def superseded_notes(records: Mapping[str, RunRecord], chosen: Sequence[str]) -> list[str]:
+    """How many trials of a search have been evaluated on the test set, where they are more than were chosen in the end.
+
+    Args:
+        records: of all trials, from before this test.
+        chosen: the runs of the best trials.
+    """
+    earlier = [
+        one.short_name for run_id, one in records.items() if Tag.TEST_FINGERPRINT in one.tags and run_id not in chosen
+    ]
+    if not earlier:
+        return []
+    return [
+        f"The test set has been evaluated for {len(earlier) + len(chosen)} trials of this sweep: for the chosen ones, "
+        f"and before these for {', '.join(earlier)}."
+    ]
 
 
 def forget_earlier_best(records: Mapping[str, RunRecord], names: Sequence[str], logger: TrialLogger) -> None:
@@ -159,6 +186,20 @@ def save_results(result: SweepResult, writer: RunWriter) -> None:
     writer.flush()
 
 
+def save_importances(result: SweepResult, writer: RunWriter) -> None:
+    """Log how much each searched value mattered, where a recipe has enough trials to tell."""
+    found = importances(result.trials)
+    if not found:
+        return
+    writer.log_table(result.parent, pd.DataFrame([asdict(one) for one in found]), "importances.csv")
+    metrics = {
+        f"importance/{one.recipe}/{one.key}{end}": value
+        for one in found
+        for end, value in (("", one.correlation), ("_low", one.low), ("_high", one.high))
+    }
+    writer.log_epoch(result.parent, result.sweep.extended, metrics)
+
+
 def save_report(result: SweepResult, outcome: Outcome, context: Context, writer: RunWriter) -> None:
     """Write the report with the registration's outcome, and log it in the search's own run."""
     context = replace(context, statements=[*context.statements, *outcome.statements])
@@ -202,7 +243,9 @@ def log_outcome(result: SweepResult, outcome: Outcome, writer: RunWriter) -> Non
             writer.log_table(result.parent, promotion.reevaluated, "judged_again.csv")
             tags[Tag.TEST_FINGERPRINT] = promotion.fingerprint
     writer.set_tags(result.parent, tags)
-    writer.log_epoch(result.parent, 0, result_metrics(result.models, None if best is None else best.model))
+    writer.log_epoch(
+        result.parent, result.sweep.extended, result_metrics(result.models, None if best is None else best.model)
+    )
 
 
 def describe_sweep(result: SweepResult, outcome: Outcome, pages: SweepPages, writer: RunWriter) -> None:

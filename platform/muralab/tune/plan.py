@@ -28,6 +28,7 @@ from muralab.results.inputs import data_tags, names_tag
 from muralab.tracking.tags import Tag
 from muralab.training.device import gains_from_bfloat16
 from muralab.trial import TrialSpec
+from muralab.tune.adaptive import Observation
 from muralab.tune.cluster import node_list
 from muralab.tune.disk_space import check_space, pixel_files
 from muralab.tune.estimate import Estimate
@@ -53,6 +54,10 @@ class Sweep:
     notes: tuple[str, ...] = ()
     accepted: str = ""
     """What has changed since it was planned, accepted when it was resumed."""
+    observed: tuple[Observation, ...] = ()
+    """Trials of earlier sweeps that `search=tpe` learns from."""
+    extended: int = 0
+    """Trials per recipe that were added after it had ended."""
     resumed: str | None = None
     """The run that is resumed; None for a new one."""
     kind: str = "tune"

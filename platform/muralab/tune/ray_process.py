@@ -143,10 +143,14 @@ def _run(job: Mapping[str, Any]) -> None:
     resources = job["resources"]
     past = {name: (recipe, objectives) for name, (recipe, objectives) in job["past"].items()}
     needed = {"cpu": resources["cpus_per_trial"], "gpu": resources["gpus_per_trial"], "memory": job["trial_bytes"]}
+    searcher = _build_searcher(job) if any(spec["draws"] for spec in job["specs"]) else None
+    planned = {} if searcher else {"spec": tune.grid_search(job["specs"])}
     tuner = tune.Tuner(
         tune.with_resources(_work, {key: value for key, value in needed.items() if value}),
-        param_space={"spec": tune.grid_search(job["specs"]), **job["shared"]},
+        param_space={**planned, **job["shared"]},
         tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            num_samples=len(job["specs"]) if searcher else 1,
             scheduler=build_scheduler(job["full_epochs"], past) if job["prune"] else None,
             max_concurrent_trials=job["at_once"],
             reuse_actors=True,
@@ -164,6 +168,18 @@ def _run(job: Mapping[str, Any]) -> None:
     tuner.fit()
 
 
+def _build_searcher(job: Mapping[str, Any]) -> Any:
+    from muralab.trial import TrialSpec
+    from muralab.tune.adaptive import Observation
+    from muralab.tune.searcher import build_searcher
+
+    return build_searcher(
+        [TrialSpec(**spec) for spec in job["specs"]],
+        [Observation(**one) for one in job["observed"]],
+        on_chosen=lambda name, values: _report().events.send("chosen", name=name, values=values),
+    )
+
+
 def _trial_name(trial: Any) -> str:
     return str(trial.config["spec"]["name"])
 
@@ -174,21 +190,28 @@ def _work(config: dict[str, Any]) -> None:
 
     from muralab.trial import recipes_of
     from muralab.tune.node import open_trial
+    from muralab.tune.trial_score import score_trial
 
     tune.report({"node": get_runtime_context().get_node_id()})
+    history: list[dict[str, float]] = []
     try:
         with open_trial(config) as (spec, epochs):
-            last_phase = [name for name, phase in recipes_of(spec)[1].phases.items() if phase.epochs][-1]
+            recipe = recipes_of(spec)[1]
+            last_phase = [name for name, phase in recipe.phases.items() if phase.epochs][-1]
             for result in epochs:
+                history.append(result.metrics())
+                score = score_trial(history, spec.objective, recipe.kept_phase)
+                assert score is not None  # an epoch has ended
                 tune.report(
                     {
                         "global_epoch": result.global_epoch,
                         "full_epoch": result.epoch if result.phase == "full" else 0,
                         "objective": result.validation[spec.objective],
+                        "reached": score.objective,
                         "phase": result.phase,
                         "ends_phase": result.ends_phase,
                         "complete": result.ends_phase and result.phase == last_phase,
-                        "metrics": result.metrics(),
+                        "metrics": history[-1],
                     }
                 )
     except Exception as error:  # it would fail again: only a process that died is worth a restart
@@ -197,7 +220,7 @@ def _work(config: dict[str, Any]) -> None:
         tune.report({"failed": reason, "disk": disk, "diverged": isinstance(error, DivergedError)})
 
 
-REPORTED = ("global_epoch", "full_epoch", "objective", "phase", "ends_phase", "complete", "metrics")
+REPORTED = ("global_epoch", "full_epoch", "objective", "reached", "phase", "ends_phase", "complete", "metrics")
 
 
 def _build_callback() -> Any:

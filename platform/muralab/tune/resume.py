@@ -25,12 +25,14 @@ from muralab.data.names import are_coded
 from muralab.data.source import DatasetSource
 from muralab.errors import DataError, RecipeError, SettingsError, StoreError, numbered
 from muralab.processor import count_cpus
+from muralab.recipe import Value
 from muralab.recipe_loader import load_recipe
 from muralab.results.changes import Inputs, changed_data, changed_inputs, present_inputs
 from muralab.tracking import RunRecord, Store, is_alive, read_datasets, read_run
 from muralab.tracking.tags import Tag
 from muralab.training.trainer import best_name
 from muralab.trial import TrialSpec, read_table, uses_bfloat16, write_table
+from muralab.tune.adaptive import Observation
 from muralab.tune.cluster import is_on_cluster, machines_of
 from muralab.tune.folders import TRIALS, Folders
 from muralab.tune.plan import Sweep, open_data, source_of, with_inputs
@@ -70,6 +72,10 @@ class Plan:
     """Recipes and platform; empty in plans of earlier versions."""
     pictures: pd.DataFrame | None = None
     """The split with digests of its files; None in plans of earlier versions."""
+    observed: Sequence[Observation] = ()
+    """Trials of earlier sweeps that it learns from."""
+    extended: int = 0
+    """Trials per recipe that were added after it had ended."""
     kind: str = ""
     """tune, train or compare; empty in plans of earlier versions."""
 
@@ -85,6 +91,8 @@ def write_plan(sweep: Sweep) -> None:
         "weights": sweep.weights,
         "notes": list(sweep.notes),
         "inputs": asdict(sweep.inputs),
+        "observed": [asdict(one) for one in sweep.observed],
+        "extended": sweep.extended,
     }
     _write(folders, {"kind": sweep.kind, **to_portable(content, folders)})
 
@@ -96,6 +104,13 @@ def note_in_plan(folders: Folders, note: str, max_concurrent: int | None) -> Non
     if max_concurrent is not None and "max_concurrent" in content["options"]:
         content["options"]["max_concurrent"] = max_concurrent
     _write(folders, content)
+
+
+def note_chosen(folders: Folders, trial: str, values: Mapping[str, Value]) -> None:
+    """Keep the values that were chosen for a trial in the plan: once it trains, it is resumed with them."""
+    content = json.loads(folders.plan.read_text(encoding="utf-8"))
+    specs = [{**spec, "drawn": dict(values)} if spec["name"] == trial else spec for spec in content["specs"]]
+    _write(folders, {**content, "specs": specs})
 
 
 def _write(folders: Folders, content: Mapping[str, Any]) -> None:
@@ -126,11 +141,21 @@ def read_plan(folders: Folders, run_id: str) -> Plan:
             f"resume={run_id}: nothing of this sweep is left at {folders.sweep}. A sweep can be resumed on the machine "
             "where it was interrupted, until it has ended; the run id is the one that the interrupted sweep printed."
         )
+    return parse_plan(folders.plan.read_text(encoding="utf-8"), folders, run_id)
+
+
+def parse_plan(text: str, folders: Folders, run_id: str) -> Plan:
+    """A plan from its file's text, with its trials in the folders as they are now.
+
+    Raises:
+        StoreError: it is damaged.
+    """
     try:
-        content = to_local(json.loads(folders.plan.read_text(encoding="utf-8")), folders)
+        content = to_local(json.loads(text), folders)
         specs = [_in_folders(TrialSpec(**spec), folders) for spec in content.pop("specs")]
         inputs = Inputs(**content.pop("inputs", {}))
-        return Plan(specs=specs, inputs=inputs, pictures=_read_pictures(folders.table), **content)
+        observed = [Observation(**one) for one in content.pop("observed", ())]
+        return Plan(specs=specs, inputs=inputs, observed=observed, pictures=_read_pictures(folders.table), **content)
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(folders, run_id, error) from error
     except OSError as error:
@@ -169,6 +194,7 @@ def load_sweep(
     data: str = DEMO,
     accept_changes: bool = False,
     elsewhere: Mapping[str, Any] | None = None,
+    plan: Plan | None = None,
 ) -> Sweep:
     """An interrupted search as it was planned.
 
@@ -182,6 +208,7 @@ def load_sweep(
         data: where its tree is now, if it has moved; the default stands for where it was.
         accept_changes: whether it continues although what it depends on has changed.
         elsewhere: options of its cluster as they are now; those with their default stand for what they were.
+        plan: of a sweep that has ended; None: the one on disk.
 
     Raises:
         StoreError: nothing of it is left on this machine.
@@ -191,7 +218,7 @@ def load_sweep(
         DataError: its data are gone, or are split in another way.
     """
     folders = Folders(cache=cache, sweep=cache / "sweeps" / run_id)
-    plan = read_plan(folders, run_id)
+    plan = plan or read_plan(folders, run_id)
     record = read_run(store, run_id, predictions=False)
     _check_run(record, kind)
     config = resolve_again(
@@ -216,7 +243,9 @@ def load_sweep(
         changes += changed_data(None, read_datasets(store, run_id), dataset)
         if not accept_changes:
             refuse_changes(run_id, changes, kind)
-    if are_coded(dataset.index) and not are_coded(read_table(folders.table)):  # an earlier version planned it
+    if (
+        folders.table.exists() and are_coded(dataset.index) and not are_coded(read_table(folders.table))
+    ):  # an earlier version planned it
         _write_split(folders, dataset)
     weights = describe_weights(Path(spec.weights) for spec in specs if spec.weights) if other_weights else plan.weights
     return Sweep(
@@ -226,6 +255,8 @@ def load_sweep(
         specs=with_inputs(specs, inputs, dataset),
         weights=weights,
         inputs=inputs,
+        observed=tuple(plan.observed),
+        extended=plan.extended,
         notes=tuple(dataset.hide_names(note) for note in (*plan.notes, *_resume_notes(plan, changes))),
         accepted=" ".join(filter(None, [record.tags.get(Tag.ACCEPTED_CHANGES, ""), *map(dataset.hide_names, changes)])),
         resumed=run_id,
@@ -309,7 +340,7 @@ def resolve_again(options: TrainingOptions, specs: Sequence[TrialSpec], run_id: 
             trials=kept.trials,
             max_concurrent=kept.max_concurrent,
             time_budget_s=kept.time_budget,
-            sampler=kept.sampler,
+            search=kept.search,
             pruning=kept.pruning,
             machines=machines_of(kept, recipes),
         )

@@ -1,17 +1,19 @@
-"""Which values each trial tries: drawn before the search starts, from the seed, the key and the trial's number alone.
+"""Which values each trial tries, drawn before the search starts from the seed, the key and the trial's number alone.
 
-A sampler gives every key a sequence of quantiles, and the recipe's range turns a quantile into a value. So trial 3 of
+Every key has a sequence of quantiles, and the recipe's range turns a quantile into a value. So trial 3 of
 two recipes has `full.lr` at the same quantile of their ranges (the same value where the ranges are equal), whatever
 else the recipes search and whatever the user has fixed; and more trials leave the earlier ones as they are.
 
-`sobol`: a scrambled Sobol sequence (Owen 1998; Joe & Kuo 2008), which fills the space of all keys evenly from the first
-trials on. `random`: independent draws.
+`quasi`: a scrambled Sobol sequence (Owen 1998; Joe & Kuo 2008), which fills the space of all keys evenly from the first
+trials on. `random`: independent draws. `tpe`: the first trials are those of `quasi`; the values of the others are
+chosen when they start, from what earlier ones have reached (`adaptive.py`).
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +50,10 @@ SOBOL_DIMENSIONS = 32
 Quantiles = npt.NDArray[np.float64]
 
 
+FIRST_CHOSEN = 5
+"""With `tpe`: how many trials of a recipe come before the first one whose values are chosen from what they reached."""
+
+
 def draw_specs(config: SearchConfig, folders: Folders, weights: Mapping[str, str]) -> list[TrialSpec]:
     """Every trial of a search; the first of each recipe is the recipe unchanged.
 
@@ -58,15 +64,21 @@ def draw_specs(config: SearchConfig, folders: Folders, weights: Mapping[str, str
     """
     options = config.options
     drawn = {
-        name: draw_values(recipe, config.trials, seed=options.seed, fixed=config.fixed[name], sampler=config.sampler)
+        name: draw_values(recipe, config.trials, seed=options.seed, fixed=config.fixed[name], search=config.search)
         for name, recipe in config.recipes.items()
     }
+
+    def values_of(name: str, number: int) -> dict[str, Any]:
+        values = drawn[name][number]
+        if config.search == "tpe" and number >= FIRST_CHOSEN:
+            return {"draws": tuple(values)}
+        return {"drawn": values}
+
     return [
         TrialSpec(
             name=f"{name}-{number:02d}",
             recipe=name,
             overrides=config.overrides[name],
-            drawn=drawn[name][number],
             seed=options.seed,
             weights=weights[name],
             table=str(folders.table),
@@ -77,6 +89,7 @@ def draw_specs(config: SearchConfig, folders: Folders, weights: Mapping[str, str
             threads=config.resources.cpus_per_trial,
             gpu=config.resources.gpus_per_trial > 0,
             precision=config.precision,
+            **values_of(name, number),
         )
         for number in range(config.trials)
         for name in config.recipes
@@ -84,7 +97,7 @@ def draw_specs(config: SearchConfig, folders: Folders, weights: Mapping[str, str
 
 
 def draw_values(
-    recipe: Recipe, n_trials: int, *, seed: int, fixed: Mapping[str, Value], sampler: str
+    recipe: Recipe, n_trials: int, *, seed: int, fixed: Mapping[str, Value], search: str
 ) -> list[dict[str, Value]]:
     """The searched values of every trial: none for the first one, and none that the user has set.
 
@@ -93,10 +106,10 @@ def draw_values(
         n_trials: how many trials, at least 1.
         seed: of the search.
         fixed: what the user has set; its keys are not searched.
-        sampler: one of `SAMPLERS`.
+        search: one of `SEARCHES`.
     """
     keys = [key for key in recipe.search if key not in fixed]
-    quantiles = {key: draw_quantiles(key, n_trials - 1, seed=seed, sampler=sampler) for key in keys}
+    quantiles = {key: draw_quantiles(key, n_trials - 1, seed=seed, search=search) for key in keys}
     drawn = [
         {key: recipe.search[key].value_at(float(quantiles[key][number])) for key in keys}
         for number in range(n_trials - 1)
@@ -104,16 +117,16 @@ def draw_values(
     return [{}, *drawn]
 
 
-def draw_quantiles(key: str, n: int, *, seed: int, sampler: str) -> Quantiles:
+def draw_quantiles(key: str, n: int, *, seed: int, search: str) -> Quantiles:
     """The first quantiles of a key, in [0, 1), shape [n]: trial 1 takes the first one.
 
     Args:
         key: of the search space, such as `full.lr`.
         n: how many.
         seed: of the search.
-        sampler: one of `SAMPLERS`.
+        search: one of `SEARCHES`.
     """
-    if sampler == "random":
+    if search == "random":
         seeds = ([seed, zlib.crc32(key.encode()), number] for number in range(1, n + 1))
         return np.array([np.random.default_rng(one).random() for one in seeds])
     if key in SOBOL_KEYS:

@@ -11,12 +11,13 @@ from muralab.console import TrialRow, TrialTable, format_duration
 from muralab.experiment import warm_up
 from muralab.tracking import RunWriter
 from muralab.trial import TrialSpec, recipes_of
+from muralab.tune.adaptive import observe
 from muralab.tune.cluster import code_modules
 from muralab.tune.disk_space import feature_group
 from muralab.tune.executor import Remote, run_trials
 from muralab.tune.live_progress import LiveProgress
 from muralab.tune.plan import Sweep
-from muralab.tune.resume import note_in_plan
+from muralab.tune.resume import note_chosen, note_in_plan
 from muralab.tune.scheduler import Past
 from muralab.tune.sweep_storage import SweepStorage
 from muralab.tune.trial_logger import TrialLogger
@@ -64,6 +65,7 @@ def build_logger(
         tags=sweep.tags,
         on_interrupt=on_interrupt,
         on_adapted=lambda note, at_once: note_in_plan(sweep.folders, note, at_once),
+        on_chosen=lambda name, values: note_chosen(sweep.folders, name, values),
         keep_all=keep_all,
         storage=storage,
         progress=LiveProgress(writer, parent, table),
@@ -96,6 +98,7 @@ def run_search(
         logger.storage.upload_inputs(waiting, sweep.dataset)
     console.print(f"Ready after {format_duration(time.monotonic() - started)}; starting Ray.", highlight=False)
     budget = sweep.config.time_budget_s
+    scored = [name for name in past if name in logger.scores]
     with logger.table:
         logger.deadline = None if budget is None else time.monotonic() + budget
         run_trials(
@@ -105,6 +108,7 @@ def run_search(
             folder=sweep.folders.sweep / "ray",
             time_budget_s=budget,
             past=past,
+            observed=[*sweep.observed, *(observe(logger.specs[name], logger.scores[name]) for name in scored)],
             prune=prune,
             usual_epoch_s={name: max(row.estimated_s, default=0.0) for name, row in logger.table.rows.items()},
             remote=None if logger.storage is None else describe_remote(sweep, waiting, logger.storage),

@@ -54,8 +54,16 @@ class SweepStorage:
                 self._upload_once(file, f"{PIXELS}/{file.name}")
         for weights in sorted({spec.weights for spec in specs if spec.weights}):
             self._upload_once(Path(weights), f"{WEIGHTS}/{weights_name(weights)}")
-        for file in (self.folders.table, self.folders.plan):
-            self.storage.upload(file, f"{self.name}/{file.name}")
+        self.storage.upload(self.folders.table, f"{self.name}/{self.folders.table.name}")
+        self.upload_plan()
+
+    def upload_plan(self) -> None:
+        """Upload what `resume` reads, as it is now.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        self.storage.upload(self.folders.plan, f"{self.name}/{self.folders.plan.name}")
 
     def _upload_once(self, file: Path, name: str) -> None:
         if not self.storage.exists(name):

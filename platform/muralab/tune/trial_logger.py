@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,10 @@ from muralab.heartbeat import HEARTBEAT
 from muralab.recipe import resolved_values
 from muralab.results.inputs import log_sets
 from muralab.results.run_recipe import log_source
+from muralab.search_space import Value
 from muralab.tracking import RunRecord, RunWriter, read_predictions
 from muralab.tracking.tags import Tag
-from muralab.training.phases import PHASES, select_phase
+from muralab.training.phases import PHASES
 from muralab.training.trainer import LAST, PREVIOUS, best_name
 from muralab.trial import TrialSpec, recipes_of, uses_bfloat16
 from muralab.tune.live_progress import LiveProgress
@@ -30,8 +30,8 @@ from muralab.tune.sweep_storage import SweepStorage
 from muralab.tune.trial_ending import TrialEnding, read_ending, write_ending
 from muralab.tune.trial_names import searched_keys, trial_title
 from muralab.tune.trial_notes import ended_note, running_note
+from muralab.tune.trial_score import comparable, objectives_of, score_trial
 
-SUMMARISED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auroc", "val_study_auroc")
 ENDED = ("finished", "pruned", "stopped")
 """How a trial ends that is not tried again when its search is resumed."""
 
@@ -64,55 +64,6 @@ def relog_changed(writer: RunWriter, record: RunRecord, spec: TrialSpec, dataset
         writer.set_tags(record.run_id, {Tag.CONTENT: spec.content})
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrialScore:
-    """What a trial has reached on validation, and with the weights of which phase."""
-
-    phase: str
-    """The phase whose best weights are kept."""
-    objective: float
-    """Of these weights."""
-    summary: Mapping[str, float]
-    """To be logged: `objective`, and as `upper_*` and `full_*` the metrics of each phase's best epoch."""
-
-
-def score_trial(history: Sequence[Mapping[str, Any]], objective: str, keeps: str) -> TrialScore | None:
-    """Summarise a trial's epochs; None without one.
-
-    Args:
-        history: the metrics of every epoch.
-        objective: name of the metric that selects.
-        keeps: the recipe's `kept_phase`.
-    """
-    by_phase = {phase: [row for row in history if row["phase"] == n] for n, phase in enumerate(PHASES, start=1)}
-    best = {
-        phase: max(epochs, key=lambda row: _comparable(row[objective])) for phase, epochs in by_phase.items() if epochs
-    }
-    if not best:
-        return None
-    kept = select_phase({phase: _comparable(row[objective]) for phase, row in best.items()}, keeps)
-    summary = {f"{phase}_{name}": float(row[name]) for phase, row in best.items() for name in {*SUMMARISED, objective}}
-    summary |= {f"{phase}_epochs": float(len(by_phase[phase])) for phase in best}
-    reached = float(best[kept][objective])
-    return TrialScore(phase=kept, objective=reached, summary={**summary, "objective": reached})
-
-
-def objectives_of(history: Sequence[Mapping[str, Any]], spec: TrialSpec) -> dict[str, float]:
-    """To be logged after each epoch: its objective, and that of the weights which the trial would keep if it ended now.
-
-    Args:
-        history: the metrics of every epoch so far, at least one.
-        spec: the trial.
-    """
-    score = score_trial(history, spec.objective, recipes_of(spec)[1].kept_phase)
-    assert score is not None  # an epoch has ended
-    return {"epoch_objective": float(history[-1][spec.objective]), "objective": score.objective}
-
-
-def _comparable(value: float) -> float:
-    return -math.inf if math.isnan(value) else value
-
-
 @dataclass
 class TrialLogger:
     """The executor's listener; every call comes from the driver's main thread."""
@@ -129,6 +80,8 @@ class TrialLogger:
     """Called at Ctrl-C when no trial runs any more."""
     on_adapted: Callable[[str, int | None], None] = lambda *_: None
     """Called when Ray was started again; with the number of trials at once where that fell."""
+    on_chosen: Callable[[str, Mapping[str, Value]], None] = lambda *_: None
+    """Called with the values that were chosen for a trial, before it starts."""
     keep_all: bool = False
     """Whether every trial keeps its weights, and not only the best of each recipe."""
     runs: dict[str, str] = field(default_factory=dict)
@@ -142,6 +95,8 @@ class TrialLogger:
     """What happened to the search, for the report."""
     best: dict[str, tuple[float, str]] = field(default_factory=dict)
     """Recipe -> (objective, trial) of the best trial that has ended."""
+    scores: dict[str, float] = field(default_factory=dict)
+    """Trial -> what one that has ended in order has reached."""
     _parts: dict[str, int] = field(default_factory=dict)
     deadline: float | None = None
     """On the monotonic clock: a trial that ends unfinished after it ran out of time, and was not pruned."""
@@ -175,12 +130,14 @@ class TrialLogger:
         spec = self.specs[name]
         row = self.table.rows[name]
         row.state, row.best = record.tags[Tag.ENDED], record.metrics.get("objective")
+        if "objective" in record.metrics:
+            self.scores[name] = record.metrics["objective"]
         objectives = _full_objectives(record, spec.objective)
         if record.status != "FINISHED":
             self._reopen(name, record)
             self._log_predictions(name, record.tags.get(Tag.KEPT_PHASE, "full"))
             self.writer.finish(record.run_id)
-        if objectives and has_weights(spec):
+        if objectives and (has_weights(spec) or record.tags.get(Tag.BEST_OF_RECIPE) == "true"):  # its run has them
             self.consider(name, record.metrics["objective"])
         return record.recipe, objectives
 
@@ -213,6 +170,13 @@ class TrialLogger:
         log_description(self.writer, run, self.specs[name], self.searched(self.specs[name].recipe))
         log_sets(self.writer, run, self.dataset)
         self.writer.set_tags(run, {Tag.DESCRIBED: "true"})
+
+    def trial_chosen(self, name: str, values: Mapping[str, Value]) -> None:
+        """Keep the values that were chosen for a trial, seconds before its process is ready to train with them."""
+        self.on_chosen(name, values)
+        if self.storage is not None:
+            self.storage.upload_plan()
+        self.specs = {**self.specs, name: replace(self.specs[name], drawn=values)}
 
     def trial_started(self, name: str) -> None:
         """Start the trial's run, unless it is resumed."""
@@ -285,6 +249,7 @@ class TrialLogger:
         score = score_trial(self.history[name], spec.objective, recipes_of(spec)[1].kept_phase)
         if score is not None:
             self.writer.log_epoch(run, len(self.history[name]), score.summary)
+            self.scores[name] = score.objective
             self.writer.set_tags(run, {Tag.KEPT_PHASE: score.phase})
             self._log_predictions(name, score.phase)
         self.writer.set_tags(run, {Tag.NOTE: note, **({Tag.ERROR: reason} if reason else {})})
@@ -346,7 +311,7 @@ class TrialLogger:
 
 
 def _rank(objective: float, place: int) -> tuple[float, int]:
-    return _comparable(objective), -place
+    return comparable(objective), -place
 
 
 def _full_objectives(record: RunRecord, objective: str) -> Sequence[float]:

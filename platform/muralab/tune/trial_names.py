@@ -14,7 +14,7 @@ MAX_VALUES = 4
 
 def searched_keys(specs: Iterable[TrialSpec], recipe: str) -> list[str]:
     """The values that the trials of a recipe draw, in the recipe's order; its first trial keeps the recipe's own."""
-    return list(dict.fromkeys(key for spec in specs if spec.recipe == recipe for key in spec.drawn))
+    return list(dict.fromkeys(key for spec in specs if spec.recipe == recipe for key in (*spec.drawn, *spec.draws)))
 
 
 def trial_title(spec: TrialSpec, searched: Sequence[str]) -> str:

@@ -92,7 +92,8 @@ def _what(spec: TrialSpec, searched: Sequence[str]) -> list[str]:
     own = resolved_values(recipes_of(replace(spec, drawn={}))[1])
     head = ["| searched | this trial | recipe |", "|---|---|---|"]
     rows = [f"| `{key}` | **{short_value(values[key])}** | {short_value(own[key])} |" for key in searched]
-    return [f"Recipe `{spec.recipe}`, seed {spec.seed}.", "\n".join([*head, *rows])]
+    chosen = " Its values were chosen from what earlier trials had reached (`search=tpe`)." if spec.draws else ""
+    return [f"Recipe `{spec.recipe}`, seed {spec.seed}.{chosen}", "\n".join([*head, *rows])]
 
 
 def _phases(spec: TrialSpec, history: Sequence[Mapping[str, Any]]) -> list[str]:
