@@ -30,6 +30,7 @@ BENCHMARKS = (
     "sweep",
     "draws",
     "pruning",
+    "searchers",
     "tracking",
     "startup",
     "intervals",
