@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mlflow.artifacts import download_artifacts
 
 from muralab.errors import StoreError
 from muralab.results.trained_model import load_trained_model
@@ -118,6 +119,8 @@ def test_no_model_is_promoted_for_having_trained_on_the_test_images(muralab, sto
         assert muralab("train", seed=seed, **quick).code == 0
     older, newer = find_runs(store)
     assert "accepted as champion" in muralab("promote", run=newer.run_id).out
+    bundle = Path(download_artifacts("models:/mura-wrist@champion", tracking_uri=store.uri))
+    assert next(bundle.rglob("familiarity.npz")).stat().st_size > 0  # it warns about unlike images, as after a sweep
     out = " ".join(muralab("promote", run=older.run_id).out.split())
     test = newer.predictions["test"]
     assert "refused, stays challenger" in out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -10,8 +12,9 @@ import pytest
 from muralab.demo.dataset import default_folder
 from muralab.errors import SettingsError
 from muralab.evaluation.leakage import Leakage
-from muralab.results.leakage import data_of, leakage_note, split_of
-from muralab.tracking import LoggedData, RunRecord
+from muralab.results.leakage import data_of, leakage_note, leakage_of_run, split_of
+from muralab.tracking import LoggedData, RunRecord, open_store, read_run
+from tests.registry.conftest import log_run
 
 RECORD = RunRecord(run_id="1", name="cnn", status="FINISHED", experiment_id="0", part="hand")
 
@@ -66,3 +69,25 @@ def test_the_note_counts_leaked_images() -> None:
 
 def test_unknown_leakage_is_stated() -> None:
     assert leakage_note(None).startswith("Leakage: not known, because the trained run logged no split")
+
+
+def test_an_evaluation_on_copies_under_other_names_is_leaked(
+    empty_database: Path, tmp_path: Path, write_tree: Callable[..., Path]
+) -> None:
+    store = open_store(f"sqlite:///{shutil.copy(empty_database, tmp_path / 'mlflow.db')}")
+    tree = write_tree(tmp_path / "tree", parts=("wrist",), n_train=8, n_valid=10)
+    identities = {"file": "", "group": "", "hash": ""}
+    trained = pd.DataFrame({"image": ["a", "b"], "patient": ["a", "b"], "pixels": ["A", "B"], "set": "train"})
+    run = log_run(store, tree, 1.0, split=trained.assign(**identities))
+    test = read_run(store, run).predictions["test"]
+    pixels = ["B", *(str(row) for row in range(1, len(test)))]  # the first image is a copy of b
+    evaluated = test[["image", "patient"]].assign(pixels=pixels, set="test", **identities)
+    evaluation = log_run(store, write_copy(tree), 1.0, split=evaluated, **{"muralab.evaluates": run})
+    found = leakage_of_run(store, read_run(store, evaluation))
+    assert found is not None
+    assert found.set_of_patient == {test["patient"].iloc[0]: "train"}
+
+
+def write_copy(tree: Path) -> Path:
+    """The tree at another path, so that names alone do not decide."""
+    return Path(shutil.copytree(tree, tree.parent.parent / "copied" / tree.name))
