@@ -47,7 +47,7 @@ $ rsync -a ~/.cache/huggingface/hub/models--timm--* offline-machine:.cache/huggi
 
 `auto` then finds them there; `HF_HOME` moves that cache.
 """
-PLAIN = ("ema_decay", "clip_norm", "class_weighting", "kept_phase", "feature_views")
+PLAIN = ("ema_decay", "clip_norm", "class_weighting", "kept_phase", "feature_views", "source_scale")
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

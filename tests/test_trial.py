@@ -59,6 +59,19 @@ def test_a_trial_trains_with_a_searched_strength(build_spec: Any, tmp_path: Path
     assert [r.train_loss for r in noisy[2:]] != [r.train_loss for r in plain_run[2:]]
 
 
+def test_a_trial_augments_larger_squares_and_evaluates_its_own(build_spec: Any, tmp_path: Path) -> None:
+    spec = build_spec(overrides={"source_scale": 2.0})
+    data = read_data(spec.table, spec.cache_folder, 36)
+    images = ImageData(spec, data, "cpu")
+    assert images.source.size == 72
+    with closing(images.batches("full", 1)) as batches:
+        assert next(batches).images.shape[1:] == (36, 36)
+    usual, larger = (
+        run(build_spec(folder=str(tmp_path / str(scale)), overrides={"source_scale": scale})) for scale in (1.0, 2.0)
+    )
+    assert [r.train_loss for r in larger] != [r.train_loss for r in usual]
+
+
 def test_overridden_strengths_apply_to_both_phases(build_spec: Any) -> None:
     base, resolved = recipes_of(build_spec(overrides={"augment.shift": "0.2"}))
     assert base.augment.shift == resolved.augment.shift == 0.2

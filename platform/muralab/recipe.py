@@ -41,6 +41,7 @@ PLAIN_KEYS = (
     "clip_norm",
     "class_weighting",
     "kept_phase",
+    "source_scale",
     "compile",
     "feature_views",
 )
@@ -86,6 +87,9 @@ class Recipe:
     """Compile the training steps of the whole network: minutes at the start of each trial, faster steps afterwards."""
     feature_views: int = 6
     """Augmented views per training image whose features are cached for the upper phase of a frozen backbone."""
+    source_scale: float = 1.0
+    """Side of the squares that augmentation reads, as a multiple of `image_size`. At 1 its interpolation blurs training
+    images but not those that are evaluated; larger squares keep their detail, and take that factor squared on disk."""
     demo: Mapping[str, Value] = field(default_factory=dict)
     """Overrides that let a sweep on the demo data finish in minutes on two CPU cores."""
     study: Mapping[str, Value] = field(default_factory=dict)
@@ -106,6 +110,7 @@ class Recipe:
                 f"kept_phase={self.kept_phase!r}: expected one of {', '.join(KEPT_PHASES)}",
             ),
             (self.feature_views >= 1, f"feature_views={self.feature_views}: expected 1 or more"),
+            (1 <= self.source_scale <= 4, f"source_scale={self.source_scale}: expected 1 to 4"),
         ]
         problems = [message for valid, message in checks if not valid]
         known = resolved_values(self)
@@ -128,6 +133,16 @@ class Recipe:
         """Name -> phase, in training order."""
         return {"upper": self.upper, "full": self.full}
 
+    @property
+    def source_size(self) -> int:
+        """Side in px of the squares that augmentation reads."""
+        return round(self.image_size * self.source_scale)
+
+    @property
+    def decoded_sizes(self) -> tuple[int, ...]:
+        """Sides in px of the squares that its trials read: those that are evaluated, and those that are augmented."""
+        return tuple(sorted({self.image_size, self.source_size}))
+
 
 def _model_defaults(parameters: Mapping[str, inspect.Parameter]) -> dict[str, Value]:
     """Keyword-only parameters of a build function with their defaults, except `image_size`."""
@@ -143,7 +158,7 @@ def _model_defaults(parameters: Mapping[str, inspect.Parameter]) -> dict[str, Va
 def resolved_values(recipe: Recipe) -> dict[str, Value]:
     """Flatten all values that can be overridden: `full.lr`, `augment.zoom`, `model.width`, `image_size` ..."""
     values: dict[str, Any] = {key: getattr(recipe, key) for key in PLAIN_KEYS}
-    values |= {key: float(values[key]) for key in ("ema_decay", "clip_norm")}
+    values |= {key: float(values[key]) for key in ("ema_decay", "clip_norm", "source_scale")}
     for group in GROUPS:
         spec = getattr(recipe, group)
         # By the declared type: a rate written as 1 is still a float, and may be overridden by 0.5.

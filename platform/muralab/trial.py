@@ -159,6 +159,14 @@ class ImageData:
         self.train = data.tables["train"]
         self.labels = self.train["label"].to_numpy()
         self.batch_size = self.resolved.batch_size
+        self.source = self._open_source()
+
+    def _open_source(self) -> PixelCache:
+        """The squares that augmentation reads."""
+        size, spec = self.resolved.source_size, self.spec
+        if size == self.data.cache.size:
+            return self.data.cache
+        return read_data(spec.table, spec.cache_folder, size, spec.content, spec.value_range).cache
 
     def batches(self, phase: str, epoch: int) -> Generator[Batch]:
         """Iterate over one epoch, with the augmentation of the phase."""
@@ -168,10 +176,11 @@ class ImageData:
 
     def _augmented_batches(self, augment: Augment, epoch: int, batch_size: int) -> Generator[Batch]:
         return training_batches(
-            self.data.cache,
+            self.source,
             self.train,
             augment,
             batch_size=batch_size,
+            size=self.resolved.image_size,
             seed=self.spec.seed,
             epoch=epoch,
             workers=max(1, self.spec.threads - 1) if self.device == "cuda" else 0,
@@ -186,7 +195,8 @@ class ImageData:
             network,
             train=sorted(file_names(self.train)),
             validation=sorted(file_names(validation)),
-            pixels=self.data.cache.path.name,  # identifies the image files, so that two data sets never share features
+            # Identifies the image files, so that two data sets never share features.
+            pixels=f"{self.data.cache.path.name} {self.source.path.name}",
             device=self.device,
             precision="bfloat16" if uses_bfloat16(self.spec) else "float32",
             augment=asdict(recipe.augment),

@@ -45,6 +45,38 @@ def test_all_strengths_off_return_the_image(image):
     np.testing.assert_array_equal(build_augmenter(Augment(), SIZE)(image, 5), image)
 
 
+def larger(factor: int) -> np.ndarray:
+    """Random fine detail: each pixel of the original of `factor` times the size."""
+    return np.random.default_rng(0).integers(0, 256, (SIZE * factor, SIZE * factor), dtype=np.uint8)
+
+
+def test_larger_squares_are_scaled_to_the_size_without_augmentation():
+    found = build_augmenter(Augment(), SIZE, source=2 * SIZE)(larger(2), 0)
+    expected = larger(2).reshape(SIZE, 2, SIZE, 2).mean((1, 3))
+    assert np.abs(found - expected).max() <= 1
+
+
+def test_what_is_read_from_larger_squares_lies_where_it_did():
+    dots = np.zeros((3 * SIZE, 3 * SIZE), np.uint8)
+    dots[9:15, 90:99] = 255
+    still = Augment(rotate_degrees=1e-9)  # the affine map, which moves nothing
+    found = build_augmenter(still, SIZE, source=3 * SIZE)(dots, 0)
+    assert [tuple(axis) for axis in np.nonzero(found)] == [(3, 3, 3, 4, 4, 4), (30, 31, 32, 30, 31, 32)]
+
+
+def test_larger_squares_keep_the_detail_that_interpolation_blurs():
+    augment = Augment(rotate_degrees=20)
+    small = larger(2).reshape(SIZE, 2, SIZE, 2).mean((1, 3)).astype(np.uint8)
+    blurred, sharp = (
+        np.mean(
+            [build_augmenter(augment, SIZE, source=len(image))(image, seed)[9:32, 9:32].std() for seed in range(20)]
+        )
+        for image in (small, larger(2))
+    )
+    assert blurred < 0.8 * small.std()
+    assert sharp > small.std()
+
+
 def test_the_result_depends_on_the_seed_only(image):
     apply = build_augmenter(EVERYTHING, SIZE)
     first = apply(image, 7)

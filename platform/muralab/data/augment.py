@@ -8,7 +8,9 @@ The operations, in the order in which they are applied:
 4. gamma, local contrast (CLAHE), blur, noise, cutout
 
 Each strength has its own random numbers: changing one strength does not change the draws of another.
-Shapes: N images, S side in px.
+The affine map may read from larger squares, so that what it interpolates has more detail than its result.
+
+Shapes: N images, S side of the result in px.
 """
 
 from __future__ import annotations
@@ -193,16 +195,18 @@ class _Transforms:
         ]
 
 
-def build_augmenter(augment: Augment, size: int) -> Augmenter:
-    """Build a function of (image uint8 [S, S], seed) that returns uint8 [S, S]; threads may share it.
+def build_augmenter(augment: Augment, size: int, *, source: int | None = None) -> Augmenter:
+    """Build a function of (image, seed) that returns uint8 [S, S]; threads may share it.
 
-    With all strengths off it returns the image itself.
+    With all strengths off it returns an image of that size itself.
 
     Args:
         augment: the strengths.
         size: S, in px.
+        source: side of the images uint8 [source, source] that it is given, in px; None: S.
     """
-    if augment.is_off:
+    source = source or size
+    if augment.is_off and source == size:
         return lambda image, _seed: image
     # One square is too small to be worth several threads: they would only take cores from other workers.
     cv2.setNumThreads(1)
@@ -212,7 +216,10 @@ def build_augmenter(augment: Augment, size: int) -> Augmenter:
     def apply(image: Square, seed: int) -> Square:
         draw = draw_augmentation(augment, seed)
         if augment.moves:
-            image = cv2.warpAffine(image, _matrix(draw, size), (size, size), flags=cv2.INTER_LINEAR, borderValue=0)
+            matrix = _matrix(draw, size, source)
+            image = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=0)
+        elif source != size:
+            image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
         image = deform(image, seed)
         if augment.contrast:
             image = cv2.LUT(image, _levels(draw))
@@ -250,15 +257,18 @@ def preview_grid(
     return np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0)
 
 
-def _matrix(draw: Draw, size: int) -> npt.NDArray[np.float64]:
+def _matrix(draw: Draw, size: int, source: int) -> npt.NDArray[np.float64]:
     """Affine map from coordinates of the image to those of the result, about the centre, float64 [2, 3]."""
-    centre = (size - 1) / 2.0
+    centre, shrink = (size - 1) / 2.0, size / source
     angle = math.radians(draw.angle_degrees)
     cos, sin = draw.scale * math.cos(angle), draw.scale * math.sin(angle)
     mirror = -1.0 if draw.mirrored else 1.0
     right = centre + draw.shift_x * size - cos * mirror * centre - sin * centre
     down = centre + draw.shift_y * size + sin * mirror * centre - cos * centre
-    return np.array([[cos * mirror, sin, right], [-sin * mirror, cos, down]])
+    matrix = np.array([[cos * mirror, sin, right], [-sin * mirror, cos, down]])
+    # Centres of pixels: those of the first pixel of both squares are half a pixel of their own from the corner.
+    shrinking = np.array([[shrink, 0, (shrink - 1) / 2], [0, shrink, (shrink - 1) / 2], [0, 0, 1]])
+    return np.asarray(matrix @ shrinking, dtype=np.float64)
 
 
 def _levels(draw: Draw) -> Square:

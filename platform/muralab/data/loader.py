@@ -44,6 +44,7 @@ def training_batches(
     batch_size: int,
     seed: int,
     epoch: int,
+    size: int | None = None,
     workers: int = 0,
     pinned: bool = False,
 ) -> Batches:
@@ -56,6 +57,7 @@ def training_batches(
         batch_size: images per batch; a last batch of one image is merged into the previous one (BatchNorm needs two).
         seed: 0 or more.
         epoch: 0 or more; each epoch has its own order and draws.
+        size: S in px; None: that of the cache, whose squares may be larger.
         workers: prefetching threads; 0 loads in the calling thread.
         pinned: put the pixels into pinned memory, from which a GPU copies asynchronously.
 
@@ -68,10 +70,11 @@ def training_batches(
             f"Impossible loader settings: batch_size={batch_size}, seed={seed}, epoch={epoch}, workers={workers} "
             "(batch_size must be 1 or more, the others 0 or more)."
         )
-    source = _Source(cache, table, pinned=pinned)
+    size = size or cache.size
+    source = _Source(cache, table, size=size, pinned=pinned)
     order = np.random.default_rng((seed, epoch)).permutation(len(table))
     seeds = np.random.SeedSequence((seed, epoch, 1)).generate_state(max(len(table), 1), np.uint64).astype(np.uint64)
-    augmenter = None if augment.is_off else build_augmenter(augment, cache.size)
+    augmenter = None if augment.is_off and size == cache.size else build_augmenter(augment, size, source=cache.size)
     return map_in_threads(
         lambda rows: source.batch(rows, augmenter, seeds),
         _chunks(order, batch_size),
@@ -89,7 +92,7 @@ def evaluation_batches(cache: PixelCache, table: pd.DataFrame, *, batch_size: in
     """
     if batch_size < 1:
         raise SettingsError(f"batch_size must be 1 or more, received {batch_size}.")
-    source = _Source(cache, table)
+    source = _Source(cache, table, size=cache.size)
     positions = np.arange(len(table), dtype=np.int64)
     chunks = [positions[first : first + batch_size] for first in range(0, len(positions), batch_size)]
     return map_in_threads(lambda rows: source.batch(rows, None, None), chunks, workers=0)
@@ -98,8 +101,8 @@ def evaluation_batches(cache: PixelCache, table: pd.DataFrame, *, batch_size: in
 class _Source:
     """A table's pixels and labels by position."""
 
-    def __init__(self, cache: PixelCache, table: pd.DataFrame, *, pinned: bool = False) -> None:
-        self.pinned = pinned
+    def __init__(self, cache: PixelCache, table: pd.DataFrame, *, size: int, pinned: bool = False) -> None:
+        self.size, self.pinned = size, pinned
         n_unreadable = len(table) - len(cache.readable(table))
         if n_unreadable:
             raise DataError(
@@ -113,7 +116,7 @@ class _Source:
     def batch(self, rows: Positions, augmenter: Augmenter | None, seeds: npt.NDArray[np.uint64] | None) -> Batch:
         """The images at the given positions of the table, each augmented with its own seed."""
         cache_rows = self.cache_rows[rows]
-        images = torch.empty((len(rows), *self.pixels.shape[1:]), dtype=torch.uint8, pin_memory=self.pinned)
+        images = torch.empty((len(rows), self.size, self.size), dtype=torch.uint8, pin_memory=self.pinned)
         target = images.numpy()
         if augmenter is None or seeds is None:
             np.take(self.pixels, cache_rows, axis=0, out=target, mode="clip")  # mode="raise" would copy once more

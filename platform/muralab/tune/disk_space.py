@@ -67,10 +67,10 @@ def feature_files(recipes: Mapping[str, Recipe], sets: Mapping[str, int], cache:
     return files
 
 
-def feature_group(name: str, recipe: Recipe) -> tuple[str, str, int, str, int]:
+def feature_group(name: str, recipe: Recipe) -> tuple[str, str, tuple[int, ...], str, int]:
     """What is the same in recipes whose trials of one seed share their features."""
     extractor = _extractor_text(recipe.build, recipe.image_size, tuple(sorted(recipe.model.items())))
-    return recipe.pretrained or name, extractor, recipe.image_size, str(recipe.augment), views_of(recipe)
+    return recipe.pretrained or name, extractor, recipe.decoded_sizes, str(recipe.augment), views_of(recipe)
 
 
 @functools.cache

@@ -70,7 +70,9 @@ def estimate(
     n_seeds = len({spec.seed for spec in specs})
     cache = Path(specs[0].cache_folder)
     frozen = {name: recipes[name] for name, pace in paces.items() if pace.frozen_upper}
-    files = pixel_files(len(dataset.index), (recipe.image_size for recipe in recipes.values()), cache)
+    files = pixel_files(
+        len(dataset.index), (size for recipe in recipes.values() for size in recipe.decoded_sizes), cache
+    )
     files += n_seeds * feature_files(frozen, sizes, cache)
     return Estimate(
         epoch_s=epoch_s,

@@ -91,13 +91,18 @@ def fetch_inputs(storage: Storage, sweep: str, spec: TrialSpec, cache: Path) -> 
     """
     storage.download(f"{sweep}/{Path(spec.table).name}", Path(spec.table))
     wanted = [Path(spec.weights)] if spec.weights else []
-    squares = squares_files(
-        read_table(spec.table),
-        size=recipes_of(spec)[1].image_size,
-        folder=cache / PIXELS,
-        content=spec.content,
-        value_range=range_from_text(spec.value_range),
-    )
+    table = read_table(spec.table)
+    squares = [
+        file
+        for size in recipes_of(spec)[1].decoded_sizes
+        for file in squares_files(
+            table,
+            size=size,
+            folder=cache / PIXELS,
+            content=spec.content,
+            value_range=range_from_text(spec.value_range),
+        )
+    ]
     for file in (*wanted, *squares):
         if not file.is_file():
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -154,7 +154,7 @@ def prepare_sweep(config: SearchConfig, cache: Any, progress: Any) -> Sweep:
         MuraLabError: user errors in data, weights or recipes; too little disk space.
     """
     source = source_of(config.options)
-    sizes = [recipe.image_size for recipe in config.recipes.values()]
+    sizes = [size for recipe in config.recipes.values() for size in recipe.decoded_sizes]
     files = pixel_files(source.n_images, sizes, cache)
     check_space(sum(file.n_bytes for file in files if not file.is_cached), cache)
     weights = find_weights(config)
@@ -241,7 +241,7 @@ def open_data(
         SettingsError: its validation set has too few abnormal patients for the threshold rule, or pictures=true and
             names may be burned into them.
     """
-    sizes = {recipe.image_size for recipe in config.recipes.values()}
+    sizes = {size for recipe in config.recipes.values() for size in recipe.decoded_sizes}
     if not source.is_demo:  # before hours of decoding
         check_threshold_rule(source.split_of_all[0].validation, config.options.threshold)
     dataset = open_dataset(
