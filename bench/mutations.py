@@ -6,6 +6,10 @@ Draws places from all comparisons, constants and return values of the packages, 
 repository, and runs the tests that cover it: the fast ones of the mirrored folder, then those of related folders, then
 the slow ones of both, until one fails. Docstrings, annotations, decorators and text of messages are left alone. Prints
 a Markdown table; the exit code is 1 if less than 90 % of the changes are caught. At most an hour on two cores.
+
+With --coverage .coverage, the data of `pytest --cov --cov-context=test`, the tests that have run the changed line come
+first, then the fast ones of the mirrored folder, and the run that wrote the data stands for the one without a change.
+Lines that only an import has run get all steps.
 """
 
 from __future__ import annotations
@@ -26,6 +30,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
+
+from coverage import CoverageData
 
 ROOT = Path(__file__).parents[1]
 SOURCES = Path("platform/muralab")
@@ -119,15 +125,15 @@ class Mutation:
         """The package it belongs to."""
         return self.file.relative_to(SOURCES).parts[0]
 
-    def read(self, root: Path) -> tuple[str, str]:
-        """The place and the change as cells of the table, and the source of the changed file."""
+    def read(self, root: Path) -> tuple[int, str, str]:
+        """The line, the place and the change as cells of the table, and the source of the changed file."""
         tree = ast.parse((root / self.file).read_text(encoding="utf-8"))
         change = list(find_changes(tree))[self.number]
         before, after = (" ".join(ast.unparse(one).split())[:60] for one in (change.shown, change.after))
         place = f"{self.file.relative_to(SOURCES)}:{change.shown.lineno}"
         setattr(change.node, change.field, change.value)
         cells = f"{place} | `{before}` -> `{after}`".replace("||", "\\|\\|")
-        return cells, ast.unparse(ast.fix_missing_locations(tree))
+        return change.shown.lineno, cells, ast.unparse(ast.fix_missing_locations(tree))
 
 
 def list_mutations(packages: Sequence[str]) -> list[Mutation]:
@@ -143,9 +149,22 @@ def list_mutations(packages: Sequence[str]) -> list[Mutation]:
 def list_runs(package: str) -> Iterator[list[str]]:
     """Arguments of pytest for each step, the cheapest first."""
     own, related = f"tests/{package}", [f"tests/{name}" for name in RELATED.get(package, ())]
-    yield ["-m", "not slow", own]
-    yield ["-m", "not slow", *related]
-    yield ["-m", "slow", own, *related]
+    yield ["-m", "not slow and not long", own]
+    yield ["-m", "not slow and not long", *related]
+    yield ["-m", "slow and not long", own, *related]
+
+
+def covering_tests(coverage: CoverageData | None, file: Path, line: int, root: Path) -> Iterator[list[str]]:
+    """Arguments of pytest for the tests that have run a line: the fast ones, then the slow ones."""
+    if coverage is None:
+        return
+    measured = next((name for name in coverage.measured_files() if name.endswith(f"/{file}")), "")
+    contexts = coverage.contexts_by_lineno(measured).get(line, []) if measured else []
+    tests = sorted({context.split("|")[0] for context in contexts if context})
+    if tests:
+        listed = root / ".covering-tests"
+        listed.write_text("\n".join(tests), encoding="utf-8")
+        yield from (["-m", marker, f"@{listed.name}"] for marker in ("not slow and not long", "slow and not long"))
 
 
 def run_tests(root: Path, arguments: Sequence[str]) -> str | None:
@@ -177,14 +196,19 @@ def copy_repository(folder: Path) -> Path:
     return folder
 
 
-def check_mutation(mutation: Mutation, copies: SimpleQueue[Path]) -> tuple[str, str | None]:
+def check_mutation(
+    mutation: Mutation, copies: SimpleQueue[Path], coverage: CoverageData | None
+) -> tuple[str, str | None]:
     """Cells of the table for a mutation, and the first test that fails with it, or None."""
     root = copies.get()
     original = (root / mutation.file).read_text(encoding="utf-8")
     try:
-        cells, source = mutation.read(root)
+        line, cells, source = mutation.read(root)
         (root / mutation.file).write_text(source, encoding="utf-8")
-        return cells, next((failed for run in list_runs(mutation.package) if (failed := run_tests(root, run))), None)
+        covering = list(covering_tests(coverage, mutation.file, line, root))
+        everything = list(list_runs(mutation.package))
+        runs = [*covering, everything[0]] if covering else everything
+        return cells, next((failed for run in runs if (failed := run_tests(root, run))), None)
     finally:
         (root / mutation.file).write_text(original, encoding="utf-8")
         copies.put(root)
@@ -193,7 +217,7 @@ def check_mutation(mutation: Mutation, copies: SimpleQueue[Path]) -> tuple[str, 
 def check_baseline(packages: Sequence[str], root: Path) -> None:
     """Exit if a fast test fails without any mutation."""
     folders = {f"tests/{name}" for package in packages for name in (package, *RELATED.get(package, ()))}
-    if failed := run_tests(root, ["-m", "not slow", *sorted(folders)]):
+    if failed := run_tests(root, ["-m", "not slow and not long", *sorted(folders)]):
         sys.exit(f"{failed} fails without a mutation: fix it first.")
 
 
@@ -204,8 +228,12 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=60, help="number of mutations")
     parser.add_argument("--packages", default=",".join(RELATED), help="comma-separated packages of muralab")
     parser.add_argument("--jobs", type=int, default=2, help="mutations at a time")
+    parser.add_argument("--coverage", type=Path, help="data of a run of all tests with --cov-context=test")
     options = parser.parse_args()
     packages = options.packages.split(",")
+    coverage = CoverageData(str(options.coverage)) if options.coverage else None
+    if coverage is not None:
+        coverage.read()
     everything = list_mutations(packages)
     drawn = random.Random(options.seed).sample(everything, min(options.number, len(everything)))
     started = time.monotonic()
@@ -213,11 +241,12 @@ def main() -> None:
         copies: SimpleQueue[Path] = SimpleQueue()
         for number in range(options.jobs):
             copies.put(copy_repository(Path(folder) / str(number)))
-        check_baseline(packages, Path(folder) / "0")
+        if coverage is None:
+            check_baseline(packages, Path(folder) / "0")
         caught = 0
         print("| place | mutation | caught by |\n|---|---|---|", flush=True)
         with ThreadPoolExecutor(options.jobs) as pool:
-            for cells, failed in pool.map(lambda mutation: check_mutation(mutation, copies), drawn):
+            for cells, failed in pool.map(lambda mutation: check_mutation(mutation, copies, coverage), drawn):
                 caught += failed is not None
                 print(f"| {cells} | {failed or '**survived**'} |", flush=True)
     drawing = f"drawn from {len(everything):,} with seed {options.seed}"

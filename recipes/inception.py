@@ -2,8 +2,9 @@
 
 Source: third model of the wrist study, an unpublished course report by D. Fountas (docs/study.md): output layer
 removed, global max pooling, dense 1, dense 2 of the same width, output unit. Not stated there, chosen here: rates
-(searched around 3e-4 with warm-up), width, and dropout on the pooled features, without which the head overfits the few
-augmented views that are computed once for the upper phase (docs/benchmarks.md).
+(searched around 3e-4 with warm-up), width, dropout of the upper phase's features, without which the head overfits the
+few augmented views that are computed once for it (docs/benchmarks.md), and batches of 16 mirrored images, augmented
+from larger squares (docs/experiments.md).
 
 Command: make train RECIPE=inception
 On MURA: make train RECIPE=inception DATA=/data/MURA-v1.1
@@ -36,7 +37,7 @@ def build_with_head(build_head: Callable[[], nn.Module]) -> Network:
     return Network(backbone=backbone, pool=pool, head=build_head(), channels=3, mean=0.5, std=0.5)
 
 
-def build(*, image_size: int, width: int = 128, dropout: float = 0.2, feature_dropout: float = 0.5) -> Network:
+def build(*, image_size: int, width: int = 128, dropout: float = 0.2, feature_dropout: float = 0.0) -> Network:
     """Build the network; it accepts squares of 75 px or more, so `image_size` is unused."""
     del image_size
     return build_with_head(
@@ -56,13 +57,22 @@ RECIPE = Recipe(
     build=build,
     summary="InceptionV3",
     image_size=299,
-    batch_size=32,
+    batch_size=16,
     ema_decay=0.99,
     clip_norm=1.0,
     class_weighting=True,
     pretrained="inception_v3.tf_in1k",
     feature_views=6,
-    upper=Phase(epochs=30, lr=1e-3, trains=HEAD_ONLY, weight_decay=1e-4, warmup_epochs=1, schedule="cosine"),
+    source_scale=1.5,
+    upper=Phase(
+        epochs=30,
+        lr=1e-3,
+        trains=HEAD_ONLY,
+        weight_decay=1e-4,
+        warmup_epochs=1,
+        schedule="cosine",
+        feature_dropout=0.5,
+    ),
     full=Phase(
         epochs=70,
         lr=3e-4,
@@ -72,7 +82,7 @@ RECIPE = Recipe(
         schedule="cosine",
         patience=20,
     ),
-    augment=Augment(zoom=0.15, rotate_degrees=20, shift=0.1, contrast=0.2),
+    augment=Augment(zoom=0.15, rotate_degrees=20, shift=0.1, contrast=0.2, flip=True),
     search={
         "full.lr": LogUniform(5e-5, 2e-3),
         "augment.zoom": Uniform(0.0, 0.3),
@@ -82,14 +92,13 @@ RECIPE = Recipe(
     },
     demo={
         "image_size": 112,
-        "batch_size": 16,
         "upper.epochs": 6,
         "full.epochs": 7,
         "full.lr": 1e-3,
         "full.backbone_lr_factor": 0.3,
         "full.warmup_epochs": 0.5,
         "feature_views": 2,
-        "model.feature_dropout": 0.0,  # six short epochs on two views are too few to overfit
+        "upper.feature_dropout": 0.0,  # six short epochs on two views are too few to overfit
         "ema_decay": 0.97,
     },
     study={
@@ -101,13 +110,17 @@ RECIPE = Recipe(
         "upper.weight_decay": 0.0,
         "upper.warmup_epochs": 0.0,
         "upper.schedule": "constant",
+        "upper.feature_dropout": 0.0,
         "full.backbone_lr_factor": 1.0,
         "full.weight_decay": 0.0,
         "full.warmup_epochs": 0.0,
         "full.schedule": "constant",
         "full.patience": 0,
         "augment.contrast": 0.0,
+        "augment.flip": False,
+        "batch_size": 32,
+        "source_scale": 1.0,
         "model.dropout": 0.0,
-        "model.feature_dropout": 0.0,
     },
+    earlier={"source_scale": 1.0, "upper.feature_dropout": 0.0},
 )

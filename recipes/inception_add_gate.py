@@ -42,7 +42,7 @@ class AddGateHead(nn.Module):
         return logits
 
 
-def build(*, image_size: int, width: int = 128, dropout: float = 0.2, feature_dropout: float = 0.5) -> Network:
+def build(*, image_size: int, width: int = 128, dropout: float = 0.2, feature_dropout: float = 0.0) -> Network:
     """Build the network; it accepts squares of 75 px or more, so `image_size` is unused."""
     del image_size
     return build_with_head(lambda: AddGateHead(FEATURES, width, dropout, feature_dropout))
@@ -53,13 +53,22 @@ RECIPE = Recipe(
     summary="InceptionV3 with an add gate",
     registers=True,
     image_size=299,
-    batch_size=32,
+    batch_size=16,
     ema_decay=0.99,
     clip_norm=1.0,
     class_weighting=True,
     pretrained="inception_v3.tf_in1k",
     feature_views=6,
-    upper=Phase(epochs=30, lr=1e-3, trains=HEAD_ONLY, weight_decay=1e-4, warmup_epochs=1, schedule="cosine"),
+    source_scale=1.5,
+    upper=Phase(
+        epochs=30,
+        lr=1e-3,
+        trains=HEAD_ONLY,
+        weight_decay=1e-4,
+        warmup_epochs=1,
+        schedule="cosine",
+        feature_dropout=0.5,
+    ),
     full=Phase(
         epochs=70,
         lr=3e-4,
@@ -69,7 +78,7 @@ RECIPE = Recipe(
         schedule="cosine",
         patience=20,
     ),
-    augment=Augment(zoom=0.15, rotate_degrees=20, shift=0.1, contrast=0.2),
+    augment=Augment(zoom=0.15, rotate_degrees=20, shift=0.1, contrast=0.2, flip=True),
     search={
         "full.lr": LogUniform(5e-5, 2e-3),
         "augment.zoom": Uniform(0.0, 0.3),
@@ -79,14 +88,13 @@ RECIPE = Recipe(
     },
     demo={
         "image_size": 112,
-        "batch_size": 16,
         "upper.epochs": 6,
         "full.epochs": 7,
         "full.lr": 1e-3,
         "full.backbone_lr_factor": 0.3,
         "full.warmup_epochs": 0.5,
         "feature_views": 2,
-        "model.feature_dropout": 0.0,  # six short epochs on two views are too few to overfit
+        "upper.feature_dropout": 0.0,  # six short epochs on two views are too few to overfit
         "ema_decay": 0.97,
     },
     study={
@@ -98,13 +106,17 @@ RECIPE = Recipe(
         "upper.weight_decay": 0.0,
         "upper.warmup_epochs": 0.0,
         "upper.schedule": "constant",
+        "upper.feature_dropout": 0.0,
         "full.backbone_lr_factor": 1.0,
         "full.weight_decay": 0.0,
         "full.warmup_epochs": 0.0,
         "full.schedule": "constant",
         "full.patience": 0,
         "augment.contrast": 0.0,
+        "augment.flip": False,
+        "batch_size": 32,
+        "source_scale": 1.0,
         "model.dropout": 0.0,
-        "model.feature_dropout": 0.0,
     },
+    earlier={"source_scale": 1.0, "upper.feature_dropout": 0.0},
 )

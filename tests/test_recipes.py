@@ -76,28 +76,28 @@ CNN_VALUES = {
     "kept_phase": "best", "compile": False, "feature_views": 6,
     "upper.epochs": 2, "upper.lr": 0.0003, "upper.trains": "*", "upper.backbone_lr_factor": 1.0,
     "upper.weight_decay": 0.0001, "upper.warmup_epochs": 2.0, "upper.schedule": "constant",
-    "upper.frozen_batchnorm": "eval", "upper.patience": 0,
+    "upper.frozen_batchnorm": "eval", "upper.patience": 0, "upper.feature_dropout": 0.0, "full.feature_dropout": 0.0,
     "full.epochs": 60, "full.lr": 0.001, "full.trains": "*", "full.backbone_lr_factor": 1.0,
     "full.weight_decay": 0.0001, "full.warmup_epochs": 0.0, "full.schedule": "cosine",
     "full.frozen_batchnorm": "eval", "full.patience": 15,
     "augment.zoom": 0.15, "augment.rotate_degrees": 20.0, "augment.shift": 0.1, "augment.contrast": 0.2,
     "augment.flip": False, "augment.gamma": 0.0, "augment.noise": 0.0, "augment.blur": 0.0, "augment.clahe": 0.0,
-    "augment.cutout": 0.0, "augment.elastic": 0.0,
+    "augment.cutout": 0.0, "augment.elastic": 0.0, "source_scale": 1.0,
     "model.channels": 1, "model.filters": 8, "model.units": 10, "model.dropout": 0.3,
 }  # fmt: skip
 INCEPTION_VALUES = {
-    "image_size": 299, "batch_size": 32, "ema_decay": 0.99, "clip_norm": 1.0, "class_weighting": True,
+    "image_size": 299, "batch_size": 16, "ema_decay": 0.99, "clip_norm": 1.0, "class_weighting": True,
     "kept_phase": "best", "compile": False, "feature_views": 6,
     "upper.epochs": 30, "upper.lr": 0.001, "upper.trains": "head.*", "upper.backbone_lr_factor": 1.0,
     "upper.weight_decay": 0.0001, "upper.warmup_epochs": 1.0, "upper.schedule": "cosine",
-    "upper.frozen_batchnorm": "eval", "upper.patience": 0,
+    "upper.frozen_batchnorm": "eval", "upper.patience": 0, "upper.feature_dropout": 0.5, "full.feature_dropout": 0.0,
     "full.epochs": 70, "full.lr": 0.0003, "full.trains": "*", "full.backbone_lr_factor": 0.3,
     "full.weight_decay": 0.0001, "full.warmup_epochs": 1.0, "full.schedule": "cosine",
     "full.frozen_batchnorm": "eval", "full.patience": 20,
     "augment.zoom": 0.15, "augment.rotate_degrees": 20.0, "augment.shift": 0.1, "augment.contrast": 0.2,
-    "augment.flip": False, "augment.gamma": 0.0, "augment.noise": 0.0, "augment.blur": 0.0, "augment.clahe": 0.0,
-    "augment.cutout": 0.0, "augment.elastic": 0.0,
-    "model.width": 128, "model.dropout": 0.2, "model.feature_dropout": 0.5,
+    "augment.flip": True, "augment.gamma": 0.0, "augment.noise": 0.0, "augment.blur": 0.0, "augment.clahe": 0.0,
+    "augment.cutout": 0.0, "augment.elastic": 0.0, "source_scale": 1.5,
+    "model.width": 128, "model.dropout": 0.2, "model.feature_dropout": 0.0,
 }  # fmt: skip
 VALUES = {
     "cnn": CNN_VALUES,
@@ -144,7 +144,7 @@ NOT_IN_THE_STUDY = {
     "ema_decay": 0.0, "clip_norm": 0.0, "class_weighting": False, "kept_phase": "full", "full.patience": 0,
     "full.weight_decay": 0.0, "full.warmup_epochs": 0.0, "full.schedule": "constant", "full.backbone_lr_factor": 1.0,
     "augment.contrast": 0.0, "augment.flip": False, "augment.gamma": 0.0, "augment.noise": 0.0, "augment.blur": 0.0,
-    "augment.clahe": 0.0, "augment.cutout": 0.0, "augment.elastic": 0.0,
+    "augment.clahe": 0.0, "augment.cutout": 0.0, "augment.elastic": 0.0, "source_scale": 1.0,
 }  # fmt: skip
 
 
@@ -159,7 +159,7 @@ def test_the_studys_values_leave_nothing_on_that_the_study_does_not_mention(name
         assert literal.upper.epochs == 0
         return
     assert (literal.upper.epochs, literal.full.epochs, literal.feature_views) == (30, 70, 30)
-    assert (values["model.dropout"], values["model.feature_dropout"]) == (0.0, 0.0)
+    assert (values["model.dropout"], values["upper.feature_dropout"]) == (0.0, 0.0)
     assert (literal.upper.schedule, literal.upper.warmup_epochs, literal.upper.weight_decay) == ("constant", 0.0, 0.0)
 
 

@@ -19,8 +19,8 @@ SET_HELP = (
     "Overrides such as full.lr=3e-5,augment.zoom=0.1; `study`: the schedule of the wrist study; or `none`. "
     "Keys: image_size, batch_size, ema_decay, clip_norm, class_weighting, kept_phase, compile, feature_views, "
     "source_scale; of each phase, upper. and full.: epochs, lr, trains, backbone_lr_factor, weight_decay, "
-    "warmup_epochs, schedule, frozen_batchnorm, patience; augment.: zoom, rotate_degrees, shift, contrast, flip, "
-    "gamma, noise, blur, clahe, cutout, elastic; model.: those of the recipe's network (docs/recipes.md)."
+    "warmup_epochs, schedule, frozen_batchnorm, feature_dropout, patience; augment.: zoom, rotate_degrees, shift, "
+    "contrast, flip, gamma, noise, blur, clahe, cutout, elastic; model.: of the recipe's network (docs/recipes.md)."
 )
 WEIGHTS_HELP = "`auto` (timm's ImageNet weights), `none` (random), a file, a folder, or recipe=file for several."
 ROOT_HELP = "The folder that a manifest's image paths start from; `none`: the manifest's own."

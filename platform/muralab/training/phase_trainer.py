@@ -170,8 +170,9 @@ class PhaseTrainer:
         order = np.random.default_rng([self.settings.seed, 1, epoch]).permutation(len(self.data.labels))
         n_batches = max(1, len(order) // self.data.batch_size)
         for rows in np.array_split(order, n_batches):
+            seen = _to(torch.from_numpy(view[rows]), device)
             yield (
-                _to(torch.from_numpy(view[rows]), device),
+                functional.dropout(seen, self.phase.feature_dropout),
                 _to(torch.from_numpy(self.data.labels[rows]).float(), device),
             )
 

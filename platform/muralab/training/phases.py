@@ -42,6 +42,9 @@ class Phase:
     """Rate after warm-up: `cosine` decay to `lr` / 100, or `constant`."""
     frozen_batchnorm: str = "eval"
     """Mode of frozen BatchNorm layers: `eval` keeps their statistics, `train` updates them."""
+    feature_dropout: float = 0.0
+    """Dropout of the features of a frozen backbone that are cached: the head sees the same few views again and again.
+    A network that reads images has the dropout that its recipe builds."""
     patience: int = 0
     """Early stopping after this many epochs without improvement of the objective; 0 turns it off."""
 
@@ -57,6 +60,7 @@ class Phase:
                 self.frozen_batchnorm in BATCHNORM_MODES,
                 f"frozen_batchnorm={self.frozen_batchnorm!r}: expected one of {', '.join(BATCHNORM_MODES)}",
             ),
+            (0 <= self.feature_dropout < 1, f"feature_dropout={self.feature_dropout}: expected 0 or more and below 1"),
             (self.patience >= 0, f"patience={self.patience}: expected 0 or more"),
         ]
         problems = [message for valid, message in checks if not valid]
