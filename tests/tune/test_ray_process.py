@@ -73,7 +73,9 @@ def test_a_death_is_blamed_on_the_node_if_that_is_gone(monkeypatch: pytest.Monke
     del nodes["n2"]
     assert report.died("a", "its node is gone")
     report.lost("a", "again")
-    assert [one.get("lost_node", one.get("node")) for one in events.sent] == ["gpu2", "", "gpu2", "gpu2"]
+    nodes["n1"] = "a-host-with-one-node-left"
+    report.result("a", {"node": "n1"})
+    assert [one.get("lost_node", one.get("node")) for one in events.sent] == ["gpu2", "", "gpu2", "gpu2", "gpu1"]
 
 
 def test_a_kill_by_rays_memory_monitor_is_recognised() -> None:

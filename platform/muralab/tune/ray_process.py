@@ -269,7 +269,7 @@ class _Report:
         """A trial's process has started on a node, an epoch ended, or the trial failed."""
         if "node" in result:
             self.nodes[name] = result["node"]
-            self.names |= node_names()  # also of nodes that have joined
+            self.names = node_names() | self.names  # with nodes that have joined; no name changes in the middle
             self.events.send("placed", name=name, node=self.names.get(result["node"], ""))
             return
         self.last[name] = result
