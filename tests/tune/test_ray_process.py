@@ -78,6 +78,22 @@ def test_a_death_is_blamed_on_the_node_if_that_is_gone(monkeypatch: pytest.Monke
     assert [one.get("lost_node", one.get("node")) for one in events.sent] == ["gpu2", "", "gpu2", "gpu2", "gpu1"]
 
 
+def test_a_node_may_be_missed_later_than_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def node_names() -> dict[str, str]:
+        asked.append(1)
+        return {"n2": "gpu2"} if len(asked) < 4 else {}
+
+    monkeypatch.setattr(ray_process, "node_names", node_names)
+    monkeypatch.setattr(ray_process, "TICK_S", 0.01)
+    report = ray_process._Report(Sent())
+    monkeypatch.setattr(report.events, "tick", lambda: None)
+    report.node_death_s = 60.0
+    report.result("a", {"node": "n2"})
+    assert report.died("a", "its process is gone")
+
+
 def test_a_kill_by_rays_memory_monitor_is_recognised() -> None:
     from ray.exceptions import OutOfMemoryError, RayActorError
 

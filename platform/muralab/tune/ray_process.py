@@ -34,6 +34,8 @@ EVENTS_FD = "MURALAB_EVENTS_FD"
 """Environment variable: the file descriptor that events are written to."""
 TICK_S = 0.5
 WATCH_S = 0.5
+NODE_DEATH_S = 30.0
+"""Ray misses five health checks, three seconds apart, before it calls a node dead."""
 RAY_PROCESSES = ("raylet", "gcs_server")
 """Without these nothing goes on; the object store is part of the raylet."""
 
@@ -70,6 +72,7 @@ def main() -> None:
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_driver, args=(job["leftovers"],), daemon=True).start()
     try:
+        _report().node_death_s = 0.0 if job["cluster"] is None else NODE_DEATH_S
         with _connection(job):
             logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failure's traceback is kept in its run
             threading.Thread(target=_end_with_ray, args=(events,), daemon=True).start()
@@ -260,6 +263,8 @@ class _Report:
     def __init__(self, events: Events) -> None:
         self.events, self.memory_kills = events, count_memory_kills()
         self.last: dict[str, Mapping[str, Any]] = {}
+        self.node_death_s = 0.0
+        """How long a cluster may take to notice that a node is gone; 0 on a Ray of our own."""
         self.nodes: dict[str, str] = {}
         """Trial -> id of its node."""
         self.names: dict[str, str] = {}
@@ -295,8 +300,13 @@ class _Report:
 
     def _lost_node(self, name: str) -> str:
         """The name of the node that a trial ran on, if that is gone; else empty."""
-        node = self.nodes.get(name, "")
-        return self.names.get(node, "") if node not in node_names() else ""
+        node, deadline_s = self.nodes.get(name, ""), time.monotonic() + self.node_death_s
+        while node in node_names():  # a process is often missed before its node is
+            if time.monotonic() >= deadline_s:
+                return ""
+            self.events.tick()
+            time.sleep(TICK_S)
+        return self.names.get(node, "")
 
 
 _reports: list[_Report] = []
