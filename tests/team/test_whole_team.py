@@ -49,8 +49,9 @@ class Person:
 
 
 @pytest.fixture
-def person(whole_team: TeamServer, store: Store, muralab: Muralab, tmp_path, monkeypatch) -> Callable[[str], Person]:
+def person(whole_team, store: Store, muralab: Muralab, lab: Path, tmp_path, monkeypatch) -> Callable[[str], Person]:
     """A function that creates a user at a machine of their own."""
+    monkeypatch.setenv("PYTHONPATH", str(lab))  # the processes of trials import the recipe too
 
     def create(name: str) -> Person:
         user = whole_team.add_user(name)
