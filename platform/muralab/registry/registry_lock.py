@@ -22,8 +22,8 @@ from muralab.tracking import Store
 from muralab.tracking.tags import Tag
 
 POLL_S = 0.5
-EXPIRES_S = 60.0
-"""A claim that stays this long is of a process that was killed: what is done under it takes a second or two."""
+EXPIRES_S = 300.0
+"""A claim that stays this long is of a process that was killed: what is done under it takes some 30 requests."""
 PATIENCE_S = 900.0
 
 
