@@ -42,8 +42,10 @@ def test_it_ends_well_with_the_next_commands(swept: Swept) -> None:
         "Plan",
         "AUROC",
         "mura-wrist version 1",
-        "mlflow models serve -m models:/mura-wrist@champion",
-        "curl",
+        "make serve",
+        "make app",
+        "make ui",
+        "report.html",
     ):
         assert part in swept.output
     assert "Traceback" not in swept.output
