@@ -44,7 +44,7 @@ class TrialSpec:
     """Values that apply to every trial of the sweep: the demo's, then the user's."""
     drawn: Mapping[str, Value] = field(default_factory=dict)
     """Searched values of this trial; searched strengths of augmentation apply to the full phase only."""
-    draws: Sequence[str] = ()
+    draws: Sequence[str] = field(default_factory=list)
     """Keys of the values that are chosen when the trial starts, from what earlier ones reached (`tune/adaptive.py`);
     empty where `drawn` was complete from the start."""
     seed: int = 0

@@ -145,7 +145,7 @@ def test_weights_that_do_not_fit(muralab: Muralab, store: Store, tiny_tree: Path
         ({"time_budget": "0.001"}, "from 1 s to a year"),
         ({"time_budget": "9" * 400}, "from 1 s to a year"),
         ({"objective": "val_loss"}, "objective=val_loss is unknown"),
-        ({"protocol": "valid"}, "protocol=valid is unknown. Did you mean 'valid-as-test'?"),
+        ({"protocol": "valid"}, "protocol=valid is unknown. Did you mean 'valid-as-test' or 'valid-as-validation'?"),
         ({"pictures": "maybe"}, "pictures=maybe is unknown"),
         ({"dry_run": "maybe"}, "dry_run=maybe: expected true or false"),
         ({"resume": "../../etc"}, "resume=../../etc: nothing of this sweep is left"),

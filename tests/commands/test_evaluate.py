@@ -161,7 +161,7 @@ def test_an_evaluation_is_evaluated_again_through_its_trained_run(
         ({"seed": 2**32}, "seed=4294967296: expected run"),
         ({"prevalence": 0}, "prevalence=0: expected validation, or a share above 0 and below 1 such as 0.1"),
         ({"prevalence": "rare"}, "prevalence=rare: expected validation, or a share"),
-        ({"protocol": "valid"}, "protocol=valid is unknown. Did you mean 'valid-as-test'?"),
+        ({"protocol": "valid"}, "protocol=valid is unknown. Did you mean 'valid-as-test' or 'valid-as-validation'?"),
     ],
     ids=str,
 )

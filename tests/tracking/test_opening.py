@@ -212,7 +212,7 @@ def test_a_proxy_in_between_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("postgresql://ann:p@ss@lab/db", r"pip install .?psycopg"),
+        ("mssql+pyodbc://ann:p@ss@lab/db", r"pip install pyodbc"),
         ("mysql+nodriver://lab/db", r"starts with http://"),
         ("ftp://lab/db", r"starts with http://"),
     ],

@@ -61,7 +61,7 @@ def test_an_outage_lasts_until_the_store_answers() -> None:
 
 
 def test_a_client_waits_for_its_store(local: Store, slept: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = local.impatient().client
+    plain = local.client._client
     answer = flaky(2, ConnectionError())
     monkeypatch.setattr(plain, "search_experiments", answer)
     assert local.client.search_experiments() == 3

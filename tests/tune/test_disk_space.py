@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,12 +33,10 @@ def test_cached_images_are_recognised(tiny_tree: Path, tmp_path: Path) -> None:
 def test_features_that_two_recipes_share_are_counted_once(tmp_path: Path) -> None:
     recipe = load_recipe("tiny_lab.small_net")
     sets = {"train": 10, "validation": 4}
-    shared = {"one": SimpleNamespace(**{**vars(recipe), "pretrained": "p"})} | {
-        "two": SimpleNamespace(**{**vars(recipe), "pretrained": "p"})
-    }
+    shared = {name: replace(recipe, pretrained="p") for name in ("one", "two")}
     (tmp_path / "features").mkdir()
     np.save(tmp_path / "features" / "key-train.npy", np.zeros((2, 10, 8), np.float32))
-    files = feature_files(shared, sets, tmp_path)  # type: ignore[arg-type]
+    files = feature_files(shared, sets, tmp_path)
     assert [(file.n_bytes, file.is_cached) for file in files] == [(640, True), (128, False)]
     assert len(feature_files({"one": recipe, "two": recipe}, sets, tmp_path)) == 4
 

@@ -125,10 +125,13 @@ def load(config: TuneConfig, session: Session) -> Sweep:
             pruning=config.pruning,
             machines=machines_of(config),
         )
-        if not config.dry_run:
-            registers = config.test_folds is None and may_register(search_config.recipes, config.register)
-            session.require_access(config.part, registers=registers)
-        sweep = prepare_sweep(search_config, session.cache, session.progress)
+        registers = config.test_folds is None and may_register(search_config.recipes, config.register)
+
+        def check_access() -> None:
+            if not config.dry_run:
+                session.require_access(config.part, registers=registers)
+
+        sweep = prepare_sweep(search_config, session.cache, session.progress, check_access=check_access)
         if config.warm_start:
             sweep = start_warm(sweep, session.store, config.warm_start)
         return sweep.with_notes(describe_choice(sweep))

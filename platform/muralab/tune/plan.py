@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -142,18 +142,22 @@ def _of_all(values: Iterable[object]) -> str:
     return found[0] if len(set(found)) == 1 else ",".join(found)
 
 
-def prepare_sweep(config: SearchConfig, cache: Any, progress: Any) -> Sweep:
+def prepare_sweep(
+    config: SearchConfig, cache: Any, progress: Any, *, check_access: Callable[[], None] = lambda: None
+) -> Sweep:
     """A new search, checked in full before anything slow.
 
     Args:
         config: of the search.
         cache: folder of decoded images, features, checkpoints and plans.
         progress: shows long steps.
+        check_access: called once the data set and its part exist, before anything slow.
 
     Raises:
         MuraLabError: user errors in data, weights or recipes; too little disk space.
     """
     source = source_of(config.options)
+    check_access()
     sizes = [size for recipe in config.recipes.values() for size in recipe.decoded_sizes]
     files = pixel_files(source.n_images, sizes, cache)
     check_space(sum(file.n_bytes for file in files if not file.is_cached), cache)

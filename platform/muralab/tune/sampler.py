@@ -71,7 +71,7 @@ def draw_specs(config: SearchConfig, folders: Folders, weights: Mapping[str, str
     def values_of(name: str, number: int) -> dict[str, Any]:
         values = drawn[name][number]
         if config.search == "tpe" and number >= FIRST_CHOSEN:
-            return {"draws": tuple(values)}
+            return {"draws": list(values)}
         return {"drawn": values}
 
     return [

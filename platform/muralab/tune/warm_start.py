@@ -111,7 +111,7 @@ def _chosen_earlier(spec: TrialSpec, n_known: int) -> TrialSpec:
     number = int(spec.name.rsplit("-", 1)[1])
     if spec.draws or number < max(1, FIRST_CHOSEN - n_known):
         return spec
-    return replace(spec, drawn={}, draws=tuple(spec.drawn))
+    return replace(spec, drawn={}, draws=list(spec.drawn))
 
 
 def _note(counts: Mapping[str, int], unfit: Mapping[str, int]) -> str:
