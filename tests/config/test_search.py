@@ -339,7 +339,7 @@ def test_a_search_that_learns_spreads_its_first_trials_and_leaves_the_others_ope
     )
     assert tpe[:FIRST_CHOSEN] == quasi[:FIRST_CHOSEN]
     assert [spec.is_undrawn for spec in tpe] == [False] * FIRST_CHOSEN + [True] * 3
-    assert all(spec.draws == tuple(quasi[1].drawn) for spec in tpe[FIRST_CHOSEN:])
+    assert all(spec.draws == list(quasi[1].drawn) for spec in tpe[FIRST_CHOSEN:])
 
 
 def test_more_trials_do_not_change_the_first_ones(tmp_path: Path) -> None:

@@ -44,7 +44,6 @@ def test_it_ends_well_with_the_next_commands(swept: Swept) -> None:
         "mura-wrist version 1",
         "make serve",
         "make app",
-        "report.html",
     ):
         assert part in swept.output
     assert "Traceback" not in swept.output
