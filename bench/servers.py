@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,15 +52,19 @@ class Server:
         return [parent, *parent.children(recursive=True)]
 
 
-def serve(model: Path | str, body: bytes, log: Path) -> contextlib.AbstractContextManager[Server]:
+def serve(
+    model: Path | str, body: bytes, log: Path, *, cores: int | None = None
+) -> contextlib.AbstractContextManager[Server]:
     """Start `mlflow models serve` and stop it at the end of the block.
 
     Args:
         model: the model's folder or registry URI.
         body: a valid request; the server is ready once it has answered it.
         log: file for its output.
+        cores: that it may use; None: as many as this process.
     """
-    return _serve(["mlflow", "models", "serve", "-m", str(model), "--env-manager", "local"], {}, body, log)
+    command = ["mlflow", "models", "serve", "-m", str(model), "--env-manager", "local"]
+    return _serve(command, {}, body, log, None if cores is None else functools.partial(_use_cores, cores))
 
 
 def serve_app(model: Path | str, body: bytes, log: Path) -> contextlib.AbstractContextManager[Server]:
@@ -68,8 +73,14 @@ def serve_app(model: Path | str, body: bytes, log: Path) -> contextlib.AbstractC
     return _serve(["muralab", "app", "--model", str(model)], {"PYTHONPATH": sources}, body, log)
 
 
+def _use_cores(n: int) -> None:
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:n])
+
+
 @contextlib.contextmanager
-def _serve(command: list[str], extra: dict[str, str], body: bytes, log: Path) -> Iterator[Server]:
+def _serve(
+    command: list[str], extra: dict[str, str], body: bytes, log: Path, prepare: Callable[[], None] | None = None
+) -> Iterator[Server]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -80,7 +91,7 @@ def _serve(command: list[str], extra: dict[str, str], body: bytes, log: Path) ->
     with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", *command, "--host", "127.0.0.1", "--port", str(port)],
-            env=environment | extra, stdout=output, stderr=output, start_new_session=True,
+            env=environment | extra, stdout=output, stderr=output, start_new_session=True, preexec_fn=prepare,
         )  # fmt: skip
     try:
         _wait_until_ready(f"http://127.0.0.1:{port}", body, process, log)

@@ -68,12 +68,13 @@ def build_network() -> Network:
 
 
 def write_models(folder: Path) -> dict[str, Path]:
-    """Write the folders `served`, `eager` and `trivial`."""
+    """Write the folders `served` (exact engine), `fast` (with the fast one), `eager` and `trivial`."""
     import mlflow.pyfunc
     from safetensors.torch import save_file
 
     from muralab.registry.bundle import build_signature, write_bundle
     from muralab.registry.export import export_onnx
+    from muralab.registry.fast_engine import build_fast_engine
     from muralab.registry.silence import silenced
     from muralab.serving.config import ServingConfig, write_config
 
@@ -85,9 +86,11 @@ def write_models(folder: Path) -> dict[str, Path]:
     (folder / "eager.py").write_text(_EAGER, encoding="utf-8")
     (folder / "trivial.py").write_text(_TRIVIAL, encoding="utf-8")
     artifacts = {"onnx": onnx, "config": folder / "config.json", "weights": folder / "w.safetensors"}
-    models = {name: folder / name for name in ("served", "eager", "trivial")}
+    models = {name: folder / name for name in ("served", "fast", "eager", "trivial")}
     with silenced():
+        build_fast_engine(onnx, folder / "fast.onnx", grey_images(16, SIZE))
         write_bundle(models["served"], onnx, config)
+        write_bundle(models["fast"], onnx, config, fast=folder / "fast.onnx")
         mlflow.pyfunc.save_model(
             models["eager"],
             python_model=str(folder / "eager.py"),

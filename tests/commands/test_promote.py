@@ -11,8 +11,10 @@ import pytest
 from mlflow.artifacts import download_artifacts
 
 from muralab.errors import StoreError
+from muralab.registry import fast_engine
 from muralab.results.trained_model import load_trained_model
 from muralab.tracking import read_run, start_run
+from muralab.tracking.tags import Tag
 from tests.cli.conftest import SMALL
 from tests.conftest import write_easy_tree
 from tests.fixtures.runs import find_runs
@@ -101,14 +103,41 @@ def test_a_run_without_weights_is_refused(store):
 @pytest.mark.slow
 def test_a_run_is_registered_and_later_reevaluated_on_a_new_test_set(muralab, store, images, add_version):
     run = log_run(store, images, 2.0)
-    assert "mura-wrist version 1: accepted as champion" in muralab("promote", part="wrist", run=run).out
+    out = " ".join(muralab("promote", part="wrist", run=run, engine="fast").out.split())
+    assert "mura-wrist version 1: accepted as champion" in out
     version = store.client.get_model_version_by_alias("mura-wrist", "champion")
     assert version.run_id == run
     assert version.description.startswith("# custom CNN, wrist")
+    assert "The fast engine is left out: " in out  # the run's predictions are simulated, not the network's
+    assert version.tags[Tag.ENGINE] == "exact"
     assert store.client.get_registered_model("mura-wrist").description == version.description
     _, newer = add_version(2.0, n_test=30)
     out = muralab("promote", part="wrist", version=newer).out
     assert "against version 1 (re-evaluated): paired difference" in out
+
+
+@pytest.mark.long
+def test_a_champion_gets_the_fast_engine_if_it_is_as_good(muralab, store, tmp_path, monkeypatch):
+    tree = write_easy_tree(tmp_path / "easy" / "MURA-v1.1", n_train=60, n_valid=40)
+    quick = {"data": tree, "recipe": SMALL, "epochs": "1+1", "cpus_per_trial": 1}
+    assert muralab("train", **quick).code == 0
+    (run,) = find_runs(store)
+    assert "version 1: accepted as champion" in muralab("promote", run=run.run_id).out
+    with monkeypatch.context() as stricter:
+        stricter.setattr(fast_engine, "PROBABILITY_TOLERANCE", -1.0)
+        refused = muralab("promote", run=run.run_id, engine="fast")
+    assert "The fast engine is left out: probabilities differ by 0.0" in " ".join(refused.complaint.split())
+    assert len(store.client.search_model_versions("name='mura-wrist'")) == 1
+    out = " ".join(muralab("promote", run=run.run_id, engine="fast").out.split())
+    assert "The fast engine (8-bit integers) is as good as the exact one. On 40 test studies: AUROC" in out
+    assert "It is the model of the champion, version 1, with another engine" in out
+    champion = store.client.get_model_version_by_alias("mura-wrist", "champion")
+    assert (str(champion.version), champion.tags[Tag.ENGINE]) == ("2", "fast")
+    assert champion.tags[Tag.ENGINE_CHECK] in champion.description
+
+
+def test_a_version_keeps_its_engine(muralab):
+    assert "engine=fast: a version keeps the engine" in muralab("promote", version="1", engine="fast").complaint
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ WALK = (
 """Run in this order in a fresh clone, as printed."""
 NOT_RUN = {
     r"make (test|check|format|bench|bench-full|slow|chaos)( .*)?": "the suite itself, or hours of measurement",
-    r"make tune PART=wrist": "tests/tune/test_whole_sweep.py runs it; the walk runs a smaller sweep",
+    r"make tune PART=wrist( ARGS='-P engine=fast')?": "tests/tune/test_whole_sweep.py; the walk runs a smaller sweep",
     r"make tune ARGS='-P recipes=resnet18'|make train RECIPE=resnet18 .*": "the walk trains resnet18 on less",
     r".*(/data/|<MURA-v1.1>|MURA-v1\.1).*": "needs a data set or weights that are not part of the project",
     r"mlflow run \. -e (evaluate|promote|report) .*": "needs the id of a run; tests/commands/ runs each command",

@@ -9,8 +9,8 @@ import pytest
 SIZE = 32
 
 
-def write_onnx(path: Path) -> None:
-    """Write a network whose logit is 8 * (mean grey / 255 - 0.5) and whose heat map is its input."""
+def write_onnx(path: Path, offset: float = 4.0) -> None:
+    """Write a network whose logit is 8 * mean grey / 255 - offset and whose heat map is its input."""
     from onnx import TensorProto, helper, save
 
     nodes = [
@@ -22,7 +22,7 @@ def write_onnx(path: Path) -> None:
     constants = [
         helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2]),
         helper.make_tensor("slope", TensorProto.FLOAT, [], [8 / 255]),
-        helper.make_tensor("offset", TensorProto.FLOAT, [], [4.0]),
+        helper.make_tensor("offset", TensorProto.FLOAT, [], [offset]),
     ]
     images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", SIZE, SIZE])
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch"])

@@ -17,8 +17,9 @@ from muralab import processor
 from muralab.data.images.decode import decode, to_square
 from muralab.evaluation.predictions import level_rows
 from muralab.serving.answer import operating_point, study_probabilities
-from muralab.serving.classifier import StudyClassifier, draw_heat, open_session
+from muralab.serving.classifier import StudyClassifier, draw_heat
 from muralab.serving.config import MAX_ROWS, ServingConfig, write_config
+from muralab.serving.engine import open_session
 from muralab.serving.request import RequestParams
 from muralab.serving.scaling import Scaling, log_odds
 

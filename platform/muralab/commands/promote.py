@@ -5,6 +5,7 @@ from __future__ import annotations
 from muralab.commands.session import Session, open_session
 from muralab.config.commands import PromoteConfig
 from muralab.config.environment import Environment
+from muralab.config.training_options import AUTO
 from muralab.errors import SettingsError, StoreError
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.evaluation.metrics import main_metrics
@@ -16,7 +17,14 @@ from muralab.report.card import model_card
 from muralab.report.sentences import calibration_notes
 from muralab.results.changes import changes_since_evaluation
 from muralab.results.from_mlflow import read_context, read_model
-from muralab.results.trained_model import familiar_images, load_trained_model, trained_run, verification_images
+from muralab.results.trained_model import (
+    engine_test,
+    familiar_images,
+    load_trained_model,
+    trained_run,
+    verification_images,
+)
+from muralab.serving.engine import EXACT, FAST
 from muralab.tracking import RunRecord, Store, read_run, read_tags
 from muralab.tracking.tags import Tag
 
@@ -92,11 +100,18 @@ def find_version(config: PromoteConfig, name: str, session: Session) -> tuple[st
     model = read_model(session.store, record)
     session.warn([*calibration_notes([model]), *changes_since_evaluation(session.store, [record], session.cache)])
     known = version_of_run(session.store, name, record.run_id)
-    if known is not None:
+    if known is not None and config.engine in (AUTO, known.tags.get(Tag.ENGINE, EXACT)):
         return str(known.version), model
     if config.dry_run:
-        raise SettingsError(f"The run {record.run_id} is not registered yet, and dry_run=true registers nothing.")
-    return register_run(session.store, record, model, name).version, model
+        with_engine = "" if known is None else f" with engine={config.engine}"
+        raise SettingsError(
+            f"The run {record.run_id} is not registered{with_engine} yet, and dry_run=true registers nothing."
+        )
+    if config.engine == FAST:
+        session.print("Building the fast engine and comparing it with the exact one on the test studies.")
+    made = register_run(session.store, record, model, name, fast=config.engine == FAST, required=known is not None)
+    session.print(*filter(None, [made.engine]))
+    return made.version, model
 
 
 def check_run(record: RunRecord, part: str) -> None:
@@ -116,11 +131,22 @@ def check_run(record: RunRecord, part: str) -> None:
         )
 
 
-def register_run(store: Store, record: RunRecord, model: EvaluatedModel, name: str) -> RegisteredModel:
+def register_run(
+    store: Store, record: RunRecord, model: EvaluatedModel, name: str, *, fast: bool = False, required: bool = False
+) -> RegisteredModel:
     """Register the model of a tested run.
 
+    Args:
+        store: holds the run.
+        record: the run.
+        model: its evaluation.
+        name: of the registered model.
+        fast: whether to add a fast engine, if it is as good.
+        required: whether the run is registered with the fast engine only.
+
     Raises:
-        StoreError: the run keeps no weights, or its validation images are not on this machine.
+        StoreError: the run keeps no weights, or its validation or test images are not on this machine.
+        FastEngineRefusedError: a required fast engine is not as good.
     """
     trained = load_trained_model(store, record)
     figures = {f"{Tag.TEST_STUDY_PREFIX}{metric}": str(model.intervals()[metric]) for metric in main_metrics()}
@@ -134,6 +160,7 @@ def register_run(store: Store, record: RunRecord, model: EvaluatedModel, name: s
         tags={**{tag: record.tags[tag] for tag in COPIED_TAGS if tag in record.tags}, **figures},
         verify_images=verification_images(store, record, trained.recipe.image_size),
         familiar=familiar_images(store, record, trained.recipe.image_size),
+        fast=engine_test(store, record, model, trained.recipe.image_size, required=required) if fast else None,
         alias=None,
         store=store,
     )

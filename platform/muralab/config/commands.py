@@ -12,6 +12,7 @@ from pathlib import Path
 from muralab.config import parsing as p
 from muralab.config.options import CommandOptions, Problems, option
 from muralab.config.training_options import (
+    AUTO,
     COLUMNS_HELP,
     CORRECTIONS_HELP,
     DATA_HELP,
@@ -24,6 +25,7 @@ from muralab.config.training_options import (
     check_manifest_options,
 )
 from muralab.errors import SettingsError
+from muralab.serving.engine import EXACT, FAST
 
 LAYOUTS = ("pacs", "mura")
 SEARCHES = ("quasi", "random", "tpe")
@@ -67,6 +69,11 @@ class TuneConfig(TrainingOptions):
         REGISTER_RECIPE,
         p.choice(lambda: (REGISTER_RECIPE, REGISTER_WINNER, REGISTER_NONE)),
         "Register the best model of the `recipe` for serving (the add gate), the `winner` of all, or `none`.",
+    )
+    engine: str = option(
+        EXACT,
+        p.choice(lambda: (EXACT, FAST)),
+        "Of the registered model: `exact` (float32), or `fast` (8-bit) if it is as good on the test studies.",
     )
     pictures: bool | None = option("auto", p.yes_no_or_auto, PICTURES_HELP)
     resume: str | None = option(
@@ -227,6 +234,11 @@ class PromoteConfig(CommandOptions):
     part: str = option("wrist", p.text, "The part whose registered model, mura-<part>, it is.")
     run: str | None = option("none", p.optional_text, "A trained run that was tested; registered if it is not yet.")
     version: str | None = option("none", p.optional_text, "Or a version of mura-<part>.")
+    engine: str = option(
+        AUTO,
+        p.choice(lambda: (AUTO, EXACT, FAST)),
+        "`exact` (float32) or `fast` (8-bit) registers a run with it; `auto`: as it is registered, else exact.",
+    )
     margin: float = option("0.025", p.number(0, 1), "The paired 95 % interval must lie above minus this.")
     dry_run: bool = option("false", p.flag, "`true` decides and changes nothing.")
 
@@ -238,6 +250,10 @@ class PromoteConfig(CommandOptions):
     def _check_source(self) -> None:
         if (self.run is None) == (self.version is None):
             raise SettingsError("promote needs one of run=<id of a trained run> and version=<number>.")
+        if self.run is None and self.engine != AUTO:
+            raise SettingsError(
+                f"engine={self.engine}: a version keeps the engine it was registered with. Give its run."
+            )
 
     def _check_part(self) -> None:
         import re

@@ -54,6 +54,7 @@ def write_bundle(
     onnx: Path,
     config: ServingConfig,
     *,
+    fast: Path | None = None,
     familiarity: Familiarity | None = None,
     model: Any = None,
     example: list[bytes] | None = None,
@@ -63,6 +64,7 @@ def write_bundle(
     Args:
         folder: must not exist yet.
         onnx: the exported network.
+        fast: the same with 8-bit integers; None: the exact engine serves.
         config: preprocessing and calibration.
         familiarity: of its training images; None: the model does not warn about unlike images.
         model: MLflow's `Model` that the folder belongs to; None for one that is not logged.
@@ -76,6 +78,8 @@ def write_bundle(
         write_config(config, stored)
         shutil.copyfile(onnx, network)
         artifacts = {"onnx": str(network), "config": str(stored)}
+        if fast is not None:
+            artifacts["fast"] = str(shutil.copyfile(fast, Path(temporary) / "fast.onnx"))
         if familiarity is not None:
             artifacts["familiarity"] = str(Path(temporary) / "familiarity.npz")
             write_familiarity(familiarity, Path(artifacts["familiarity"]))
@@ -122,24 +126,24 @@ def read_requirements() -> list[str]:
 
 
 def check_bundle(folder: Path, images: np.ndarray, probabilities: np.ndarray) -> None:
-    """Serve a few images from the folder in a separate process, and compare the answers with torch's.
+    """Serve a few images from the folder in a separate process, and compare the answers with those of its network.
 
     The process imports the bundle's code instead of the checkout's, and may not read any pickle.
 
     Args:
         folder: as written by `write_bundle`.
         images: uint8 [N, S, S].
-        probabilities: float [N], calibrated, computed in torch on the same images.
+        probabilities: float [N], calibrated, computed on the same images: in torch, or by the fast engine.
 
     Raises:
-        RuntimeError: the bundle does not load on its own, loads torch, or its answers differ from torch's.
+        RuntimeError: the bundle does not load on its own, loads torch, or its answers differ.
     """
     served, source, heavy = _serve_in_subprocess(folder, images[:_CHECK_IMAGES])
     if heavy or not Path(source).resolve().is_relative_to(folder.resolve()):
         raise RuntimeError(f"The served model is not self-contained: it imported {', '.join(heavy) or source}.")
     worst = float(np.abs(np.asarray(served) - probabilities[: len(served)]).max())
     if not worst <= PROBABILITY_TOLERANCE:
-        raise RuntimeError(f"The served model differs from torch by {worst:.2g} in probability.")
+        raise RuntimeError(f"The served model differs from its network by {worst:.2g} in probability.")
 
 
 def _serve_in_subprocess(folder: Path, images: np.ndarray) -> tuple[list[float], str, list[str]]:

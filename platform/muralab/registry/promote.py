@@ -120,9 +120,12 @@ def _decide(
     store: Store, candidate: EvaluatedVersion, champion: Any | None, *, cache: Path, margins: Margins
 ) -> VersionDecision:
     version, model = candidate.version, candidate.model
-    if _number(champion) != str(version.version):
+    if champion is None or champion.run_id != version.run_id:
         return decide_version(store, candidate, champion, cache=cache, margins=margins)
-    check = Check(passed=True, text="It is already the champion; nothing was compared.")
+    text = f"It is the model of the champion, version {champion.version}, with another engine."
+    if _number(champion) == str(version.version):
+        text = "It is already the champion; nothing was compared."
+    check = Check(passed=True, text=text)
     return VersionDecision(
         decision=Decision(accepted=True, checks=(check,)),
         test=model.predictions(),

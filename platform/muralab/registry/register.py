@@ -18,8 +18,10 @@ from muralab.data.images.value_range import range_from_text
 from muralab.registry.bundle import check_bundle, write_bundle
 from muralab.registry.creation import create_logged_model, create_version
 from muralab.registry.export import export_onnx
+from muralab.registry.fast_engine import NO_FAST_ENGINE, EngineTest, run_engine, try_fast_engine
 from muralab.registry.silence import silenced
 from muralab.serving.config import DISCLAIMER, ServingConfig
+from muralab.serving.engine import open_session
 from muralab.serving.familiarity import Familiarity, fit_familiarity
 from muralab.serving.scaling import Scaling
 from muralab.tracking import Store
@@ -75,6 +77,9 @@ class RegisteredModel:
     uri: str
     """What `mlflow models serve -m` takes: with the alias where there is one, else with the version."""
 
+    engine: str = ""
+    """Which engine it is served with, as a sentence, where the fast one was asked for; else empty."""
+
 
 def register_model(
     *,
@@ -87,6 +92,7 @@ def register_model(
     tags: Mapping[str, str],
     verify_images: np.ndarray,
     familiar: FamiliarImages | None = None,
+    fast: EngineTest | None = None,
     alias: str | None = "champion",
     store: Store,
 ) -> RegisteredModel:
@@ -107,6 +113,7 @@ def register_model(
             compared. If there are 20 or more, the served model warns about images that are far from them.
         familiar: training and validation images, so that the served model warns about images that are unlike them in
             its features; None: it does not.
+        fast: what a fast engine is compared with the exact one on, to be added if it is as good; None: none is built.
         alias: moves to this version; None leaves the aliases unchanged.
         store: holds the run, and takes the model. An answer that is lost leads to no second model or version.
 
@@ -125,21 +132,32 @@ def register_model(
         logged = create_logged_model(store, run_id)
         try:
             known = None if familiar is None else measure_familiarity(network, familiar)
-            mlflow_model = _mlflow_model(logged, run_id)
+            engine = NO_FAST_ENGINE
+            if fast is not None:
+                validation = None if familiar is None else familiar.validation
+                engine = try_fast_engine(onnx, fast, verify_images, familiarity=known, validation=validation)
+            model = _mlflow_model(logged, run_id)
             with silenced():
-                write_bundle(folder, onnx, config, familiarity=known, model=mlflow_model, example=_example())
-                check_bundle(folder, verify_images, _probabilities(network, verify_images, config.image_scaling))
+                write_bundle(folder, onnx, config, fast=engine.path, familiarity=known, model=model, example=_example())
+                if engine.path is None:
+                    expected = _probabilities(network, verify_images, config.image_scaling)
+                else:
+                    logits = run_engine(open_session(engine.path), "logits", verify_images)
+                    expected = config.image_scaling.probabilities(logits)
+                check_bundle(folder, verify_images, expected)
             store.client.log_model_artifacts(logged.model_id, str(folder))
         except BaseException:
             with contextlib.suppress(Exception):  # else the next registration of this run uses it again
                 store.impatient().client.finalize_logged_model(logged.model_id, "FAILED")
             raise
         store.client.finalize_logged_model(logged.model_id, "READY")
-        version = create_version(store, name, logged, run_id, f"{shorten(card, MAX_CARD)}\n\n{DISCLAIMER}", tags)
+        kept = shorten(card, MAX_CARD - len(engine.section))
+        description = f"{kept}{engine.section}\n\n{DISCLAIMER}"
+        version = create_version(store, name, logged, run_id, description, {**tags, **engine.tags})
         if alias:
             store.client.set_registered_model_alias(name, alias, version)
     uri = f"models:/{name}@{alias}" if alias else f"models:/{name}/{version}"
-    return RegisteredModel(name=name, version=version, uri=uri)
+    return RegisteredModel(name=name, version=version, uri=uri, engine=engine.text)
 
 
 def build_config(

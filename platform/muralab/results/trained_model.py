@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,12 +16,15 @@ from muralab.data.images.value_range import range_from_text
 from muralab.data.local_files import missing_files
 from muralab.errors import StoreError
 from muralab.evaluation.calibration import Calibration
+from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.recipe import Recipe, override, resolved_values
 from muralab.redaction import redact
+from muralab.registry.fast_engine import BATCH_SIZE, EngineTest
 from muralab.registry.register import MAX_FAMILIAR, FamiliarImages
 from muralab.results.final_test import FinalTest
 from muralab.results.from_mlflow import read_calibration, read_model
 from muralab.results.run_recipe import RunRecipe, read_run_recipe
+from muralab.threads import map_in_threads
 from muralab.tracking import (
     RunRecord,
     Store,
@@ -146,12 +150,41 @@ def verification_images(store: Store, record: RunRecord, size: int) -> np.ndarra
     Raises:
         StoreError: the run names none, or they are not on this machine.
     """
-    source = read_datasets(store, record.run_id).get("validation")
-    if source is None or "validation" not in record.predictions:
-        raise StoreError(f"The run {record.run_id} names no validation images to check the export on.")
-    validation = record.predictions["validation"]
-    chosen = validation.iloc[spread_evenly(range(len(validation)))]
-    table = locate_files(store, chosen, source, record.tags)
+    n_images = len(record.predictions.get("validation", ()))
+    return np.stack(list(_read_predicted(store, record, "validation", size, spread_evenly(range(n_images)))))
+
+
+def engine_test(
+    store: Store, record: RunRecord, model: EvaluatedModel, size: int, *, required: bool = False
+) -> EngineTest:
+    """The evaluation of a run with its test images, on which a fast engine is compared with the exact one.
+
+    Args:
+        store: holds the run.
+        record: the run.
+        model: its evaluation.
+        size: side of the network's input in px.
+        required: see `EngineTest`.
+
+    Raises:
+        StoreError: the run names no test images, or they are not on this machine.
+    """
+    rows = range(len(model.predictions()))
+    squares = _read_predicted(store, record, "test", size, rows)
+
+    def batches() -> Iterator[np.ndarray]:
+        while batch := list(itertools.islice(squares, BATCH_SIZE)):
+            yield np.stack(batch)
+
+    return EngineTest(model=model, batches=batches(), required=required)
+
+
+def _read_predicted(store: Store, record: RunRecord, name: str, size: int, rows: Sequence[int]) -> Iterator[np.ndarray]:
+    """Images of a set that a run predicted, by their rows, uint8 [size, size] each; read as they are asked for."""
+    source = read_datasets(store, record.run_id).get(name)
+    if source is None or not rows:
+        raise StoreError(f"The run {record.run_id} names no {name} images to check the export on.")
+    table = locate_files(store, record.predictions[name].iloc[rows], source, record.tags)
     missing = missing_files(table)
     if missing:
         raise StoreError(
@@ -160,7 +193,7 @@ def verification_images(store: Store, record: RunRecord, size: int) -> np.ndarra
             "data are."
         )
     shown = range_from_text(record.tags.get(Tag.VALUE_RANGE, ""))
-    return np.stack([read_square(path, size, value_range=shown) for path in table["path"]])
+    return map_in_threads(lambda path: read_square(path, size, value_range=shown), table["path"])
 
 
 def familiar_images(store: Store, record: RunRecord, size: int) -> FamiliarImages | None:

@@ -13,13 +13,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnxruntime
 import pandas as pd
 from mlflow.pyfunc import PythonModel
 
 from muralab.processor import count_cpus
 from muralab.serving.answer import build_answer
 from muralab.serving.config import ServingConfig, read_config, read_version
+from muralab.serving.engine import open_engine
 from muralab.serving.familiarity import read_familiarity
 from muralab.serving.heat import coarse_reason, enlarge, is_too_coarse
 from muralab.serving.memory import Trimmer, give_memory_back
@@ -32,16 +32,6 @@ RUNS = 4
 """Largest number of batches at once: each takes memory, and each already uses all cores."""
 
 
-def open_session(path: str | Path) -> Any:
-    """Open a network as it is served, on the CPU."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = count_cpus()  # its own count is that of the host, whatever a container may use
-    # Threads that spin while waiting double the CPU time of an image and halve the throughput with many clients.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
 class StudyClassifier(PythonModel):  # type: ignore[misc]
     """Classifies the studies of a request as abnormal or not. Not a medical device."""
 
@@ -49,7 +39,7 @@ class StudyClassifier(PythonModel):  # type: ignore[misc]
         """Open the network and its configuration.
 
         Args:
-            context: from MLflow; its artifacts are `onnx` and `config`.
+            context: from MLflow; its artifacts are `onnx`, `config` and, in some models, `fast` and `familiarity`.
         """
         give_memory_back()
         self._trim = Trimmer()
@@ -57,7 +47,7 @@ class StudyClassifier(PythonModel):  # type: ignore[misc]
         self._config: ServingConfig = read_config(path)
         self._version = read_version(path)
         self._running = threading.BoundedSemaphore(min(count_cpus(), RUNS))
-        self._session = open_session(context.artifacts["onnx"])
+        self._session = open_engine(context.artifacts["onnx"], context.artifacts.get("fast"))
         known = context.artifacts.get("familiarity")  # too few training images give none
         self._familiarity = None if known is None else read_familiarity(Path(known))
 

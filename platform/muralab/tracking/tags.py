@@ -113,6 +113,12 @@ class Tag:
     ANSWERED_BY = "muralab.answered_by"
     MODEL_VERSION = "muralab.model_version"
 
+    # How a model version is served
+    ENGINE = "muralab.engine"
+    """exact or fast; missing where only the exact one was asked for."""
+    ENGINE_CHECK = "muralab.engine_check"
+    """The fast engine's figures on the test studies beside the exact one's, or why it is left out."""
+
     # The gate's decision on a model version
     GATE = "muralab.gate"
     """accepted or refused."""

@@ -15,12 +15,15 @@ from muralab.config.commands import REGISTER_NONE, REGISTER_RECIPE, REGISTER_WIN
 from muralab.errors import MuraLabError
 from muralab.evaluation.metrics import main_metrics
 from muralab.recipe_loader import load_recipe
+from muralab.registry.fast_engine import BATCH_SIZE as ENGINE_BATCH
+from muralab.registry.fast_engine import EngineTest
 from muralab.registry.promote import Promotion, promote_version, version_of_run
 from muralab.registry.register import MAX_FAMILIAR, FamiliarImages, RegisteredModel, register_model
 from muralab.report.card import model_card
 from muralab.report.context import Context
 from muralab.results.final_test import FinalTest
 from muralab.results.trained_model import spread_evenly
+from muralab.serving.engine import EXACT, FAST
 from muralab.tracking import Store
 from muralab.tracking.platform_version import platform_version
 from muralab.tracking.tags import Tag
@@ -44,7 +47,7 @@ class Registration:
     @property
     def statements(self) -> list[str]:
         """The gate's decision and its reasons."""
-        return self.promotion.lines()
+        return [*filter(None, [self.model.engine]), *self.promotion.lines()]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -192,6 +195,17 @@ def _register(
         },
         verify_images=np.asarray(images.images[rows]),
         familiar=FamiliarImages(**familiar),
+        fast=_engine_test(candidate, sweep) if getattr(sweep.config.options, "engine", EXACT) == FAST else None,
         alias=None,
         store=store,
     )
+
+
+def _engine_test(candidate: FinalTest, sweep: Sweep) -> EngineTest:
+    """The candidate's evaluation with its test images, from the cache of decoded images."""
+    images = sweep.dataset.caches[candidate.image_size]
+    rows = images.rows(candidate.model.predictions())
+    batches = (
+        np.asarray(images.images[rows[first : first + ENGINE_BATCH]]) for first in range(0, len(rows), ENGINE_BATCH)
+    )
+    return EngineTest(model=candidate.model, batches=batches)
