@@ -185,7 +185,7 @@ def test_serving_needs_neither_torch_nor_ray():
 @pytest.mark.slow
 def test_a_bundle_of_another_network_is_refused(onnx, tmp_path):
     write_bundle(tmp_path / "bundle", onnx, ServingConfig(image_size=SIZE))
-    with pytest.raises(RuntimeError, match=r"The served model differs from torch by 0\.\d+"):
+    with pytest.raises(RuntimeError, match=r"The served model differs from its network by 0\.\d+"):
         check_bundle(tmp_path / "bundle", IMAGES, np.ones(len(IMAGES)))
 
 
