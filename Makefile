@@ -69,7 +69,7 @@ app: .venv/bin/muralab ## the same with request limits, plain error messages and
 	@$(IN_VENV) $(WITH_SOURCES) python -m muralab app --model "models:/mura-$(PART)@champion" --port $(SERVE_PORT) $(ARGS)
 
 test: .venv/installed-dev ## all tests, in parallel, with coverage
-	@$(IN_VENV) python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-fail-under=85
+	@$(IN_VENV) python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 slow: .venv/installed-dev ## the tests that take minutes each, one after the other: at most 45 minutes
 	@$(IN_VENV) python -m pytest -m long

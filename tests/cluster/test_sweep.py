@@ -62,9 +62,10 @@ def test_it_ends_well(swept: Swept) -> None:
 
 
 def test_the_output_names_the_nodes(swept: Swept) -> None:
-    assert "on 127.0.0.2 (1 core), 127.0.0.3 (1 core), 127.0.0.4 (1 core)" in swept.output
-    assert re.search(rf"Note: The node {re.escape(LOST)} was lost: \S+ goes on elsewhere", swept.output)
-    assert re.search(r"finished on 127\.0\.0\.\d after 22 epochs", swept.output)
+    output = " ".join(swept.output.split())  # long lines are wrapped
+    assert "on 127.0.0.2 (1 core), 127.0.0.3 (1 core), 127.0.0.4 (1 core)" in output
+    assert re.search(rf"Note: The node {re.escape(LOST)} was lost: \S+ goes on elsewhere", output)
+    assert re.search(r"finished on 127\.0\.0\.\d after 22 epochs", output)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,12 @@ def record(swept: Swept) -> dict[str, Any]:
     found = record_of(swept.bench.store, swept.runs)
     for facts in found.values():
         facts["params"].pop("max_concurrent", None)
+        # The second sweep finds the champion of the first, and compares itself with it.
+        facts["artifacts"] = [name for name in facts["artifacts"] if name != "judged_again.csv"]
+        # Fitted figures, such as the threshold, differ in their tenth digit.
+        facts["metrics"] = {
+            name: [(step, f"{float(value):.8g}") for step, value in points] for name, points in facts["metrics"].items()
+        }
     return found
 
 
@@ -86,8 +93,9 @@ def test_its_record_is_that_of_one_machine(swept: Swept, alone: Swept) -> None:
     ours, theirs = record(swept), record(alone)
     assert len(ours) == 5
     assert ours.keys() == theirs.keys()
-    for name in ours:
-        assert ours[name] == theirs[name], name
+    for name, facts in ours.items():
+        for kind in facts:
+            assert facts[kind] == theirs[name][kind], (name, kind)
 
 
 def test_no_trial_ended_on_the_lost_node_and_the_new_one_was_used(swept: Swept) -> None:
@@ -96,9 +104,18 @@ def test_no_trial_ended_on_the_lost_node_and_the_new_one_was_used(swept: Swept) 
     assert LOST not in nodes
 
 
+def files_below(storage: Storage, folder: str) -> list[str]:
+    """All files of a folder; a server of S3 may show folders that have become empty."""
+    below = [f"{folder}/{name}".strip("/") for name in storage.folders(folder)]
+    return [f"{folder}/{name}" for name in storage.names(folder)] + [
+        file for inner in below for file in files_below(storage, inner)
+    ]
+
+
 def test_only_squares_are_left_in_the_bucket(swept: Swept) -> None:
-    storage = Storage(STORAGE)
-    assert {name for name in storage.folders("") if storage.names(name) or storage.folders(name)} == {"pixels"}
+    left = files_below(Storage(STORAGE), "")
+    assert left
+    assert [file for file in left if not file.startswith("pixels/")] == []
 
 
 def test_the_cluster_is_left_as_it_was(swept: Swept, nodes: RayNodes) -> None:

@@ -27,7 +27,7 @@ def test_metadata_that_beat_chance_are_called_so() -> None:
 
 
 def test_metadata_that_do_not_are_not() -> None:
-    assert found().endswith("That is not shown to be above chance.")
+    assert found().endswith("Metadata are not shown to beat chance.")
 
 
 @pytest.fixture

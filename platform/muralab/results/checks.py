@@ -107,7 +107,7 @@ def _metadata_check(baseline: MetadataBaseline, where: str, model: EvaluatedMode
     elif np.isnan(baseline.auroc.low):
         text += "Whether that is above chance cannot be said."
     else:
-        text += "That is not shown to be above chance."
+        text += "Metadata are not shown to beat chance."
     return Check(name=METADATA, title=TITLES[METADATA], text=text, table=table)
 
 
