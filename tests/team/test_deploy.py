@@ -103,7 +103,7 @@ def test_what_is_backed_up_is_restored(tmp_path: Path, easy_tree: Path, monkeypa
         refused = call("bash", TEAM / "restore.sh", backup, env=client_of(new_backend, new_keys))
         assert (refused.returncode, "restore into an empty one" in refused.stderr) == (1, True)
         own = {"auth": f"{new_backend}_auth", "artifacts": f"s3://{BUCKET}", "env": new_keys}
-        with team_server(new, backend=new_backend, **own) as server:
+        with team_server(new, backend=new_backend, **own, password=server.admin_password) as server:
             become({**ann, "MLFLOW_TRACKING_URI": server.uri}, monkeypatch)
             record = read_run(open_store(server.uri), run)
             assert (record.status, len(record.predictions["test"]) > 20) == ("FINISHED", True)
