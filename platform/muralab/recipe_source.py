@@ -59,7 +59,7 @@ def read_sources(name: str) -> dict[str, str]:
 def digest_sources(sources: Sources) -> str:
     """Digest of the code of a recipe, as `changed_files` compares it, 32 hex characters.
 
-    Python's own syntax trees differ between its versions: other digests are no proof that the code differs.
+    Python's own syntax trees differ between its versions: other digests do not prove that the code differs.
     """
     digest = hashlib.blake2b(digest_size=16)
     for file in sorted(sources):
@@ -138,7 +138,7 @@ def _imports(text: str, module: str, *, is_package: bool) -> list[str]:
 
 
 def _own_file(module: str, own_top: str) -> Path | None:
-    """The source file of a module of a recipe's author; None for the platform, other packages, and what is no module.
+    """The source file of a module of a recipe's author; None for the platform, other packages, and non-modules.
 
     Args:
         module: its dotted name.

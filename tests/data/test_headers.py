@@ -1,4 +1,4 @@
-"""What a DICOM header says, and which objects are no radiographs."""
+"""What a DICOM header says, and which objects are not radiographs."""
 
 from __future__ import annotations
 

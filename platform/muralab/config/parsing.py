@@ -340,7 +340,7 @@ def gpu_share(name: str, text: str) -> float | str:
 
 
 def columns(name: str, text: str) -> dict[str, str]:
-    """`image:path,label:fracture` as the manifest's column -> its name in the file; `none` is no other name."""
+    """`image:path,label:fracture` as the manifest's column -> its name in the file; `none` renames nothing."""
     from muralab.data.manifest import MANIFEST_COLUMNS
 
     mapped: dict[str, str] = {}

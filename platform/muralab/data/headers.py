@@ -79,7 +79,7 @@ _OTHER_MODALITIES = frozenset(
         "SEG",
     )
 ) | frozenset(("RTDOSE", "RTPLAN", "RTSTRUCT", "REG", "BMD", "BDUS", "LEN", "AU", "FID", "PLAN"))
-"""Modalities whose pixels are no radiograph; a secondary capture (OT, SC) may be one."""
+"""Modalities whose pixels are not radiographs; a secondary capture (OT, SC) may be one."""
 _OBJECTS = {"PR": "presentation state (PR)", "SR": "report (SR)", "KO": "key object selection (KO)"}
 _AGE_UNITS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 _SIDES = frozenset("LRBU")

@@ -79,7 +79,7 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None) -> LabelTa
         columns: those of LABEL_COLUMNS -> their names in the file, where these differ.
 
     Raises:
-        DataError: the file is not such a table, has cells that are no labels, or gives one key two labels.
+        DataError: the file is not such a table, has cells that are not labels, or gives one key two labels.
     """
     sheet = read_sheet(path)
     names = _find_columns(sheet, columns or {})

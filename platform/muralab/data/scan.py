@@ -22,7 +22,7 @@ from muralab.threads import map_in_threads
 CLAIMING_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"})
 """Suffixes, in any case, whose files are reported as damaged pictures if their content is none."""
 HEAT_SUFFIX = ".heat.png"
-"""Of heat maps that were written beside their image; they are no views."""
+"""Of heat maps that were written beside their image; they are not views."""
 CHUNK = 64
 """Files per task of a thread."""
 

@@ -56,7 +56,7 @@ class RunRecord:
 
     @property
     def searched(self) -> dict[str, str]:
-        """The values that its search drew; empty for a run that is no trial, and for trials of earlier versions."""
+        """The values that its search drew; empty for a run that is not a trial, and for trials of earlier versions."""
         own = self.params if self.kind == "trial" else {}
         return {key: value for key, value in own.items() if not key.startswith(RESOLVED)}
 

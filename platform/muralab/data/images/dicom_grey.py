@@ -57,7 +57,7 @@ def build_table(header: Any, pixels: StoredPixels, value_range: ValueRange | Non
         value_range: of the data set; used where the header has neither window nor lookup table.
 
     Raises:
-        ImageError: the header's values are no numbers, or its lookup tables contradict themselves.
+        ImageError: the header's values are not numbers, or its lookup tables contradict themselves.
     """
     words = np.arange(2**pixels.bits, dtype=np.uint32)
     scale = _rescale(header, pixels, pixels.to_values(words).astype(float), value_range)
@@ -109,7 +109,7 @@ def _window(header: Any, scale: _Scale) -> np.ndarray | None:
     """Brightness [V] under the first usable window, unclipped; None without one; PS3.3 C.11.2.1.
 
     Raises:
-        ImageError: a window is no number, and no other one is usable.
+        ImageError: a window is not a number, and no other window is usable.
     """
     holder = with_attribute(header, "WindowWidth", _WINDOW_GROUP)
     centres, widths = (read_numbers(holder, name) for name in ("WindowCenter", "WindowWidth"))

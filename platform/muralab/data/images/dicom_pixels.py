@@ -29,7 +29,7 @@ class StoredPixels:
     """The pixels of one image as they are stored."""
 
     words: np.ndarray
-    """uint8 or uint16 [H, W]. The lowest `bits` are the value; those above them are no part of it."""
+    """uint8 or uint16 [H, W]. The lowest `bits` are the value; those above them do not belong to it."""
     bits: int
     """Of each value."""
     signed: bool

@@ -54,7 +54,7 @@ def kind_of(head: bytes) -> str:
         head: its first `HEAD_BYTES`, or all of it.
 
     Returns:
-        One of `PICTURE_KINDS` (DICOM also without the preamble that its files start with), or "" if it is no picture.
+        One of `PICTURE_KINDS` (DICOM also without the preamble that its files start with), or "" if it is none of them.
         DICOM objects without pixels are told apart by their header, see `muralab.data.headers`.
     """
     if has_preamble(head):
@@ -68,7 +68,7 @@ def kind_of(head: bytes) -> str:
 
 
 def describe(head: bytes) -> str:
-    """What a file is that is no picture, such as "PDF", "text" or "empty file"."""
+    """What a file that is not a picture is: "PDF", "text", "empty file" ..."""
     if not head:
         return "empty file"
     for offset, start, kind in _OTHERS:
