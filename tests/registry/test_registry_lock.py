@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +13,7 @@ from muralab.registry.evaluation_count import count_test_evaluations, record_eva
 from muralab.registry.registry_lock import registry_lock
 from muralab.tracking import Store
 from muralab.tracking.tags import Tag
+from tests.fixtures.turns import holders_seen
 
 
 @pytest.fixture
@@ -31,18 +30,7 @@ def claims(store: Store, name: str) -> set[str]:
 
 
 def test_many_take_turns(store: Store, name: str) -> None:
-    inside, most = threading.Semaphore(0), []
-
-    def work(_: int) -> None:
-        with registry_lock(store, name):
-            inside.release()
-            time.sleep(0.03)
-            most.append(inside._value)
-            inside.acquire()
-
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(work, range(12)))
-    assert most == [1] * 12
+    assert holders_seen(store, name, threads=6, turns=12, pause_s=0.03) == [1] * 12
 
 
 def test_a_claim_of_a_killed_process_expires(store: Store, name: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-import time
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,12 @@ from typing import Any
 import pytest
 
 from muralab.registry.promote import find_alias
-from muralab.registry.registry_lock import registry_lock
 from muralab.tracking import RunWriter, Store, open_store, read_run
 from tests.cli.conftest import SMALL, Muralab, Outcome
 from tests.fixtures.runs import find_runs
 from tests.fixtures.team import TeamServer
+from tests.fixtures.turns import holders_seen
+from tests.processes import environment
 from tests.team.conftest import become
 
 pytestmark = pytest.mark.long
@@ -47,6 +47,13 @@ class Person:
         self.patch.setenv("XDG_CACHE_HOME", str(self.home))
         return self.muralab(command, **values)
 
+    def predict(self, images: Path, out: Path) -> subprocess.CompletedProcess[str]:
+        """In a process of its own, which imports the model's copies of modules from then on."""
+        become(self.user, self.patch)
+        command = [sys.executable, "-m", "muralab", "predict", str(images), "--out", str(out)]
+        own = environment(MLFLOW_TRACKING_URI=self.team.uri, XDG_CACHE_HOME=str(self.home))
+        return subprocess.run(command, env=own, capture_output=True, text=True, timeout=600, check=False)
+
 
 @pytest.fixture
 def person(whole_team, store: Store, muralab: Muralab, lab: Path, tmp_path, monkeypatch) -> Callable[[str], Person]:
@@ -71,8 +78,8 @@ def test_one_sweeps_and_registers_the_other_serves_and_sweeps_as_well(
     assert "Models have been evaluated on this test set 1 time so far" in first.out
     assert_nowhere(ann.password, ann.server(), ann.home, first)
 
-    answered = bob.run("predict", images=easy_tree / "valid", out=tmp_path / "answers.csv")
-    assert answered.code == 0, answered
+    answered = bob.predict(easy_tree / "valid", tmp_path / "answers.csv")
+    assert answered.returncode == 0, answered
     assert (tmp_path / "answers.csv").read_text().count("\n") > 24
     assert "bob may not add or promote its versions" in bob.run("tune", **sweep).complaint
 
@@ -116,15 +123,4 @@ def test_postgresql_takes_what_a_run_logs(person: Callable[[str], Person]) -> No
 def test_processes_take_turns_on_postgresql(person: Callable[[str], Person]) -> None:
     server = person("dora").server()
     server.client.create_registered_model("turns")
-    inside, most = threading.Semaphore(0), []
-
-    def work(_: int) -> None:
-        with registry_lock(server, "turns"):
-            inside.release()
-            time.sleep(0.2)
-            most.append(inside._value)
-            inside.acquire()
-
-    with ThreadPoolExecutor(3) as pool:
-        list(pool.map(work, range(5)))
-    assert most == [1] * 5
+    assert holders_seen(server, "turns", threads=3, turns=5, pause_s=0.2) == [1] * 5

@@ -1,1 +1,1 @@
-"""Pixels and labels; knows no model, recipe, MLflow or Ray."""
+"""Pixels and labels, without models, recipes, MLflow or Ray."""

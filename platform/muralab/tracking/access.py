@@ -40,7 +40,7 @@ def require_access(store: Store, experiment: str, model: str | None) -> None:
     """
     if model is not None:
         check_model_name(model)
-    if not store.is_remote:  # a database knows no users
+    if not store.is_remote:  # a database has no users
         return
     problems = []
     checks: list[Callable[[], None]] = [partial(_check_experiment, store, experiment)]
