@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from muralab.commands import train as train_command
-from muralab.experiment import run_trial
 from muralab.results import changes as changes_module
 from muralab.tracking import RunRecord, Store, download_artifact
 from muralab.tracking.platform_version import PlatformVersion
 from tests.cli.conftest import Muralab, all_runs
+from tests.commands.conftest import interrupt_after
 from tests.conftest import SMALL_NET, write_easy_tree
 
 pytestmark = pytest.mark.slow
@@ -67,13 +65,8 @@ def interrupted(
 ) -> RunRecord:
     """A training that was interrupted after its first epoch."""
 
-    def run(spec: Any) -> Generator[Any]:
-        yield next(epochs := run_trial(spec))
-        epochs.close()
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(train_command, "run_trial", run)
+        interrupt_after(1, patch)
         assert muralab("train", data=own_tree, **QUICK).code == 130
     (found,) = all_runs(store)
     return found

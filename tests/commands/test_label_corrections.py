@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 
-from muralab.commands import train as train_command
 from muralab.data.files import digest_bytes
-from muralab.experiment import run_trial
 from muralab.tracking import RunRecord, Store, download_artifact
 from tests.cli.conftest import SMALL, Muralab, all_runs, flags, refused
+from tests.commands.conftest import interrupt_after
 from tests.conftest import write_easy_tree
 from tests.fixtures.manifests import Rows, rows_of, write_csv
 
@@ -94,13 +91,8 @@ def check_record(store: Store, run: RunRecord, read: Path, folder: Path) -> None
 def test_other_corrections_do_not_resume_a_training(
     muralab: Muralab, store: Store, tree: Path, read: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run(spec: Any) -> Generator[Any]:
-        yield next(epochs := run_trial(spec))
-        epochs.close()
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(train_command, "run_trial", run)
+        interrupt_after(1, patch)
         assert muralab("train", data=tree, label_corrections=read, **QUICK).code == 130
     stopped = only(store, "train")
     held = read.read_bytes()

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import re
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,11 @@ import pandas as pd
 import pytest
 import torch
 
-from muralab.commands import train as train_command
 from muralab.evaluation.metrics import METRICS
-from muralab.experiment import run_trial
 from muralab.tracking import RunRecord, Store, download_artifact, read_run, start_run
 from muralab.training.phase_trainer import PhaseTrainer
 from tests.cli.conftest import SMALL, Muralab, all_runs, image_codes, spoil
+from tests.commands.conftest import interrupt_after
 
 QUICK = {"recipe": SMALL, "epochs": "1+2", "cpus_per_trial": 1}
 
@@ -27,18 +25,6 @@ QUICK = {"recipe": SMALL, "epochs": "1+2", "cpus_per_trial": 1}
 def only_run(store: Store) -> RunRecord:
     (run,) = all_runs(store)
     return run
-
-
-def interrupt_after(n_epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Ctrl-C in the middle of an epoch."""
-
-    def run(spec: Any) -> Generator[Any]:
-        for result in run_trial(spec):
-            yield result
-            if result.global_epoch == n_epochs:
-                raise KeyboardInterrupt
-
-    monkeypatch.setattr(train_command, "run_trial", run)
 
 
 def break_steps(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
