@@ -211,12 +211,20 @@ class Storage:
 
 
 def check_uri(uri: str) -> None:
-    """Refuse credentials in a URI: it is logged and stored.
+    """Refuse what is not a URI, and credentials in one: it is logged and stored.
 
     Raises:
-        SettingsError: there are some.
+        SettingsError: it is not one, or holds some.
     """
-    if "://" in uri and urlsplit(uri).password is not None:
+    if "://" not in uri:
+        return
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise SettingsError(f"storage={uri}: {error}.") from error
+    if not uri.partition("://")[2].strip("/"):
+        raise SettingsError(f"storage={uri} names no bucket or folder: expected such as s3://bucket/prefix.")
+    if parts.password is not None:
         raise SettingsError(
             "storage=: the URI holds a password, and would be logged. Set the keys in the environment of every machine "
             "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for S3), and leave them out of the URI."

@@ -268,6 +268,8 @@ def test_the_plan_names_the_nodes() -> None:
         ({"ray_address": "ray://h:10001", "storage": "/x"}, "expected local, auto, or host:port.* Ray Client is not"),
         ({"ray_address": "h", "storage": "/x"}, "expected local, auto, or host:port"),
         ({"storage": "s3://key:secret@bucket"}, "the URI holds a password"),
+        ({"storage": "s3://"}, "storage=s3:// names no bucket or folder"),
+        ({"storage": "s3://[::1/x"}, r"storage=s3://\[::1/x: Invalid IPv6 URL"),
     ],
 )
 def test_options_of_a_cluster_are_checked(texts: dict[str, str], message: str) -> None:

@@ -46,6 +46,14 @@ def test_a_database_in_memory_is_refused(uri: str) -> None:
         absolute_uri(uri)
 
 
+@pytest.mark.parametrize(
+    ("uri", "reason"), [("http://[::1/x", "Invalid IPv6 URL"), ("http://", "names no host"), ("https:///x", "names no")]
+)
+def test_a_broken_address_is_refused(uri: str, reason: str) -> None:
+    with pytest.raises(StoreError, match=f"{reason}.*Expected such as http://host:5000"):
+        absolute_uri(uri)
+
+
 def test_the_file_of_a_database() -> None:
     assert sqlite_path("sqlite:////lab/a.db?timeout=5") == Path("/lab/a.db")
     assert sqlite_path("http://127.0.0.1:5000") is None

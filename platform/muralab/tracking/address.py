@@ -8,6 +8,8 @@ from urllib.parse import unquote, urlsplit
 from muralab.errors import StoreError
 from muralab.paths import expand
 
+EXPECTED = "Expected such as http://host:5000, or sqlite:///mlflow.db for a file."
+
 
 def absolute_uri(uri: str | None = None) -> str:
     """A tracking URI that does not depend on the working directory.
@@ -16,10 +18,15 @@ def absolute_uri(uri: str | None = None) -> str:
         uri: of a user or of MLFLOW_TRACKING_URI; None or empty: `mlflow.db` in the working directory.
 
     Raises:
-        StoreError: an in-memory database, which no other process could read.
+        StoreError: an in-memory database, which no other process could read; or not an address.
     """
     uri = (uri or "").strip() or "sqlite:///mlflow.db"
-    scheme = urlsplit(uri).scheme
+    try:
+        scheme, host = urlsplit(uri)[:2]
+    except ValueError as error:
+        raise StoreError(f"The tracking store's address cannot be read: {error}. {EXPECTED}") from error
+    if scheme in ("http", "https") and not host:
+        raise StoreError(f"The tracking store's address {uri} names no host. {EXPECTED}")
     if scheme == "sqlite":
         return _absolute_sqlite(uri)
     if scheme == "file":
