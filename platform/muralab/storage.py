@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -26,21 +27,35 @@ NETWORK = ("NETWORK_CONNECTION", "SLOW_DOWN", "REQUEST_TIMEOUT", "SERVICE_UNAVAI
 RETRY_EVERY_S = 3.0
 
 
+@dataclass(frozen=True)
+class StoredFile:
+    """A file in a storage."""
+
+    name: str
+    """Relative to the storage."""
+    size: int
+    """Bytes."""
+    modified_ns: int
+    """Time of its last change, ns since 1970; 0 where the storage does not say."""
+
+
 class Storage:
     """Files by names relative to one URI, such as `sweeps/<run>/plan.json`."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, option: str = "storage") -> None:
         """Open a storage; nothing is read yet.
 
         Args:
             uri: an absolute path, or a URI such as s3://bucket/prefix?scheme=http&endpoint_override=host:8333.
+            option: of the command, that messages name.
 
         Raises:
             SettingsError: nothing opens such a URI, or it holds credentials.
         """
-        check_uri(uri)
+        check_uri(uri, option)
         self.uri = uri
-        self._files, root = _open(uri)
+        self._given = f"{option}={uri}"
+        self._files, root = _open(uri, option)
         self._root = root.rstrip("/")
 
     def check(self) -> None:
@@ -55,12 +70,12 @@ class Storage:
             place = self._root.partition("/")[0] if self._files.type_name in OBJECT_STORES else self._root
             if self._files.get_file_info(place).type.name == "NotFound":
                 what = "folder" if self._files.type_name not in OBJECT_STORES else "bucket"
-                raise StorageError(f"storage={self.uri}: there is no {what} {place}. Create it, or correct the name.")
+                raise StorageError(f"{self._given}: there is no {what} {place}. Create it, or correct the name.")
             self._write(probe, b"muralab")
             found = self.read(probe)
             self._files.delete_file(self._path(probe))
         if found != b"muralab":
-            raise StorageError(f"storage={self.uri}: a file that was just written has another content.")
+            raise StorageError(f"{self._given}: a file that was just written has another content.")
 
     def names(self, folder: str) -> list[str]:
         """The names of the files in a folder, without those of its own folders; none where it does not exist.
@@ -71,11 +86,12 @@ class Storage:
         files = [one.base_name for one in self._listed(folder) if one.is_file]
         return sorted(name for name in files if ".part-" not in name)
 
-    def _listed(self, folder: str) -> list[Any]:
+    def _listed(self, folder: str, *, recursive: bool = False) -> list[Any]:
         from pyarrow.fs import FileSelector
 
-        with self._explaining(f"cannot list {folder}"):
-            return list(self._files.get_file_info(FileSelector(self._path(folder), allow_not_found=True)))
+        path = self._path(folder).rstrip("/")
+        with self._explaining(f"cannot list {folder}" if folder else "cannot be listed"):
+            return list(self._files.get_file_info(FileSelector(path, allow_not_found=True, recursive=recursive)))
 
     def folders(self, folder: str) -> list[str]:
         """The names of the folders in a folder; none where it does not exist.
@@ -84,6 +100,27 @@ class Storage:
             StorageError: it cannot be listed.
         """
         return sorted(one.base_name for one in self._listed(folder) if not one.is_file)
+
+    def walk(self, folder: str) -> list[StoredFile]:
+        """All files below a folder, at any depth; none where it does not exist.
+
+        Raises:
+            StorageError: it cannot be listed.
+        """
+        return [self._stored(one) for one in self._listed(folder, recursive=True) if one.is_file]
+
+    def look_up(self, names: Sequence[str]) -> list[StoredFile]:
+        """Those of some files that exist.
+
+        Raises:
+            StorageError: that cannot be found out.
+        """
+        with self._explaining("cannot be read"):
+            found = self._files.get_file_info([self._path(name) for name in names])
+        return [self._stored(one) for one in found if one.is_file]
+
+    def _stored(self, found: Any) -> StoredFile:
+        return StoredFile(found.path.removeprefix(f"{self._root}/"), int(found.size or 0), int(found.mtime_ns or 0))
 
     def exists(self, name: str) -> bool:
         """Whether there is such a file, complete.
@@ -196,7 +233,7 @@ class Storage:
 
     def _explained(self, error: OSError, what: str) -> StorageError:
         text = str(error)
-        start = f"storage={self.uri} {what}: "
+        start = f"{self._given} {what}: "
         if isinstance(error, FileNotFoundError) or "NO_SUCH_BUCKET" in text:
             return StorageMissingError(f"{start}it does not exist.")
         if any(word in text for word in REFUSALS):
@@ -210,7 +247,7 @@ class Storage:
         return StorageError(f"{start}{disk_problem(error) or error.strerror or text}")
 
 
-def check_uri(uri: str) -> None:
+def check_uri(uri: str, option: str = "storage") -> None:
     """Refuse what is not a URI, and credentials in one: it is logged and stored.
 
     Raises:
@@ -221,13 +258,13 @@ def check_uri(uri: str) -> None:
     try:
         parts = urlsplit(uri)
     except ValueError as error:
-        raise SettingsError(f"storage={uri}: {error}.") from error
+        raise SettingsError(f"{option}={uri}: {error}.") from error
     if not uri.partition("://")[2].strip("/"):
-        raise SettingsError(f"storage={uri} names no bucket or folder: expected such as s3://bucket/prefix.")
+        raise SettingsError(f"{option}={uri} names no bucket or folder: expected such as s3://bucket/prefix.")
     if parts.password is not None:
         raise SettingsError(
-            "storage=: the URI holds a password, and would be logged. Set the keys in the environment of every machine "
-            "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for S3), and leave them out of the URI."
+            f"{option}=: the URI holds a password, and would be logged. Set the keys in the environment of every "
+            "machine (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for S3), and leave them out of the URI."
         )
 
 
@@ -252,7 +289,7 @@ def patiently(action: Callable[[], T], limit_s: float, wait: Callable[[float], o
             wait(RETRY_EVERY_S)
 
 
-def _open(uri: str) -> tuple[Any, str]:
+def _open(uri: str, option: str) -> tuple[Any, str]:
     """The file system of a URI, and the path in it."""
     from pyarrow import ArrowInvalid
     from pyarrow.fs import FileSystem, FSSpecHandler, LocalFileSystem, PyFileSystem
@@ -263,9 +300,9 @@ def _open(uri: str) -> tuple[Any, str]:
         files, path = FileSystem.from_uri(uri)
     except ArrowInvalid as error:
         if "Unrecognized filesystem type" not in str(error):
-            raise SettingsError(f"storage={uri}: {error}.") from error
+            raise SettingsError(f"{option}={uri}: {error}.") from error
     except OSError as error:
-        raise StorageUnavailableError(f"storage={uri} cannot be opened: {error}") from error
+        raise StorageUnavailableError(f"{option}={uri} cannot be opened: {error}") from error
     else:
         return files, str(path)
     import fsspec
@@ -274,7 +311,7 @@ def _open(uri: str) -> tuple[Any, str]:
         opened, path = fsspec.core.url_to_fs(uri)
     except (ValueError, ImportError) as error:
         raise SettingsError(
-            f"storage={uri}: {error}. Expected a folder, s3://bucket/prefix, gs://, abfs://, or what an installed "
+            f"{option}={uri}: {error}. Expected a folder, s3://bucket/prefix, gs://, abfs://, or what an installed "
             "package of fsspec opens."
         ) from error
     return PyFileSystem(FSSpecHandler(opened)), str(path)

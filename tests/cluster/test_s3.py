@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from muralab.data.mirror import mirror_data
+from muralab.data.mura import read_index
 from muralab.errors import StorageError, StorageMissingError, StorageUnavailableError
 from muralab.storage import Storage
 from tests.cluster.nodes import free_port
@@ -35,6 +38,25 @@ def test_files_travel_through_a_bucket(lab: dict[str, str], tmp_path: Path) -> N
     assert storage.names("sweeps/r") == []
     with pytest.raises(StorageMissingError):
         storage.read("sweeps/r/file")
+
+
+def test_a_tree_in_a_bucket_is_fetched_once(lab: dict[str, str], easy_tree: Path, tmp_path: Path) -> None:
+    images = read_index(easy_tree, "wrist")
+    bucket = Storage("s3://lab/data/MURA-v1.1")
+    for path, image in zip(images["path"], images["image"]):
+        bucket.upload(Path(path), image)
+    fetched: list[str] = []
+
+    def progress(title: str) -> Callable[[int, int], None]:
+        return lambda done, total: fetched.append(f"{title}: {done} of {total}")
+
+    root = mirror_data("s3://lab/data", "wrist", tmp_path, progress)
+    assert fetched[-1] == f"fetching images: {len(images)} of {len(images)}"
+    n_fetched = len(fetched)
+    assert mirror_data("s3://lab/data", "wrist", tmp_path, progress) == root
+    assert len(fetched) == n_fetched
+    copy = read_index(root, "wrist")
+    assert [Path(path).read_bytes() for path in copy["path"]] == [Path(path).read_bytes() for path in images["path"]]
 
 
 def test_an_endpoint_may_stand_in_the_uri(lab: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from muralab.commands.session import Session, open_session
+from muralab.commands.session import Session, open_session, with_fetched_data
 from muralab.config.commands import CompareConfig
 from muralab.config.environment import Environment
 from muralab.config.search import resolve_search
@@ -80,6 +80,7 @@ def run(config: CompareConfig, environment: Environment) -> None:
     """
     with open_session("compare", environment) as session:
         check_folder()
+        config = with_fetched_data(config, session)
         splits = options_by_fold(config)
         for options in splits[1:]:  # what is wrong with a later fold is found before the first is trained
             source_of(options)

@@ -21,6 +21,7 @@ from muralab.tune.leftovers import Interrupted, find_interrupted, find_unneeded
 
 CACHES = {
     "pixels": "decoded images",
+    "mirrors": "copies of data sets that are named by a URI",
     "features": "features of frozen backbones",
     "audit": "audits",
     "sweeps": "searches",

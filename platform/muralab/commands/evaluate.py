@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from muralab.commands.session import Session, open_session
+from muralab.commands.session import Session, fetch_data, open_session
 from muralab.config.commands import NONE, EvaluateConfig
 from muralab.config.environment import Environment
 from muralab.config.parsing import unless_auto
@@ -48,7 +48,7 @@ def run(config: EvaluateConfig, environment: Environment) -> None:
     with open_session("evaluate", environment) as session:
         record = trained_run(session.store, source_run(session.store, config.model))
         trained_on = read_datasets(session.store, record.run_id).get("training")
-        source = find_source(config, record, trained_on).checked()
+        source = find_source(config, record, trained_on, session).checked()
         session.require_access(source.part)
         trained = load_trained_model(session.store, record)
         if config.prevalence is not None:
@@ -93,7 +93,9 @@ def run(config: EvaluateConfig, environment: Environment) -> None:
         session.print_run(run_id)
 
 
-def find_source(config: EvaluateConfig, record: RunRecord, trained_on: LoggedData | None) -> DatasetSource:
+def find_source(
+    config: EvaluateConfig, record: RunRecord, trained_on: LoggedData | None, session: Session
+) -> DatasetSource:
     """The data set to evaluate on; its split is the trained run's where it is the run's own data.
 
     Raises:
@@ -101,18 +103,20 @@ def find_source(config: EvaluateConfig, record: RunRecord, trained_on: LoggedDat
         DataError: the data cannot be used, or the set lacks a class.
     """
     protocol, seed = split_of(record, config.protocol, config.seed)
-    data, part = data_of(record, config.data, config.part, trained_on)
+    named, part = data_of(record, config.data, config.part, trained_on)
+    data = fetch_data(named, part, config, session)
     is_table = data != DEMO and is_manifest(data)
     is_own_table = is_table and file_digest(Path(data)) == record.tags.get(Tag.MANIFEST)
     if config.protocol == RUN and not is_own_table and (is_table or Tag.MANIFEST in record.tags):
         protocol = AUTO  # the run's protocol is of another kind of data
     own = trained_on if config.data == RUN else None
+    image_root = config.root or (own.image_root if own and data == named else None)
     source = DatasetSource(
         data=data,
         part=part,
         protocol=protocol,
         seed=seed,
-        image_root=config.root or (own.image_root if own else None),
+        image_root=image_root,
         columns=config.columns or (json.loads(record.tags.get(Tag.COLUMNS) or "{}") if own or is_own_table else {}),
         sets=() if config.set == "all" else (config.set,),
         label_corrections=corrections_of(config, record, is_own=own is not None or is_own_table),

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from muralab.commands.session import Session, open_session
+from muralab.commands.session import Session, open_session, with_fetched_data
 from muralab.config.commands import ExploreConfig
 from muralab.config.environment import Environment
 from muralab.config.parsing import unless_auto
@@ -45,6 +45,7 @@ def run(config: ExploreConfig, environment: Environment) -> None:
         MuraLabError: the data or the store cannot be used.
     """
     with open_session("explore", environment) as session:
+        config = with_fetched_data(config, session)
         source = DatasetSource(
             data=config.data,
             part=config.part,

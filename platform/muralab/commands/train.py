@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from muralab.commands.folds import Fold, find_folds, run_over_folds
-from muralab.commands.session import Session, open_session, with_latest
+from muralab.commands.session import Session, open_session, with_fetched_data, with_latest
 from muralab.config.commands import TrainConfig
 from muralab.config.environment import Environment
 from muralab.config.search import resolve_search
@@ -50,7 +50,7 @@ def run(config: TrainConfig, environment: Environment) -> None:
         MuraLabError: user errors.
     """
     with open_session("train", environment, resuming=config.resume) as session:
-        config = with_latest(config, session)
+        config = with_fetched_data(with_latest(config, session), session)
         folds = find_folds(config, session, TrainConfig)
         if folds is None:
             train_once(config, session)

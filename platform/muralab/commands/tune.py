@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from muralab.commands.folds import Fold, find_folds, run_over_folds
-from muralab.commands.session import Session, open_session, page_lines, with_latest
+from muralab.commands.session import Session, open_session, page_lines, with_fetched_data, with_latest
 from muralab.config.commands import TuneConfig
 from muralab.config.environment import Environment
 from muralab.config.search import resolve_search
@@ -59,7 +59,7 @@ def run(config: TuneConfig, environment: Environment) -> None:
     """
     with open_session("tune", environment, resuming=config.resume) as session:
         check_folder()
-        config = with_latest(config, session)
+        config = with_fetched_data(with_latest(config, session), session)
         folds = find_folds(config, session, TuneConfig)
         if folds is None:
             search_once(config, session)

@@ -165,7 +165,9 @@ class EvaluateConfig(CommandOptions):
     model: str = option(None, p.text, "A run's id, or models:/mura-wrist@champion.")
     part: str = option(RUN, p.text, "A part, or `all`; `run`: the one that the run was trained on.")
     data: str = option(
-        RUN, p.path_or(DEMO, RUN), "`demo`, the path of a MURA v1.1 tree or of a manifest, or `run`: the run's own."
+        RUN,
+        p.data_or(DEMO, RUN),
+        "`demo`, the path or URI of a MURA v1.1 tree or of a manifest, or `run`: the run's own.",
     )
     root: str | None = option("none", p.optional_path_text, ROOT_HELP)
     columns: Mapping[str, str] = option("none", p.columns, COLUMNS_HELP)
@@ -203,7 +205,7 @@ class ExploreConfig(CommandOptions):
     """Log the class balance per part and split, an audit of every file, and sample grids."""
 
     part: str = option("all", p.text, "A part that the data set has, such as wrist, or `all`.")
-    data: str = option(DEMO, p.path_or(DEMO), DATA_HELP)
+    data: str = option(DEMO, p.data_or(DEMO), DATA_HELP)
     root: str | None = option("none", p.optional_path_text, ROOT_HELP)
     columns: Mapping[str, str] = option("none", p.columns, COLUMNS_HELP)
     label_corrections: str | None = option("none", p.optional_path_text, CORRECTIONS_HELP)

@@ -58,6 +58,21 @@ def path_or(*keywords: str) -> Callable[[str, str], str]:
     return parse
 
 
+def data_or(*keywords: str) -> Callable[[str, str], str]:
+    """A parser of a data set: a URI as it is, a path, made absolute, or one of some keywords."""
+    from muralab.storage import check_uri
+
+    parse_path = path_or(*keywords)
+
+    def parse(name: str, text: str) -> str:
+        if "://" not in text:
+            return parse_path(name, text)
+        check_uri(text, name)
+        return text.rstrip("/")
+
+    return parse
+
+
 def _absolute(name: str, text: str) -> Path:
     try:
         return expand(text).absolute()

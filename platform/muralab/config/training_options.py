@@ -14,7 +14,9 @@ AUTO = "auto"
 DUPLICATES = ("keep", "drop")
 RUN = "run"
 """In options of `evaluate`: the trained run's own."""
-DATA_HELP = "`demo` (synthetic, built in), the path of a MURA v1.1 tree, or of a manifest (CSV, Parquet)."
+DATA_HELP = (
+    "`demo` (synthetic, built in), or a MURA v1.1 tree or a manifest (CSV, Parquet): path, or URI such as s3://."
+)
 SET_HELP = (
     "Overrides such as full.lr=3e-5,augment.zoom=0.1; `study`: the schedule of the wrist study; or `none`. "
     "Keys: image_size, batch_size, ema_decay, clip_norm, class_weighting, kept_phase, compile, feature_views, "
@@ -30,16 +32,18 @@ NAMES_KEY_HELP = "A key file that machines share, to code names alike; `auto`: t
 
 
 def check_manifest_options(data: str, root: str | None, columns: Mapping[str, str]) -> None:
-    """Refuse options of manifests for other data.
+    """Refuse options of manifests for other data, and a folder of this machine for a manifest that is elsewhere.
 
     Raises:
-        SettingsError: such an option is given, and the data are not a manifest.
+        SettingsError: such an option is given, and the data are not a manifest, or it is named by a URI.
     """
     from muralab.data.manifest import is_manifest
 
     given = ([f"root={root}"] if root else []) + (["columns"] if columns else [])
     if given and data != RUN and (data == DEMO or not is_manifest(data)):
         raise SettingsError(f"{' and '.join(given)}: only a manifest (CSV, Parquet) has these; data={data} is not one.")
+    if root and "://" in data:
+        raise SettingsError(f"root={root}: the image paths of {data} start at its own folder; leave root out.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +51,7 @@ class TrainingOptions(CommandOptions):
     """What every command that trains takes."""
 
     part: str = option("wrist", p.text, "A part that the data set has, such as wrist, or `all`.")
-    data: str = option(DEMO, p.path_or(DEMO), DATA_HELP)
+    data: str = option(DEMO, p.data_or(DEMO), DATA_HELP)
     root: str | None = option("none", p.optional_path_text, ROOT_HELP)
     columns: Mapping[str, str] = option("none", p.columns, COLUMNS_HELP)
     test_fraction: float | None = option(

@@ -70,6 +70,9 @@ def data_of(record: RunRecord, data: str, part: str, trained_on: LoggedData | No
         part: one of the tree's, `all` or `run`.
         trained_on: the run's training set as it was logged.
 
+    Returns:
+        The path, `demo`, or the URI of a copy that is not on this machine; and the part.
+
     Raises:
         SettingsError: the run does not state what it was trained on.
     """
@@ -78,6 +81,8 @@ def data_of(record: RunRecord, data: str, part: str, trained_on: LoggedData | No
             raise SettingsError(f"The run {record.run_id} ({record.name}) does not name its data: give data=<path>.")
         is_demo = Path(trained_on.source).parent == default_folder()
         data = DEMO if is_demo else trained_on.source  # the demo is generated again where it was deleted
+        if Tag.DATA_URI in record.tags and not Path(data).exists():
+            data = record.tags[Tag.DATA_URI]  # so are copies fetched again
     return data, record.part if part == RUN else part
 
 

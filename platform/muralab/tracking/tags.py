@@ -34,6 +34,8 @@ class Tag:
     """Digest of the bytes of all pictures, with their names."""
     PARTS = "muralab.parts"
     DATA_PATH = "muralab.data_path"
+    DATA_URI = "muralab.data_uri"
+    """What the path above is a copy of."""
     """Of the MURA tree or the manifest. MLflow stores inputs of one name and digest once, with the first path."""
     IMAGE_ROOT = "muralab.image_root"
     """The folder that a manifest's image names start from."""

@@ -1,0 +1,147 @@
+"""Data sets that a URI names: what is fetched, what is not fetched again, and what is wrong with a URI."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from muralab.data.mirror import DATA, address_of, mirror_data
+from muralab.data.mura import parts_of, read_index
+from muralab.data.source import DatasetSource
+from muralab.errors import DataError, DiskError
+from tests.fixtures.manifests import rows_of, write_csv
+
+
+class Counted:
+    """Progress that counts what was fetched."""
+
+    def __init__(self) -> None:
+        self.fetched: dict[str, int] = {}
+
+    def __call__(self, title: str) -> Callable[[int, int], None]:
+        def note(done: int, _total: int) -> None:
+            self.fetched[title] = done
+
+        return note
+
+    @property
+    def images(self) -> int:
+        return self.fetched.pop("fetching images", 0)
+
+
+@pytest.fixture
+def bucket(easy_tree: Path, tmp_path: Path) -> Path:
+    """A copy of a MURA tree in a folder that is opened by a URI, with a second part."""
+    root = shutil.copytree(easy_tree, tmp_path / "bucket" / "MURA-v1.1")
+    shutil.copytree(root / "train" / "XR_WRIST", root / "train" / "XR_HAND")
+    return root.parent
+
+
+def fetch(bucket: Path, cache: Path, **values: Any) -> tuple[Path, int]:
+    progress = Counted()
+    path = mirror_data(f"file://{bucket}", values.pop("part", "wrist"), cache, progress, **values)
+    return path, progress.images
+
+
+def test_one_part_of_a_tree_is_fetched_once(bucket: Path, tmp_path: Path) -> None:
+    original = read_index(bucket / "MURA-v1.1", "wrist")
+    root, n_fetched = fetch(bucket, tmp_path / "cache")
+    assert n_fetched == len(original)
+    copy = read_index(root, "wrist")
+    assert copy.drop(columns="path").equals(original.drop(columns="path"))
+    assert [Path(path).read_bytes() for path in copy["path"]] == [Path(path).read_bytes() for path in original["path"]]
+    assert parts_of(root) == ["hand", "wrist"]
+    assert not any((root / "train" / "XR_HAND").iterdir())
+    assert fetch(bucket, tmp_path / "cache") == (root, 0)
+    assert address_of(str(root)) == f"file://{bucket}"
+    assert address_of(str(bucket / "MURA-v1.1")) == ""
+
+
+def test_what_changed_there_or_here_is_fetched_again(bucket: Path, tmp_path: Path) -> None:
+    root, _ = fetch(bucket, tmp_path / "cache")
+    changed, damaged, removed, gone = sorted((bucket / "MURA-v1.1" / "train" / "XR_WRIST").rglob("*.png"))[:4]
+    content = changed.read_bytes()
+    changed.write_bytes(content + b"x")
+    os.utime(changed, (1, 1))
+    here = {path: root / path.relative_to(bucket / "MURA-v1.1") for path in (changed, damaged, removed, gone)}
+    here[damaged].write_bytes(b"0" * damaged.stat().st_size)
+    here[removed].unlink()
+    gone.unlink()
+    assert fetch(bucket, tmp_path / "cache") == (root, 3)
+    assert here[changed].read_bytes() == content + b"x"
+    assert here[damaged].read_bytes() == damaged.read_bytes()
+    assert here[removed].read_bytes() == removed.read_bytes()
+    assert not here[gone].exists()
+
+
+def test_an_interrupted_fetching_goes_on_where_it_was(
+    bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from muralab.storage import Storage
+
+    total, seen, download = len(read_index(bucket / "MURA-v1.1", "wrist")), [], Storage.download
+
+    def interrupted(self: Storage, name: str, local: Path) -> None:
+        seen.append(name)
+        if len(seen) == total // 2:
+            raise KeyboardInterrupt
+        download(self, name, local)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "download", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fetch(bucket, tmp_path / "cache")
+    _, n_fetched = fetch(bucket, tmp_path / "cache")
+    assert 0 < n_fetched < total
+
+
+def test_of_a_manifest_only_its_images_are_fetched(bucket: Path, tmp_path: Path) -> None:
+    rows = [row for row in rows_of(bucket / "MURA-v1.1") if row["split"] == "train"]
+    write_csv(bucket / "MURA-v1.1" / "ours.csv", [{"path": row.pop("image"), **row} for row in rows])
+    progress = Counted()
+    path = mirror_data(f"file://{bucket}/MURA-v1.1/ours.csv", "wrist", tmp_path / "cache", progress, {"image": "path"})
+    assert progress.images == len(rows)
+    assert len(list(path.parent.rglob("*.png"))) == len(rows)
+    source = DatasetSource(data=str(path), part="wrist", columns={"image": "path"})
+    assert len(source.index) == len(rows)
+
+
+def test_names_that_leave_the_folder_are_not_fetched(bucket: Path, tmp_path: Path) -> None:
+    row = {"image": "../outside.png", "label": 1, "patient": "p"}
+    (bucket / "outside.png").write_bytes(b"")
+    write_csv(bucket / "MURA-v1.1" / "ours.csv", [row, {**row, "image": "/etc/hostname"}])
+    progress = Counted()
+    path = mirror_data(f"file://{bucket}/MURA-v1.1/ours.csv", "wrist", tmp_path / "cache", progress)
+    assert progress.images == 0
+    assert not (path.parent.parent / "outside.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("uri", "part", "message"),
+    [
+        ("file://{bucket}", "wirst", r"has no part 'wirst'. It has: hand, wrist \(or all\)"),
+        ("file://{bucket}/MURA-v1.1/train", "wrist", r"No MURA tree in file://.*/train.*XR_HAND, XR_WRIST"),
+        ("file://{bucket}/nothing", "wrist", r"No MURA tree in file://.*/nothing.*: none"),
+        ("file://{bucket}/nothing.csv", "wrist", r"data=file://.*: there is no file nothing.csv"),
+    ],
+)
+def test_what_is_not_there_is_named(bucket: Path, tmp_path: Path, uri: str, part: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        mirror_data(uri.format(bucket=bucket), part, tmp_path / "cache", Counted())
+
+
+def test_a_small_disk_is_found_before_fetching(bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("muralab.data.mirror.free_bytes", lambda _: 10)
+    with pytest.raises(DiskError, match=r"files to fetch take 0\.0 GiB"):
+        fetch(bucket, tmp_path / "cache")
+    assert not list((tmp_path / "cache").rglob(f"{DATA}/**/*.png"))
+
+
+def test_an_address_is_found_where_the_tree_has_no_folder_of_its_own(bucket: Path, tmp_path: Path) -> None:
+    root = mirror_data(f"file://{bucket}/MURA-v1.1", "hand", tmp_path / "cache", Counted())
+    assert address_of(str(root)) == f"file://{bucket}/MURA-v1.1"
