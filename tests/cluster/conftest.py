@@ -8,7 +8,8 @@ import pytest
 
 from tests.cluster.nodes import TOKEN, RayNodes
 from tests.fixtures.team import object_store
-from tests.tune.conftest import bench  # noqa: F401
+from tests.team.conftest import whole_team  # noqa: F401 - fixture
+from tests.tune.conftest import bench  # noqa: F401 - fixture
 
 BUCKET = "lab"
 

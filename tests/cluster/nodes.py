@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -53,8 +54,8 @@ class RayNodes:
         """The cache folder of a node."""
         return self.folder / address / "cache" / "muralab"
 
-    def start(self, address: str) -> None:
-        """Start a node, the first one as head, and wait until it is ready."""
+    def start(self, address: str, **environment: str) -> None:
+        """Start a node, the first one as head, and wait until it is ready; with some more variables."""
         own = self.folder / address
         (own / "tmp").mkdir(parents=True)
         role = [f"--address={self.address}"]
@@ -68,7 +69,12 @@ class RayNodes:
         for _ in range(ATTEMPTS):
             with (own / "log").open("wb") as log:
                 self.processes[address] = subprocess.Popen(
-                    command, stdout=log, stderr=log, cwd=own, env=self._environment_of(own), start_new_session=True
+                    command,
+                    stdout=log,
+                    stderr=log,
+                    cwd=own,
+                    env=self._environment_of(own) | environment,
+                    start_new_session=True,
                 )
             if self._is_ready(address, own / "log"):
                 return
@@ -103,13 +109,26 @@ class RayNodes:
     def kill(self, address: str) -> None:
         """Kill everything of a node at once, as if its power was cut."""
         process = self.processes.pop(address)
+        tree = self._send(process, signal.SIGKILL)
+        psutil.wait_procs(tree, timeout=30)
+        process.wait(30)
+
+    def cut_off(self, address: str) -> None:
+        """Stop everything of a node: it answers nobody, as if its network cable was pulled, and keeps what it knows."""
+        self._send(self.processes[address], signal.SIGSTOP)
+
+    def reconnect(self, address: str) -> None:
+        """Let everything of a node go on."""
+        self._send(self.processes[address], signal.SIGCONT)
+
+    def _send(self, process: subprocess.Popen[bytes], number: int) -> list[psutil.Process]:
+        """Send a signal to a node's processes; returns those that it had."""
         tree: list[psutil.Process] = []
         if process.poll() is None:
             tree = [one := psutil.Process(process.pid), *one.children(recursive=True)]
         for one in tree:
             try:
-                one.kill()
+                one.send_signal(number)
             except psutil.NoSuchProcess:
                 continue
-        psutil.wait_procs(tree, timeout=30)
-        process.wait(30)
+        return tree

@@ -1,28 +1,54 @@
-"""A sweep on three nodes that share only a bucket, of which one is killed and a fourth one joins.
+"""A team's sweep on three nodes that share only a bucket: one is killed, one is cut off for a while, a fourth joins.
 
-Its record is that of the same sweep on one machine: nothing is lost, nothing doubled.
+MLflow's server has users, PostgreSQL and S3. The record is that of the same sweep on one machine: nothing is lost,
+nothing doubled; one user registers the model, and another serves it.
 """
 
 from __future__ import annotations
 
 import re
-import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from muralab.storage import Storage
+from muralab.tracking import open_store
 from muralab.tracking.tags import Tag
 from tests.cluster.nodes import RayNodes
 from tests.fixtures.record import record_of
 from tests.fixtures.runs import find_runs
+from tests.fixtures.team import TeamServer
+from tests.processes import environment
+from tests.team.conftest import become
 from tests.tune.conftest import Bench, Swept, finish, sweep, wait_until
 
 pytestmark = pytest.mark.long
 STORAGE = "s3://lab/mura"
-OPTIONS = {"trials": 4, "epochs": "2+20", "pruning": "off", "max_concurrent": "auto", "cpus_per_trial": 1}
-LOST, JOINED = "127.0.0.4", "127.0.0.5"
+OPTIONS = {"trials": 8, "epochs": "2+20", "pruning": "off", "max_concurrent": "auto", "cpus_per_trial": 1}
+CUT_OFF, LOST, JOINED = "127.0.0.3", "127.0.0.4", "127.0.0.5"
+CUT_OFF_S = 100.0
+"""Ray takes a node for lost after about a minute without an answer."""
+
+
+@pytest.fixture(scope="module")
+def ann(whole_team: TeamServer) -> Iterator[dict[str, str]]:
+    """The user who sweeps; commands and clients of this process are hers."""
+    with pytest.MonkeyPatch.context() as patch:
+        user = whole_team.add_user("ann")
+        become(user, patch)
+        yield user
+
+
+@pytest.fixture(scope="module")
+def bench(bench: Bench, whole_team: TeamServer, ann: dict[str, str]) -> Bench:
+    """Sweeps of a user of the team's server."""
+    return replace(bench, store=open_store(whole_team.uri))
 
 
 def on_cluster(nodes: RayNodes, **values: object) -> dict[str, object]:
@@ -31,14 +57,11 @@ def on_cluster(nodes: RayNodes, **values: object) -> dict[str, object]:
 
 def n_epochs_on(bench: Bench, node: str) -> int:
     """The last epoch that a trial of a node has logged, of those that have not ended."""
-    with sqlite3.connect(f"file:{bench.store.sqlite_path}?mode=ro", uri=True, timeout=10) as database:
-        rows = database.execute(
-            "select max(step) from metrics where key = 'train/loss' and run_uuid in "
-            "(select run_uuid from tags where key = ? and value = ?) and run_uuid not in "
-            "(select run_uuid from tags where key = ?)",
-            (Tag.NODE, node, Tag.ENDED),
-        )
-        return int(rows.fetchone()[0] or 0)
+    running = [run for run in find_runs(bench.store, bench.experiment) if run.tags.get(Tag.NODE) == node]
+    histories = [
+        bench.store.client.get_metric_history(run.run_id, "train/loss") for run in running if Tag.ENDED not in run.tags
+    ]
+    return max((point.step for history in histories for point in history), default=0)
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +72,14 @@ def swept(bench: Bench, nodes: RayNodes) -> Swept:
         wait_until(lambda: n_epochs_on(bench, LOST) >= 5, process)
         nodes.kill(LOST)
         nodes.start(JOINED)
+        wait_until(lambda: n_epochs_on(bench, CUT_OFF) >= 3, process)
+        nodes.cut_off(CUT_OFF)
+        time.sleep(CUT_OFF_S)
+        nodes.reconnect(CUT_OFF)
     except BaseException:
         process.kill()
         raise
-    output = finish(process, 1200)
+    output = finish(process, 1500)
     return Swept(bench=bench, code=process.returncode, output=output, runs=find_runs(bench.store, bench.experiment))
 
 
@@ -64,7 +91,8 @@ def test_it_ends_well(swept: Swept) -> None:
 def test_the_output_names_the_nodes(swept: Swept) -> None:
     output = " ".join(swept.output.split())  # long lines are wrapped
     assert "on 127.0.0.2 (1 core), 127.0.0.3 (1 core), 127.0.0.4 (1 core)" in output
-    assert re.search(rf"Note: The node {re.escape(LOST)} was lost: \S+ goes on elsewhere", output)
+    for node in (LOST, CUT_OFF):
+        assert re.search(rf"Note: The node {re.escape(node)} was lost: \S+ goes on elsewhere", output)
     assert re.search(r"finished on 127\.0\.0\.\d after 22 epochs", output)
 
 
@@ -91,7 +119,7 @@ def record(swept: Swept) -> dict[str, Any]:
 def test_its_record_is_that_of_one_machine(swept: Swept, alone: Swept) -> None:
     assert alone.code == 0, alone.output
     ours, theirs = record(swept), record(alone)
-    assert len(ours) == 5
+    assert len(ours) == 9
     assert ours.keys() == theirs.keys()
     for name, facts in ours.items():
         for kind in facts:
@@ -102,6 +130,23 @@ def test_no_trial_ended_on_the_lost_node_and_the_new_one_was_used(swept: Swept) 
     nodes = {run.tags.get(Tag.NODE) for run in swept.trials}
     assert None not in nodes
     assert LOST not in nodes
+    assert JOINED in nodes
+
+
+def test_another_user_serves_the_model(swept: Swept, whole_team: TeamServer, easy_tree: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "muralab", "predict", str(easy_tree / "valid"), "--out", str(tmp_path / "out.csv")]
+    bob = environment(**whole_team.add_user("bob"), XDG_CACHE_HOME=str(tmp_path / "bob"))
+    done = subprocess.run(command, env=bob, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done
+    assert (tmp_path / "out.csv").read_text().count("\n") > 24
+
+
+def test_the_password_stands_nowhere(swept: Swept, nodes: RayNodes, ann: dict[str, str]) -> None:
+    password = ann["MLFLOW_TRACKING_PASSWORD"]
+    assert password not in f"{swept.output} {[(run.params, run.tags) for run in swept.runs]}"
+    files = [path for path in [*nodes.folder.rglob("*"), *swept.bench.cache.rglob("*")] if path.is_file()]
+    assert files
+    assert [path for path in files if password.encode() in path.read_bytes()] == []
 
 
 def files_below(storage: Storage, folder: str) -> list[str]:
@@ -119,8 +164,8 @@ def test_only_squares_are_left_in_the_bucket(swept: Swept) -> None:
 
 
 def test_the_cluster_is_left_as_it_was(swept: Swept, nodes: RayNodes) -> None:
-    assert all(process.poll() is None for process in nodes.processes.values())
-    assert not [path for path in nodes.folder.glob("127.0.0.[235]/tmp/muralab-*") if (path / "trials").exists()]
+    assert all(process.poll() is None for address, process in nodes.processes.items() if address != CUT_OFF)
+    assert not [path for path in nodes.folder.glob("127.0.0.[25]/tmp/muralab-*") if (path / "trials").exists()]
 
 
 @pytest.mark.parametrize(

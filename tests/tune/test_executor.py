@@ -204,7 +204,7 @@ def test_a_process_that_died_is_reported_and_its_trial_goes_on(stand: Stand) -> 
 
 def test_a_full_disk_ends_the_search_instead_of_one_trial_after_the_other(stand: Stand) -> None:
     full = ended("a", "failed", "SafetensorError", disk="The disk is full at /c.")
-    with pytest.raises(DiskError, match=r"The disk is full at /c\. The trial a could not write its checkpoint"):
+    with pytest.raises(DiskError, match=r"The disk is full at /c\. The trial a could not write its files"):
         stand.run([[started("a"), full, started("b")]])
     assert stand.heard.ended == {}
 

@@ -170,6 +170,8 @@ class _Search:
     is_relieved: bool = False
     """Whether memory ran out, so that fewer trials run at once."""
     orphans: set[str] = field(default_factory=set)
+    _nodes: dict[str, str] = field(default_factory=dict)
+    """Trial -> the node of a cluster that it runs on."""
     """Trials that were lost with their node before their process had shown a sign of life."""
 
     def run(self) -> None:
@@ -278,6 +280,7 @@ class _Search:
 
     def _placed(self, name: str, node: str) -> None:
         if self._cluster is not None:
+            self._nodes[name] = node
             self.listener.trial_placed(name, node)
 
     def _epoch(self, name: str, result: Mapping[str, Any]) -> None:
@@ -295,7 +298,8 @@ class _Search:
             self.orphans.add(name)
             return
         if disk:
-            raise DiskError(f"{disk} The trial {name} could not write its checkpoint.")
+            where = f"{self._nodes[name]}: " if name in self._nodes else ""
+            raise DiskError(f"{where}{disk} The trial {name} could not write its files.")
         if how == "died":
             how, reason = "failed", self.watchdog.reason(name) or f"{reason}\n{DIED}".strip()
         self.ended.add(name)

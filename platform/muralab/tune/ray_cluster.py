@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from muralab.config.parsing import LOCAL
+from muralab.disk import free_bytes
 from muralab.errors import MuraLabError
+from muralab.paths import cache_folder
 from muralab.storage import Storage
 
 OBJECT_STORE_BYTES = 80 * 2**20
@@ -27,6 +30,8 @@ TOKEN_FILE = Path(".ray") / "auth_token"
 """Below the home folder: where Ray looks for a token last."""
 NODES_ANSWER_S = 60.0
 """A node has to start a process and to unpack our modules."""
+LEAST_DISK_BYTES = 256 * 2**20
+"""Free where a node keeps decoded images and checkpoints; how many they take is not known before the data are read."""
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "albumentations", "opencv-python-headless", "safetensors")
 """What decides the result of a training; each node must have the same versions."""
 QUIET = {
@@ -186,6 +191,12 @@ def node_problems(packages: Mapping[str, str], storage: str) -> list[str]:
         Storage(storage).check()
     except MuraLabError as error:
         problems.append(str(error).rstrip("."))
+    problems += [
+        f"{free_bytes(place) / 2**20:.0f} MiB of disk are free at {place}: free some, or start the node with "
+        f"{variable}=<a folder on another disk>"
+        for variable, place in (("XDG_CACHE_HOME", cache_folder()), ("TMPDIR", Path(tempfile.gettempdir())))
+        if free_bytes(place) < LEAST_DISK_BYTES
+    ]
     return problems
 
 
