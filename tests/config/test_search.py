@@ -51,7 +51,10 @@ def resources(**texts: Any) -> tuple[float, int, int]:
 BAD = [
     ({"recipes": "cnnn"}, r"There is no recipe 'cnnn' in recipes/. Did you mean 'cnn'\?"),
     ({"recipes": "inception_addgate"}, "Did you mean 'inception_add_gate'"),
-    ({"recipes": " , "}, "names none. Known: cnn, cnn_attention, convnext_tiny, densenet169, inception, inception_add_gate"),
+    (
+        {"recipes": " , "},
+        "names none. Known: cnn, cnn_attention, convnext_tiny, densenet169, inception, inception_add_gate",
+    ),
     ({"recipes": "my_lab.wide_net"}, "There is no recipe 'my_lab.wide_net' in the Python path"),
     ({"recipes": "../cnn"}, r"There is no recipe '\.\./cnn'"),
     ({"recipes": ".cnn"}, r"There is no recipe '\.cnn'"),
