@@ -22,6 +22,7 @@ import psutil
 
 from muralab.tracking import Store, open_store, read_children, read_run
 from muralab.tracking.runs import search_runs
+from tests.fixtures.record import digits
 from tests.processes import ROOT, environment
 
 RECIPE = "chaos_lab.cnn"
@@ -192,10 +193,11 @@ def _trial(store: Store, run: Any) -> dict[str, Any]:
     }
 
 
-def _metrics(store: Store, run_id: str) -> dict[str, list[tuple[int, float]]]:
+def _metrics(store: Store, run_id: str) -> dict[str, list[tuple[int, str]]]:
     keys = [key for key in store.client.get_run(run_id).data.metrics if not key.startswith(TIMED)]
     return {
-        key: sorted((point.step, point.value) for point in store.client.get_metric_history(run_id, key)) for key in keys
+        key: sorted((point.step, digits(point.value)) for point in store.client.get_metric_history(run_id, key))
+        for key in keys
     }
 
 
