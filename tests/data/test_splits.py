@@ -53,6 +53,19 @@ def test_the_studys_protocol_holds_out_a_tenth_for_testing():
     assert splits.test["patient"].nunique() == 20
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_folds_of_validation_share_no_patient_and_leave_the_test_set_alone(protocol):
+    usual = split_index(_index(), protocol=protocol)
+    folds = [split_index(_index(), protocol=protocol, validation_fold=(number, 4)) for number in (1, 2, 3, 4)]
+    validated = [set(fold.validation["patient"]) for fold in folds]
+    assert set.union(*validated) == set(usual.train["patient"]) | set(usual.validation["patient"])
+    assert sum(map(len, validated)) == len(set.union(*validated))
+    for fold, patients in zip(folds, validated):
+        assert fold.test["image"].tolist() == usual.test["image"].tolist()
+        assert not patients & set(fold.train["patient"])
+        assert fold.validation["label"].mean() == pytest.approx(0.25, abs=0.02)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_patient_with_one_abnormal_study_is_held_out_among_the_abnormal(seed):
     normal = _index(positive_every=1000).assign(label=0)

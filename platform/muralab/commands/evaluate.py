@@ -116,6 +116,7 @@ def find_source(
         part=part,
         protocol=protocol,
         seed=seed,
+        validation_fold=validation_fold_of(record) if own or is_own_table else None,
         image_root=image_root,
         columns=config.columns or (json.loads(record.tags.get(Tag.COLUMNS) or "{}") if own or is_own_table else {}),
         sets=() if config.set == "all" else (config.set,),
@@ -128,6 +129,12 @@ def find_source(
             "set=all to evaluate all of its images, or add the column."
         )
     return source
+
+
+def validation_fold_of(record: RunRecord) -> tuple[int, int] | None:
+    """The patients that a network of an ensemble was validated on; None for any other model."""
+    number, _, count = record.tags.get(Tag.ENSEMBLE, "").partition("/")
+    return (int(number), int(count)) if count else None
 
 
 def corrections_of(config: EvaluateConfig, record: RunRecord, *, is_own: bool) -> str | None:

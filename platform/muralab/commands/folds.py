@@ -1,5 +1,7 @@
 """`test_folds=5` of `train` and `tune`: one run per fold below a run of their own, then the figures over all folds.
 
+`ensemble=5` of `train` goes over folds of the training patients in the same way; what follows them is in `ensemble`.
+
 Each fold is a training or a search like any other, with its own test patients. The run above them holds `folds.csv`
 (the figures of each fold and over all of them) and `out_of_fold.csv` (every study, tested by a model trained without
 it).
@@ -50,13 +52,23 @@ class Folds:
     """The run above the folds that is resumed; None for a new one."""
 
     @property
+    def is_ensemble(self) -> bool:
+        """Whether the folds are validated on, rather than tested on."""
+        return getattr(self.options, "ensemble", None) is not None
+
+    @property
     def number(self) -> int:
         """How many folds."""
-        return int(self.options.test_folds[1])
+        return int((self.options.ensemble if self.is_ensemble else self.options.test_folds)[1])
 
     def options_of(self, fold: int) -> Any:
         """The options of one fold, from 1."""
-        return replace(self.options, test_folds=(fold, self.number), resume=None)
+        option = "ensemble" if self.is_ensemble else "test_folds"
+        return replace(self.options, **{option: (fold, self.number)}, resume=None)
+
+    def mark_of(self, fold: int) -> str:
+        """What the run of a fold is known by, the tag that distinguishes it."""
+        return f"{fold}/{self.number}" if self.is_ensemble else str(self.options_of(fold).test_set)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +84,16 @@ class Fold:
 
 RunFold = Callable[[Fold], Sequence[EvaluatedModel]]
 """Trains or searches one fold; its tested models, one per recipe."""
+FinishFolds = Callable[[Session, str, Sequence[Sequence[EvaluatedModel]], DatasetSource], None]
+"""Logs what the folds below a run have shown: (session, that run, tested models of each fold, data of the first)."""
 
 
 def find_folds(config: Any, session: Session, command: type[TrainingOptions]) -> Folds | None:
     """The folds that a command goes over; None where it has one test set."""
     if config.resume is None:
-        return Folds(options=config) if config.test_folds is not None and config.test_folds[0] == 0 else None
+        folds = Folds(options=config)
+        chosen = config.ensemble if folds.is_ensemble else config.test_folds
+        return folds if chosen is not None and chosen[0] == 0 else None
     path = _file(session, config.resume)
     if not RUN_ID.fullmatch(config.resume) or not path.is_file():
         return None
@@ -91,14 +107,15 @@ def find_folds(config: Any, session: Session, command: type[TrainingOptions]) ->
     return Folds(options=replace(options, **given), resumed=config.resume)
 
 
-def run_over_folds(folds: Folds, session: Session, run_fold: RunFold, *, name: str) -> None:
-    """Run every fold that is not finished yet, and log and print the figures over all of them.
+def run_over_folds(folds: Folds, session: Session, run_fold: RunFold, *, name: str, finish: FinishFolds) -> None:
+    """Run every fold that is not finished yet, and what follows the last one.
 
     Args:
         folds: from `find_folds`.
         session: of the command.
         run_fold: runs one fold.
         name: of the run above the folds.
+        finish: logs and prints what the folds have shown, such as `log_folds`.
 
     Raises:
         MuraLabError: user errors; those of any fold's data before the first one is trained.
@@ -110,7 +127,7 @@ def run_over_folds(folds: Folds, session: Session, run_fold: RunFold, *, name: s
         Tag.PART: options.part,
         Tag.SYNTHETIC: synthetic,
         Tag.SEED: str(options.seed),
-        Tag.PROTOCOL: f"test_folds={folds.number}",
+        Tag.PROTOCOL: sources[0].split_protocol if folds.is_ensemble else f"test_folds={folds.number}",
         **data_tags(sources[0].location, sources[0].manifest, sources[0].corrections),
     }
     if folds.resumed:
@@ -126,27 +143,27 @@ def run_over_folds(folds: Folds, session: Session, run_fold: RunFold, *, name: s
         finished, interrupted = find_finished(session, parent) if folds.resumed else ({}, {})
         tested: list[Sequence[EvaluatedModel]] = []
         for number in range(1, folds.number + 1):
-            own = folds.options_of(number)
-            if own.test_set in finished:
-                tested.append(finished[own.test_set])
+            own, mark = folds.options_of(number), folds.mark_of(number)
+            if mark in finished:
+                tested.append(finished[mark])
                 continue
             session.print(f"\nFold {number} of {folds.number}:")
-            own = replace(own, resume=interrupted.get(own.test_set))
+            own = replace(own, resume=interrupted.get(mark))
             tested.append(run_fold(Fold(options=own, parent=parent, number=number)))
-        log_folds(session, parent, pool_folds(tested, session), sources[0])
+        finish(session, parent, tested, sources[0])
     session.writer.set_tags(parent, {Tag.ENDED: "finished"})
     session.writer.finish(parent)
     session.writer.flush()
-    session.print_run(parent, "The figures over folds, and the folds below them, are in the run")
+    session.print_run(parent, "The figures, and the folds below them, are in the run")
     remove_sweep(_file(session, parent).parent)
 
 
 def find_finished(session: Session, parent: str) -> tuple[dict[str, Sequence[EvaluatedModel]], dict[str, str]]:
-    """Of the folds below a run: test set -> its tested models where it has ended, or else its run to resume."""
+    """Of the folds below a run: mark -> its tested models where it has ended, or else its run to resume."""
     finished: dict[str, Sequence[EvaluatedModel]] = {}
     interrupted: dict[str, str] = {}
     for record in read_children(session.store, parent, predictions=True):
-        fold = record.tags.get(Tag.PROTOCOL, "")
+        fold = record.tags.get(Tag.ENSEMBLE) or record.tags.get(Tag.PROTOCOL, "")
         if record.status == "FINISHED":
             finished[fold] = read_models(session.store, _tested(session, record))
         elif (session.cache / "sweeps" / record.run_id / "plan.json").is_file():
@@ -178,15 +195,16 @@ def pool_folds(tested: Sequence[Sequence[EvaluatedModel]], session: Session) -> 
     return [pool_models(models) for models in by_recipe.values() if len(models) == len(tested)]
 
 
-def log_folds(session: Session, parent: str, models: Sequence[PooledModel], source: DatasetSource) -> None:
+def log_folds(session: Session, parent: str, tested: Sequence[Sequence[EvaluatedModel]], source: DatasetSource) -> None:
     """Log and print the figures over all folds, how suspicious labels are, and the report.
 
     Args:
         session: of the command.
         parent: the run above the folds.
-        models: one per recipe.
+        tested: the tested models of each fold, one per recipe.
         source: the data set, with names.
     """
+    models = pool_folds(tested, session)
     if not models:
         return
     tables = [fold_table(model).assign(recipe=model.recipe) for model in models]

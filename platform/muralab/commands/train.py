@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from muralab.commands.folds import Fold, find_folds, run_over_folds
+from muralab.commands.ensemble import build_ensemble
+from muralab.commands.folds import Fold, find_folds, log_folds, run_over_folds
 from muralab.commands.session import Session, open_session, with_fetched_data, with_latest
 from muralab.config.commands import TrainConfig
 from muralab.config.environment import Environment
 from muralab.config.search import resolve_search
 from muralab.console import TrialRow, TrialTable, format_duration
+from muralab.data.source import DatasetSource
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.evaluation.metrics import main_metrics
 from muralab.experiment import predictions_path, run_trial
@@ -55,8 +58,14 @@ def run(config: TrainConfig, environment: Environment) -> None:
         if folds is None:
             train_once(config, session)
             return
-        name = f"train {folds.options.recipe} · {folds.options.part} · {folds.number} folds"
-        run_over_folds(folds, session, lambda fold: [train_once(fold.options, session, fold)], name=name)
+        what = f"ensemble of {folds.number}" if folds.is_ensemble else f"{folds.number} folds"
+        run_over_folds(
+            folds,
+            session,
+            lambda fold: [train_once(fold.options, session, fold)],
+            name=f"train {folds.options.recipe} · {folds.options.part} · {what}",
+            finish=partial(finish_ensemble, folds.options) if folds.is_ensemble else log_folds,
+        )
 
 
 def train_once(config: TrainConfig, session: Session, fold: Fold | None = None) -> EvaluatedModel:
@@ -88,6 +97,18 @@ def train_once(config: TrainConfig, session: Session, fold: Fold | None = None) 
     return tested.model
 
 
+def finish_ensemble(
+    config: TrainConfig, session: Session, parent: str, tested: Sequence[Sequence[EvaluatedModel]], _: DatasetSource
+) -> None:
+    """Make one model of the networks of an ensemble, test and report it in the run above theirs."""
+    sweep = prepare(replace(config, ensemble=None, resume=None), session)
+    ensemble = build_ensemble(session, parent, sweep, [models[0] for models in tested])
+    print_figures(sweep, ensemble, session)
+    save_report(sweep, ensemble, session)
+    session.count_evaluations(sweep.part, ensemble.fingerprint)
+    session.writer.set_tags(parent, {Tag.NOTE: model_note(ensemble.model)})
+
+
 def load(config: TrainConfig, session: Session) -> Sweep:
     """A new training with all cores, or an interrupted one with its own options."""
     if config.resume is not None:
@@ -103,6 +124,11 @@ def load(config: TrainConfig, session: Session) -> Sweep:
             accept_changes=config.accept_changes,
         )
     session.require_access(config.part)
+    return prepare(config, session)
+
+
+def prepare(config: TrainConfig, session: Session) -> Sweep:
+    """A new training with all cores."""
     config = replace(config, cpus_per_trial=config.cpus_per_trial or count_cpus())
     sweep = prepare_sweep(resolve_search(config, (config.recipe,), trials=1), session.cache, session.progress)
     return replace(sweep, kind="train")
@@ -134,6 +160,8 @@ def open_run(sweep: Sweep, session: Session, fold: Fold | None = None) -> str:
         return session.resume_run(sweep.resumed, nested=fold is not None, accepted=sweep.accepted)
     spec = sweep.specs[0]
     name, tags = f"train {spec.recipe} · {sweep.part}", trial_tags(spec, sweep.tags)
+    if fold_of := sweep.config.options.validation_fold:
+        tags[Tag.ENSEMBLE] = f"{fold_of[0]}/{fold_of[1]}"
     if fold is None:
         return session.start_run(name=name, part=sweep.part, tags=tags)
     return session.start_run(name=f"{name} · fold {fold.number}", part=sweep.part, tags=tags, parent=fold.parent)

@@ -107,6 +107,9 @@ class TrainConfig(TrainingOptions):
     """Train one recipe without a search, and evaluate it on the test set."""
 
     recipe: str = option("inception_add_gate", p.text, "A recipe's name, or an importable module.")
+    ensemble: tuple[int, int] | None = option(
+        "none", p.folds, "Average 5 networks, each validated on another fifth of the patients: 5; one of them: 2/5."
+    )
     pictures: bool | None = option("auto", p.yes_no_or_auto, PICTURES_HELP)
     resume: str | None = option("none", p.optional_text, "The run id of an interrupted training, or `latest`.")
     accept_changes: bool = option("false", p.flag, ACCEPT_HELP)
@@ -120,7 +123,17 @@ class TrainConfig(TrainingOptions):
         if not problems.found:
             check_search(self, (self.recipe,), None, problems)
 
+    @property
+    def validation_fold(self) -> tuple[int, int] | None:
+        """Of one network of an ensemble."""
+        return self.ensemble if self.ensemble and self.ensemble[0] else None
+
     def _check_single(self) -> None:
+        if self.ensemble and self.test_folds:
+            raise SettingsError(
+                f"ensemble={self.ensemble[1]} and test_folds={self.test_folds[1]}: give one of the two. An ensemble is "
+                "tested on the data's own test set."
+            )
         if self.recipe.strip() == "all" or "," in self.recipe:
             raise SettingsError(
                 f"recipe={self.recipe}: a training takes one recipe. Give one name, or search several with `tune`."

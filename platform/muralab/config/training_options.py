@@ -104,6 +104,11 @@ class TrainingOptions(CommandOptions):
             return f"test_folds={self.test_folds[0]}/{self.test_folds[1]}"
         return self.protocol if self.test_fraction is None else f"test_fraction={self.test_fraction:g}"
 
+    @property
+    def validation_fold(self) -> tuple[int, int] | None:
+        """The part of the training patients to validate on, as `split_index` takes it."""
+        return None
+
     def check_data(self, problems: Problems) -> None:
         """Check that the options of the test set and of manifests fit the data."""
         problems.attempt(check_manifest_options, self.data, self.root, self.columns)

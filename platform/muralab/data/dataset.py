@@ -158,6 +158,7 @@ def find_dataset(
     *,
     protocol: str = AUTO,
     seed: int,
+    validation_fold: tuple[int, int] | None = None,
     image_root: str | None = None,
     columns: Mapping[str, str] | None = None,
     sets: Collection[str] = SETS,
@@ -170,6 +171,7 @@ def find_dataset(
         part: one of the data set's parts, or `all`.
         protocol: how the test set is chosen, see `Splits`; AUTO: as fits the data.
         seed: of the split.
+        validation_fold: see `split_index`.
         image_root: the folder that a manifest's image paths start from; None: its own.
         columns: those of a manifest's columns that have other names.
         sets: the sets that must have images of both classes.
@@ -185,6 +187,7 @@ def find_dataset(
         part=part,
         protocol=protocol,
         seed=seed,
+        validation_fold=validation_fold,
         image_root=image_root,
         columns=columns or {},
         sets=tuple(sets),

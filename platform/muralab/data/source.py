@@ -40,6 +40,8 @@ class DatasetSource:
     protocol: str = AUTO
     """As in `Splits`, or AUTO."""
     seed: int = 0
+    validation_fold: tuple[int, int] | None = None
+    """See `split_index`."""
     image_root: str | None = None
     """The folder that a manifest's image paths start from; None: its own."""
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -209,6 +211,7 @@ class DatasetSource:
                 protocol=self.split_protocol,
                 seed=self.seed,
                 validation_fraction=VALIDATION_FRACTION[self.is_synthetic],
+                validation_fold=self.validation_fold,
                 needed=self.sets if self.corrections is None else (),
             )
         notes = tuple(str(warning.message) for warning in caught)

@@ -76,6 +76,7 @@ def split_index(
     seed: int = 0,
     validation_fraction: float = 0.15,
     test_fraction: float = 0.10,
+    validation_fold: tuple[int, int] | None = None,
     needed: Collection[str] = SETS,
 ) -> Splits:
     """Split an index by patient; what is drawn is stratified by the patient's label and part.
@@ -86,6 +87,8 @@ def split_index(
         seed: of the draw of the held-out patients, 0 or more.
         validation_fraction: of the patients to train on, where the validation set is drawn from them.
         test_fraction: of official train patients, under valid-as-validation.
+        validation_fold: (2, 5): the validation set is the second fifth of all patients that are not in the test set,
+            whatever the data say; with one seed the five are disjoint. None: as the protocol says.
         needed: sets that must have images of both classes.
 
     Raises:
@@ -105,6 +108,10 @@ def split_index(
         patients = _draw_test_patients(index, protocol, seed)
         rest, test = _hold_out(index, patients)
         tables = {"test": test, **_hold_out_validation(rest, seed, validation_fraction)}
+    if validation_fold is not None:
+        pool = pd.concat([tables["train"], tables["validation"]])
+        train, validation = _hold_out(pool, _patients_of_fold(pool, validation_fold, seed))
+        tables |= {"train": train, "validation": validation}
     _check_classes(tables, needed, MORE_DATA[_kind(protocol)])
     ordered = {name: table.sort_values("image", ignore_index=True) for name, table in tables.items()}
     return Splits(**ordered, protocol=protocol, seed=seed, fingerprint=_fingerprint_of(tables))
@@ -219,8 +226,14 @@ def _draw_test_patients(index: pd.DataFrame, protocol: str, seed: int) -> set[st
     number, n_folds = int(match[1]), int(match[2])
     if not 1 <= number <= n_folds or n_folds < 2:
         raise SettingsError(f"{protocol}: there is no fold {number} of {n_folds}; expected at least 2 folds.")
-    rng = np.random.default_rng(seed)
-    return {str(name) for names in _strata(index, rng) for name in names[number - 1 :: n_folds]}
+    return _patients_of_fold(index, (number, n_folds), seed)
+
+
+def _patients_of_fold(pool: pd.DataFrame, fold: tuple[int, int], seed: int) -> set[str]:
+    """The patients of one fold, (2, 5) being the second of five; each fold has its share of every stratum."""
+    number, n_folds = fold
+    strata = _strata(pool, np.random.default_rng(seed))
+    return {str(name) for names in strata for name in names[number - 1 :: n_folds]}
 
 
 def _draw_patients(pool: pd.DataFrame, fraction: float, seed: int) -> set[str]:

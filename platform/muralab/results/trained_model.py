@@ -37,6 +37,7 @@ from muralab.tracking import (
 from muralab.tracking.failures import store_errors
 from muralab.tracking.tags import Tag
 from muralab.training.checkpoint import read_tensors
+from muralab.training.ensemble import average_networks
 from muralab.training.network import Network
 from muralab.trial import TrialSpec
 
@@ -118,7 +119,8 @@ def load_trained_model(store: Store, record: RunRecord) -> TrainedModel:
     known = resolved_values(recipe)
     recipe = override(recipe, {**recipe.earlier, **{key: value for key, value in resolved.items() if key in known}})
     try:
-        network = recipe.build(image_size=recipe.image_size, **recipe.model)
+        networks = [recipe.build(image_size=recipe.image_size, **recipe.model) for _ in range(ensemble_size(record))]
+        network = networks[0] if len(networks) == 1 else average_networks(networks)
     except Exception as error:  # whatever the code of a recipe raises
         raise _unfit(record, found, f"{error} ({type(error).__name__})") from error
     calibration = read_calibration(store, record.run_id)
@@ -134,6 +136,12 @@ def load_trained_model(store: Store, record: RunRecord) -> TrainedModel:
     except RuntimeError as error:
         raise _unfit(record, found, "the shapes of its weights are others") from error
     return TrainedModel(network=network.eval(), recipe=recipe, calibration=calibration, changes=found.changes)
+
+
+def ensemble_size(record: RunRecord) -> int:
+    """How many networks the model of a run averages."""
+    count = record.tags.get(Tag.ENSEMBLE, "")
+    return int(count) if count.isdigit() else 1  # 2/5 is one of five
 
 
 def _unfit(record: RunRecord, found: RunRecipe, reason: str) -> StoreError:

@@ -71,6 +71,8 @@ class Tag:
     """true once the inputs of a sweep's or trial's run are logged; written after them."""
     KEPT_PHASE = "muralab.kept_phase"
     """upper or full: the phase whose best weights were kept; runs of earlier versions lack it and kept full's."""
+    ENSEMBLE = "muralab.ensemble"
+    """On a run whose model averages several networks: how many. On the run of one of them: which, such as 2/5."""
     NODE = "muralab.node"
     """The node of a cluster that the trial ran on last; missing where it ran on the command's machine alone."""
     BEST_OF_RECIPE = "muralab.best_of_recipe"

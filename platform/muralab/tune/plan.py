@@ -223,6 +223,7 @@ def source_of(options: TrainingOptions) -> DatasetSource:
         options.part,
         protocol=options.test_set,
         seed=options.seed,
+        validation_fold=options.validation_fold,
         image_root=options.root,
         columns=options.columns,
         label_corrections=options.label_corrections,
