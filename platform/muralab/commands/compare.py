@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from muralab.commands.session import Session, open_session, with_fetched_data
+from muralab.commands.remote_data import with_fetched_data
+from muralab.commands.session import Session, open_session
 from muralab.config.commands import CompareConfig
 from muralab.config.environment import Environment
 from muralab.config.search import resolve_search

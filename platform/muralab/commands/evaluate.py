@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from muralab.commands.session import Session, fetch_data, open_session
+from muralab.commands.remote_data import fetch_data
+from muralab.commands.session import Session, open_session
 from muralab.config.commands import NONE, EvaluateConfig
 from muralab.config.environment import Environment
 from muralab.config.parsing import unless_auto

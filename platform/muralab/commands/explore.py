@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from muralab.commands.session import Session, open_session, with_fetched_data
+from muralab.commands.remote_data import with_fetched_data
+from muralab.commands.session import Session, open_session
 from muralab.config.commands import ExploreConfig
 from muralab.config.environment import Environment
 from muralab.config.parsing import unless_auto

@@ -107,7 +107,9 @@ def find_folds(config: Any, session: Session, command: type[TrainingOptions]) ->
     return Folds(options=replace(options, **given), resumed=config.resume)
 
 
-def run_over_folds(folds: Folds, session: Session, run_fold: RunFold, *, name: str, finish: FinishFolds) -> None:
+def run_over_folds(
+    folds: Folds, session: Session, run_fold: RunFold, *, name: str, finish: FinishFolds | None = None
+) -> None:
     """Run every fold that is not finished yet, and what follows the last one.
 
     Args:
@@ -115,7 +117,7 @@ def run_over_folds(folds: Folds, session: Session, run_fold: RunFold, *, name: s
         session: of the command.
         run_fold: runs one fold.
         name: of the run above the folds.
-        finish: logs and prints what the folds have shown, such as `log_folds`.
+        finish: logs and prints what the folds have shown; None: `log_folds`.
 
     Raises:
         MuraLabError: user errors; those of any fold's data before the first one is trained.
@@ -150,7 +152,7 @@ def run_over_folds(folds: Folds, session: Session, run_fold: RunFold, *, name: s
             session.print(f"\nFold {number} of {folds.number}:")
             own = replace(own, resume=interrupted.get(mark))
             tested.append(run_fold(Fold(options=own, parent=parent, number=number)))
-        finish(session, parent, tested, sources[0])
+        (finish or log_folds)(session, parent, tested, sources[0])
     session.writer.set_tags(parent, {Tag.ENDED: "finished"})
     session.writer.finish(parent)
     session.writer.flush()

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from muralab.commands.keepalive import Keepalive
-from muralab.config.commands import CompareConfig, ExploreConfig, TrainConfig, TuneConfig
+from muralab.config.commands import TrainConfig, TuneConfig
 from muralab.config.environment import Environment
 from muralab.console import build_console, build_progress
-from muralab.data.mirror import is_uri, mirror_data
 from muralab.data.name_keys import NAMES_FOLDER
 from muralab.ending import set_last_lines
 from muralab.errors import SettingsError, StoreError, TrialsFailedError, numbered
@@ -49,7 +48,6 @@ from muralab.tune.resume import LATEST, RUN_ID
 from muralab.tune.sweep_lock import sweep_lock
 
 Resumable = TypeVar("Resumable", TuneConfig, TrainConfig)
-Fetchable = TypeVar("Fetchable", TuneConfig, TrainConfig, CompareConfig, ExploreConfig)
 NOT_A_DEVICE = "Research software, not a medical device: nothing here may be used to care for a patient."
 
 
@@ -359,32 +357,6 @@ def with_latest(config: Resumable, session: Session) -> Resumable:
     if not found:
         raise SettingsError(f"resume={LATEST}: no interrupted `{session.kind}` is left in {session.cache / 'sweeps'}.")
     return replace(config, resume=found[0])
-
-
-def fetch_data(data: str, part: str, config: Any, session: Session) -> str:
-    """A data set's path on this machine: one that a URI names is fetched, as far as it is not here.
-
-    Args:
-        data: the option of that name, as it was resolved.
-        part: that is needed.
-        config: a command's options, with `columns` of a manifest.
-        session: of the command.
-
-    Raises:
-        MuraLabError: it cannot be fetched.
-    """
-    if not is_uri(data):
-        return data
-    return str(mirror_data(data, part, session.cache, session.progress, config.columns))
-
-
-def with_fetched_data(config: Fetchable, session: Session) -> Fetchable:
-    """The options of a command, with the path of `fetch_data` as its data.
-
-    Raises:
-        MuraLabError: it cannot be fetched.
-    """
-    return replace(config, data=fetch_data(config.data, config.part, config, session))
 
 
 def page_lines(store: Store, page: str) -> list[str]:

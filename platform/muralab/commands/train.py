@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from muralab.commands.ensemble import build_ensemble
-from muralab.commands.folds import Fold, find_folds, log_folds, run_over_folds
-from muralab.commands.session import Session, open_session, with_fetched_data, with_latest
+from muralab.commands.folds import Fold, find_folds, run_over_folds
+from muralab.commands.remote_data import with_fetched_data
+from muralab.commands.session import Session, open_session, with_latest
 from muralab.config.commands import TrainConfig
 from muralab.config.environment import Environment
 from muralab.config.search import resolve_search
@@ -64,7 +65,7 @@ def run(config: TrainConfig, environment: Environment) -> None:
             session,
             lambda fold: [train_once(fold.options, session, fold)],
             name=f"train {folds.options.recipe} · {folds.options.part} · {what}",
-            finish=partial(finish_ensemble, folds.options) if folds.is_ensemble else log_folds,
+            finish=partial(finish_ensemble, folds.options) if folds.is_ensemble else None,
         )
 
 

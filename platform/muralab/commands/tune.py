@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from muralab.commands.folds import Fold, find_folds, log_folds, run_over_folds
-from muralab.commands.session import Session, open_session, page_lines, with_fetched_data, with_latest
+from muralab.commands.folds import Fold, find_folds, run_over_folds
+from muralab.commands.remote_data import with_fetched_data
+from muralab.commands.session import Session, open_session, page_lines, with_latest
 from muralab.config.commands import TuneConfig
 from muralab.config.environment import Environment
 from muralab.config.search import resolve_search
@@ -68,9 +69,7 @@ def run(config: TuneConfig, environment: Environment) -> None:
             session.print(f"This is the plan of each of the {folds.number} folds, which are searched in turn.")
         else:
             name = f"tune {folds.options.part} · {folds.number} folds"
-            run_over_folds(
-                folds, session, lambda fold: search_once(fold.options, session, fold), name=name, finish=log_folds
-            )
+            run_over_folds(folds, session, lambda fold: search_once(fold.options, session, fold), name=name)
 
 
 def search_once(config: TuneConfig, session: Session, fold: Fold | None = None) -> Sequence[EvaluatedModel]:
