@@ -109,10 +109,6 @@ def record(swept: Swept) -> dict[str, Any]:
         facts["params"].pop("max_concurrent", None)
         # The second sweep finds the champion of the first, and compares itself with it.
         facts["artifacts"] = [name for name in facts["artifacts"] if name != "judged_again.csv"]
-        # Fitted figures, such as the threshold, differ in their tenth digit.
-        facts["metrics"] = {
-            name: [(step, f"{float(value):.8g}") for step, value in points] for name, points in facts["metrics"].items()
-        }
     return found
 
 
