@@ -117,4 +117,4 @@ def gain_lines(model: EvaluatedModel, members: Sequence[EvaluatedModel]) -> list
             f"  {name} {model.intervals()[name]}; alone {', '.join(f'{value:.3f}' for value in each)}, mean "
             f"{np.mean(each):.3f}"
         )
-    return [*lines, f"An answer takes {len(members)} times as long as that of one network, and so much memory."]
+    return [*lines, f"It takes {len(members)} times the time and the memory of one network to answer."]
