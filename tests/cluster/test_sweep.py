@@ -126,7 +126,7 @@ def test_no_trial_ended_on_the_lost_node_and_the_new_one_was_used(swept: Swept) 
     nodes = {run.tags.get(Tag.NODE) for run in swept.trials}
     assert None not in nodes
     assert LOST not in nodes
-    assert JOINED in nodes
+    assert JOINED in nodes, swept.output
 
 
 def test_another_user_serves_the_model(swept: Swept, whole_team: TeamServer, easy_tree: Path, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_a_disk_that_fills_up_ends_the_sweep_which_resumes(bench: Bench, nodes: 
         wait_until(lambda: any(disk.rglob("last.safetensors")), process)
         fill(disk / "other")
         output = " ".join(finish(process, 300).split())
-        assert process.returncode == 1, output
+        assert process.returncode == 2, output
         assert f"{UNFIT}: The disk is full at {disk}" in output
         assert "resume with: make tune PART=wrist ARGS='-P resume=" in output
         assert {run.status for run in find_runs(own.store, "filling")} <= {"FAILED", "KILLED"}

@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -219,7 +220,9 @@ def _work(config: dict[str, Any]) -> None:
                 )
     except Exception as error:  # it would fail again: only a process that died is worth a restart
         reason = str(error) if isinstance(error, MuraLabError) else traceback.format_exc()
-        disk = disk_problem(error, Path(config["spec"]["folder"])) or ""
+        # On a cluster the trial's folder is a name that only its node resolves, below its temporary files.
+        place = tempfile.gettempdir() if config.get("storage") else config["spec"]["folder"]
+        disk = disk_problem(error, Path(place)) or ""
         tune.report({"failed": reason, "disk": disk, "diverged": isinstance(error, DivergedError)})
 
 
