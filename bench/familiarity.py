@@ -11,6 +11,7 @@ matplotlib, cut into tiles and made grey), noise, gradients and blank images are
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def warned(model: object, contents: list[bytes]) -> tuple[float, float]:
         answer = model.predict(rows, params={"policy": "partial"})  # type: ignore[attr-defined]
         for warnings in answer["warnings"]:
             said = [text for text in warnings if text.startswith(WARNING)]
-            distances.append(float(said[0].split("distance ")[1].split()[0]) if said else 0.0)
+            distances.append(max(map(float, re.findall(r"\d+\.\d", said[0]))) if said else 0.0)
     return float(np.mean(np.array(distances) > 0)), float(np.median(distances))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from muralab.serving.appearance import describe
 from muralab.serving.familiarity import MIN_IMAGES, Familiarity, fit_familiarity, read_familiarity, write_familiarity
 
 
@@ -18,25 +19,49 @@ def features(n: int, seed: int, direction: int = 0, dimensions: int = 64) -> np.
     return (values * rng.uniform(0.5, 2, (n, 1))).astype(np.float32)
 
 
+def squares(n: int, seed: int, *, grain: int = 8, side: int = 80) -> np.ndarray:
+    """Images of noise of one grain, dark at the borders."""
+    rng = np.random.default_rng(seed)
+    small = rng.normal(120, 40, (n, side // grain, side // grain)).clip(0, 255)
+    window = np.outer(np.hanning(side), np.hanning(side))
+    return (small.repeat(grain, axis=1).repeat(grain, axis=2) * window).astype(np.uint8)
+
+
 @pytest.fixture
 def known() -> Familiarity:
-    found = fit_familiarity(features(300, 0), features(400, 1))
+    found = fit_familiarity(
+        features(300, 0), features(400, 1), train_squares=squares(300, 0), validation_squares=squares(400, 1)
+    )
     assert found is not None
     return found
 
 
 def test_images_of_the_same_kind_are_familiar(known: Familiarity) -> None:
-    assert np.mean([bool(warning) for warning in known.warnings(features(2000, 2))]) < 0.02
+    warnings = known.warnings(features(2000, 2), squares(2000, 2))
+    assert 0 < np.mean([bool(warning) for warning in warnings]) < 0.025
 
 
 def test_images_of_another_kind_are_not(known: Familiarity) -> None:
-    warnings = known.warnings(features(50, 3, direction=5))
+    warnings = known.warnings(features(50, 3, direction=5), squares(50, 3))
     assert all(warning.startswith("unlike the training images (feature distance ") for warning in warnings)
+
+
+@pytest.mark.parametrize("strange", [squares(20, 3, grain=1), 255 - squares(20, 3), np.zeros((3, 80, 80), np.uint8)])
+def test_other_grey_values_and_textures_are_not_familiar_whatever_the_network_finds(
+    known: Familiarity, strange: np.ndarray
+) -> None:
+    warnings = known.warnings(features(len(strange), 2)[: len(strange)], strange)
+    assert all("distance of grey values and texture" in warning for warning in warnings)
+
+
+def test_the_appearance_does_not_depend_on_the_networks_input_size() -> None:
+    small, large = describe(squares(30, 0, side=80, grain=8)), describe(squares(30, 0, side=160, grain=16))
+    assert np.abs(small - large).max() < 0.05
 
 
 def test_the_limit_is_the_conformal_quantile_of_validation(known: Familiarity) -> None:
     distances = np.sort(known.distances(features(400, 1)))
-    assert known.limit == pytest.approx(distances[int(np.ceil(0.99 * 401)) - 1])
+    assert known.limit == pytest.approx(distances[int(np.ceil(0.995 * 401)) - 1])
 
 
 def test_few_validation_images_give_their_largest_distance() -> None:
@@ -61,3 +86,13 @@ def test_the_stored_file_gives_the_same_warnings(known: Familiarity, tmp_path: P
     others = np.concatenate([features(20, 3, direction=5), features(20, 4)])
     assert stored.distances(others) == pytest.approx(known.distances(others), abs=2e-3)
     assert (stored.limit, stored.n_validation) == (known.limit, 400)
+    pictures = squares(40, 5, grain=1)
+    assert known.warnings(others, pictures) == pytest.approx(stored.warnings(others, pictures))
+
+
+def test_the_file_of_a_model_that_was_registered_without_appearance_is_read(tmp_path: Path) -> None:
+    known = fit_familiarity(features(300, 0), features(400, 1))
+    assert known is not None
+    write_familiarity(known, tmp_path / "f.npz")
+    strange = squares(20, 3, grain=1)
+    assert set(read_familiarity(tmp_path / "f.npz").warnings(features(20, 4), strange)) == {""}

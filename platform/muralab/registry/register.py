@@ -224,7 +224,12 @@ def measure_familiarity(network: Network, images: FamiliarImages) -> Familiarity
                 [frozen.pooled(torch.from_numpy(np.ascontiguousarray(part))).numpy() for part in parts]
             )
 
-    return fit_familiarity(features(images.train), features(images.validation))
+    return fit_familiarity(
+        features(images.train),
+        features(images.validation),
+        train_squares=images.train,
+        validation_squares=images.validation,
+    )
 
 
 def _probabilities(network: Network, images: np.ndarray, scaling: Scaling) -> np.ndarray:

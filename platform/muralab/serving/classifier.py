@@ -104,13 +104,14 @@ class StudyClassifier(PythonModel):  # type: ignore[misc]
         heat: list[np.ndarray] = []
         warnings: list[str] = []
         for start in range(0, len(squares), BATCH_SIZE):
+            images = np.stack(squares[start : start + BATCH_SIZE])
             with self._running:
-                values = self._session.run(wanted, {"images": np.stack(squares[start : start + BATCH_SIZE])})
+                values = self._session.run(wanted, {"images": images})
             found = dict(zip(wanted, values))
             logits.extend(found["logits"])
             heat.extend(found.get("heatmap", ()))
             if self._familiarity is not None:
-                warnings.extend(self._familiarity.warnings(found["features"]))
+                warnings.extend(self._familiarity.warnings(found["features"], images))
         return np.asarray(logits, float), heat, warnings
 
 

@@ -146,15 +146,16 @@ def main() -> None:
             if node["Alive"]
         ]
         able = [node for node in nodes if node["cpus"] > 0]  # others run no trials, such as a head that only schedules
-        _print(nodes=able, problems=_ask(able, job))
+        problems, gone = _ask(able, job)
+        _print(nodes=[node for node in able if node["id"] not in gone], problems=problems)
 
 
 def _print(**answer: Any) -> None:
     print(json.dumps(answer), flush=True)
 
 
-def _ask(nodes: Sequence[Mapping[str, Any]], job: Mapping[str, Any]) -> list[str]:
-    """A sentence for each node that does not fit."""
+def _ask(nodes: Sequence[Mapping[str, Any]], job: Mapping[str, Any]) -> tuple[list[str], set[str]]:
+    """A sentence for each node that does not fit; and the ids of nodes that have died without Ray's notice so far."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -162,21 +163,25 @@ def _ask(nodes: Sequence[Mapping[str, Any]], job: Mapping[str, Any]) -> list[str
     asked = {
         task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["id"], soft=False)).remote(
             job["packages"], job["storage"]
-        ): node["name"]
+        ): node
         for node in nodes
     }
     deadline_s = time.monotonic() + NODES_ANSWER_S
-    problems = []
-    for answer, name in asked.items():
+    problems: list[str] = []
+    gone: set[str] = set()
+    for answer, node in asked.items():
         try:
             found = ray.get(answer, timeout=max(0.1, deadline_s - time.monotonic()))
         except ray.exceptions.GetTimeoutError:
             found = [f"did not answer within {NODES_ANSWER_S:.0f} s"]
+        except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
+            gone.add(node["id"])
+            continue
         except ray.exceptions.RayError as error:
             found = [str(error).strip().splitlines()[-1]]
         if found:
-            problems.append(f"{name}: {'; '.join(found)}.")
-    return problems
+            problems.append(f"{node['name']}: {'; '.join(found)}.")
+    return problems, gone
 
 
 def node_problems(packages: Mapping[str, str], storage: str) -> list[str]:
