@@ -36,7 +36,7 @@ class StoredFile:
     size: int
     """Bytes."""
     modified_ns: int
-    """Time of its last change, ns since 1970; 0 where the storage does not say."""
+    """Time of its last change, ns since 1970; 0 where the storage does not report it."""
 
 
 class Storage:
@@ -47,7 +47,7 @@ class Storage:
 
         Args:
             uri: an absolute path, or a URI such as s3://bucket/prefix?scheme=http&endpoint_override=host:8333.
-            option: of the command, that messages name.
+            option: name of the command-line option, for error messages.
 
         Raises:
             SettingsError: nothing opens such a URI, or it holds credentials.
@@ -113,7 +113,7 @@ class Storage:
         """Those of some files that exist.
 
         Raises:
-            StorageError: that cannot be found out.
+            StorageError: the storage cannot be read.
         """
         with self._explaining("cannot be read"):
             found = self._files.get_file_info([self._path(name) for name in names])
@@ -247,13 +247,18 @@ class Storage:
         return StorageError(f"{start}{disk_problem(error) or error.strerror or text}")
 
 
+def is_uri(text: str) -> bool:
+    """Whether a text is a URI rather than a path."""
+    return "://" in text
+
+
 def check_uri(uri: str, option: str = "storage") -> None:
     """Refuse what is not a URI, and credentials in one: it is logged and stored.
 
     Raises:
         SettingsError: it is not one, or holds some.
     """
-    if "://" not in uri:
+    if not is_uri(uri):
         return
     try:
         parts = urlsplit(uri)
@@ -294,7 +299,7 @@ def _open(uri: str, option: str) -> tuple[Any, str]:
     from pyarrow import ArrowInvalid
     from pyarrow.fs import FileSystem, FSSpecHandler, LocalFileSystem, PyFileSystem
 
-    if "://" not in uri:
+    if not is_uri(uri):
         return LocalFileSystem(), uri
     try:
         files, path = FileSystem.from_uri(uri)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from muralab.commands import train
 from muralab.tracking import Store
 from tests.cli.conftest import SMALL, Muralab, all_runs, refused
 from tests.fixtures.manifests import rows_of, write_csv
@@ -32,6 +33,28 @@ def test_training_and_evaluating_by_uri_gives_the_figures_of_the_folder(
     assert copy.is_dir()
     evaluated = next(run for run in all_runs(store) if run.kind == "evaluate")
     assert evaluated.metrics["test_study_auroc"] == uri.metrics["test_study_auroc"]
+
+
+@pytest.mark.slow
+def test_a_manifest_with_columns_of_its_own_is_resumed_and_evaluated_by_its_uri(
+    muralab: Muralab, store: Store, easy_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = shutil.copytree(easy_tree, tmp_path / "bucket")
+    rows = [{"file": row.pop("image"), **row, "part": "hand"} for row in rows_of(easy_tree)]
+    uri = f"file://{write_csv(bucket / 'rows.csv', rows)}"
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "train", interrupt)
+        assert muralab("train", data=uri, part="hand", columns="image:file", **QUICK).code == 130
+    (run,) = all_runs(store)
+    resumed = muralab("train", resume=run.run_id, data=uri)
+    assert resumed.code == 0, resumed.err
+    shutil.rmtree(Path(run.tags["muralab.data_path"]).parent)
+    evaluated = muralab("evaluate", model=run.run_id)
+    assert evaluated.code == 0, evaluated.err
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from muralab.data.mirror import DATA, address_of, mirror_data
+from muralab.data.manifest import is_manifest
+from muralab.data.mirror import DATA, mirror_data, uri_of
 from muralab.data.mura import parts_of, read_index
 from muralab.data.source import DatasetSource
 from muralab.errors import DataError, DiskError
@@ -58,11 +59,11 @@ def test_one_part_of_a_tree_is_fetched_once(bucket: Path, tmp_path: Path) -> Non
     assert parts_of(root) == ["hand", "wrist"]
     assert not any((root / "train" / "XR_HAND").iterdir())
     assert fetch(bucket, tmp_path / "cache") == (root, 0)
-    assert address_of(str(root)) == f"file://{bucket}"
-    assert address_of(str(bucket / "MURA-v1.1")) == ""
+    assert uri_of(str(root)) == f"file://{bucket}"
+    assert uri_of(str(bucket / "MURA-v1.1")) == ""
 
 
-def test_what_changed_there_or_here_is_fetched_again(bucket: Path, tmp_path: Path) -> None:
+def test_files_changed_remotely_or_locally_are_downloaded_again(bucket: Path, tmp_path: Path) -> None:
     root, _ = fetch(bucket, tmp_path / "cache")
     changed, damaged, removed, gone = sorted((bucket / "MURA-v1.1" / "train" / "XR_WRIST").rglob("*.png"))[:4]
     content = changed.read_bytes()
@@ -79,9 +80,7 @@ def test_what_changed_there_or_here_is_fetched_again(bucket: Path, tmp_path: Pat
     assert not here[gone].exists()
 
 
-def test_an_interrupted_fetching_goes_on_where_it_was(
-    bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_download_resumes(bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from muralab.storage import Storage
 
     total, seen, download = len(read_index(bucket / "MURA-v1.1", "wrist")), [], Storage.download
@@ -130,18 +129,45 @@ def test_names_that_leave_the_folder_are_not_fetched(bucket: Path, tmp_path: Pat
         ("file://{bucket}/nothing.csv", "wrist", r"data=file://.*: there is no file nothing.csv"),
     ],
 )
-def test_what_is_not_there_is_named(bucket: Path, tmp_path: Path, uri: str, part: str, message: str) -> None:
+def test_missing_data_is_reported(bucket: Path, tmp_path: Path, uri: str, part: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         mirror_data(uri.format(bucket=bucket), part, tmp_path / "cache", Counted())
 
 
 def test_a_small_disk_is_found_before_fetching(bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("muralab.data.mirror.free_bytes", lambda _: 10)
-    with pytest.raises(DiskError, match=r"files to fetch take 0\.0 GiB"):
+    with pytest.raises(DiskError, match=r"files to download take 0\.0 GiB"):
         fetch(bucket, tmp_path / "cache")
     assert not list((tmp_path / "cache").rglob(f"{DATA}/**/*.png"))
 
 
-def test_an_address_is_found_where_the_tree_has_no_folder_of_its_own(bucket: Path, tmp_path: Path) -> None:
+def test_lists_and_parts_that_are_gone_are_forgotten(bucket: Path, tmp_path: Path) -> None:
+    tree = bucket / "MURA-v1.1"
+    images = sorted(path.relative_to(bucket).as_posix() for path in (tree / "train" / "XR_WRIST").rglob("*.png"))
+    (tree / "train_image_paths.csv").write_text("\n".join(images[:-1]) + "\n")
+    root, _ = fetch(bucket, tmp_path / "cache", part="all")
+    assert (root / "train_image_paths.csv").is_file()
+    assert parts_of(root) == ["hand", "wrist"]
+    (tree / "train_image_paths.csv").unlink()
+    shutil.rmtree(tree / "train" / "XR_HAND")
+    fetch(bucket, tmp_path / "cache", part="all")
+    assert not (root / "train_image_paths.csv").exists()
+    assert parts_of(root) == ["wrist"]
+
+
+@pytest.mark.parametrize(
+    ("data", "is_table"),
+    [
+        ("s3://lab/rows.csv?scheme=http&endpoint_override=h:8333", True),
+        ("s3://lab/rows.PARQUET", True),
+        ("s3://lab/MURA-v1.1", False),
+        ("s3://lab/MURA-v1.1?endpoint_override=h.csv", False),
+    ],
+)
+def test_a_manifest_is_known_by_the_path_of_its_uri(data: str, is_table: bool) -> None:
+    assert is_manifest(data) is is_table
+
+
+def test_a_uri_is_found_where_the_tree_has_no_folder_of_its_own(bucket: Path, tmp_path: Path) -> None:
     root = mirror_data(f"file://{bucket}/MURA-v1.1", "hand", tmp_path / "cache", Counted())
-    assert address_of(str(root)) == f"file://{bucket}/MURA-v1.1"
+    assert uri_of(str(root)) == f"file://{bucket}/MURA-v1.1"

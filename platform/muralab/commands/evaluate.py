@@ -19,6 +19,7 @@ from muralab.config.training_options import DEMO, DUPLICATES, RUN
 from muralab.data.dataset import Dataset, open_dataset
 from muralab.data.images.value_range import range_from_text
 from muralab.data.manifest import is_manifest
+from muralab.data.mirror import uri_of
 from muralab.data.sheet import file_digest
 from muralab.data.source import AUTO, DatasetSource
 from muralab.errors import SettingsError
@@ -37,7 +38,7 @@ from muralab.results.inputs import data_tags, log_audit, log_evaluated_set, log_
 from muralab.results.leakage import data_of, leakage_note, leakage_on, split_of
 from muralab.results.trained_model import TrainedModel, load_trained_model, source_run, trained_run
 from muralab.tracking import LoggedData, RunRecord, read_datasets
-from muralab.tracking.tags import Tag
+from muralab.tracking.tags import Tag, member_of
 
 
 def run(config: EvaluateConfig, environment: Environment) -> None:
@@ -76,7 +77,9 @@ def run(config: EvaluateConfig, environment: Environment) -> None:
             Tag.DUPLICATES: duplicates,
             **({Tag.CHANGES: " ".join(changes)} if changes else {}),
         }
-        print_figures(session, record, model, f"the {config.set} set of {source.data} {source.part}")
+        print_figures(
+            session, record, model, f"the {config.set} set of {uri_of(source.data) or source.data} {source.part}"
+        )
         run_id = session.start_run(
             name=f"evaluate {title_of(record)} on {config.set} · {source.part}", part=source.part, tags=tags
         )
@@ -105,21 +108,23 @@ def find_source(
     """
     protocol, seed = split_of(record, config.protocol, config.seed)
     named, part = data_of(record, config.data, config.part, trained_on)
-    data = fetch_data(named, part, config, session)
+    own = trained_on if config.data == RUN else None
+    own_columns = json.loads(record.tags.get(Tag.COLUMNS) or "{}")
+    is_own_uri = own is not None or record.tags.get(Tag.DATA_URI) == named
+    data = fetch_data(named, part, config.columns or (own_columns if is_own_uri else {}), session)
     is_table = data != DEMO and is_manifest(data)
     is_own_table = is_table and file_digest(Path(data)) == record.tags.get(Tag.MANIFEST)
     if config.protocol == RUN and not is_own_table and (is_table or Tag.MANIFEST in record.tags):
         protocol = AUTO  # the run's protocol is of another kind of data
-    own = trained_on if config.data == RUN else None
     image_root = config.root or (own.image_root if own and data == named else None)
     source = DatasetSource(
         data=data,
         part=part,
         protocol=protocol,
         seed=seed,
-        validation_fold=validation_fold_of(record) if own or is_own_table else None,
+        validation_fold=member_of(record.tags.get(Tag.ENSEMBLE, "")) if own or is_own_table else None,
         image_root=image_root,
-        columns=config.columns or (json.loads(record.tags.get(Tag.COLUMNS) or "{}") if own or is_own_table else {}),
+        columns=config.columns or (own_columns if own or is_own_table else {}),
         sets=() if config.set == "all" else (config.set,),
         label_corrections=corrections_of(config, record, is_own=own is not None or is_own_table),
     )
@@ -130,12 +135,6 @@ def find_source(
             "set=all to evaluate all of its images, or add the column."
         )
     return source
-
-
-def validation_fold_of(record: RunRecord) -> tuple[int, int] | None:
-    """The patients that a network of an ensemble was validated on; None for any other model."""
-    number, _, count = record.tags.get(Tag.ENSEMBLE, "").partition("/")
-    return (int(number), int(count)) if count else None
 
 
 def corrections_of(config: EvaluateConfig, record: RunRecord, *, is_own: bool) -> str | None:

@@ -36,7 +36,7 @@ from muralab.results.from_mlflow import PARENT_KINDS, read_context, read_models
 from muralab.results.inputs import data_tags, log_corrections, log_manifest
 from muralab.results.suspicious_labels import label_check, write_suspicious_labels
 from muralab.tracking import RunRecord, read_children, read_run
-from muralab.tracking.tags import Tag
+from muralab.tracking.tags import Tag, member_tag
 from muralab.tune.leftovers import remove_sweep
 from muralab.tune.plan import source_of
 from muralab.tune.resume import FOLDS_FILE, RUN_ID, resume_command
@@ -48,27 +48,28 @@ class Folds:
 
     options: Any
     """Of the command."""
+    option: str = "test_folds"
+    """The one that asks for folds: `test_folds`, or `ensemble`, whose folds are of the training patients."""
     resumed: str | None = None
     """The run above the folds that is resumed; None for a new one."""
 
     @property
     def is_ensemble(self) -> bool:
-        """Whether the folds are validated on, rather than tested on."""
-        return getattr(self.options, "ensemble", None) is not None
+        """Whether each fold gives one network of an ensemble."""
+        return self.option == ENSEMBLE
 
     @property
     def number(self) -> int:
         """How many folds."""
-        return int((self.options.ensemble if self.is_ensemble else self.options.test_folds)[1])
+        return int(getattr(self.options, self.option)[1])
 
     def options_of(self, fold: int) -> Any:
         """The options of one fold, from 1."""
-        option = "ensemble" if self.is_ensemble else "test_folds"
-        return replace(self.options, **{option: (fold, self.number)}, resume=None)
+        return replace(self.options, **{self.option: (fold, self.number)}, resume=None)
 
-    def mark_of(self, fold: int) -> str:
-        """What the run of a fold is known by, the tag that distinguishes it."""
-        return f"{fold}/{self.number}" if self.is_ensemble else str(self.options_of(fold).test_set)
+    def tag_of(self, fold: int) -> str:
+        """The value of the tag that identifies a fold's run: `Tag.ENSEMBLE` or `Tag.PROTOCOL`."""
+        return member_tag((fold, self.number)) if self.is_ensemble else str(self.options_of(fold).test_set)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +83,7 @@ class Fold:
     number: int
 
 
+ENSEMBLE = "ensemble"
 RunFold = Callable[[Fold], Sequence[EvaluatedModel]]
 """Trains or searches one fold; its tested models, one per recipe."""
 FinishFolds = Callable[[Session, str, Sequence[Sequence[EvaluatedModel]], DatasetSource], None]
@@ -91,9 +93,7 @@ FinishFolds = Callable[[Session, str, Sequence[Sequence[EvaluatedModel]], Datase
 def find_folds(config: Any, session: Session, command: type[TrainingOptions]) -> Folds | None:
     """The folds that a command goes over; None where it has one test set."""
     if config.resume is None:
-        folds = Folds(options=config)
-        chosen = config.ensemble if folds.is_ensemble else config.test_folds
-        return folds if chosen is not None and chosen[0] == 0 else None
+        return _folds_of(config)
     path = _file(session, config.resume)
     if not RUN_ID.fullmatch(config.resume) or not path.is_file():
         return None
@@ -104,7 +104,17 @@ def find_folds(config: Any, session: Session, command: type[TrainingOptions]) ->
     except (ValueError, TypeError) as error:
         raise StoreError(f"resume={config.resume}: {path} is damaged ({error}). Start again.") from error
     given = {"accept_changes": config.accept_changes, "data": options.data if config.data == DEMO else config.data}
-    return Folds(options=replace(options, **given), resumed=config.resume)
+    found = _folds_of(replace(options, **given))
+    return None if found is None else replace(found, resumed=config.resume)
+
+
+def _folds_of(options: Any) -> Folds | None:
+    """The folds that some options ask for; None where they ask for none, or for one of them."""
+    for option in (ENSEMBLE, "test_folds"):
+        chosen = getattr(options, option, None)
+        if chosen is not None and chosen[0] == 0:
+            return Folds(options=options, option=option)
+    return None
 
 
 def run_over_folds(
@@ -145,7 +155,7 @@ def run_over_folds(
         finished, interrupted = find_finished(session, parent) if folds.resumed else ({}, {})
         tested: list[Sequence[EvaluatedModel]] = []
         for number in range(1, folds.number + 1):
-            own, mark = folds.options_of(number), folds.mark_of(number)
+            own, mark = folds.options_of(number), folds.tag_of(number)
             if mark in finished:
                 tested.append(finished[mark])
                 continue
@@ -156,12 +166,12 @@ def run_over_folds(
     session.writer.set_tags(parent, {Tag.ENDED: "finished"})
     session.writer.finish(parent)
     session.writer.flush()
-    session.print_run(parent, "The figures, and the folds below them, are in the run")
+    session.print_run(parent, "The overall figures and the runs of the folds are in the run")
     remove_sweep(_file(session, parent).parent)
 
 
 def find_finished(session: Session, parent: str) -> tuple[dict[str, Sequence[EvaluatedModel]], dict[str, str]]:
-    """Of the folds below a run: mark -> its tested models where it has ended, or else its run to resume."""
+    """Of the folds below a run: tag -> its tested models where it has ended, or else its run to resume."""
     finished: dict[str, Sequence[EvaluatedModel]] = {}
     interrupted: dict[str, str] = {}
     for record in read_children(session.store, parent, predictions=True):

@@ -1,38 +1,41 @@
-"""Data sets that a command names by a URI, brought to this machine before anything else."""
+"""Data sets that a command names by a URI, copied to this machine before anything else."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from muralab.commands.session import Session
-from muralab.config.commands import CompareConfig, ExploreConfig, TrainConfig, TuneConfig
-from muralab.data.mirror import is_uri, mirror_data
+from muralab.config.commands import ExploreConfig
+from muralab.config.training_options import TrainingOptions
+from muralab.data.mirror import mirror_data
+from muralab.storage import is_uri
 
-Fetchable = TypeVar("Fetchable", TuneConfig, TrainConfig, CompareConfig, ExploreConfig)
+Options = TypeVar("Options", bound=TrainingOptions | ExploreConfig)
 
 
-def fetch_data(data: str, part: str, config: Any, session: Session) -> str:
-    """A data set's path on this machine: one that a URI names is fetched, as far as it is not here.
+def fetch_data(data: str, part: str, columns: Mapping[str, str], session: Session) -> str:
+    """A data set's path on this machine; one that a URI names is downloaded, as far as it is not here.
 
     Args:
-        data: the option of that name, as it was resolved.
+        data: a path, `demo` or a URI.
         part: that is needed.
-        config: a command's options, with `columns` of a manifest.
+        columns: those of a manifest's columns that have other names.
         session: of the command.
 
     Raises:
-        MuraLabError: it cannot be fetched.
+        MuraLabError: it cannot be downloaded.
     """
     if not is_uri(data):
         return data
-    return str(mirror_data(data, part, session.cache, session.progress, config.columns))
+    return str(mirror_data(data, part, session.cache, session.progress, columns))
 
 
-def with_fetched_data(config: Fetchable, session: Session) -> Fetchable:
+def with_fetched_data(options: Options, session: Session) -> Options:
     """The options of a command, with the path of `fetch_data` as its data.
 
     Raises:
-        MuraLabError: it cannot be fetched.
+        MuraLabError: it cannot be downloaded.
     """
-    return replace(config, data=fetch_data(config.data, config.part, config, session))
+    return replace(options, data=fetch_data(options.data, options.part, options.columns, session))

@@ -34,7 +34,7 @@ from muralab.results.inputs import log_audit, log_sets, log_split
 from muralab.results.previews import build_previews
 from muralab.results.suspicious_labels import write_labels
 from muralab.tracking import read_predictions, read_run
-from muralab.tracking.tags import Tag
+from muralab.tracking.tags import Tag, member_tag
 from muralab.trial import TrialSpec, recipes_of
 from muralab.tune.disk_space import check_space
 from muralab.tune.estimate import Estimate, estimate, measure_paces
@@ -54,11 +54,12 @@ def run(config: TrainConfig, environment: Environment) -> None:
         MuraLabError: user errors.
     """
     with open_session("train", environment, resuming=config.resume) as session:
-        config = with_fetched_data(with_latest(config, session), session)
+        config = with_latest(config, session)
         folds = find_folds(config, session, TrainConfig)
         if folds is None:
             train_once(config, session)
             return
+        folds = replace(folds, options=with_fetched_data(folds.options, session))
         what = f"ensemble of {folds.number}" if folds.is_ensemble else f"{folds.number} folds"
         run_over_folds(
             folds,
@@ -122,6 +123,7 @@ def load(config: TrainConfig, session: Session) -> Sweep:
             command=TrainConfig,
             kind="train",
             data=config.data,
+            fetch=partial(with_fetched_data, session=session),
             accept_changes=config.accept_changes,
         )
     session.require_access(config.part)
@@ -130,6 +132,7 @@ def load(config: TrainConfig, session: Session) -> Sweep:
 
 def prepare(config: TrainConfig, session: Session) -> Sweep:
     """A new training with all cores."""
+    config = with_fetched_data(config, session)
     config = replace(config, cpus_per_trial=config.cpus_per_trial or count_cpus())
     sweep = prepare_sweep(resolve_search(config, (config.recipe,), trials=1), session.cache, session.progress)
     return replace(sweep, kind="train")
@@ -161,8 +164,8 @@ def open_run(sweep: Sweep, session: Session, fold: Fold | None = None) -> str:
         return session.resume_run(sweep.resumed, nested=fold is not None, accepted=sweep.accepted)
     spec = sweep.specs[0]
     name, tags = f"train {spec.recipe} · {sweep.part}", trial_tags(spec, sweep.tags)
-    if fold_of := sweep.config.options.validation_fold:
-        tags[Tag.ENSEMBLE] = f"{fold_of[0]}/{fold_of[1]}"
+    if member := sweep.config.options.validation_fold:
+        tags[Tag.ENSEMBLE] = member_tag(member)
     if fold is None:
         return session.start_run(name=name, part=sweep.part, tags=tags)
     return session.start_run(name=f"{name} · fold {fold.number}", part=sweep.part, tags=tags, parent=fold.parent)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 from muralab.commands.folds import Fold, find_folds, run_over_folds
 from muralab.commands.remote_data import with_fetched_data
@@ -60,11 +62,13 @@ def run(config: TuneConfig, environment: Environment) -> None:
     """
     with open_session("tune", environment, resuming=config.resume) as session:
         check_folder()
-        config = with_fetched_data(with_latest(config, session), session)
+        config = with_latest(config, session)
         folds = find_folds(config, session, TuneConfig)
         if folds is None:
             search_once(config, session)
-        elif config.dry_run:
+            return
+        folds = replace(folds, options=with_fetched_data(folds.options, session))
+        if config.dry_run:
             search_once(folds.options_of(1), session)
             session.print(f"This is the plan of each of the {folds.number} folds, which are searched in turn.")
         else:
@@ -116,6 +120,7 @@ def load(config: TuneConfig, session: Session) -> Sweep:
     if config.storage is not None:
         Storage(config.storage).check()
     if config.resume is None:
+        config = with_fetched_data(config, session)
         search_config = resolve_search(
             config,
             config.recipes,
@@ -150,6 +155,7 @@ def load(config: TuneConfig, session: Session) -> Sweep:
         command=TuneConfig,
         kind="tune",
         data=config.data,
+        fetch=partial(with_fetched_data, session=session),
         accept_changes=config.accept_changes,
         elsewhere={"ray_address": config.ray_address, "storage": config.storage},
         plan=ended,

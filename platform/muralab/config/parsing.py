@@ -60,12 +60,12 @@ def path_or(*keywords: str) -> Callable[[str, str], str]:
 
 def data_or(*keywords: str) -> Callable[[str, str], str]:
     """A parser of a data set: a URI as it is, a path, made absolute, or one of some keywords."""
-    from muralab.storage import check_uri
+    from muralab.storage import check_uri, is_uri
 
     parse_path = path_or(*keywords)
 
     def parse(name: str, text: str) -> str:
-        if "://" not in text:
+        if not is_uri(text):
             return parse_path(name, text)
         check_uri(text, name)
         return text.rstrip("/")
@@ -128,12 +128,12 @@ def model_uri(name: str, text: str) -> str:
 
 def storage_uri(name: str, text: str) -> str | None:
     """A URI as it is, or a folder, made absolute; `none` is None."""
-    from muralab.storage import check_uri
+    from muralab.storage import check_uri, is_uri
 
     if text in ("", "none"):
         return None
     check_uri(text)
-    return text.rstrip("/") if "://" in text else path_or()(name, text)
+    return text.rstrip("/") if is_uri(text) else path_or()(name, text)
 
 
 def ray_address(name: str, text: str) -> str:

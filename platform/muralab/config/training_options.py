@@ -32,17 +32,18 @@ NAMES_KEY_HELP = "A key file that machines share, to code names alike; `auto`: t
 
 
 def check_manifest_options(data: str, root: str | None, columns: Mapping[str, str]) -> None:
-    """Refuse options of manifests for other data, and a folder of this machine for a manifest that is elsewhere.
+    """Refuse options of manifests for other data, and a folder of this machine for a remote manifest.
 
     Raises:
         SettingsError: such an option is given, and the data are not a manifest, or it is named by a URI.
     """
     from muralab.data.manifest import is_manifest
+    from muralab.storage import is_uri
 
     given = ([f"root={root}"] if root else []) + (["columns"] if columns else [])
     if given and data != RUN and (data == DEMO or not is_manifest(data)):
         raise SettingsError(f"{' and '.join(given)}: only a manifest (CSV, Parquet) has these; data={data} is not one.")
-    if root and "://" in data:
+    if root and is_uri(data):
         raise SettingsError(f"root={root}: the image paths of {data} start at its own folder; leave root out.")
 
 

@@ -14,7 +14,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 import pandas as pd
 
@@ -23,6 +24,7 @@ from muralab.data.mura import ALL_PARTS, COLUMNS
 from muralab.data.sheet import Sheet, is_missing, read_sheet
 from muralab.data.unnamed import unnamed_note
 from muralab.errors import DataError, nearest, numbered
+from muralab.storage import is_uri
 
 REQUIRED_COLUMNS = ("image", "label", "patient")
 OPTIONAL_COLUMNS = ("study", "part", "split")
@@ -81,7 +83,9 @@ class Manifest:
 
 
 def is_manifest(data: str) -> bool:
-    """Whether a data path names a table rather than a folder; it may not exist."""
+    """Whether a data path or URI names a table rather than a folder; it may not exist."""
+    if is_uri(data):
+        return PurePosixPath(urlsplit(data).path).suffix.lower() in SUFFIXES
     path = Path(data)
     return path.is_file() or (path.suffix.lower() in SUFFIXES and not path.is_dir())
 

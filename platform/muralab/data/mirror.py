@@ -1,27 +1,29 @@
-"""A data set in an object store: a copy on this machine, of which later commands fetch only what has changed.
+"""A data set in an object store, copied to this machine; later commands download only what has changed.
 
-    mirrors/<digest of the URI>/address      the URI
-    mirrors/<digest of the URI>/fetched.csv  name, size and time there, digest of the bytes here
-    mirrors/<digest of the URI>/data/        the MURA tree, or the manifest and its images
+    mirrors/<digest of the URI>/uri             the URI
+    mirrors/<digest of the URI>/downloads.csv   remote size and time of each file, and the digest of its copy
+    mirrors/<digest of the URI>/data/           the MURA tree, or the manifest and its images
 
-Of a tree only the wanted part is fetched, of a manifest only the images that it names. A file whose size or time has
-changed there, or whose bytes have changed here, is fetched again.
+Of a tree only the wanted part is downloaded, of a manifest only the images that it names. A file is downloaded again if
+its size or time has changed in the store, or if its copy has been altered.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+import numpy as np
 import pandas as pd
 
 from muralab.atomic import atomic_path
 from muralab.data.digests import FileDigests
-from muralab.data.manifest import SUFFIXES, find_columns, image_names
+from muralab.data.manifest import SUFFIXES, find_columns, image_names, is_manifest
 from muralab.data.mura import ALL_PARTS, OFFICIAL_SPLITS
 from muralab.data.sheet import read_sheet
 from muralab.demo.dataset import NOTICE_NAME
@@ -32,18 +34,13 @@ from muralab.storage import Storage, StoredFile, patiently
 from muralab.threads import map_in_threads
 
 MIRRORS = "mirrors"
-ADDRESS, FETCHED, DATA = "address", "fetched.csv", "data"
+URI_FILE, DOWNLOADS, DATA = "uri", "downloads.csv", "data"
 WORKERS = 16
-"""Files that are fetched at once: each waits for the network most of its time."""
+"""Downloads at once: each waits for the network most of its time."""
 STATE = ["name", "size", "modified_ns"]
 OUTAGE_S = 300.0
-"""How long a file is waited for while the store does not answer."""
+"""How long a download waits for a store that does not answer."""
 Progress = Callable[[str], Callable[[int, int], None]]
-
-
-def is_uri(data: str) -> bool:
-    """Whether a data set is named by a URI rather than by a path."""
-    return "://" in data
 
 
 def mirror_data(uri: str, part: str, cache: Path, progress: Progress, columns: Mapping[str, str] | None = None) -> Path:
@@ -51,9 +48,9 @@ def mirror_data(uri: str, part: str, cache: Path, progress: Progress, columns: M
 
     Args:
         uri: of a MURA tree, of the folder that contains it, or of a manifest; such as s3://bucket/MURA-v1.1.
-        part: the body part that is needed, or `all`; of a manifest all its images are fetched.
+        part: the body part that is needed, or `all`; of a manifest all its images are downloaded.
         cache: holds the copies.
-        progress: reports the fetching.
+        progress: reports the downloads.
         columns: those of a manifest's columns that have other names.
 
     Returns:
@@ -67,27 +64,27 @@ def mirror_data(uri: str, part: str, cache: Path, progress: Progress, columns: M
     """
     folder = cache / MIRRORS / hashlib.blake2b(uri.encode(), digest_size=8).hexdigest()
     (folder / DATA).mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / ADDRESS) as path:
+    with atomic_path(folder / URI_FILE) as path:
         path.write_text(uri, encoding="utf-8")
     with locked(folder / "lock"):
-        if PurePosixPath(urlsplit(uri).path).suffix.lower() in SUFFIXES:
+        if is_manifest(uri):
             return _fetch_manifest(uri, folder, progress, columns or {})
         return _fetch_tree(uri, part, folder, progress)
 
 
-def address_of(path: str) -> str:
+def uri_of(path: str) -> str:
     """The URI that a path is a copy of; empty for any other path."""
     for folder in (Path(path), *Path(path).parents):
         if folder.name == DATA and folder.parent.parent.name == MIRRORS:
-            file = folder.parent / ADDRESS
+            file = folder.parent / URI_FILE
             return file.read_text(encoding="utf-8") if file.is_file() else ""
     return ""
 
 
 def _fetch_manifest(uri: str, folder: Path, progress: Progress, columns: Mapping[str, str]) -> Path:
     parts = urlsplit(uri)
-    above, _, name = parts.path.rpartition("/")
-    mirror = _Mirror(Storage(urlunsplit(parts._replace(path=above)), option="data"), folder)
+    parent, _, name = parts.path.rpartition("/")
+    mirror = _Mirror(Storage(urlunsplit(parts._replace(path=parent)), option="data"), folder)
     if not mirror.update([name], progress("fetching the manifest")):
         raise DataError(f"data={uri}: there is no file {name}.")
     path = folder / DATA / name
@@ -99,27 +96,19 @@ def _fetch_manifest(uri: str, folder: Path, progress: Progress, columns: Mapping
 
 def _fetch_tree(uri: str, part: str, folder: Path, progress: Progress) -> Path:
     mirror = _Mirror(Storage(uri, option="data"), folder)
-    above = mirror.find_tree()
-    parts = {
-        split: [name for name in mirror.storage.folders(_join(above, split)) if name.startswith("XR_")]
-        for split in OFFICIAL_SPLITS
-    }
-    known = {name[3:].lower() for names in parts.values() for name in names}
+    tree = mirror.find_tree()
+    parts = mirror.find_parts(tree)
+    known = {_part_of(name) for name in parts}
     if part not in (ALL_PARTS, *known):
-        raise DataError(f"{uri} has no part '{part}'. It has: {', '.join(sorted(known)) or 'none'} (or all).")
-    wanted = [
-        _join(above, split, name)
-        for split, names in parts.items()
-        for name in names
-        if part in (ALL_PARTS, name[3:].lower())
-    ]
-    for split, names in parts.items():  # the tree's parts are known by their folders
-        for name in names:
-            (folder / DATA / above / split / name).mkdir(parents=True, exist_ok=True)
-    lists = [_join(above, name) for name in mirror.storage.names(above) if name.endswith(".csv") or name == NOTICE_NAME]
-    mirror.update(lists, progress("fetching the lists"))
-    mirror.update_folders(wanted, progress("fetching images"))
-    return folder / DATA / above
+        raise DataError(f"data={uri} has no part '{part}'. It has: {', '.join(sorted(known)) or 'none'} (or all).")
+    for name in parts:  # the parts of a tree are known by their folders
+        (folder / DATA / name).mkdir(parents=True, exist_ok=True)
+    names = mirror.storage.names(tree)
+    tables = [_join(tree, name) for name in names if name.endswith(".csv") or name == NOTICE_NAME]
+    mirror.update(tables, progress("fetching the lists"))
+    mirror.update_folders([name for name in parts if part in (ALL_PARTS, _part_of(name))], progress("fetching images"))
+    mirror.forget(tree, parts=parts, tables=tables)
+    return folder / DATA / tree
 
 
 @dataclass(frozen=True)
@@ -137,85 +126,113 @@ class _Mirror:
         """
         folders = self.storage.folders("")
         for name in ["", *(name for name in folders if name.startswith("MURA"))]:
-            if set(OFFICIAL_SPLITS) & set(folders if not name else self.storage.folders(name)):
+            if self.find_parts(name):
                 return name
         raise DataError(
-            f"No MURA tree in {self.storage.uri}. Looked for train/ and valid/ in it and in every folder named MURA*. "
-            f"It has the folders: {', '.join(folders[:10]) or 'none'}. "
+            f"No MURA tree in {self.storage.uri}. Looked for train/XR_*/ and valid/XR_*/ in it and in every folder "
+            f"named MURA*. It has the folders: {', '.join(folders[:10]) or 'none'}. "
             f"A manifest's URI ends in {' or '.join(SUFFIXES)}."
         )
 
-    def update_folders(self, names: Iterable[str], progress: Callable[[int, int], None]) -> None:
-        """Fetch all files of some folders, and remove those that are not there any more."""
-        there = [file for name in names for file in self.storage.walk(name) if _is_below(file.name)]
-        self._fetch(there, progress)
-        known = {file.name for file in there}
+    def find_parts(self, tree: str) -> list[str]:
+        """The folders of body parts in a tree, such as MURA-v1.1/train/XR_WRIST."""
+        return [
+            _join(tree, split, name)
+            for split in OFFICIAL_SPLITS
+            for name in self.storage.folders(_join(tree, split))
+            if name.startswith("XR_")
+        ]
+
+    def update_folders(self, names: Sequence[str], progress: Callable[[int, int], None]) -> None:
+        """Download all files of some folders, and remove copies of files that are gone."""
+        remote = [file for name in names for file in self.storage.walk(name) if _is_below(file.name)]
+        self._download_changed(remote, progress)
+        known = {file.name for file in remote}
         for name in names:
             for path in (self.folder / DATA / name).rglob("*"):
                 if path.is_file() and path.relative_to(self.folder / DATA).as_posix() not in known:
                     path.unlink()
 
-    def update(self, names: list[str], progress: Callable[[int, int], None]) -> int:
-        """Fetch some files, and count them; those that do not exist are left out."""
-        there = self.storage.look_up(names)
-        self._fetch(there, progress)
-        return len(there)
+    def update(self, names: Sequence[str], progress: Callable[[int, int], None]) -> int:
+        """Download some files, and count them; those that do not exist are left out."""
+        remote = self.storage.look_up(names)
+        self._download_changed(remote, progress)
+        return len(remote)
 
-    def _fetch(self, there: list[StoredFile], progress: Callable[[int, int], None]) -> None:
-        fetched = self._read()
-        state = pd.DataFrame([(file.name, file.size, file.modified_ns) for file in there], columns=STATE)
+    def forget(self, tree: str, *, parts: Sequence[str], tables: Sequence[str]) -> None:
+        """Remove copies of lists and of parts that are gone: a list overrules what folders say."""
+        root, known = self.folder / DATA / tree, {*parts, *tables}
+        for path in [*root.glob("*.csv"), *(path for split in OFFICIAL_SPLITS for path in (root / split).glob("XR_*"))]:
+            if path.relative_to(self.folder / DATA).as_posix() in known:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def _download_changed(self, remote: Sequence[StoredFile], progress: Callable[[int, int], None]) -> None:
+        recorded = self._read()
+        state = pd.DataFrame([(file.name, file.size, file.modified_ns) for file in remote], columns=STATE)
         state["path"] = [str(self.folder / DATA / name) for name in state["name"]]
-        digests = _digests(state, self.folder)
-        before = fetched.reindex(state["name"])
-        same = (
+        before = recorded.reindex(state["name"])
+        unchanged = (
             (before["size"].to_numpy() == state["size"].to_numpy())
             & (before["modified_ns"].to_numpy() == state["modified_ns"].to_numpy())
-            & (before["digest"].to_numpy() == digests)
+            & (before["digest"].to_numpy() == np.array(_digests(state, self.folder), dtype=object))
         )
-        missing = [file for file, is_same in zip(there, same) if not is_same]
-        if not missing:
+        changed = [file for file, is_unchanged in zip(remote, unchanged) if not is_unchanged]
+        if not changed:
             return
-        n_bytes, free = sum(file.size for file in missing), free_bytes(self.folder)
+        self._check_space(changed)
+        done = set(state.loc[unchanged, "name"])
+        try:
+            names = map_in_threads(self._download, changed, workers=WORKERS, name="download")
+            for number, name in enumerate(names, start=1):
+                done.add(name)
+                progress(number, len(changed))
+        finally:  # so that an interrupted download resumes
+            self._write(recorded, state[state["name"].isin(done)])
+
+    def _check_space(self, files: Sequence[StoredFile]) -> None:
+        n_bytes, free = sum(file.size for file in files), free_bytes(self.folder)
         if n_bytes > free:
             raise DiskError(
-                f"{self.storage.uri}: {len(missing):,} files to fetch take {n_bytes / 2**30:.1f} GiB, and "
+                f"{self.storage.uri}: {len(files):,} files to download take {n_bytes / 2**30:.1f} GiB, and "
                 f"{self.folder} has {free / 2**30:.1f} GiB free. Free some space, or set "
                 "XDG_CACHE_HOME to a folder on another disk."
             )
-        done = {file.name for file, is_same in zip(there, same) if is_same}
-        try:
-            for name in map_in_threads(self._download, missing, workers=WORKERS, name="fetch"):
-                done.add(name)
-                progress(len(done) - len(there) + len(missing), len(missing))
-        finally:  # an interrupted fetching goes on where it was
-            self._write(fetched, state[state["name"].isin(done)])
 
     def _download(self, file: StoredFile) -> str:
         path = self.folder / DATA / file.name
         patiently(partial(self.storage.download, file.name, path), OUTAGE_S)
         if path.stat().st_size != file.size:  # replaced meanwhile, or cut off on the way
-            raise DataError(f"{self.storage.uri}: {file.name} changed while it was fetched. Try again.")
+            raise DataError(f"{self.storage.uri}: {file.name} changed while it was downloaded. Try again.")
         return file.name
 
     def _read(self) -> pd.DataFrame:
-        file = self.folder / FETCHED
+        file = self.folder / DOWNLOADS
         if not file.is_file():
             return pd.DataFrame(columns=["size", "modified_ns", "digest"], index=pd.Index([], name="name"))
         return pd.read_csv(file, index_col="name", dtype={"name": str, "digest": str}, keep_default_na=False)
 
-    def _write(self, fetched: pd.DataFrame, done: pd.DataFrame) -> None:
-        done = done.assign(digest=_digests(done, self.folder)).set_index("name")[list(fetched.columns)]
-        rows = pd.concat([fetched[~fetched.index.isin(done.index)], done])
-        with atomic_path(self.folder / FETCHED) as path:
+    def _write(self, recorded: pd.DataFrame, done: pd.DataFrame) -> None:
+        done = done.assign(digest=_digests(done, self.folder)).set_index("name")[list(recorded.columns)]
+        rows = pd.concat([recorded[~recorded.index.isin(done.index)], done])
+        with atomic_path(self.folder / DOWNLOADS) as path:
             rows.to_csv(path)
 
 
 def _digests(state: pd.DataFrame, folder: Path) -> list[str]:
-    """Digest of each file here; empty where there is none."""
+    """Digest of each copy; empty where there is none."""
     table = state.rename(columns={"name": "image"})
     digests = FileDigests(table, folder)
     digests.read()
     return digests.of(table)
+
+
+def _part_of(name: str) -> str:
+    """The body part of a folder such as train/XR_WRIST."""
+    return name.rpartition("/XR_")[2].lower()
 
 
 def _join(*names: str) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from muralab.config.search import SearchConfig
 from muralab.data.dataset import Dataset
-from muralab.data.mirror import address_of
+from muralab.data.mirror import uri_of
 from muralab.processor import count_cpus
 from muralab.report.context import Check, Context
 from muralab.tracking import process_tags
@@ -47,7 +47,7 @@ def build_context(
     return Context(
         title=title or f"MURA Lab: {options.part}",
         part=options.part,
-        data=address_of(options.data) or options.data,
+        data=uri_of(options.data) or options.data,
         synthetic=dataset.synthetic,
         protocol=dataset.splits.protocol,
         seed=options.seed,

@@ -9,7 +9,7 @@ import pandas as pd
 from muralab.data.dataset import Dataset
 from muralab.data.label_corrections import LabelCorrections
 from muralab.data.manifest import Manifest
-from muralab.data.mirror import address_of
+from muralab.data.mirror import uri_of
 from muralab.results.from_mlflow import AUDIT_TABLE, AUDIT_TEXT, CONTEXTS, COUNTS
 from muralab.tracking import SPLIT_TABLE, RunWriter
 from muralab.tracking.tags import Tag
@@ -88,7 +88,7 @@ def data_tags(path: str, manifest: Manifest | None, corrections: LabelCorrection
         corrections: of labels; None where there are none.
     """
     tags = {Tag.DATA_PATH: path}
-    if uri := address_of(path):
+    if uri := uri_of(path):
         tags[Tag.DATA_URI] = uri
     if manifest is not None:
         columns = json.dumps(dict(manifest.columns), ensure_ascii=False)

@@ -35,7 +35,7 @@ from muralab.tracking import (
     read_trained_split,
 )
 from muralab.tracking.failures import store_errors
-from muralab.tracking.tags import Tag
+from muralab.tracking.tags import Tag, member_of
 from muralab.training.checkpoint import read_tensors
 from muralab.training.ensemble import average_networks
 from muralab.training.network import Network
@@ -140,8 +140,8 @@ def load_trained_model(store: Store, record: RunRecord) -> TrainedModel:
 
 def ensemble_size(record: RunRecord) -> int:
     """How many networks the model of a run averages."""
-    count = record.tags.get(Tag.ENSEMBLE, "")
-    return int(count) if count.isdigit() else 1  # 2/5 is one of five
+    tag = record.tags.get(Tag.ENSEMBLE, "")
+    return int(tag) if tag and member_of(tag) is None else 1
 
 
 def _unfit(record: RunRecord, found: RunRecipe, reason: str) -> StoreError:

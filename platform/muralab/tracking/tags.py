@@ -34,9 +34,9 @@ class Tag:
     """Digest of the bytes of all pictures, with their names."""
     PARTS = "muralab.parts"
     DATA_PATH = "muralab.data_path"
-    DATA_URI = "muralab.data_uri"
-    """What the path above is a copy of."""
     """Of the MURA tree or the manifest. MLflow stores inputs of one name and digest once, with the first path."""
+    DATA_URI = "muralab.data_uri"
+    """Of the data set that this path is a copy of; missing where there is none."""
     IMAGE_ROOT = "muralab.image_root"
     """The folder that a manifest's image names start from."""
     MANIFEST = "muralab.manifest"
@@ -72,7 +72,7 @@ class Tag:
     KEPT_PHASE = "muralab.kept_phase"
     """upper or full: the phase whose best weights were kept; runs of earlier versions lack it and kept full's."""
     ENSEMBLE = "muralab.ensemble"
-    """On a run whose model averages several networks: how many. On the run of one of them: which, such as 2/5."""
+    """On a run whose model averages several networks: how many. On the run of one of them: `member_tag`."""
     NODE = "muralab.node"
     """The node of a cluster that the trial ran on last; missing where it ran on the command's machine alone."""
     BEST_OF_RECIPE = "muralab.best_of_recipe"
@@ -169,3 +169,14 @@ RESOLVED = "resolved."
 def resolved_values_of(params: dict[str, str]) -> dict[str, str]:
     """The values that a run used, from its params, without the prefix."""
     return {key.removeprefix(RESOLVED): value for key, value in params.items() if key.startswith(RESOLVED)}
+
+
+def member_tag(member: tuple[int, int]) -> str:
+    """The second of five networks of an ensemble, (2, 5), as `Tag.ENSEMBLE` holds it: 2/5."""
+    return f"{member[0]}/{member[1]}"
+
+
+def member_of(tag: str) -> tuple[int, int] | None:
+    """What `member_tag` wrote; None for any other text, such as the number of networks."""
+    number, _, count = tag.partition("/")
+    return (int(number), int(count)) if count else None

@@ -170,9 +170,9 @@ class _Search:
     is_relieved: bool = False
     """Whether memory ran out, so that fewer trials run at once."""
     orphans: set[str] = field(default_factory=set)
-    _nodes: dict[str, str] = field(default_factory=dict)
-    """Trial -> the node of a cluster that it runs on."""
     """Trials that were lost with their node before their process had shown a sign of life."""
+    nodes: dict[str, str] = field(default_factory=dict)
+    """Trial -> the node of a cluster that it runs on."""
 
     def run(self) -> None:
         """Start Ray, again and again where it dies, until every trial has ended or time is up."""
@@ -280,7 +280,7 @@ class _Search:
 
     def _placed(self, name: str, node: str) -> None:
         if self._cluster is not None:
-            self._nodes[name] = node
+            self.nodes[name] = node
             self.listener.trial_placed(name, node)
 
     def _epoch(self, name: str, result: Mapping[str, Any]) -> None:
@@ -298,7 +298,7 @@ class _Search:
             self.orphans.add(name)
             return
         if disk:
-            where = f"{self._nodes[name]}: " if name in self._nodes else ""
+            where = f"{self.nodes[name]}: " if name in self.nodes else ""
             raise DiskError(f"{where}{disk} The trial {name} could not write its files.")
         if how == "died":
             how, reason = "failed", self.watchdog.reason(name) or f"{reason}\n{DIED}".strip()

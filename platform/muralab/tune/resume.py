@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -192,6 +192,7 @@ def load_sweep(
     command: type[Options],
     kind: str,
     data: str = DEMO,
+    fetch: Callable[[Options], Options] = lambda options: options,
     accept_changes: bool = False,
     elsewhere: Mapping[str, Any] | None = None,
     plan: Plan | None = None,
@@ -206,6 +207,7 @@ def load_sweep(
         command: the dataclass of its command's options.
         kind: of its run.
         data: where its tree is now, if it has moved; the default stands for where it was.
+        fetch: returns its options with a path as data where that was a URI.
         accept_changes: whether it continues although what it depends on has changed.
         elsewhere: options of its cluster as they are now; those with their default stand for what they were.
         plan: of a sweep that has ended; None: the one on disk.
@@ -221,9 +223,8 @@ def load_sweep(
     plan = plan or read_plan(folders, run_id)
     record = read_run(store, run_id, predictions=False)
     _check_run(record, kind)
-    config = resolve_again(
-        _restore(plan, command, {"data": data, **(elsewhere or {})}, folders, run_id), plan.specs, run_id
-    )
+    options = fetch(_restore(plan, command, {"data": data, **(elsewhere or {})}, folders, run_id))
+    config = resolve_again(options, plan.specs, run_id)
     specs = find_weights_again([with_earlier_values(spec) for spec in plan.specs], config)
     source, inputs = _find_source(config, run_id), present_inputs(config.recipes)
     other_weights = compare_weights(specs, plan.weights)
