@@ -1,4 +1,4 @@
-"""ConvNeXt-Tiny with ImageNet weights and one dense layer: a network of 2022, to compare the study's of 2015 with.
+"""ConvNeXt-Tiny (2022) with ImageNet weights and one dense layer: a modern baseline for the study's networks of 2015.
 
 Source: Liu et al. 2022, arXiv:2201.03545, in timm's version. Chosen here: head, schedule, rates and ranges. The
 schedule is that of InceptionV3's recipe, with the lower rate at which networks with layer normalisation are fine-tuned.

@@ -64,7 +64,9 @@ def engine_test(exact):
 
 def test_a_fast_engine_that_is_as_good_is_kept_with_its_figures(exact, engine_test, tmp_path):
     features = run_engine(open_session(exact), "features", IMAGES)
-    familiarity = fit_familiarity(features, features[::-1] * 1.01)
+    familiarity = fit_familiarity(
+        features, features[::-1] * 1.01, train_squares=IMAGES, validation_squares=IMAGES[::-1]
+    )
     found = try_fast_engine(exact, engine_test, IMAGES, familiarity=familiarity, validation=IMAGES)
     assert found.path == tmp_path / "fast.onnx"
     assert found.tags == {Tag.ENGINE: "fast", Tag.ENGINE_CHECK: found.text}

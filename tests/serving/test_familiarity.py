@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from muralab.serving.appearance import describe
+from muralab.serving.appearance import compute_descriptors
 from muralab.serving.familiarity import MIN_IMAGES, Familiarity, fit_familiarity, read_familiarity, write_familiarity
 
 
@@ -27,11 +28,19 @@ def squares(n: int, seed: int, *, grain: int = 8, side: int = 80) -> np.ndarray:
     return (small.repeat(grain, axis=1).repeat(grain, axis=2) * window).astype(np.uint8)
 
 
+def fit_images(train: np.ndarray, validation: np.ndarray) -> Familiarity | None:
+    """What is familiar to a network that finds these features in images of noise."""
+    return fit_familiarity(
+        train,
+        validation,
+        train_squares=squares(len(train), 0),
+        validation_squares=squares(len(validation), 1),
+    )
+
+
 @pytest.fixture
 def known() -> Familiarity:
-    found = fit_familiarity(
-        features(300, 0), features(400, 1), train_squares=squares(300, 0), validation_squares=squares(400, 1)
-    )
+    found = fit_images(features(300, 0), features(400, 1))
     assert found is not None
     return found
 
@@ -46,16 +55,17 @@ def test_images_of_another_kind_are_not(known: Familiarity) -> None:
     assert all(warning.startswith("unlike the training images (feature distance ") for warning in warnings)
 
 
-@pytest.mark.parametrize("strange", [squares(20, 3, grain=1), 255 - squares(20, 3), np.zeros((3, 80, 80), np.uint8)])
+@pytest.mark.parametrize("unfamiliar", [squares(20, 3, grain=1), 255 - squares(20, 3), np.zeros((3, 80, 80), np.uint8)])
 def test_other_grey_values_and_textures_are_not_familiar_whatever_the_network_finds(
-    known: Familiarity, strange: np.ndarray
+    known: Familiarity, unfamiliar: np.ndarray
 ) -> None:
-    warnings = known.warnings(features(len(strange), 2)[: len(strange)], strange)
-    assert all("distance of grey values and texture" in warning for warning in warnings)
+    warnings = known.warnings(features(len(unfamiliar), 2)[: len(unfamiliar)], unfamiliar)
+    assert all("grey-value and texture distance" in warning for warning in warnings)
 
 
 def test_the_appearance_does_not_depend_on_the_networks_input_size() -> None:
-    small, large = describe(squares(30, 0, side=80, grain=8)), describe(squares(30, 0, side=160, grain=16))
+    small = compute_descriptors(squares(30, 0, side=80, grain=8))
+    large = compute_descriptors(squares(30, 0, side=160, grain=16))
     assert np.abs(small - large).max() < 0.05
 
 
@@ -66,18 +76,18 @@ def test_the_limit_is_the_conformal_quantile_of_validation(known: Familiarity) -
 
 def test_few_validation_images_give_their_largest_distance() -> None:
     few = features(MIN_IMAGES, 1)
-    known = fit_familiarity(features(300, 0), few)
+    known = fit_images(features(300, 0), few)
     assert known is not None
     assert known.limit == pytest.approx(known.distances(few).max())
 
 
 @pytest.mark.parametrize("sizes", [(MIN_IMAGES - 1, 100), (100, MIN_IMAGES - 1)])
 def test_too_few_images_give_no_limit(sizes: tuple[int, int]) -> None:
-    assert fit_familiarity(features(sizes[0], 0), features(sizes[1], 1)) is None
+    assert fit_images(features(sizes[0], 0), features(sizes[1], 1)) is None
 
 
 def test_equal_features_give_no_limit() -> None:
-    assert fit_familiarity(np.ones((30, 4)), np.ones((30, 4))) is None
+    assert fit_images(np.ones((30, 4)), np.ones((30, 4))) is None
 
 
 def test_the_stored_file_gives_the_same_warnings(known: Familiarity, tmp_path: Path) -> None:
@@ -90,9 +100,7 @@ def test_the_stored_file_gives_the_same_warnings(known: Familiarity, tmp_path: P
     assert known.warnings(others, pictures) == pytest.approx(stored.warnings(others, pictures))
 
 
-def test_the_file_of_a_model_that_was_registered_without_appearance_is_read(tmp_path: Path) -> None:
-    known = fit_familiarity(features(300, 0), features(400, 1))
-    assert known is not None
-    write_familiarity(known, tmp_path / "f.npz")
-    strange = squares(20, 3, grain=1)
-    assert set(read_familiarity(tmp_path / "f.npz").warnings(features(20, 4), strange)) == {""}
+def test_the_file_of_a_model_that_was_registered_without_appearance_is_read(known: Familiarity, tmp_path: Path) -> None:
+    write_familiarity(replace(known, appearance=None), tmp_path / "f.npz")
+    unfamiliar = squares(20, 3, grain=1)
+    assert set(read_familiarity(tmp_path / "f.npz").warnings(features(20, 4), unfamiliar)) == {""}

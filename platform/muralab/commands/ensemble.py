@@ -1,8 +1,8 @@
-"""`train ensemble=5`: five networks, each validated on another fifth of the training patients, as one model.
+"""`train ensemble=5`: five networks, each validated on a different fifth of the training patients, as one model.
 
-The networks are trained in runs below one run (`folds`), which then becomes the run of a trained model: the mean of
+The networks are trained in child runs of one run (`folds`), which then becomes the run of a trained model: the mean of
 their logits, with calibration and threshold fitted on the answers that each patient got from the network that was
-validated on them, so no patient is wasted. It is tested once, and `evaluate`, `report` and `promote` take it.
+validated on them. It is evaluated on the test set once, and `evaluate`, `report` and `promote` take it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def build_ensemble(session: Session, parent: str, sweep: Sweep, members: Sequenc
     fingerprint = fingerprint_test_set(with_real_names(test, sweep.dataset.index))
     log_test(session.writer, parent, model, fingerprint)
     session.writer.log_epoch(parent, 0, member_metrics(members) | {"objective": model.objective})
-    session.writer.set_tags(parent, {Tag.BEST_OF_RECIPE: "true", Tag.KEPT_PHASE: "full"})
+    phases = {record.tags.get(Tag.KEPT_PHASE, "") for record in records}
+    kept = {Tag.KEPT_PHASE: phases.pop()} if len(phases) == 1 else {}
+    session.writer.set_tags(parent, {Tag.BEST_OF_RECIPE: "true", **kept})
     session.print("", *gain_lines(model, members))
     return FinalTest(spec=sweep.specs[0], network=network.eval(), model=model, fingerprint=fingerprint)
 
@@ -84,13 +86,19 @@ def average_predictions(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     for table in tables:
         own = table.sort_values("image", ignore_index=True)
         if not own["image"].equals(first["image"]):
-            raise StoreError("The networks of this ensemble were tested on other images: train it again.")
+            raise StoreError(
+                "The networks of this ensemble were evaluated on different test images: the data changed between them. "
+                "Start a new ensemble with the current data."
+            )
         logits.append(own["logit"].to_numpy(np.float64))
     return first.assign(logit=np.mean(logits, axis=0))
 
 
 def describe(session: Session, parent: str, sweep: Sweep, records: Sequence[RunRecord]) -> None:
-    """Log what was trained on what, as the run of a single network does."""
+    """Log recipe, data and split as the run of a single network does.
+
+    The split is the usual one: the networks were trained on its training and validation patients together.
+    """
     spec = sweep.specs[0]
     tags = {**trial_tags(spec, sweep.tags), Tag.ENSEMBLE: str(len(records))}
     session.writer.set_tags(parent, tags)
@@ -117,4 +125,4 @@ def gain_lines(model: EvaluatedModel, members: Sequence[EvaluatedModel]) -> list
             f"  {name} {model.intervals()[name]}; alone {', '.join(f'{value:.3f}' for value in each)}, mean "
             f"{np.mean(each):.3f}"
         )
-    return [*lines, f"It takes {len(members)} times the time and the memory of one network to answer."]
+    return [*lines, f"Inference takes {len(members)} times the time and memory of one network."]

@@ -108,7 +108,9 @@ class TrainConfig(TrainingOptions):
 
     recipe: str = option("inception_add_gate", p.text, "A recipe's name, or an importable module.")
     ensemble: tuple[int, int] | None = option(
-        "none", p.folds, "Average 5 networks, each validated on another fifth of the patients: 5; one of them: 2/5."
+        "none",
+        p.folds,
+        "Average 5 networks, each validated on a different fifth of the training patients: 5; one of them: 2/5.",
     )
     pictures: bool | None = option("auto", p.yes_no_or_auto, PICTURES_HELP)
     resume: str | None = option("none", p.optional_text, "The run id of an interrupted training, or `latest`.")

@@ -82,7 +82,7 @@ def data_of(record: RunRecord, data: str, part: str, trained_on: LoggedData | No
         is_demo = Path(trained_on.source).parent == default_folder()
         data = DEMO if is_demo else trained_on.source  # the demo is generated again where it was deleted
         if Tag.DATA_URI in record.tags and not Path(data).exists():
-            data = record.tags[Tag.DATA_URI]  # so are copies fetched again
+            data = record.tags[Tag.DATA_URI]  # to download the copy again
     return data, record.part if part == RUN else part
 
 

@@ -1,12 +1,12 @@
 """How far an image is from the training images in its grey values and its texture, whatever the network makes of them.
 
 A network's features tell apart what it was trained to tell apart: of a photo or of another body part they may say
-little. So an image is also described by 18 numbers without a network, and its Mahalanobis distance to the training
+little. So an image is also described without a network, by 18 numbers, and its Mahalanobis distance to the training
 images (Lee, Lee, Lee and Shin 2018, arXiv:1807.03888, there in a network's features) must not exceed what validation
-images reach. The numbers: square roots of a histogram of 8 grey values, the power in 8 rings of spatial frequency, and
-how steep edges are, on average and at the 95th percentile.
+images reach. These descriptors are the square roots of a histogram of 8 grey values, the power in 8 rings of spatial
+frequency, and how steep edges are, on average and at the 95th percentile.
 
-Shapes: B images of S x S px; K = 18 numbers.
+Shapes: B images of S x S px; K = 18 descriptors.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 SIDE = 64
-"""Images are compared at this side in px, so that the numbers do not depend on the network's input size."""
+"""Images are compared at this side in px, so that the descriptors do not depend on the network's input size."""
 BINS = RINGS = 8
 SHRINKAGE = 0.05
-"""Added to the variance of each standardised number: few training images would make some directions too narrow."""
+"""Added to the variance of each standardised descriptor: few training images would make some directions too narrow."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -43,8 +43,8 @@ class Appearance:
         Args:
             squares: uint8 [B, S, S].
         """
-        away = describe(squares) - self.mean
-        return np.asarray(np.sqrt(np.einsum("bi,ij,bj->b", away, self.precision, away)), dtype=np.float64)
+        deviation = compute_descriptors(squares) - self.mean
+        return np.asarray(np.sqrt(np.einsum("bi,ij,bj->b", deviation, self.precision, deviation)), dtype=np.float64)
 
 
 def fit_appearance(train: npt.NDArray[np.uint8]) -> Appearance:
@@ -53,16 +53,16 @@ def fit_appearance(train: npt.NDArray[np.uint8]) -> Appearance:
     Args:
         train: uint8 [N, S, S].
     """
-    numbers = describe(train)
-    scale = numbers.std(axis=0) + 1e-6
-    standardised = (numbers - numbers.mean(axis=0)) / scale
+    descriptors = compute_descriptors(train)
+    scale = descriptors.std(axis=0) + 1e-6
+    standardised = (descriptors - descriptors.mean(axis=0)) / scale
     covariance = np.cov(standardised.T) + SHRINKAGE * np.eye(len(scale))
     precision = np.linalg.inv(covariance) / np.outer(scale, scale)
-    return Appearance(mean=numbers.mean(axis=0), precision=precision, limit=float("inf"))
+    return Appearance(mean=descriptors.mean(axis=0), precision=precision, limit=float("inf"))
 
 
-def describe(squares: npt.NDArray[np.uint8]) -> Floats:
-    """Each image in K numbers, float [B, K].
+def compute_descriptors(squares: npt.NDArray[np.uint8]) -> Floats:
+    """The K descriptors of each image, float [B, K].
 
     Args:
         squares: uint8 [B, S, S].

@@ -3,7 +3,8 @@
 A network answers anything: a photo, noise, another body part. Its pooled features show that such an image is none of
 those that it was trained on: the cosine distance to its nearest training images is larger than that of images which
 are (deep nearest neighbours: Sun, Ming, Zhu and Li 2022, arXiv:2204.06507). `appearance` compares without a network.
-The limits are set by validation images, which the network was not trained on.
+The limits are set by validation images, which the network was not trained on (of an ensemble: most of its networks
+were, so it warns a little more often).
 
 Shapes: N training images, B images, D features.
 """
@@ -62,7 +63,7 @@ class Familiarity:
         """
         found = {"feature distance": self.distances(features) / self.limit}
         if self.appearance is not None:
-            found["distance of grey values and texture"] = self.appearance.distances(squares) / self.appearance.limit
+            found["grey-value and texture distance"] = self.appearance.distances(squares) / self.appearance.limit
         return [
             _warning({name: ratio for name, ratio in zip(found, ratios) if ratio > 1})
             for ratios in zip(*(ratios.tolist() for ratios in found.values()))
@@ -70,16 +71,16 @@ class Familiarity:
 
 
 def _warning(beyond: Mapping[str, float]) -> str:
-    ratios = ", ".join(f"{name} {ratio:.1f}" for name, ratio in beyond.items())
-    return f"unlike the training images ({ratios} times the limit)" if beyond else ""
+    ratios = ", ".join(f"{name} {ratio:.1f} times its limit" for name, ratio in beyond.items())
+    return f"unlike the training images ({ratios})" if beyond else ""
 
 
 def fit_familiarity(
     train: npt.ArrayLike,
     validation: npt.ArrayLike,
     *,
-    train_squares: npt.NDArray[np.uint8] | None = None,
-    validation_squares: npt.NDArray[np.uint8] | None = None,
+    train_squares: npt.NDArray[np.uint8],
+    validation_squares: npt.NDArray[np.uint8],
 ) -> Familiarity | None:
     """Set the limits so that of images like the validation images about 1 % lie beyond one of them.
 
@@ -89,7 +90,7 @@ def fit_familiarity(
     Args:
         train: features of training images, float [N, D].
         validation: features of validation images, float [M, D].
-        train_squares: the same training images, uint8 [N, S, S]; None: without `Appearance`.
+        train_squares: the same training images, uint8 [N, S, S].
         validation_squares: the same validation images, uint8 [M, S, S].
 
     Returns:
@@ -102,11 +103,9 @@ def fit_familiarity(
     limit = conformal_limit(unlimited.distances(others))
     if not limit > 0:
         return None
-    appearance = None
-    if train_squares is not None and validation_squares is not None:
-        known = fit_appearance(train_squares)
-        appearance = replace(known, limit=conformal_limit(known.distances(validation_squares)))
-    return replace(unlimited, limit=limit, appearance=appearance)
+    known = fit_appearance(train_squares)
+    known = replace(known, limit=conformal_limit(known.distances(validation_squares)))
+    return replace(unlimited, limit=limit, appearance=known if known.limit > 0 else None)
 
 
 def conformal_limit(distances: npt.NDArray[np.float64]) -> float:

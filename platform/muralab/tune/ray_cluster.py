@@ -155,7 +155,7 @@ def _print(**answer: Any) -> None:
 
 
 def _ask(nodes: Sequence[Mapping[str, Any]], job: Mapping[str, Any]) -> tuple[list[str], set[str]]:
-    """A sentence for each node that does not fit; and the ids of nodes that have died without Ray's notice so far."""
+    """A sentence for each node that does not fit; and the ids of nodes that have died and that Ray still lists."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
