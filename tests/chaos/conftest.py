@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import pytest
 
 from tests.chaos.sweeps import Sweep, end_everything, record, remove
+from tests.fixtures.disks import small_disk_at
+
+SMALL_DISK_BYTES = 300 * 2**20
 
 
 @pytest.fixture(scope="session")
@@ -21,16 +25,20 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, easy_tree: Path) -> di
 
 
 @pytest.fixture
-def build_sweep(tmp_path: Path, easy_tree: Path) -> Iterator[Callable[[], Sweep]]:
+def build_sweep(tmp_path: Path, easy_tree: Path) -> Iterator[Callable[..., Sweep]]:
     """A function that prepares a sweep; its processes are ended, and its files removed if the test succeeds."""
     sweeps: list[Sweep] = []
 
-    def build() -> Sweep:
-        sweeps.append(Sweep(tmp_path / f"sweep-{len(sweeps)}", easy_tree))
+    def build(*, small_disk: bool = False) -> Sweep:
+        folder = tmp_path / f"sweep-{len(sweeps)}"
+        if small_disk:
+            disks.enter_context(small_disk_at(folder / "cache", SMALL_DISK_BYTES))
+        sweeps.append(Sweep(folder, easy_tree))
         return sweeps[-1]
 
-    yield build
-    for sweep in sweeps:
-        end_everything(sweep)
+    with contextlib.ExitStack() as disks:
+        yield build
+        for sweep in sweeps:
+            end_everything(sweep)
     for sweep in sweeps:
         remove(sweep)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
+import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import psutil
 
-from tests.chaos.sweeps import Sweep
+from tests.chaos.sweeps import END_WAIT_S, Sweep
 
 Action = Callable[[Sweep, random.Random], None]
 Moment = Callable[[Sweep, random.Random], None]
@@ -28,6 +30,8 @@ class Disturbance:
     """Whether the command goes on by itself; otherwise it ends within a minute and is resumed."""
     shell: str = ""
     """Redirections of the command."""
+    small_disk: bool = False
+    """Whether the cache is on a small disk of its own."""
 
 
 def after_seconds(longest: float) -> Moment:
@@ -122,6 +126,26 @@ def kill_and_damage_cache(sweep: Sweep, rng: random.Random) -> None:
         path.write_bytes(content)
 
 
+def lock_store(sweep: Sweep, rng: random.Random) -> None:
+    """Hold the database's lock, as another program does, longer than SQLite waits for it by itself."""
+    if not sweep.database.exists():
+        return
+    with contextlib.closing(sqlite3.connect(sweep.database, isolation_level=None, timeout=60)) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        time.sleep(rng.uniform(10, 30))
+        database.execute("ROLLBACK")
+
+
+def fill_disk(sweep: Sweep, _: random.Random) -> None:
+    """Fill the disk of the cache until the command has ended."""
+    other = sweep.folder / "cache" / "other"
+    with other.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"0" * 2**20)
+    sweep.wait(END_WAIT_S)
+    other.unlink()
+
+
 def nothing(*_: object) -> None:
     """Only the redirections disturb."""
 
@@ -143,6 +167,9 @@ DISTURBANCES = [
     Disturbance(name="Ray's process stopped", at=in_training, do=stop("ray_process import main"), recovers=True),
     Disturbance(name="killed, checkpoints cut in half", at=in_training, do=kill_and_cut_checkpoints),
     Disturbance(name="killed, cache damaged", at=in_training, do=kill_and_damage_cache),
+    Disturbance(name="store locked while training", at=in_training, do=lock_store, recovers=True),
+    Disturbance(name="store locked while exporting", at=EXPORTING, do=lock_store, recovers=True),
+    Disturbance(name="disk full while training", at=in_training, do=fill_disk, small_disk=True),
     Disturbance(name="| head", at=nothing, do=nothing, recovers=True, shell="| head -2"),
     Disturbance(name="standard streams closed", at=nothing, do=nothing, recovers=True, shell=">&- 2>&-"),
     Disturbance(name="standard output full", at=nothing, do=nothing, recovers=True, shell=">/dev/full 2>/dev/full"),

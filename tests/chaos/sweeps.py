@@ -76,7 +76,7 @@ class Sweep:
                 start_new_session=True,
                 env=kept
                 | {
-                    "MLFLOW_TRACKING_URI": f"sqlite:///{self.folder}/mlflow.db",
+                    "MLFLOW_TRACKING_URI": f"sqlite:///{self.database}",
                     "XDG_CACHE_HOME": str(self.folder / "cache"),
                     "TMPDIR": str(self.folder / "tmp"),
                     "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "platform", ROOT, self.folder / "lab"))),
@@ -84,6 +84,10 @@ class Sweep:
                     MARK: self.mark,
                 },
             )
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "mlflow.db"
 
     @property
     def out(self) -> Path:
@@ -118,7 +122,7 @@ class Sweep:
 
     @property
     def store(self) -> Store:
-        return open_store(f"sqlite:///{self.folder}/mlflow.db")
+        return open_store(f"sqlite:///{self.database}")
 
     @property
     def sweeps(self) -> Path:

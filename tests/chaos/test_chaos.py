@@ -33,9 +33,9 @@ def drawn() -> list[tuple[int, Disturbance]]:
 
 @pytest.mark.parametrize(("number", "disturbance"), drawn(), ids=lambda one: getattr(one, "name", str(one)))
 def test_a_disturbed_sweep_ends_as_an_undisturbed_one(
-    number: int, disturbance: Disturbance, build_sweep: Callable[[], Sweep], undisturbed: dict[str, Any]
+    number: int, disturbance: Disturbance, build_sweep: Callable[..., Sweep], undisturbed: dict[str, Any]
 ) -> None:
-    sweep, rng = build_sweep(), random.Random(f"{SEED} {number}")
+    sweep, rng = build_sweep(small_disk=disturbance.small_disk), random.Random(f"{SEED} {number}")
     sweep.start(shell=disturbance.shell)
     disturbance.at(sweep, rng)
     disturbance.do(sweep, rng)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 
 from muralab.tracking import open_store
 from tests.cluster.nodes import RayNodes, free_port
+from tests.fixtures.disks import small_disk_at
 from tests.fixtures.runs import find_runs
 from tests.tune.conftest import Bench, finish, wait_until
 
@@ -27,21 +27,6 @@ def nodes(in_lab: dict[str, str]) -> Iterator[RayNodes]:
     with RayNodes({key: value for key, value in in_lab.items() if key.startswith("AWS_")}) as nodes:
         nodes.start(HEAD)
         yield nodes
-
-
-@contextmanager
-def small_disk(folder: Path, n_bytes: int) -> Iterator[Path]:
-    """A folder on a disk of its own."""
-    folder.mkdir(parents=True)
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={n_bytes}", "none", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("no disk may be mounted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def start(bench: Bench, nodes: RayNodes, **values: object) -> subprocess.Popen[str]:
@@ -84,14 +69,14 @@ def test_a_storage_that_one_node_does_not_reach_is_named(bench: Bench, nodes: Ra
 
 
 def test_a_disk_without_space_is_named(bench: Bench, nodes: RayNodes, tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", 20 * 2**20) as disk:
+    with small_disk_at(tmp_path / "disk", 20 * 2**20) as disk:
         output = refusal(bench, nodes, XDG_CACHE_HOME=str(disk))
     assert f"1 nodes cannot train: 1. {UNFIT}: 20 MiB of disk are free at {disk}/muralab: free some" in output
 
 
 def test_a_disk_that_fills_up_ends_the_sweep_which_resumes(bench: Bench, nodes: RayNodes, tmp_path: Path) -> None:
     own = replace(bench, experiment="filling", store=open_store(bench.store.uri))
-    with small_disk(tmp_path / "disk", 300 * 2**20) as disk:
+    with small_disk_at(tmp_path / "disk", 300 * 2**20) as disk:
         nodes.start(UNFIT, XDG_CACHE_HOME=str(disk / "cache"), TMPDIR=str(disk))
         process = start(own, nodes, epochs="1+60")
         wait_until(lambda: any(disk.rglob("last.safetensors")), process)
