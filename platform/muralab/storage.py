@@ -7,6 +7,7 @@ environment of each machine (AWS_ACCESS_KEY_ID, ...) and never stand in the URI.
 from __future__ import annotations
 
 import contextlib
+import copy
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -57,6 +58,12 @@ class Storage:
         self._given = f"{option}={uri}"
         self._files, root = _open(uri, option)
         self._root = root.rstrip("/")
+
+    def split(self) -> tuple[Storage, str]:
+        """The folder of the file that the URI names, and the file's name, without escapes such as %20."""
+        folder = copy.copy(self)
+        folder._root, _, name = self._root.rpartition("/")
+        return folder, name
 
     def check(self) -> None:
         """Find out whether files can be written and read.
@@ -264,6 +271,9 @@ def check_uri(uri: str, option: str = "storage") -> None:
         parts = urlsplit(uri)
     except ValueError as error:
         raise SettingsError(f"{option}={uri}: {error}.") from error
+    if parts.fragment or (parts.scheme == "file" and parts.query):
+        sign, code = ("#", "%23") if parts.fragment else ("?", "%3F")
+        raise SettingsError(f"{option}={uri}: in a URI, {sign} ends the path. Write {code} for it.")
     if not uri.partition("://")[2].strip("/"):
         raise SettingsError(f"{option}={uri} names no bucket or folder: expected such as s3://bucket/prefix.")
     if parts.password is not None:
@@ -304,6 +314,10 @@ def _open(uri: str, option: str) -> tuple[Any, str]:
     try:
         files, path = FileSystem.from_uri(uri)
     except ArrowInvalid as error:
+        if "Cannot parse URI" in str(error):
+            raise SettingsError(
+                f"{option}={uri} is not a URI. Write a blank as %20, and letters beyond ASCII likewise: ä is %C3%A4."
+            ) from error
         if "Unrecognized filesystem type" not in str(error):
             raise SettingsError(f"{option}={uri}: {error}.") from error
     except OSError as error:

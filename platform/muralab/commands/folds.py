@@ -22,6 +22,7 @@ from muralab.atomic import atomic_path
 from muralab.commands.session import Session
 from muralab.config.options import restore_options
 from muralab.config.training_options import DEMO, TrainingOptions
+from muralab.data.mirror import fetch_again
 from muralab.data.name_keys import NAMES_FOLDER
 from muralab.data.names import code_names
 from muralab.data.source import DatasetSource
@@ -103,7 +104,9 @@ def find_folds(config: Any, session: Session, command: type[TrainingOptions]) ->
         options = restore_options(command, json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise StoreError(f"resume={config.resume}: {path} is damaged ({error}). Start again.") from error
-    given = {"accept_changes": config.accept_changes, "data": options.data if config.data == DEMO else config.data}
+    tags = read_run(session.store, config.resume, predictions=False).tags
+    data = fetch_again(options.data, tags.get(Tag.DATA_URI, "")) if config.data == DEMO else config.data
+    given = {"accept_changes": config.accept_changes, "data": data}
     found = _folds_of(replace(options, **given))
     return None if found is None else replace(found, resumed=config.resume)
 

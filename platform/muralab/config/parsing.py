@@ -68,7 +68,8 @@ def data_or(*keywords: str) -> Callable[[str, str], str]:
         if not is_uri(text):
             return parse_path(name, text)
         check_uri(text, name)
-        return text.rstrip("/")
+        scheme, _, rest = text.partition("://")
+        return f"{scheme.lower()}://{rest.rstrip('/')}"
 
     return parse
 

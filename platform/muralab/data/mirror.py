@@ -10,13 +10,13 @@ its size or time has changed in the store, or if its copy has been altered.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 import pandas as pd
@@ -72,6 +72,16 @@ def mirror_data(uri: str, part: str, cache: Path, progress: Progress, columns: M
         return _fetch_tree(uri, part, folder, progress)
 
 
+def fetch_again(path: str, uri: str) -> str:
+    """What to read instead of a path that a run recorded: the URI that it was copied from, where the copy is gone.
+
+    Args:
+        path: that the run recorded.
+        uri: of what it was a copy of; empty for any other path.
+    """
+    return uri if uri and not Path(path).exists() else path
+
+
 def uri_of(path: str) -> str:
     """The URI that a path is a copy of; empty for any other path."""
     for folder in (Path(path), *Path(path).parents):
@@ -82,9 +92,8 @@ def uri_of(path: str) -> str:
 
 
 def _fetch_manifest(uri: str, folder: Path, progress: Progress, columns: Mapping[str, str]) -> Path:
-    parts = urlsplit(uri)
-    parent, _, name = parts.path.rpartition("/")
-    mirror = _Mirror(Storage(urlunsplit(parts._replace(path=parent)), option="data"), folder)
+    storage, name = Storage(uri, option="data").split()
+    mirror = _Mirror(storage, folder)
     if not mirror.update([name], progress("fetching the manifest")):
         raise DataError(f"data={uri}: there is no file {name}.")
     path = folder / DATA / name
@@ -125,6 +134,8 @@ class _Mirror:
             DataError: there is none.
         """
         folders = self.storage.folders("")
+        if not folders and not self.storage.names(""):
+            raise DataError(f"data={self.storage.uri}: there is nothing. Correct the URI.")
         for name in ["", *(name for name in folders if name.startswith("MURA"))]:
             if self.find_parts(name):
                 return name
@@ -144,18 +155,23 @@ class _Mirror:
         ]
 
     def update_folders(self, names: Sequence[str], progress: Callable[[int, int], None]) -> None:
-        """Download all files of some folders, and remove copies of files that are gone."""
+        """Remove copies of files that are gone from some folders, and download all others."""
         remote = [file for name in names for file in self.storage.walk(name) if _is_below(file.name)]
-        self._download_changed(remote, progress)
         known = {file.name for file in remote}
         for name in names:
-            for path in (self.folder / DATA / name).rglob("*"):
-                if path.is_file() and path.relative_to(self.folder / DATA).as_posix() not in known:
+            for path in sorted((self.folder / DATA / name).rglob("*"), reverse=True):  # a folder after its files
+                if path.is_dir():
+                    with contextlib.suppress(OSError):  # it has files
+                        path.rmdir()
+                elif path.relative_to(self.folder / DATA).as_posix() not in known:
                     path.unlink()
+        self._download_changed(remote, progress)
 
     def update(self, names: Sequence[str], progress: Callable[[int, int], None]) -> int:
-        """Download some files, and count them; those that do not exist are left out."""
+        """Download some files, and count them; of those that do not exist there is no copy afterwards."""
         remote = self.storage.look_up(names)
+        for name in {*names} - {file.name for file in remote}:
+            (self.folder / DATA / name).unlink(missing_ok=True)
         self._download_changed(remote, progress)
         return len(remote)
 
@@ -210,10 +226,17 @@ class _Mirror:
         return file.name
 
     def _read(self) -> pd.DataFrame:
-        file = self.folder / DOWNLOADS
-        if not file.is_file():
-            return pd.DataFrame(columns=["size", "modified_ns", "digest"], index=pd.Index([], name="name"))
-        return pd.read_csv(file, index_col="name", dtype={"name": str, "digest": str}, keep_default_na=False)
+        columns = ["size", "modified_ns", "digest"]
+        try:
+            recorded = pd.read_csv(
+                self.folder / DOWNLOADS,
+                index_col="name",
+                dtype={"name": str, "size": int, "modified_ns": int, "digest": str},
+                keep_default_na=False,
+            )[columns]
+        except (OSError, ValueError, TypeError, KeyError):  # missing or damaged: everything is downloaded again
+            recorded = pd.DataFrame(columns=columns, index=pd.Index([], name="name"))
+        return recorded[~recorded.index.duplicated()]
 
     def _write(self, recorded: pd.DataFrame, done: pd.DataFrame) -> None:
         done = done.assign(digest=_digests(done, self.folder)).set_index("name")[list(recorded.columns)]

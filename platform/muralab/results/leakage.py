@@ -10,6 +10,7 @@ import pandas as pd
 
 from muralab.config.training_options import DEMO, RUN
 from muralab.data.dataset import Dataset
+from muralab.data.mirror import fetch_again
 from muralab.data.names import code_names
 from muralab.data.splits import without_test_patients
 from muralab.demo.dataset import default_folder
@@ -81,8 +82,8 @@ def data_of(record: RunRecord, data: str, part: str, trained_on: LoggedData | No
             raise SettingsError(f"The run {record.run_id} ({record.name}) does not name its data: give data=<path>.")
         is_demo = Path(trained_on.source).parent == default_folder()
         data = DEMO if is_demo else trained_on.source  # the demo is generated again where it was deleted
-        if Tag.DATA_URI in record.tags and not Path(data).exists():
-            data = record.tags[Tag.DATA_URI]  # to download the copy again
+        uri = record.tags.get(Tag.DATA_URI, "")  # of a copy, which has the run's part
+        data = fetch_again(data, uri) if part in (RUN, record.part) else uri or data
     return data, record.part if part == RUN else part
 
 

@@ -20,6 +20,8 @@ import numpy.typing as npt
 SIDE = 64
 """Images are compared at this side in px, so that the descriptors do not depend on the network's input size."""
 BINS = RINGS = 8
+FLOOR = np.repeat([0.02, 0.05], [BINS, RINGS + 2])
+"""Smallest standard deviation of each descriptor: a grey value that no training image has is not infinitely far."""
 SHRINKAGE = 0.05
 """Added to the variance of each standardised descriptor: few training images would make some directions too narrow."""
 
@@ -54,7 +56,7 @@ def fit_appearance(train: npt.NDArray[np.uint8]) -> Appearance:
         train: uint8 [N, S, S].
     """
     descriptors = compute_descriptors(train)
-    scale = descriptors.std(axis=0) + 1e-6
+    scale = np.maximum(descriptors.std(axis=0), FLOOR)
     standardised = (descriptors - descriptors.mean(axis=0)) / scale
     covariance = np.cov(standardised.T) + SHRINKAGE * np.eye(len(scale))
     precision = np.linalg.inv(covariance) / np.outer(scale, scale)
