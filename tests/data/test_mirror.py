@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from muralab.data.manifest import is_manifest
-from muralab.data.mirror import DATA, mirror_data, uri_of
+from muralab.data.mirror import DATA, DOWNLOADS, mirror_data, uri_of
 from muralab.data.mura import parts_of, read_index
 from muralab.data.source import DatasetSource
-from muralab.errors import DataError, DiskError
+from muralab.errors import DataError, DiskError, SettingsError
 from tests.fixtures.manifests import rows_of, write_csv
 
 
@@ -125,7 +125,7 @@ def test_names_that_leave_the_folder_are_not_fetched(bucket: Path, tmp_path: Pat
     [
         ("file://{bucket}", "wirst", r"has no part 'wirst'. It has: hand, wrist \(or all\)"),
         ("file://{bucket}/MURA-v1.1/train", "wrist", r"No MURA tree in file://.*/train.*XR_HAND, XR_WRIST"),
-        ("file://{bucket}/nothing", "wrist", r"No MURA tree in file://.*/nothing.*: none"),
+        ("file://{bucket}/nothing", "wrist", r"data=file://.*/nothing: there is nothing"),
         ("file://{bucket}/nothing.csv", "wrist", r"data=file://.*: there is no file nothing.csv"),
     ],
 )
@@ -171,3 +171,52 @@ def test_a_manifest_is_known_by_the_path_of_its_uri(data: str, is_table: bool) -
 def test_a_uri_is_found_where_the_tree_has_no_folder_of_its_own(bucket: Path, tmp_path: Path) -> None:
     root = mirror_data(f"file://{bucket}/MURA-v1.1", "hand", tmp_path / "cache", Counted())
     assert uri_of(str(root)) == f"file://{bucket}/MURA-v1.1"
+
+
+@pytest.mark.parametrize("content", ["", "xx", "a,b\n1,2\n", "name,size,modified_ns,digest\nx,y,z,\n", "\xff\x00"])
+def test_a_damaged_note_of_what_was_downloaded_costs_a_download(bucket: Path, tmp_path: Path, content: str) -> None:
+    root, n_images = fetch(bucket, tmp_path / "cache")
+    (note,) = (tmp_path / "cache").rglob(DOWNLOADS)
+    note.write_bytes(content.encode("latin-1"))
+    assert fetch(bucket, tmp_path / "cache") == (root, n_images)
+
+
+def test_a_file_may_become_a_folder_and_back(bucket: Path, tmp_path: Path) -> None:
+    folder = next((bucket / "MURA-v1.1" / "train" / "XR_WRIST").glob("*/*"))
+    fetch(bucket, tmp_path / "cache")
+    for _ in range(2):
+        (folder / "extra").write_bytes(b"1")
+        root, _ = fetch(bucket, tmp_path / "cache")
+        copy = root / (folder / "extra").relative_to(bucket / "MURA-v1.1")
+        assert copy.is_file()
+        (folder / "extra").unlink()
+        (folder / "extra").mkdir()
+        (folder / "extra" / "inside").write_bytes(b"2")
+        fetch(bucket, tmp_path / "cache")
+        assert (copy / "inside").read_bytes() == b"2"
+        shutil.rmtree(folder / "extra")
+
+
+def test_an_image_that_is_gone_from_the_store_is_gone_from_the_copy(bucket: Path, tmp_path: Path) -> None:
+    rows = rows_of(bucket / "MURA-v1.1")
+    write_csv(bucket / "MURA-v1.1" / "my rows.csv", rows)
+    uri = f"file://{bucket}/MURA-v1.1/my%20rows.csv"
+    path = mirror_data(uri, "wrist", tmp_path / "cache", Counted())
+    assert path.name == "my rows.csv"
+    gone = str(rows[0]["image"])
+    (bucket / "MURA-v1.1" / gone).unlink()
+    mirror_data(uri, "wrist", tmp_path / "cache", Counted())
+    assert not (path.parent / gone).exists()
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("file:///data/a#b/rows.csv", "in a URI, # ends the path. Write %23 for it"),
+        ("file:///data/a?b", r"in a URI, \? ends the path. Write %3F for it"),
+        ("file:///data/mit leer", "is not a URI. Write a blank as %20"),
+    ],
+)
+def test_signs_that_a_uri_reads_in_another_way_are_refused(tmp_path: Path, uri: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        mirror_data(uri, "wrist", tmp_path, Counted())

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from muralab.serving.appearance import compute_descriptors
+from muralab.serving.appearance import compute_descriptors, fit_appearance
 from muralab.serving.familiarity import MIN_IMAGES, Familiarity, fit_familiarity, read_familiarity, write_familiarity
 
 
@@ -104,3 +104,11 @@ def test_the_file_of_a_model_that_was_registered_without_appearance_is_read(know
     write_familiarity(replace(known, appearance=None), tmp_path / "f.npz")
     unfamiliar = squares(20, 3, grain=1)
     assert set(read_familiarity(tmp_path / "f.npz").warnings(features(20, 4), unfamiliar)) == {""}
+
+
+def test_a_few_pixels_of_a_grey_value_that_no_training_image_has_are_not_infinitely_far() -> None:
+    dark = (squares(300, 0) * 0.7).astype(np.uint8)
+    known = fit_appearance(dark)
+    marked = dark[:20].copy()
+    marked[:, :3, :3] = 255
+    assert (known.distances(marked) < 3 * known.distances(dark).max()).all()

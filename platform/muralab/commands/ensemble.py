@@ -97,14 +97,14 @@ def average_predictions(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def describe(session: Session, parent: str, sweep: Sweep, records: Sequence[RunRecord]) -> None:
     """Log recipe, data and split as the run of a single network does.
 
-    The split is the usual one: the networks were trained on its training and validation patients together.
+    In the split, every patient outside the test set is a training patient: most of the networks were trained on them.
     """
     spec = sweep.specs[0]
     tags = {**trial_tags(spec, sweep.tags), Tag.ENSEMBLE: str(len(records))}
     session.writer.set_tags(parent, tags)
     log_description(session.writer, parent, spec)
     log_sets(session.writer, parent, sweep.dataset)
-    log_split(session.writer, parent, sweep.dataset)
+    log_split(session.writer, parent, sweep.dataset, is_ensemble=True)
     log_audit(session.writer, parent, sweep.dataset)
 
 

@@ -34,9 +34,19 @@ def log_sets(writer: RunWriter, run: str, dataset: Dataset) -> None:
         )
 
 
-def log_split(writer: RunWriter, run: str, dataset: Dataset) -> None:
-    """Log which image is in which set, so that later checks know what the models of this run have seen."""
-    writer.log_table(run, dataset.split_rows(), SPLIT_TABLE)
+def log_split(writer: RunWriter, run: str, dataset: Dataset, *, is_ensemble: bool = False) -> None:
+    """Log which image is in which set, so that later checks know what the models of this run have seen.
+
+    Args:
+        writer: of the run.
+        run: its id.
+        dataset: that is split.
+        is_ensemble: whether networks of this model were trained on every image outside the test set.
+    """
+    rows = dataset.split_rows()
+    if is_ensemble:
+        rows = rows.assign(set=rows["set"].replace("validation", "train"))
+    writer.log_table(run, rows, SPLIT_TABLE)
     log_manifest(writer, run, dataset.manifest)
     log_corrections(writer, run, dataset.corrections)
     if dataset.corrections is not None:

@@ -215,8 +215,11 @@ def familiar_images(store: Store, record: RunRecord, size: int) -> FamiliarImage
         return None
     shown = range_from_text(record.tags.get(Tag.VALUE_RANGE, ""))
     found: dict[str, np.ndarray] = {}
+    sets = {name: split.rows[split.rows["set"] == name] for name in MAX_FAMILIAR}
+    if sets["validation"].empty:  # the networks of an ensemble were trained on all of them
+        sets = {"train": sets["train"].iloc[::2], "validation": sets["train"].iloc[1::2]}
     for name, n in MAX_FAMILIAR.items():
-        rows = split.rows[split.rows["set"] == name]
+        rows = sets[name]
         table = locate_files(store, rows.iloc[spread_evenly(range(len(rows)), n)], source, record.tags)
         if table.empty or missing_files(table):
             return None
