@@ -180,7 +180,7 @@ def unused_note(unused: Sequence[Unused], where: str) -> list[str]:
 
 def is_utf8(name: str) -> bool:
     """Whether a name is text, and holds no surrogates, which stand for bytes that are not."""
-    return not any("\udc80" <= letter <= "\udcff" for letter in name)
+    return name.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in name)
 
 
 def spell(name: str | os.PathLike[str]) -> str:
