@@ -8,6 +8,7 @@ scan.unused           everything else that was found, each with its reason
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
@@ -25,6 +26,8 @@ HEAT_SUFFIX = ".heat.png"
 """Of heat maps that were written beside their image; they are not views."""
 CHUNK = 64
 """Files per task of a thread."""
+BUSY = 0.5
+"""Share of its time that a thread computes, above which threads, which compute in turn, gain nothing."""
 
 Progress = Callable[[int, int], None]
 
@@ -109,8 +112,14 @@ def _classify_all(
     def classify_chunk(first: int) -> list[FoundPicture | Unused]:
         return [classify(path, name, headers=headers) for path, name in named[first : first + CHUNK]]
 
-    found: list[FoundPicture | Unused] = []
-    starts = range(0, len(named), CHUNK)
+    started_s, used_s = time.perf_counter(), time.thread_time()
+    found = classify_chunk(0)
+    used_s, passed_s = time.thread_time() - used_s, time.perf_counter() - started_s
+    if workers is None and used_s > BUSY * passed_s:
+        workers = 0  # the disk answers at once: threads would only wait for each other
+    if progress is not None and found:
+        progress(len(found), len(named))
+    starts = range(CHUNK, len(named), CHUNK)
     with closing(map_in_threads(classify_chunk, starts, workers=workers, name="muralab-scan")) as chunks:
         for chunk in chunks:
             found += chunk
