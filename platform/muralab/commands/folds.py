@@ -22,7 +22,7 @@ from muralab.atomic import atomic_path
 from muralab.commands.session import Session
 from muralab.config.options import restore_options
 from muralab.config.training_options import DEMO, TrainingOptions
-from muralab.data.mirror import fetch_again
+from muralab.data.mirror import path_or_uri
 from muralab.data.name_keys import NAMES_FOLDER
 from muralab.data.names import code_names
 from muralab.data.source import DatasetSource
@@ -105,7 +105,7 @@ def find_folds(config: Any, session: Session, command: type[TrainingOptions]) ->
     except (ValueError, TypeError) as error:
         raise StoreError(f"resume={config.resume}: {path} is damaged ({error}). Start again.") from error
     tags = read_run(session.store, config.resume, predictions=False).tags
-    data = fetch_again(options.data, tags.get(Tag.DATA_URI, "")) if config.data == DEMO else config.data
+    data = path_or_uri(options.data, tags.get(Tag.DATA_URI, "")) if config.data == DEMO else config.data
     given = {"accept_changes": config.accept_changes, "data": data}
     found = _folds_of(replace(options, **given))
     return None if found is None else replace(found, resumed=config.resume)
@@ -158,12 +158,12 @@ def run_over_folds(
         finished, interrupted = find_finished(session, parent) if folds.resumed else ({}, {})
         tested: list[Sequence[EvaluatedModel]] = []
         for number in range(1, folds.number + 1):
-            own, mark = folds.options_of(number), folds.tag_of(number)
-            if mark in finished:
-                tested.append(finished[mark])
+            own, tag = folds.options_of(number), folds.tag_of(number)
+            if tag in finished:
+                tested.append(finished[tag])
                 continue
             session.print(f"\nFold {number} of {folds.number}:")
-            own = replace(own, resume=interrupted.get(mark))
+            own = replace(own, resume=interrupted.get(tag))
             tested.append(run_fold(Fold(options=own, parent=parent, number=number)))
         (finish or log_folds)(session, parent, tested, sources[0])
     session.writer.set_tags(parent, {Tag.ENDED: "finished"})

@@ -72,7 +72,7 @@ def mirror_data(uri: str, part: str, cache: Path, progress: Progress, columns: M
         return _fetch_tree(uri, part, folder, progress)
 
 
-def fetch_again(path: str, uri: str) -> str:
+def path_or_uri(path: str, uri: str) -> str:
     """What to read instead of a path that a run recorded: the URI that it was copied from, where the copy is gone.
 
     Args:
@@ -105,8 +105,7 @@ def _fetch_manifest(uri: str, folder: Path, progress: Progress, columns: Mapping
 
 def _fetch_tree(uri: str, part: str, folder: Path, progress: Progress) -> Path:
     mirror = _Mirror(Storage(uri, option="data"), folder)
-    tree = mirror.find_tree()
-    parts = mirror.find_parts(tree)
+    tree, parts = mirror.find_tree()
     known = {_part_of(name) for name in parts}
     if part not in (ALL_PARTS, *known):
         raise DataError(f"data={uri} has no part '{part}'. It has: {', '.join(sorted(known)) or 'none'} (or all).")
@@ -127,8 +126,10 @@ class _Mirror:
     storage: Storage
     folder: Path
 
-    def find_tree(self) -> str:
-        """The folder that holds `train/` and `valid/`: the storage's own, or the MURA folder directly inside it.
+    def find_tree(self) -> tuple[str, list[str]]:
+        """The folder that holds `train/` and `valid/`, and its folders of body parts, such as train/XR_WRIST.
+
+        It is the storage's own, or the MURA folder directly inside it.
 
         Raises:
             DataError: there is none.
@@ -137,16 +138,15 @@ class _Mirror:
         if not folders and not self.storage.names(""):
             raise DataError(f"data={self.storage.uri}: there is nothing. Correct the URI.")
         for name in ["", *(name for name in folders if name.startswith("MURA"))]:
-            if self.find_parts(name):
-                return name
+            if parts := self._find_parts(name):
+                return name, parts
         raise DataError(
             f"No MURA tree in {self.storage.uri}. Looked for train/XR_*/ and valid/XR_*/ in it and in every folder "
             f"named MURA*. It has the folders: {', '.join(folders[:10]) or 'none'}. "
             f"A manifest's URI ends in {' or '.join(SUFFIXES)}."
         )
 
-    def find_parts(self, tree: str) -> list[str]:
-        """The folders of body parts in a tree, such as MURA-v1.1/train/XR_WRIST."""
+    def _find_parts(self, tree: str) -> list[str]:
         return [
             _join(tree, split, name)
             for split in OFFICIAL_SPLITS

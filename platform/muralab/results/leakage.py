@@ -10,7 +10,7 @@ import pandas as pd
 
 from muralab.config.training_options import DEMO, RUN
 from muralab.data.dataset import Dataset
-from muralab.data.mirror import fetch_again
+from muralab.data.mirror import path_or_uri
 from muralab.data.names import code_names
 from muralab.data.splits import without_test_patients
 from muralab.demo.dataset import default_folder
@@ -83,7 +83,7 @@ def data_of(record: RunRecord, data: str, part: str, trained_on: LoggedData | No
         is_demo = Path(trained_on.source).parent == default_folder()
         data = DEMO if is_demo else trained_on.source  # the demo is generated again where it was deleted
         uri = record.tags.get(Tag.DATA_URI, "")  # of a copy, which has the run's part
-        data = fetch_again(data, uri) if part in (RUN, record.part) else uri or data
+        data = path_or_uri(data, uri) if part in (RUN, record.part) else uri or data
     return data, record.part if part == RUN else part
 
 

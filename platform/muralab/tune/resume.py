@@ -21,7 +21,7 @@ from muralab.config.search import SearchConfig, is_word, resolve_search
 from muralab.config.training_options import DEMO, TrainingOptions
 from muralab.data.dataset import Dataset
 from muralab.data.images.value_range import range_from_text
-from muralab.data.mirror import fetch_again
+from muralab.data.mirror import path_or_uri
 from muralab.data.names import are_coded
 from muralab.data.source import DatasetSource
 from muralab.errors import DataError, RecipeError, SettingsError, StoreError, numbered
@@ -225,7 +225,7 @@ def load_sweep(
     record = read_run(store, run_id, predictions=False)
     _check_run(record, kind)
     options = _restore(plan, command, {"data": data, **(elsewhere or {})}, folders, run_id)
-    options = fetch(replace(options, data=fetch_again(options.data, record.tags.get(Tag.DATA_URI, ""))))
+    options = fetch(replace(options, data=path_or_uri(options.data, record.tags.get(Tag.DATA_URI, ""))))
     config = resolve_again(options, plan.specs, run_id)
     specs = find_weights_again([with_earlier_values(spec) for spec in plan.specs], config)
     source, inputs = _find_source(config, run_id), present_inputs(config.recipes)
