@@ -40,7 +40,7 @@ SIZE = 64
 REPEATS = 3
 TREE = "MURA-v1.1"
 SPAN = """select (max(runs.end_time) - min(metrics.timestamp)) / 1000.0 from runs, metrics
-          where metrics.key = 'epoch_seconds' and runs.end_time is not null"""
+          where metrics.key = 'train/epoch_seconds' and runs.end_time is not null"""
 Cost = tuple[float, float]
 """CPU seconds and MiB."""
 

@@ -28,7 +28,7 @@ settings.load_profile("tests")
 
 os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # seven processes per server, which no test needs
 
-STARTS_PROCESSES = {"bench", "remote_bench", "server", "small_team", "tracking_server"}
+STARTS_PROCESSES = {"bench", "disturbed_sweeps", "remote_bench", "server", "small_team", "tracking_server"}
 """Fixtures of sweeps and servers in processes of their own: files with them take longest."""
 
 

@@ -21,7 +21,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, easy_tree: Path) -> di
     sweep = Sweep(tmp_path_factory.mktemp("calm"), easy_tree)
     sweep.start()
     assert sweep.wait() == 0, sweep.output + sweep.err.read_text()
-    return record(sweep)
+    found = record(sweep)
+    assert found["versions"], f"nothing is exported and registered: {sweep.output}"
+    return found
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def after_seconds(longest: float) -> Moment:
 
 def in_training(sweep: Sweep, rng: random.Random) -> None:
     """After a random number of epochs, and a little later."""
-    wanted, seen = rng.randint(1, 5), set[tuple[str, int]]()
+    wanted, seen = rng.randint(1, 4), set[tuple[str, int]]()
 
     def reached() -> bool:
         for path in sweep.checkpoints():
@@ -56,7 +56,7 @@ def in_training(sweep: Sweep, rng: random.Random) -> None:
                 continue
         return len(seen) >= wanted
 
-    sweep.wait_until(reached)
+    assert sweep.wait_until(reached), f"it ended before epoch {wanted}: {sweep.output}"
     time.sleep(rng.uniform(0, 0.3))
 
 
@@ -64,8 +64,8 @@ def at_output(text: str, longest_s: float) -> Moment:
     """When a text has been printed, and a random time later."""
 
     def wait(sweep: Sweep, rng: random.Random) -> None:
-        if sweep.wait_until(lambda: text in sweep.output):
-            time.sleep(rng.uniform(0, longest_s))
+        assert sweep.wait_until(lambda: text in sweep.output), f"it ended without {text!r}: {sweep.output}"
+        time.sleep(rng.uniform(0, longest_s))
 
     return wait
 

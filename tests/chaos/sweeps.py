@@ -32,7 +32,8 @@ from dataclasses import replace
 
 from recipes.cnn import RECIPE as CNN
 
-RECIPE = replace(CNN, registers=True, batch_size=16)
+# As many steps as it takes to learn the easy tree: a model that does not beat chance is not registered.
+RECIPE = replace(CNN, registers={registers}, batch_size=4)
 '''
 MARK = "MURALAB_CHAOS"
 """Environment variable by which every process of a sweep is found."""
@@ -47,6 +48,8 @@ class Sweep:
 
     folder: Path
     tree: Path
+    registers: bool = True
+    """Whether its model is exported and registered, which takes a third of its time."""
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     process: subprocess.Popen[bytes] | None = None
 
@@ -54,13 +57,13 @@ class Sweep:
         for name in ("cache", "tmp", "lab/chaos_lab"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         (self.folder / "lab" / "chaos_lab" / "__init__.py").touch()
-        (self.folder / "lab" / "chaos_lab" / "cnn.py").write_text(MODULE)
+        (self.folder / "lab" / "chaos_lab" / "cnn.py").write_text(MODULE.format(registers=self.registers))
 
     def start(self, *, shell: str = "", **values: object) -> None:
         """Start `tune`, in a process group of its own; `shell` is appended to the command line."""
         flags = {
             "data": self.tree, "recipes": RECIPE, "trials": 2, "epochs": "1+2", "image_size": 32, "max_concurrent": 1,
-            "pruning": "on", **values,
+            "pruning": "on", "precision": "float32", **values,
         }  # fmt: skip
         words = [word for key, value in flags.items() for word in (f"--{key.replace('_', '-')}", str(value))]
         command = " ".join([sys.executable, "-m", "muralab", "tune", *words])

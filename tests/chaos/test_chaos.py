@@ -10,16 +10,15 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.chaos.disturbances import DISTURBANCES, Disturbance
-from tests.chaos.sweeps import END_WAIT_S, Sweep, record, shows_how_to_resume
+from tests.chaos.outcome import check_outcome, disturb
+from tests.chaos.sweeps import Sweep, record
 from tests.fixtures.record import differences
 
 SEED = int(os.environ.get("SEED", "0"))
 N_SWEEPS = 40
-MOST_RESUMES = 3
 
 pytestmark = pytest.mark.chaos
 
@@ -35,37 +34,9 @@ def drawn() -> list[tuple[int, Disturbance]]:
 def test_a_disturbed_sweep_ends_as_an_undisturbed_one(
     number: int, disturbance: Disturbance, build_sweep: Callable[..., Sweep], undisturbed: dict[str, Any]
 ) -> None:
-    sweep, rng = build_sweep(small_disk=disturbance.small_disk), random.Random(f"{SEED} {number}")
-    sweep.start(shell=disturbance.shell)
-    disturbance.at(sweep, rng)
-    disturbance.do(sweep, rng)
-    code = sweep.wait(600 if disturbance.recovers else END_WAIT_S)
-    if disturbance.recovers:
-        assert code == 0, sweep.output
-    for _ in range(MOST_RESUMES):
-        if code == 0:
-            break
-        code = resume(sweep, code)
-    assert code == 0, sweep.output + sweep.err.read_text()
-    assert differences(record(sweep), undisturbed) == []
-    assert_nothing_left(sweep)
-
-
-def resume(sweep: Sweep, code: int) -> int:
-    """Resume by the line that was printed; a sweep that was ended before it had a run starts again."""
-    started = any(sweep.sweeps.glob("*/plan.json"))
-    if started and code not in (-9, 137):
-        assert shows_how_to_resume(sweep), sweep.output
-    sweep.start(**({"resume": "latest"} if started else {}))
-    return sweep.wait()
-
-
-def assert_nothing_left(sweep: Sweep) -> None:
-    left = sweep.processes()
-    psutil.wait_procs(left, timeout=20)
-    assert [process for process in left if process.is_running()] == []
-    assert sweep.temporary() == []
-    assert list(sweep.sweeps.glob("*")) == []
+    sweep = build_sweep(small_disk=disturbance.small_disk)
+    disturb(sweep, disturbance, random.Random(f"{SEED} {number}"))
+    check_outcome(sweep, undisturbed)
 
 
 def test_two_resumes_at_once_are_one(build_sweep: Callable[[], Sweep], undisturbed: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A sweep that is interrupted, resumed, loses a trial's process and its raylet, is killed and resumed again.
+"""A sweep of `mlflow run` that is interrupted and resumed.
 
 No run stays open, no epoch is lost or doubled, no process and no temporary file is left.
 """
@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -20,8 +18,8 @@ from tests.fixtures.runs import find_runs
 from tests.tune.conftest import RECIPE, Bench, Swept, finish, sweep, wait_until
 
 pytestmark = pytest.mark.slow
-EPOCHS = "2+150"
-N_EPOCHS = 152
+EPOCHS = "2+100"
+N_EPOCHS = 102
 
 
 @dataclass(frozen=True)
@@ -36,43 +34,15 @@ class Stage:
     temporary: list[str]
 
 
-def _stop(bench: Bench, command: list[str], number: int, *, before: Sequence[str] = ()) -> Stage:
-    """Start a command, kill some of its processes in turn, then send it a signal; all after a few epochs each.
-
-    Args:
-        bench: where it runs.
-        command: its words.
-        number: the signal: to kill, of the command alone, otherwise of its group.
-        before: what the command lines of the processes contain that are killed before.
-    """
-    process = bench.start(*command)
-    for part in before:
-        _wait_for_epochs(bench, process)
-        _kill(process, part)
-    _wait_for_epochs(bench, process)
+@pytest.fixture(scope="module")
+def interrupted(bench: Bench) -> Stage:
+    process = bench.start(*bench.project(trials=1, epochs=EPOCHS))
+    wait_until(lambda: bench.n_epochs() >= 5, process)
     tree = psutil.Process(process.pid).children(recursive=True)
-    (os.kill if number == signal.SIGKILL else os.killpg)(process.pid, number)
+    os.killpg(process.pid, signal.SIGINT)
     output = finish(process, 300)
     _, alive = psutil.wait_procs(tree, timeout=30)
     return Stage(process.returncode, output, find_runs(bench.store, bench.experiment), alive, bench.temporary())
-
-
-def _wait_for_epochs(bench: Bench, process: subprocess.Popen[str]) -> None:
-    reached = bench.n_epochs() + 5
-    wait_until(lambda: bench.n_epochs() >= reached, process)
-
-
-def _kill(process: subprocess.Popen[str], part: str) -> None:
-    tree = psutil.Process(process.pid).children(recursive=True)
-    killed = [one for one in tree if part in " ".join(one.cmdline()[:1])]
-    assert killed, [one.cmdline()[:1] for one in tree]
-    for one in killed:
-        one.kill()
-
-
-@pytest.fixture(scope="module")
-def interrupted(bench: Bench) -> Stage:
-    return _stop(bench, bench.project(trials=1, epochs=EPOCHS), signal.SIGINT)
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +53,7 @@ def run_id(interrupted: Stage) -> str:
 
 
 @pytest.fixture(scope="module")
-def killed(bench: Bench, run_id: str) -> Stage:
-    return _stop(bench, bench.tune(resume="latest"), signal.SIGKILL, before=["ImplicitFunc", "raylet/raylet"])
-
-
-@pytest.fixture(scope="module")
-def resumed(bench: Bench, run_id: str, killed: Stage) -> Swept:
+def resumed(bench: Bench, run_id: str) -> Swept:
     return sweep(bench, bench.project(resume=run_id))
 
 
@@ -104,23 +69,9 @@ def test_an_interrupt_shows_how_to_resume_and_no_traceback(interrupted: Stage, r
     assert "Traceback" not in interrupted.output
 
 
-@pytest.mark.parametrize("stage", ["interrupted", "killed"])
-def test_no_process_and_no_temporary_file_is_left(stage: str, request: pytest.FixtureRequest) -> None:
-    left: Stage = request.getfixturevalue(stage)
-    assert left.alive == []
-    assert left.temporary == []
-
-
-def test_a_dead_process_and_a_dead_raylet_are_replaced(killed: Stage) -> None:
-    assert "died and was started again from its checkpoint" in killed.output
-    assert "Ray's process raylet died. It is started again" in killed.output
-
-
-def test_a_kill_leaves_runs_that_the_next_command_closes(killed: Stage, resumed: Swept) -> None:
-    assert killed.code == -signal.SIGKILL
-    assert {run.status for run in killed.runs} == {"RUNNING"}
-    assert "Closed 2 runs whose process had died." in resumed.output
-    assert "was killed. Resume it with:" not in resumed.output  # it is being resumed
+def test_no_process_and_no_temporary_file_is_left(interrupted: Stage) -> None:
+    assert interrupted.alive == []
+    assert interrupted.temporary == []
 
 
 def test_a_resumed_sweep_ends_under_its_old_parent(resumed: Swept, run_id: str) -> None:
