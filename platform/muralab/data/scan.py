@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from muralab.data.headers import Header, may_lack_pixels, read_header
 from muralab.data.images.kind import DICOM, HEAD_BYTES, describe, kind_of
@@ -136,18 +136,18 @@ def classify(path: str, name: str, *, headers: bool = True) -> FoundPicture | Un
         name: under which it is reported.
         headers: see `scan_folder`.
     """
-    claims = PurePath(path).suffix.lower() in CLAIMING_SUFFIXES
+    own_name = path.rpartition("/")[2].lower()  # neither a Path nor a file object per file: half of the time
+    claims = own_name[own_name.rfind(".") :] in CLAIMING_SUFFIXES
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123  (a Path per file is a third of the time)
-            head = file.read(HEAD_BYTES)
-            kind = kind_of(head)
-            is_needed = kind == DICOM and (headers or may_lack_pixels(head, os.fstat(file.fileno()).st_size))
+        head, n_bytes = _read_head(path)
+        kind = kind_of(head)
+        is_needed = kind == DICOM and (headers or may_lack_pixels(head, n_bytes))
         header = read_header(path) if is_needed else None
     except OSError as error:
         if claims:  # whoever reads it reports the error
             return FoundPicture(path=path, name=name)
         return Unused(name=name, reason=f"cannot be read ({error.strerror or error})")
-    is_directory = PurePath(path).name.lower() == "dicomdir" and (header is None or bool(header.unused))
+    is_directory = own_name == "dicomdir" and (header is None or bool(header.unused))
     if is_directory:
         return Unused(name=name, reason="DICOMDIR")
     if header is not None and header.unused:
@@ -155,6 +155,15 @@ def classify(path: str, name: str, *, headers: bool = True) -> FoundPicture | Un
     if kind or claims:
         return FoundPicture(path=path, name=name, header=header)
     return Unused(name=name, reason=f"not a picture ({describe(head)})")
+
+
+def _read_head(path: str) -> tuple[bytes, int]:
+    """The first bytes of a file, and its size."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(file, HEAD_BYTES), os.fstat(file).st_size
+    finally:
+        os.close(file)
 
 
 def find_heat_maps(names: Collection[str]) -> set[str]:
