@@ -46,6 +46,7 @@ from muralab.tracking.tags import Tag
 from muralab.tune.leftovers import find_interrupted
 from muralab.tune.resume import LATEST, RUN_ID
 from muralab.tune.sweep_lock import sweep_lock
+from muralab.wording import once
 
 Resumable = TypeVar("Resumable", TuneConfig, TrainConfig)
 NOT_A_DEVICE = "Research software, not a medical device: nothing here may be used to care for a patient."
@@ -65,6 +66,8 @@ class Session:
     """Closed at the end, after the runs."""
     _is_closing: bool = field(default=False)
     _held: set[Path] = field(default_factory=set)
+    _said: set[str] = field(default_factory=set)
+    """Reasons for missing intervals that were printed."""
 
     @property
     def cache(self) -> Path:
@@ -77,9 +80,9 @@ class Session:
         return build_progress(self.console)
 
     def print(self, *lines: str) -> None:
-        """Print lines as they are, without markup and without wrapping."""
+        """Print lines without markup and without wrapping; why an interval is missing is said once."""
         for line in lines:
-            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+            self.console.print(once(line, self._said), highlight=False, markup=False, soft_wrap=True)
 
     def warn(self, notes: Iterable[str]) -> None:
         """Print each note."""

@@ -10,6 +10,7 @@ from muralab.evaluation.calibration import Calibration
 from muralab.evaluation.evaluated_model import NOT_TESTED, EvaluatedModel, best_of, paired_difference
 from muralab.evaluation.intervals import CONFIDENCE, Interval
 from muralab.evaluation.operating_point import BAND_SHARE
+from muralab.wording import once
 
 MAX_DIGITS = 6
 NOT_COMPARED = "not compared"
@@ -63,11 +64,12 @@ def headline(model: EvaluatedModel) -> str:
     if problem is not None:
         return f"{model.title} has no test results: {problem.rstrip('.')}."
     auroc, kappa = (model.intervals()[name] for name in ("auroc", "kappa"))
-    return (
+    text = (
         f"{model.title} reaches a study-level test AUROC of {with_bounds(auroc)} and a kappa of "
         f"{with_bounds(kappa)} at its threshold of {number(model.threshold)} "
         f"({describe_test_set(model)}; 95 % patient-clustered intervals)."
     )
+    return once(text, set())
 
 
 def calibration_sentence(model: EvaluatedModel) -> str:
