@@ -103,7 +103,7 @@ def test_the_calibration_is_described(build_model, calibration, text) -> None:
 def test_a_warning_of_all_models_is_stated_once(build_model) -> None:
     rough, worse = Calibration(warnings=("Rough.",)), Calibration(warnings=("Rough.", "At a bound."))
     models = [build_model("good", calibration=rough), build_model("poor", calibration=worse)]
-    assert calibration_notes(models) == ["All 2 models: Rough.", "Poor: At a bound."]
+    assert calibration_notes(models) == ["Both models: Rough.", "Poor: At a bound."]
     assert calibration_notes([*models, build_model("new")])[0] == "Good, Poor: Rough."
 
 

@@ -132,8 +132,9 @@ def calibration_notes(models: Sequence[EvaluatedModel]) -> list[str]:
     for model in models:
         for warning in () if model.calibration is None else model.calibration.warnings:
             titles.setdefault(warning, []).append(model.title)
+    everyone = "Both models" if len(models) == 2 else f"All {len(models)} models"
     return [
-        f"{f'All {len(found)} models' if len(found) == len(models) > 1 else ', '.join(found)}: {warning}"
+        f"{everyone if len(found) == len(models) > 1 else ', '.join(found)}: {warning}"
         for warning, found in titles.items()
     ]
 
