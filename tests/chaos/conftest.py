@@ -27,8 +27,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, easy_tree: Path) -> di
 
 
 @pytest.fixture
-def build_sweep(tmp_path: Path, easy_tree: Path) -> Iterator[Callable[..., Sweep]]:
-    """A function that prepares a sweep; its processes are ended, and its files removed if the test succeeds."""
+def build_sweep(tmp_path: Path, easy_tree: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Sweep]]:
+    """A function that prepares a sweep; its processes are ended, and its files removed unless the test fails."""
     sweeps: list[Sweep] = []
 
     def build(*, small_disk: bool = False) -> Sweep:
@@ -38,9 +38,11 @@ def build_sweep(tmp_path: Path, easy_tree: Path) -> Iterator[Callable[..., Sweep
         sweeps.append(Sweep(folder, easy_tree))
         return sweeps[-1]
 
+    failed = request.session.testsfailed
     with contextlib.ExitStack() as disks:
         yield build
         for sweep in sweeps:
             end_everything(sweep)
-    for sweep in sweeps:
-        remove(sweep)
+    if request.session.testsfailed == failed:
+        for sweep in sweeps:
+            remove(sweep)

@@ -31,12 +31,14 @@ def disturb(sweep: Sweep, disturbance: Disturbance, rng: random.Random) -> None:
 
 def check_outcome(sweep: Sweep, undisturbed: dict[str, Any]) -> None:
     """Nothing lost, nothing doubled, nothing running, no process and no file left."""
-    assert differences(record(sweep), undisturbed) == []
+    found = differences(record(sweep), undisturbed)
+    assert not found, "\n".join(found)
     left = sweep.processes()
     psutil.wait_procs(left, timeout=20)
-    assert [process for process in left if process.is_running()] == []
-    assert sweep.temporary() == []
-    assert list(sweep.sweeps.glob("*")) == []
+    running = [process for process in left if process.is_running()]
+    assert not running, f"processes are left: {running}"
+    files = [*sweep.temporary(), *map(str, sweep.sweeps.glob("*"))]
+    assert not files, f"files are left: {files}"
 
 
 def _resume(sweep: Sweep, code: int) -> int:
