@@ -2,10 +2,10 @@
 
     python -m bench.growth           (about four minutes on two cores; --full: up to 40,000 images and 512 trials)
 
-Each job (index, audit, cache, input of one epoch, evaluation of stored predictions) runs on 1,000 and 10,000 small
-images, each time in a new process. Measured are its CPU time, the lowest of three, and the memory it adds. The sweep is
-the command `tune` with 8 and 64 trials of two instant epochs, including MLflow and the report, from its first epoch to
-its end. The exponent of growth is fitted to time over number; 1 is linear.
+Each job (index, split, audit, cache, input of one epoch, evaluation of stored predictions) runs on 1,000 and 10,000
+small images, each time in a new process. Measured are its CPU time, the lowest of three, and the memory it adds. The
+sweep is the command `tune` with 8 and 64 trials of two instant epochs, including MLflow and the report, from its first
+epoch to its end. The exponent of growth is fitted to time over number; 1 is linear.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from muralab.data.audit.report import audit_images
 from muralab.data.cache import open_cache
 from muralab.data.loader import training_batches
 from muralab.data.mura import read_index
+from muralab.data.splits import split_index
 from muralab.evaluation.intervals import metric_intervals
 
 STEEPEST = 1.1
@@ -50,6 +51,11 @@ def job_index(folder: Path, n_images: int) -> object:
     table = read_index(folder / TREE, "wrist")
     assert len(table) == n_images
     return table
+
+
+def job_split(folder: Path, n_images: int) -> object:
+    """Split an index by patient."""
+    return split_index(build_index(folder / TREE, n_images))
 
 
 def job_audit(folder: Path, n_images: int) -> object:
@@ -89,6 +95,7 @@ def job_evaluation(folder: Path, n_images: int) -> object:
 
 JOBS: Mapping[str, Callable[[Path, int], object]] = {
     "index": job_index,
+    "split": job_split,
     "audit": job_audit,
     "cache": job_cache,
     "an epoch's input": job_input,
@@ -101,11 +108,11 @@ def _memory_kib(field: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
-def cost(name: str, folder: Path, n_images: int) -> Cost:
-    """Cost of a job in this process: the lowest CPU time of three, and the memory it adds."""
+def cost(name: str, folder: Path, n_images: int, repeats: int = REPEATS) -> Cost:
+    """Cost of a job in this process: the lowest CPU time of some repeats, and the memory it adds."""
     job, times = JOBS[name], []
     before = _memory_kib("VmRSS")
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         started = time.process_time()
         job(folder, n_images)
         times.append(time.process_time() - started)

@@ -1,0 +1,145 @@
+"""A sweep run as a command, measured from outside: when each stage ended, and the memory of its processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parents[1]
+LOOK_EVERY_S = 0.5
+ENDED = re.compile(r"^\[(\d+)/\d+\] ")
+STAGES = {
+    "search": "Ready after",
+    "test": "Evaluating the best trial",
+    "results": "Test set of",
+    "registration": "Exporting, checking and registering",
+}
+"""Stage -> what the line that begins it begins with."""
+
+
+@dataclass(kw_only=True)
+class MeasuredSweep:
+    """A sweep that has ended; times are seconds since the command was started."""
+
+    ended: list[float] = field(default_factory=list)
+    """When each trial had ended, in the order of their ends."""
+    began: dict[str, float] = field(default_factory=dict)
+    """When each stage began; a stage that was not reached has none."""
+    total_s: float = 0.0
+    peak_mib: dict[str, float] = field(default_factory=dict)
+    """Largest resident memory: of the `command`, of `Ray Tune` (the process that runs it) and of Ray's `gcs_server`."""
+    output: str = ""
+
+    def per_trial_s(self, first: int, last: int) -> float:
+        """Seconds per trial between the ends of two trials, counted from 1."""
+        return (self.ended[last - 1] - self.ended[first - 1]) / (last - first)
+
+    @property
+    def search_s(self) -> float:
+        """From the start of Ray to the end of the last trial."""
+        return self.ended[-1] - self.began["search"]
+
+    @property
+    def waited_s(self) -> float:
+        """From the end of the last trial until the store held everything that was logged by then."""
+        return self.began["test"] - self.ended[-1]
+
+    @property
+    def closing_s(self) -> float:
+        """From then on to the end: reading the trials back, the test, registration and report."""
+        return self.total_s - self.began["test"]
+
+
+def run_sweep(folder: Path, tree: Path, store: str, n_trials: int, *options: str, **environment: str) -> MeasuredSweep:
+    """Run `tune` with the sleeping recipe on a tree.
+
+    Args:
+        folder: for the cache; artifacts lie there as well where the store is a local database.
+        tree: of images.
+        store: address of MLflow's store.
+        n_trials: how many.
+        *options: further ones, such as `--set model.wait_s=0.1`; two epochs unless they say otherwise.
+        **environment: further variables.
+
+    Raises:
+        RuntimeError: the command failed; holds the end of its output.
+    """
+    command = [sys.executable, "-m", "muralab", "tune", "--data", str(tree), "--part", "wrist", "--weights", "none"]
+    command += [
+        "--recipes",
+        "bench.sleeper",
+        "--trials",
+        str(n_trials),
+        *([] if "--epochs" in options else ["--epochs", "1+1"]),
+    ]
+    own = {"MLFLOW_TRACKING_URI": store, "XDG_CACHE_HOME": str(folder), "PYTHONUNBUFFERED": "1"}
+    paths = {"PYTHONPATH": f"{ROOT / 'platform'}{os.pathsep}{ROOT}"}
+    found = MeasuredSweep()
+    started = time.monotonic()
+    with subprocess.Popen(
+        [*command, *options],
+        env={**os.environ, **own, **paths, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=folder,
+    ) as process:
+        threading.Thread(target=_watch_memory, args=(process, found.peak_mib), daemon=True).start()
+        lines = []
+        assert process.stdout is not None
+        for line in process.stdout:
+            _note(found, line, time.monotonic() - started)
+            lines.append(line)
+    found.total_s, found.output = time.monotonic() - started, "".join(lines)
+    if process.returncode or len(found.ended) != n_trials:
+        raise RuntimeError(f"`tune` ended with {process.returncode} after {len(found.ended)} trials: {lines[-40:]}")
+    return found
+
+
+def _note(found: MeasuredSweep, line: str, at_s: float) -> None:
+    if ENDED.match(line):
+        found.ended.append(at_s)
+    for stage, beginning in STAGES.items():
+        if line.startswith(beginning):
+            found.began[stage] = at_s
+
+
+def _watch_memory(process: subprocess.Popen[str], peaks: dict[str, float]) -> None:
+    """Keep the peaks that the kernel counts, as long as the processes live."""
+    parent = psutil.Process(process.pid)
+    names: Mapping[int, str] = {}
+    while process.poll() is None:
+        with suppress(psutil.Error):
+            names = {process.pid: "command", **{child.pid: _role(child) for child in parent.children(recursive=True)}}
+        for pid, name in names.items():
+            if name:
+                peaks[name] = max(peaks.get(name, 0.0), peak_mib(pid))
+        time.sleep(LOOK_EVERY_S)
+
+
+def _role(process: psutil.Process) -> str:
+    """What a process below the command is; empty for those that are not watched."""
+    with suppress(psutil.Error):
+        if any("muralab.tune.ray_process" in word for word in process.cmdline()):
+            return "Ray Tune"
+        if process.name() == "gcs_server":
+            return "gcs_server"
+    return ""
+
+
+def peak_mib(pid: int) -> float:
+    """The largest resident memory that a process has had; 0 once it has ended."""
+    with suppress(OSError, StopIteration):
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    return 0.0
