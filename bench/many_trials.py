@@ -55,12 +55,16 @@ def describe(swept: MeasuredSweep, number: int, report_mib: float) -> str:
     """The figures of one sweep in a line."""
     parts = np.linspace(1, number, 5).astype(int).tolist()
     pace = " / ".join(f"{swept.per_trial_s(a, b):.3f}" for a, b in itertools.pairwise(parts))
+    used = "; ".join(
+        f"{role} " + " / ".join(f"{swept.cpu_per_trial_s(role, a, b):.3f}" for a, b in itertools.pairwise(parts))
+        for role in swept.peak_mib
+    )
     memory = ", ".join(f"{name} {mib:.0f} MiB" for name, mib in swept.peak_mib.items())
     stages = [*swept.began.items(), ("end", swept.total_s)]
     spans = ", ".join(f"{name} {after - begin:.1f} s" for (name, begin), (_, after) in itertools.pairwise(stages))
     return (
-        f"{number:,} trials: {pace} s per trial in each quarter of the search; {spans}; {swept.waited_s:.1f} s for the "
-        f"store after the last trial; peak {memory}; report {report_mib:.1f} MiB"
+        f"{number:,} trials: {pace} s per trial in each quarter of the search (CPU time: {used}); {spans}; "
+        f"{swept.waited_s:.1f} s for the store after the last trial; peak {memory}; report {report_mib:.1f} MiB"
     )
 
 

@@ -38,11 +38,18 @@ class MeasuredSweep:
     total_s: float = 0.0
     peak_mib: dict[str, float] = field(default_factory=dict)
     """Largest resident memory: of the `command`, of `Ray Tune` (the process that runs it) and of Ray's `gcs_server`."""
+    cpu_s: list[dict[str, float]] = field(default_factory=list)
+    """At the end of each trial: CPU time so far of the same processes, in seconds."""
     output: str = ""
 
     def per_trial_s(self, first: int, last: int) -> float:
         """Seconds per trial between the ends of two trials, counted from 1."""
         return (self.ended[last - 1] - self.ended[first - 1]) / (last - first)
+
+    def cpu_per_trial_s(self, role: str, first: int, last: int) -> float:
+        """The same in CPU time of one process, which a busy machine changes little."""
+        before, after = self.cpu_s[first - 1], self.cpu_s[last - 1]
+        return (after.get(role, 0.0) - before.get(role, 0.0)) / (last - first)
 
     @property
     def search_s(self) -> float:
@@ -94,11 +101,14 @@ def run_sweep(folder: Path, tree: Path, store: str, n_trials: int, *options: str
         text=True,
         cwd=folder,
     ) as process:
-        threading.Thread(target=_watch_memory, args=(process, found.peak_mib), daemon=True).start()
+        watch = _Watch(process, found.peak_mib)
+        watch.start()
         lines = []
         assert process.stdout is not None
         for line in process.stdout:
             _note(found, line, time.monotonic() - started)
+            if len(found.cpu_s) < len(found.ended):
+                found.cpu_s.append(watch.cpu_s())
             lines.append(line)
     found.total_s, found.output = time.monotonic() - started, "".join(lines)
     if process.returncode or len(found.ended) != n_trials:
@@ -114,17 +124,33 @@ def _note(found: MeasuredSweep, line: str, at_s: float) -> None:
             found.began[stage] = at_s
 
 
-def _watch_memory(process: subprocess.Popen[str], peaks: dict[str, float]) -> None:
-    """Keep the peaks that the kernel counts, as long as the processes live."""
-    parent = psutil.Process(process.pid)
-    names: Mapping[int, str] = {}
-    while process.poll() is None:
-        with suppress(psutil.Error):
-            names = {process.pid: "command", **{child.pid: _role(child) for child in parent.children(recursive=True)}}
-        for pid, name in names.items():
-            if name:
-                peaks[name] = max(peaks.get(name, 0.0), peak_mib(pid))
-        time.sleep(LOOK_EVERY_S)
+class _Watch(threading.Thread):
+    """Follows the processes of a command as long as it lives."""
+
+    def __init__(self, process: subprocess.Popen[str], peaks: dict[str, float]) -> None:
+        super().__init__(daemon=True)
+        self.process, self.peaks = process, peaks
+        self.roles: Mapping[psutil.Process, str] = {}
+
+    def run(self) -> None:
+        """Keep the peaks of memory, which the kernel counts."""
+        parent = psutil.Process(self.process.pid)
+        while self.process.poll() is None:
+            with suppress(psutil.Error):
+                below = {child: role for child in parent.children(recursive=True) if (role := _role(child))}
+                self.roles = {parent: "command", **below}
+            for one, role in self.roles.items():
+                self.peaks[role] = max(self.peaks.get(role, 0.0), peak_mib(one.pid))
+            time.sleep(LOOK_EVERY_S)
+
+    def cpu_s(self) -> dict[str, float]:
+        """CPU time of each process so far."""
+        found: dict[str, float] = {}
+        for one, role in self.roles.items():
+            with suppress(psutil.Error):
+                times = one.cpu_times()
+                found[role] = times.user + times.system
+        return found
 
 
 def _role(process: psutil.Process) -> str:

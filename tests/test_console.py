@@ -12,6 +12,7 @@ from muralab import console as console_module
 from muralab.console import (
     EXPECTED_SLOWDOWN,
     MEASURED_AFTER_S,
+    MOST_ROWS,
     PLAIN_LINE_EVERY_S,
     TrialRow,
     TrialTable,
@@ -73,6 +74,14 @@ def test_nothing_is_left_of_a_trial_that_ended(state: str) -> None:
 
 
 # All of them
+
+
+def test_of_very_many_trials_those_that_run_and_the_best_are_shown() -> None:
+    ended = [TrialRow(f"t-{n:04d}", [1.0], state="finished", best=n / 1000) for n in range(1000)]
+    board, _, _ = build_table(*ended, TrialRow("waits", [1.0]), TrialRow("runs", [1.0], state="running"))
+    names = [row[0] for row in cells(board)]
+    assert names == [*(f"t-{n:04d}" for n in range(1001 - MOST_ROWS, 1000)), "runs"]
+    assert board.table().caption == f"{1002 - MOST_ROWS} more trials are not shown"
 
 
 def test_a_board_first_expects_what_trials_that_share_a_machine_were_seen_to_take() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import time
 from collections.abc import Callable
@@ -14,6 +15,8 @@ PLAIN_LINE_EVERY_S, LATER_EVERY_S, LATER_S = 10.0, 30.0, 300.0
 """Without a terminal, overall progress is printed this often; less often once it has run for `LATER_S`."""
 MEASURED_AFTER_S = 5.0
 """Seconds of estimated work after which the measured slowdown is used."""
+MOST_ROWS = 60
+"""Of the table of trials: it is redrawn twice a second, and has to fit on a screen."""
 EXPECTED_SLOWDOWN = 1.3
 """Before that: measured for trials that share a machine, relative to one alone."""
 
@@ -170,7 +173,7 @@ class TrialTable:
         return spent / estimated if estimated > MEASURED_AFTER_S else EXPECTED_SLOWDOWN
 
     def table(self) -> Any:
-        """A rich table with one row per trial."""
+        """A rich table with one row per trial; of very many, those that run and the best."""
         done = sum(row.has_ended for row in self.rows.values())
         left = f"{done} of {len(self.rows)} trials ended, about {format_duration(self.remaining_s())} left"
         table = narrow_table(
@@ -181,7 +184,11 @@ class TrialTable:
             is_text = heading in ("trial", "state", "node", "phase")
             table.add_column(heading, justify="left" if is_text else "right", no_wrap=True)
         colours = {"running": "cyan", "finished": "green", "pruned": "yellow", "failed": "red", "stopped": "yellow"}
-        for row in self.rows.values():
+        shown = self._shown_rows()
+        if len(shown) < len(self.rows):
+            table.caption = f"{len(self.rows) - len(shown):,} more trials are not shown"
+            table.caption_justify = "left"
+        for row in shown:
             colour = colours.get(row.state, "dim")
             table.add_row(
                 row.name,
@@ -193,6 +200,18 @@ class TrialTable:
                 "" if row.best is None else f"{row.best:.3f}",
             )
         return table
+
+    def _shown_rows(self) -> list[TrialRow]:
+        rows = list(self.rows.values())
+        if len(rows) <= MOST_ROWS:
+            return rows
+
+        def rank(row: TrialRow) -> tuple[bool, float]:
+            unknown = row.best is None or math.isnan(row.best)
+            return row.state != "running", math.inf if unknown else -(row.best or 0.0)
+
+        names = {row.name for row in heapq.nsmallest(MOST_ROWS, rows, key=rank)}
+        return [row for row in rows if row.name in names]
 
 
 def narrow_table(title: str) -> Any:

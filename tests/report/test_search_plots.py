@@ -12,6 +12,7 @@ from muralab.report.charts import search_charts
 from muralab.report.context import SearchTrial
 from muralab.report.importance import MIN_TRIALS, importances, too_few_trials
 from muralab.report.search_plots import plot_importances, plot_parallel, plot_trial_curves
+from muralab.report.shown_trials import BEST, OTHERS, left_out, shown_trials
 
 
 def trial(number: int, lr: float, objective: float, *, recipe: str = "cnn", **fields: object) -> SearchTrial:
@@ -66,6 +67,17 @@ def test_intervals_hold_where_nothing_matters(n: int) -> None:
         (one,) = importances([trial(k, rng.random(), rng.random(), values={"full.lr": rng.random()}) for k in range(n)])
         holds += one.low <= 0 <= one.high
     assert holds >= 180
+
+
+def test_of_very_many_trials_the_best_and_some_of_the_others_are_shown() -> None:
+    many = [trial(number, 1e-3, number / 1000) for number in range(1000)]
+    shown = shown_trials([*many, trial(0, 1e-3, math.nan, recipe="small")])
+    objectives = [one.objective for one in shown if one.recipe == "cnn"]
+    assert len(objectives) == BEST + OTHERS == len(shown) - 1
+    assert objectives[-BEST:] == [one.objective for one in many[-BEST:]]
+    assert objectives[0] == 0.0
+    assert left_out(many).startswith("200 of 1,000 trials are shown")
+    assert left_out(many[:200]) == ""
 
 
 def test_importances_are_drawn_with_their_intervals(rising) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 
+import pandas as pd
 import pytest
 
 from muralab.errors import StoreError
@@ -17,6 +18,7 @@ from muralab.tracking import (
     read_children,
     read_run,
     start_run,
+    with_histories,
 )
 from muralab.tracking.tags import Tag
 
@@ -79,6 +81,17 @@ def test_children_may_be_read_without_history_and_predictions(local: Store, tria
     assert record.metrics == {"loss": 1.0}
     assert record.history.empty
     assert record.predictions == {}
+
+
+def test_histories_of_some_metrics_are_those_of_the_whole_record(store: Store, trial: str) -> None:
+    values = {"val_loss": [0.5, math.nan, 0.3], "phase": [1.0, 1.0, 2.0], "other": [1.0, 2.0, 3.0]}
+    with RunWriter(store) as writer:
+        child = writer.start_run(kind="trial", name="child", parent=trial)
+        for step in (1, 2, 3):
+            writer.log_epoch(child, step, {key: points[step - 1] for key, points in values.items()})
+    (found,) = with_histories(store, read_children(store, trial, history=False), ("phase", "val_loss", "missing"))
+    (whole,) = read_children(store, trial)
+    pd.testing.assert_frame_equal(found.history, whole.history[["phase", "val_loss"]])
 
 
 def test_a_run_that_has_been_deleted_is_named_with_how_to_restore_it(local: Store, trial: str) -> None:

@@ -22,6 +22,7 @@ from muralab.training.trainer import LAST, best_name
 from muralab.trial import TrialSpec
 from muralab.tune import trial_logger
 from muralab.tune.finish import check_failures
+from muralab.tune.live_progress import LiveProgress
 from muralab.tune.trial_logger import TrialLogger, log_description
 from muralab.tune.trial_score import score_trial
 from tests.tune.recorder import Recorder
@@ -165,6 +166,16 @@ def test_trials_still_running_at_the_end_of_the_search_are_stopped(logger: Trial
     logger.stop_running()
     assert recorder.all("finish") == [("cnn-00", "FINISHED")]
     assert logger.table.rows["cnn-01"].state == "waiting"
+
+
+def test_the_searchs_own_run_is_not_written_at_the_end_of_every_trial(logger: TrialLogger, recorder: Recorder) -> None:
+    writer: Any = recorder
+    logger.progress = LiveProgress(writer, "parent", logger.table, clock=lambda: 100.0)
+    for name in logger.specs:
+        run(logger, name, 0.7)
+    logger.stop_running()
+    done = [found["progress/trials_done"] for run, _, found in recorder.all("log_epoch") if run == "parent"]
+    assert done == [0.0, 2.0]
 
 
 def test_each_epoch_logs_its_objective_and_that_of_the_weights_that_are_kept(

@@ -25,7 +25,7 @@ from muralab.report.page import write_report
 from muralab.report.results_table import results_table
 from muralab.report.sentences import calibration_notes, difference_sentences
 from muralab.results.changes import changes_since_evaluation
-from muralab.results.from_mlflow import PARENT_KINDS, build_trials, read_context, read_models, select_runs
+from muralab.results.from_mlflow import PARENT_KINDS, read_context, read_models, read_trials, select_runs
 from muralab.results.gallery import build_gallery, may_show, open_test_images
 from muralab.results.leakage import check_leakage
 from muralab.results.trained_model import load_trained_model, trained_run
@@ -90,7 +90,7 @@ def write(
             Path(folder) / REPORT_NAME,
             context=context,
             models=models,
-            trials=read_trials(session.store, config.runs),
+            trials=trials_of_sweeps(session.store, config.runs),
             champion=champion,
             galleries=galleries,
         )
@@ -139,11 +139,11 @@ def copy_page(page: Path, out: Path) -> Path:
     return target
 
 
-def read_trials(store: Store, ids: Sequence[str]) -> list[SearchTrial]:
+def trials_of_sweeps(store: Store, ids: Sequence[str]) -> list[SearchTrial]:
     """All trials of the sweeps among some ids, tested or not."""
     sweeps = [run_id for run_id in ids if read_run(store, run_id, predictions=False).kind in PARENT_KINDS]
-    children = [child for run_id in sweeps for child in read_children(store, run_id) if child.recipe]
-    return build_trials(sorted(children, key=lambda child: child.name))
+    children = [child for run_id in sweeps for child in read_children(store, run_id, history=False) if child.recipe]
+    return read_trials(store, sorted(children, key=lambda child: child.name))
 
 
 def refuse_changed(session: Session, record: RunRecord, table: pd.DataFrame) -> None:

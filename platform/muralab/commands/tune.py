@@ -22,7 +22,7 @@ from muralab.results.final_test import FinalTest
 from muralab.results.inputs import log_audit, log_sets, log_split
 from muralab.results.suspicious_labels import write_labels
 from muralab.storage import Storage
-from muralab.tracking import RunWriter, experiment_of, read_children
+from muralab.tracking import RunWriter, experiment_of, read_children, with_histories
 from muralab.tracking.tags import Tag
 from muralab.tune.cluster import machines_of
 from muralab.tune.disk_space import check_places, check_space
@@ -206,7 +206,8 @@ def search(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
         log_audit(writer, parent, sweep.dataset)
     writer.set_tags(parent, {Tag.DESCRIBED: "true"})
     if sweep.resumed:
-        past = logger.restore(read_children(session.store, parent))
+        records = read_children(session.store, parent, history=False)
+        past = logger.restore(with_histories(session.store, records, {"phase", sweep.config.options.objective}))
     writer.log_file(parent, sweep.folders.plan)
     writer.require_written()
     if not sweep.resumed:

@@ -17,6 +17,7 @@ from muralab.report.importance import importances, too_few_trials
 from muralab.report.references import study_accuracies
 from muralab.report.search_plots import plot_importances, plot_parallel, plot_trial_curves
 from muralab.report.sentences import number
+from muralab.report.shown_trials import shown_trials
 from muralab.report.training_plots import plot_learning_curves, plot_strength_response, searched_keys, shared_limits
 
 if TYPE_CHECKING:
@@ -51,12 +52,13 @@ def model_charts(
 
 
 def search_charts(trials: Sequence[SearchTrial], objective: str) -> list[Chart]:
-    """Learning curves of all trials, parallel coordinates, importances, and the objective over each searched value."""
+    """Learning curves, parallel coordinates, importances of all trials, and the objective over each searched value."""
+    shown = shown_trials(trials)
     responses = [
-        Chart(figure=plot_strength_response(trials, key, objective=objective), alt=f"{objective} over {key}")
-        for key in searched_keys(trials)
+        Chart(figure=plot_strength_response(shown, key, objective=objective), alt=f"{objective} over {key}")
+        for key in searched_keys(shown)
     ]
-    return [*_trial_charts(trials, objective), *_importance_charts(trials), *responses]
+    return [*_trial_charts(shown, objective), *_importance_charts(trials), *responses]
 
 
 def _trial_charts(trials: Sequence[SearchTrial], objective: str) -> list[Chart]:

@@ -23,6 +23,7 @@ from muralab.report.references import (
 )
 from muralab.report.results_table import PHASES, not_tested, phases_of
 from muralab.report.sentences import number
+from muralab.report.shown_trials import left_out, rank, shown_trials
 from muralab.report.tables import Cell, Group, Row, Table, frame_table
 
 NOT_GIVEN = "the study gives no test value after the upper phase"
@@ -208,11 +209,15 @@ def _study_row(table: Table, row: dict[str, object]) -> Row:
 
 
 def trials_table(trials: Sequence[SearchTrial]) -> Table:
-    """Every trial of the search, best first within its recipe."""
-    table = Table(columns=["recipe", "trial", "status", "epochs", "objective", "searched values"], left=(0, 1, 2, 5))
-    for recipe in dict.fromkeys(trial.recipe for trial in trials):
-        own = [trial for trial in trials if trial.recipe == recipe]
-        own.sort(key=lambda trial: math.inf if math.isnan(trial.objective) else -trial.objective)
+    """The trials of the search, best first within its recipe; of very many, those that the figures show."""
+    shown = shown_trials(trials)
+    table = Table(
+        caption=left_out(trials),
+        columns=["recipe", "trial", "status", "epochs", "objective", "searched values"],
+        left=(0, 1, 2, 5),
+    )
+    for recipe in dict.fromkeys(trial.recipe for trial in shown):
+        own = sorted((trial for trial in shown if trial.recipe == recipe), key=rank)
         table.groups.append(Group(rows=[_trial_row(table, trial) for trial in own]))
     return table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from muralab.evaluation.evaluated_model import EvaluatedModel, TrainingRecord
 from muralab.evaluation.intervals import INTERVAL_METHOD
 from muralab.recipe_loader import load_recipe
 from muralab.report.context import Context, SearchTrial
+from muralab.report.shown_trials import shown_trials
 from muralab.report.training_plots import phase_boundary
 from muralab.results.checks import read_checks, read_groups
 from muralab.results.context import describe_machine
@@ -36,6 +37,7 @@ from muralab.tracking import (
     read_children,
     read_datasets,
     read_run,
+    with_histories,
 )
 from muralab.tracking.platform_version import describe_commit
 from muralab.tracking.tags import Tag
@@ -61,9 +63,10 @@ def select_runs(store: Store, ids: Sequence[str]) -> list[RunRecord]:
     untested: list[str] = []
     for run_id in ids:
         record = read_run(store, run_id)
-        own = read_children(store, run_id, predictions=True) if record.kind in PARENT_KINDS else [record]
+        is_parent = record.kind in PARENT_KINDS
+        own = read_children(store, run_id, predictions=True, history=False) if is_parent else [record]
         tested = [one for one in own if "test" in one.predictions and not _is_superseded(one, record)]
-        found |= {one.run_id: one for one in tested}
+        found |= {one.run_id: read_run(store, one.run_id) if is_parent else one for one in tested}
         if not tested:
             untested.append(f"{run_id} ({record.kind or 'not ours'}, {record.name}, {record.status.lower()})")
     if untested:
@@ -172,6 +175,24 @@ def read_calibration(store: Store, run_id: str) -> Calibration | None:
         return Calibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
 
 
+def read_trials(store: Store, records: Sequence[RunRecord]) -> list[SearchTrial]:
+    """Every trial of a search, with the curves of those that the report shows.
+
+    Args:
+        store: where they are.
+        records: of the trials, without their histories.
+
+    Raises:
+        StoreError: the store failed.
+    """
+    trials = build_trials(records)
+    shown = {trial.run_id for trial in shown_trials(trials)}
+    metrics = {"phase", "train_loss", *(_objective_name(one, one.metrics) for one in records)}
+    found = with_histories(store, [one for one in records if one.run_id in shown], metrics)
+    curves = {trial.run_id: trial for trial in build_trials(found)}
+    return [curves.get(trial.run_id, trial) for trial in trials]
+
+
 def build_trials(records: Iterable[RunRecord]) -> list[SearchTrial]:
     """Every trial of a search as the report shows it, tested or not."""
     return [
@@ -192,9 +213,12 @@ def build_trials(records: Iterable[RunRecord]) -> list[SearchTrial]:
 
 def _objective_curve(record: RunRecord) -> pd.Series:
     """The objective after each epoch; runs of earlier versions hold it under its metric's own name alone."""
-    own = record.tags.get(Tag.OBJECTIVE, "val_study_auroc")
-    name = next((name for name in ("epoch_objective", own) if name in record.history), None)
-    return pd.Series(dtype=float) if name is None else record.history[name].dropna()
+    name = _objective_name(record, record.history)
+    return record.history[name].dropna() if name in record.history else pd.Series(dtype=float)
+
+
+def _objective_name(record: RunRecord, logged: Collection[str]) -> str:
+    return "epoch_objective" if "epoch_objective" in logged else record.tags.get(Tag.OBJECTIVE, "val_study_auroc")
 
 
 def _searched_values(record: RunRecord) -> dict[str, float | str]:

@@ -26,6 +26,7 @@ from muralab.tracking.records import (
     find_trials,
     read_children,
     read_run,
+    with_histories,
 )
 from muralab.tracking.runs import (
     adopt_run,
@@ -85,4 +86,5 @@ __all__ = [
     "read_trained_split",
     "rebuild_split",
     "start_run",
+    "with_histories",
 ]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -17,7 +17,7 @@ from muralab.tracking.artifacts import StoredPredictions, fingerprint_test_set
 from muralab.tracking.failures import store_error
 from muralab.tracking.runs import experiment_of, search_runs
 from muralab.tracking.store import Store
-from muralab.tracking.stored_names import metric_of, metrics_in_order, tag_filters, tags_of
+from muralab.tracking.stored_names import metric_of, metrics_in_order, stored_metric, tag_filters, tags_of
 from muralab.tracking.tags import RESOLVED, Tag, resolved_values_of
 
 LARGEST = 1.797e308  # a database stores an infinite metric as the largest float
@@ -114,18 +114,55 @@ def read_children(store: Store, parent_id: str, predictions: bool = False, *, hi
     return _records(store, runs, history=history, predictions=predictions)
 
 
-def find_records(store: Store, parent_id: str, run_ids: Sequence[str]) -> dict[str, RunRecord]:
+def with_histories(store: Store, records: Sequence[RunRecord], metrics: Collection[str]) -> list[RunRecord]:
+    """Runs that were read without their histories, with those of some metrics.
+
+    Each metric of each run takes a request, so that a search with thousands of trials asks for what it needs.
+
+    Args:
+        store: where to read.
+        records: the runs.
+        metrics: their names in the code; a run need not have them.
+
+    Raises:
+        StoreError: the store failed.
+    """
+    pairs = [(one.run_id, key) for one in records for name in metrics if name in one.metrics for key in _names(name)]
+    values = _histories(store, pairs)
+    return [replace(one, history=_history(one, metrics, values)) for one in records]
+
+
+def _names(metric: str) -> list[str]:
+    """A metric's names in the store: in runs of this version, and of earlier ones, which come first."""
+    return list(dict.fromkeys((metric, stored_metric(metric))))
+
+
+def _history(
+    record: RunRecord, metrics: Collection[str], values: Mapping[tuple[str, str], Mapping[int, float]]
+) -> pd.DataFrame:
+    undefined = read_undefined(record.tags)
+    columns = {
+        name: {step: value for key in _names(name) for step, value in values.get((record.run_id, key), {}).items()}
+        | {int(step): float(value) for step, value in undefined.get(name, {}).items()}
+        for name in metrics
+    }
+    found = {name: column for name, column in columns.items() if column}
+    return pd.DataFrame(found).rename_axis(index="step").sort_index()
+
+
+def find_records(store: Store, parent_id: str, run_ids: Sequence[str], *, history: bool = True) -> dict[str, RunRecord]:
     """All runs below a parent, by their ids.
 
     Args:
         store: where to read.
         parent_id: the parent's id.
         run_ids: those that have to be among them.
+        history: as for `read_children`.
 
     Raises:
         StoreError: some of these have been deleted, or the store failed.
     """
-    found = {record.run_id: record for record in read_children(store, parent_id)}
+    found = {record.run_id: record for record in read_children(store, parent_id, history=history)}
     missing = [run_id for run_id in run_ids if run_id not in found]
     if missing:
         restore = [f"mlflow runs restore --run-id {run_id}" for run_id in missing]
@@ -193,11 +230,15 @@ def _search(store: Store, experiment_ids: list[str] | None, where: str) -> list[
 
 def _records(store: Store, runs: list[Any], *, history: bool, predictions: bool) -> list[RunRecord]:
     pairs = [(str(run.info.run_id), key) for run in runs if history for key in run.data.metrics]
+    values = _histories(store, pairs)
+    return [_build_record(store, run, values, predictions) for run in runs]
+
+
+def _histories(store: Store, pairs: list[tuple[str, str]]) -> dict[tuple[str, str], dict[int, float]]:
     try:
-        values = read_histories(store, pairs)
+        return read_histories(store, pairs)
     except Exception as error:
         raise store_error(store, "read the history of metrics", error) from error
-    return [_build_record(store, run, values, predictions) for run in runs]
 
 
 def read_histories(store: Store, pairs: list[tuple[str, str]]) -> dict[tuple[str, str], dict[int, float]]:

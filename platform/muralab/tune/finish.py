@@ -25,11 +25,11 @@ from muralab.report.results_table import results_table
 from muralab.report.sentences import calibration_notes, difference_sentences, headline
 from muralab.report.verdict import confusion_sentence, missed_sentence, registered_sentence
 from muralab.results.final_test import FinalTest, run_final_test
-from muralab.results.from_mlflow import build_trials
+from muralab.results.from_mlflow import read_trials
 from muralab.results.gallery import build_gallery, may_show
 from muralab.results.previews import build_previews
 from muralab.results.trained_model import read_final_test
-from muralab.tracking import RunRecord, RunWriter, Store, find_records
+from muralab.tracking import RunRecord, RunWriter, Store, find_records, read_run
 from muralab.tracking.tags import Tag
 from muralab.tune.plan import Sweep
 from muralab.tune.registration import Outcome
@@ -86,14 +86,14 @@ def evaluate_best_trials(sweep: Sweep, logger: TrialLogger, store: Store) -> Swe
     logger.writer.flush()
     names = [logger.best[recipe][1] for recipe in sweep.config.recipes if recipe in logger.best]
     run_ids = [logger.writer.run_id(logger.runs[name]) for name in names]
-    records = find_records(store, logger.parent, run_ids)
+    records = find_records(store, logger.parent, run_ids, history=False)
     if sweep.resumed:
         forget_earlier_best(records, names, logger)
     for note in superseded_notes(records, run_ids):
         logger.adapted(note)
     rule = sweep.config.options.threshold
     tests = [
-        run_final_test(logger.specs[name], records[run_id], logger.writer, rule=rule)
+        run_final_test(logger.specs[name], read_run(store, run_id, predictions=False), logger.writer, rule=rule)
         if has_weights(logger.specs[name])
         else read_final_test(logger.specs[name], store, run_id)  # of a sweep that was extended
         for name, run_id in zip(names, run_ids, strict=True)
@@ -102,7 +102,7 @@ def evaluate_best_trials(sweep: Sweep, logger: TrialLogger, store: Store) -> Swe
         sweep=sweep,
         parent=logger.parent,
         tests=tests,
-        trials=build_trials(sorted(records.values(), key=lambda record: record.name)),
+        trials=read_trials(store, sorted(records.values(), key=lambda record: record.name)),
         missing=missing_results(sweep, logger.best, logger.failures),
         failures=logger.failures,
         happened=logger.notes,

@@ -98,6 +98,7 @@ class TrialLogger:
     scores: dict[str, float] = field(default_factory=dict)
     """Trial -> what one that has ended in order has reached."""
     _parts: dict[str, int] = field(default_factory=dict)
+    _searched: dict[str, list[str]] = field(default_factory=dict)
     deadline: float | None = None
     """On the monotonic clock: a trial that ends unfinished after it ran out of time, and was not pruned."""
     storage: SweepStorage | None = None
@@ -107,7 +108,9 @@ class TrialLogger:
 
     def searched(self, recipe: str) -> list[str]:
         """The values that the trials of a recipe draw."""
-        return searched_keys(self.specs.values(), recipe)
+        if recipe not in self._searched:  # asked for several times per trial, of which there may be thousands
+            self._searched[recipe] = searched_keys(self.specs.values(), recipe)
+        return self._searched[recipe]
 
     def restore(self, records: Sequence[RunRecord]) -> dict[str, Past]:
         """Restore what an interrupted search has done; returns the objectives of trials that have ended."""
@@ -240,7 +243,7 @@ class TrialLogger:
         self.table.ended(name, how, reason)
         self._log_end(name, how, reason)
         if self.progress is not None:
-            self.progress.update()
+            self.progress.tick()
 
     def _log_end(self, name: str, how: str, reason: str) -> None:
         """Log a trial's end; the tag that states it is last, since a resumed search relies on it."""
@@ -272,6 +275,8 @@ class TrialLogger:
         for name, row in self.table.rows.items():
             if row.state == "running":
                 self.trial_ended(name, "stopped", "")
+        if self.progress is not None:
+            self.progress.update()
 
     def consider(self, name: str, objective: float) -> None:
         """A trial that has ended may be its recipe's best; the loser's weights are removed.
