@@ -134,14 +134,14 @@ def slow_row(number: int) -> Row:
         line = describe(swept, number, report.stat().st_size / 2**20)
     print(line, file=sys.stderr, flush=True)
     written = [path for method, path in requests if method != "GET" and "search" not in path]
-    logging_s = swept.began["test"] - swept.began["search"]
+    logging_s, training_s = swept.began["test"] - swept.ended[0], swept.ended[-1] - swept.ended[0]
     return Row(
         what=f"scale: seconds per instant trial of {number:,}, a store with {DELAY_S * 1000:.0f} ms per request",
         ours=f"{logging_s / number:.2f} s",
-        theirs=f"the trials alone {swept.search_s / number:.2f} s",
-        ratio=logging_s / swept.search_s,
+        theirs=f"the trials alone {training_s / number:.2f} s",
+        ratio=logging_s / training_s,
         note=f"{len(requests):,} requests, {len(written):,} of them writes: {len(written) / number:.1f} per trial, "
-        f"{len(written) / logging_s:.1f} per second; {line}",
+        f"at most {len(written) / logging_s:.1f} per second; {line}",
     )
 
 

@@ -89,7 +89,12 @@ def run_sweep(folder: Path, tree: Path, store: str, n_trials: int, *options: str
         str(n_trials),
         *([] if "--epochs" in options else ["--epochs", "1+1"]),
     ]
-    own = {"MLFLOW_TRACKING_URI": store, "XDG_CACHE_HOME": str(folder), "PYTHONUNBUFFERED": "1"}
+    own = {
+        "MLFLOW_TRACKING_URI": store,
+        "XDG_CACHE_HOME": str(folder),
+        "PYTHONUNBUFFERED": "1",
+        "RAY_worker_niceness": "0",
+    }
     paths = {"PYTHONPATH": f"{ROOT / 'platform'}{os.pathsep}{ROOT}"}
     found = MeasuredSweep()
     started = time.monotonic()

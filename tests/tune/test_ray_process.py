@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -92,6 +93,13 @@ def test_a_node_may_be_missed_later_than_its_processes(monkeypatch: pytest.Monke
     report.node_death_s = 60.0
     report.result("a", {"node": "n2"})
     assert report.died("a", "its process is gone")
+
+
+def test_the_metrics_of_an_epoch_arrive_as_numbers_though_tune_sees_a_text() -> None:
+    events, metrics = Sent(), {"val_loss": 0.1 + 0.2, "phase": 1.0}
+    report = ray_process._Report(events)
+    report.result("a", dict.fromkeys(ray_process.REPORTED, 1) | {"metrics": json.dumps(metrics)})
+    assert events.sent[0]["result"]["metrics"] == metrics
 
 
 def test_a_kill_by_rays_memory_monitor_is_recognised() -> None:

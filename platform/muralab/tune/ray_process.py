@@ -215,7 +215,8 @@ def _work(config: dict[str, Any]) -> None:
                         "phase": result.phase,
                         "ends_phase": result.ends_phase,
                         "complete": result.ends_phase and result.phase == last_phase,
-                        "metrics": history[-1],
+                        # As text: Tune would keep the last ten values of each number, 0.1 MiB per trial.
+                        "metrics": json.dumps(history[-1], default=float),
                     }
                 )
     except Exception as error:  # it would fail again: only a process that died is worth a restart
@@ -282,7 +283,8 @@ class _Report:
             return
         self.last[name] = result
         if "metrics" in result:
-            self.events.send("epoch", name=name, result={key: result[key] for key in REPORTED})
+            values = {key: result[key] for key in REPORTED} | {"metrics": json.loads(result["metrics"])}
+            self.events.send("epoch", name=name, result=values)
 
     def complete(self, name: str) -> None:
         """A trial ended in order."""

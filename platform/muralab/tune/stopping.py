@@ -11,6 +11,7 @@ avoids that. `scheduler.py` connects the rule to Ray. Epochs are those of the fu
 from __future__ import annotations
 
 import math
+from bisect import bisect_right, insort
 from collections.abc import Sequence
 
 FIRST_DECISION = 0.5
@@ -36,6 +37,8 @@ class StoppingRule:
         self.first = max(math.ceil(FIRST_DECISION * n_epochs), 1)
         self.window = max(round(SMOOTHED * n_epochs), 2)
         self.curves: dict[str, list[float]] = {}
+        self.peers: dict[int, list[float]] = {}
+        """Epoch -> the smoothed objectives of all trials that have ended it, in ascending order."""
 
     def stops(self, trial: str, epoch: int, objective: float) -> bool:
         """Whether a trial is stopped after an epoch.
@@ -49,12 +52,10 @@ class StoppingRule:
         if epoch != len(curve) + 1:
             return False
         curve.append(-math.inf if math.isnan(objective) else objective)
-        if epoch < self.first:
-            return False
-        others = (other for name, other in self.curves.items() if name != trial)
-        peers = [self._smoothed(other, epoch) for other in others if len(other) >= epoch]
-        better = sum(peer > self._projected(curve) for peer in peers)
-        return len(peers) >= MIN_PEERS and better >= KEPT * (len(peers) + 1)
+        peers = self.peers.setdefault(epoch, [])
+        n_peers, better = len(peers), len(peers) - bisect_right(peers, self._projected(curve))
+        insort(peers, self._smoothed(curve, epoch))
+        return epoch >= self.first and n_peers >= MIN_PEERS and better >= KEPT * (n_peers + 1)
 
     def _projected(self, curve: Sequence[float]) -> float:
         """The objective at the last epoch, if the gain over the last window continues."""
