@@ -83,14 +83,14 @@ def test_children_may_be_read_without_history_and_predictions(local: Store, tria
     assert record.predictions == {}
 
 
-def test_histories_of_some_metrics_are_those_of_the_whole_record(store: Store, trial: str) -> None:
+def test_histories_of_some_metrics_are_those_of_the_whole_record(store: Store, parent: str) -> None:
     values = {"val_loss": [0.5, math.nan, 0.3], "phase": [1.0, 1.0, 2.0], "other": [1.0, 2.0, 3.0]}
     with RunWriter(store) as writer:
-        child = writer.start_run(kind="trial", name="child", parent=trial)
+        child = writer.start_run(kind="trial", name="child", parent=parent)
         for step in (1, 2, 3):
             writer.log_epoch(child, step, {key: points[step - 1] for key, points in values.items()})
-    (found,) = with_histories(store, read_children(store, trial, history=False), ("phase", "val_loss", "missing"))
-    (whole,) = read_children(store, trial)
+    (found,) = with_histories(store, read_children(store, parent, history=False), ("phase", "val_loss", "missing"))
+    (whole,) = read_children(store, parent)
     pd.testing.assert_frame_equal(found.history, whole.history[["phase", "val_loss"]])
 
 
