@@ -125,7 +125,8 @@ class RayNodes:
         """Send a signal to a node's processes; returns those that it had."""
         tree: list[psutil.Process] = []
         if process.poll() is None:
-            tree = [one := psutil.Process(process.pid), *one.children(recursive=True)]
+            parent = psutil.Process(process.pid)
+            tree = [parent, *parent.children(recursive=True)]
         for one in tree:
             try:
                 one.send_signal(number)
