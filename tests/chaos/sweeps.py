@@ -38,6 +38,8 @@ RECIPE = replace(CNN, registers={registers}, batch_size=4)
 MARK = "MURALAB_CHAOS"
 """Environment variable by which every process of a sweep is found."""
 TIMED = ("progress/", "system/", "train/epoch_seconds")
+COUNTED = "muralab.test_looks."
+"""What the tags of a registered model begin with that count the evaluations on a test set."""
 END_WAIT_S = 60.0
 """A sweep that cannot go on ends within this."""
 
@@ -177,15 +179,28 @@ def record(sweep: Sweep) -> dict[str, Any]:
     (parent,) = [run.run_id for run in runs if run.kind == "tune"]
     trials = read_children(store, parent, predictions=True)
     versions = store.client.search_model_versions("name = 'mura-wrist'")
+    models = store.client.search_registered_models("name = 'mura-wrist'")
     return {
         "trials": {run.tags["muralab.trial"]: _trial(store, run) for run in trials},
         "n_trials": len(trials),
         "parent": {key: points for key, points in _metrics(store, parent).items() if key.endswith("test_study_auroc")},
         "parent inputs": _inputs(store, parent),
         "winner": read_run(store, parent).tags.get("muralab.winner"),
-        "versions": [(version.version, version.status, sorted(version.aliases)) for version in versions],
+        "versions": {version.version: (version.status, _own_tags(version)) for version in versions},
+        "aliases": {alias: version for model in models for alias, version in model.aliases.items()},
+        "evaluations": {key: value for model in models for key, value in model.tags.items() if COUNTED in key},
+        "models": [str(model.status) for model in store.client.search_logged_models(_experiments(store))],
         "statuses": sorted(run.status for run in runs),
     }
+
+
+def _own_tags(version: Any) -> dict[str, str]:
+    """Of a version, without the key of coded names, which every cache has of its own."""
+    return {key: value for key, value in version.tags.items() if key != "muralab.names"}
+
+
+def _experiments(store: Store) -> list[str]:
+    return [one.experiment_id for one in store.client.search_experiments()]
 
 
 def _trial(store: Store, run: Any) -> dict[str, Any]:
