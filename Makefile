@@ -53,7 +53,7 @@ tune: .venv/bin/muralab ## the main job: tune and compare several recipes, regis
 
 train: .venv/bin/muralab ## one recipe without a search (RECIPE, PART, DATA, ARGS)
 	@$(IN_VENV) mlflow run . -e train -P recipe="$(RECIPE)" -P part="$(PART)" -P data="$(DATA)" --env-manager local \
-		--experiment-name "mura-$(PART)" $(ARGS)
+		--experiment-name "$${MLFLOW_EXPERIMENT_NAME:-mura-$(PART)}" $(ARGS)
 
 ui: .venv/bin/muralab ## browse the runs in MLflow at http://127.0.0.1:5000 (UI_PORT)
 	@echo 'Open http://127.0.0.1:$(UI_PORT)/#/experiments?workflowType=machine_learning (Ctrl-C ends it)'

@@ -48,7 +48,7 @@ def test_machines_share_a_key_file(tiny_tree: Path, tmp_path: Path) -> None:
     shared = tmp_path / "team.key"
     keys = [find_key(tmp_path / machine, tiny_tree, shared=shared) for machine in ("one", "two")]
     assert keys[0] == keys[1] == find_key(tmp_path / "one", tiny_tree)
-    assert mode(shared) == 0o600
+    assert mode(shared) == 0o640  # readable by the team's group, in a folder that is the team's
 
 
 def test_a_shared_key_replaces_the_own_one(tiny_tree: Path, tmp_path: Path) -> None:

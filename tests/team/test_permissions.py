@@ -148,4 +148,4 @@ def experiment_id(team: TeamServer) -> str:
 def test_wrong_passwords_are_named(small_team, store, versions, muralab, easy_tree, monkeypatch) -> None:
     become(small_team.client("bob", "wrong"), monkeypatch)
     complaint = muralab("tune", recipes=SMALL, data=easy_tree).complaint
-    assert "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in complaint
+    assert "The password is missing or wrong: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in complaint

@@ -33,6 +33,8 @@ MIN_SHARED = 5
 """Of them, as many must be equal, and half of those that both could have: a data set may have grown since, and another
 may have a part of its files."""
 OWNER_ONLY = 0o600
+TEAM = 0o640
+"""Of a shared key: readable by its group, which is the folder's where the folder has the setgid bit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,12 +98,12 @@ def read_shared_key(file: Path) -> NameKey:
     """
     try:
         if not file.exists():
-            _write(file, _KeyFile(key=new_key()).to_text())
+            _write(file, _KeyFile(key=new_key()).to_text(), mode=TEAM)
         return _parse(file.read_text(encoding="utf-8")).key
     except OSError as error:
         raise SettingsError(
             f"names_key={file} cannot be read or written ({error.strerror or error}). Give a file in an existing "
-            "folder that only your team can read."
+            "folder that only your team can read, and let the team's group read the file (chgrp, chmod 640)."
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise SettingsError(
@@ -202,9 +204,10 @@ def _parse(text: str) -> _KeyFile:
     return _KeyFile(key=NameKey(secret=secret), roots=tuple(content["roots"]), sample=tuple(content["sample"]))
 
 
-def _write(file: Path, text: str) -> None:
+def _write(file: Path, text: str, mode: int = OWNER_ONLY) -> None:
     with atomic_path(file) as temporary:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        os.fchmod(handle, mode)  # whatever the umask
         with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as opened:
             opened.write(text)
 

@@ -256,7 +256,10 @@ def _access(failure: _Failure) -> str:
         host = urlsplit(failure.uri).netloc.rpartition("@")[2]
         return f"The server does not accept this name: start it with `--allowed-hosts {host}`, or use its own name."
     if failure.status == 401 or failure.says("unauthorized", "error code 401"):
-        return "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
+        return (
+            "The password is missing or wrong: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+            "MLFLOW_TRACKING_TOKEN."
+        )
     if is_forbidden(failure.error) or failure.says("error code 403", "permission_denied", "access denied"):
         model = failure.says("/registered-models/", "/model-versions/")
         what = "the registered model" if model else "the experiment and its artifacts"
