@@ -95,8 +95,14 @@ def test_what_is_backed_up_is_restored(tmp_path: Path, easy_tree: Path, monkeypa
         with team_server(old, backend=backend, **own) as server:
             become(ann := server.add_user("ann"), monkeypatch)
             run = log_run(open_store(server.uri), easy_tree, 1.0, experiment=MODEL)
-            done = call("bash", TEAM / "backup.sh", tmp_path / "backups", env=client_of(backend, keys))
-            assert done.returncode == 0, done.stderr
+            for note in ("old", "new"):
+                open_store(server.uri).client.log_text(run, note, "note.txt")
+                done = call("bash", TEAM / "backup.sh", tmp_path / "backups", env=client_of(backend, keys))
+                assert done.returncode == 0, done.stderr
+        notes = sorted((tmp_path / "backups").rglob("note.txt"))
+        assert [(path.relative_to(tmp_path / "backups").parts[0], path.read_text()) for path in notes] == [
+            ("artifacts", "new"), ("replaced", "old"),
+        ]  # fmt: skip
         backup = done.stdout.strip()
         done = call("bash", TEAM / "restore.sh", backup, env=client_of(new_backend, new_keys))
         assert done.stdout == f"Restored {backup}.\n", done.stderr
@@ -107,6 +113,31 @@ def test_what_is_backed_up_is_restored(tmp_path: Path, easy_tree: Path, monkeypa
             become({**ann, "MLFLOW_TRACKING_URI": server.uri}, monkeypatch)
             record = read_run(open_store(server.uri), run)
             assert (record.status, len(record.predictions["test"]) > 20) == ("FINISHED", True)
+
+
+@pytest.mark.long
+def test_a_laptops_runs_move_with_their_artifacts(
+    tmp_path: Path, easy_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = postgres_programs()
+    if programs is None or not all(shutil.which(needed) for needed in ("pgloader", "rclone", "sqlite3")):
+        pytest.skip("PostgreSQL, pgloader, rclone or sqlite3 is not installed")
+    run = log_run(open_store(f"sqlite:///{tmp_path}/laptop/mlflow.db"), easy_tree, 1.0, experiment=MODEL)
+    (tmp_path / "laptop").rename(tmp_path / "copy")
+    (tmp_path / "s3").mkdir()
+    with ExitStack() as stack:
+        backend = stack.enter_context(postgres(programs))
+        keys = stack.enter_context(object_store(tmp_path / "s3"))
+        assert call(sys.executable, "-m", "mlflow", "db", "upgrade", backend).returncode == 0
+        move = ("bash", TEAM / "migrate.sh", tmp_path / "copy" / "mlflow.db")
+        wrong = call(*move, env={**client_of(backend, keys), "AWS_SECRET_ACCESS_KEY": "wrong"})
+        assert wrong.returncode != 0
+        done = call(*move, env=client_of(backend, keys))  # the failed copy has changed nothing
+        assert done.stdout.splitlines()[-1] == "1 runs and 0 model versions moved", done.stderr
+        own = {"auth": f"{backend}_auth", "artifacts": f"s3://{BUCKET}", "env": keys}
+        with team_server(tmp_path, backend=backend, **own) as server:
+            become(server.admin, monkeypatch)
+            assert len(read_run(open_store(server.uri), run).predictions["test"]) > 20
 
 
 def client_of(backend: str, keys: Mapping[str, str]) -> dict[str, str]:
