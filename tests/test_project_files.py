@@ -42,3 +42,8 @@ def test_workflow_and_hooks_run_what_every_change_must_pass() -> None:
 def test_citation_and_release_notes_are_of_this_version() -> None:
     assert read(CITATION)["version"] == __version__
     assert f"\n## {__version__}" in (ROOT / "docs" / "release-notes.md").read_text(encoding="utf-8")
+
+
+def test_make_sweeps_and_trains_in_the_experiment_that_was_named() -> None:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert text.count('--experiment-name "$${MLFLOW_EXPERIMENT_NAME:-mura-$(PART)}"') == 2

@@ -122,6 +122,7 @@ def test_a_laptops_runs_move_with_their_artifacts(
     programs = postgres_programs()
     if programs is None or not all(shutil.which(needed) for needed in ("pgloader", "rclone", "sqlite3")):
         pytest.skip("PostgreSQL, pgloader, rclone or sqlite3 is not installed")
+    (tmp_path / "laptop").mkdir()
     run = log_run(open_store(f"sqlite:///{tmp_path}/laptop/mlflow.db"), easy_tree, 1.0, experiment=MODEL)
     (tmp_path / "laptop").rename(tmp_path / "copy")
     (tmp_path / "s3").mkdir()
