@@ -150,7 +150,7 @@ def _check_token(request: Request, token: str | None) -> None:
     scheme, _, sent = request.headers.get("authorization", "").partition(" ")
     is_equal = hmac.compare_digest(sent.strip().encode("utf-8", "replace"), (token or "").encode())
     if token is not None and not (is_equal and scheme.lower() == "bearer"):
-        raise HTTPException(401, "A bearer token is required: send the header Authorization: Bearer <token>.")
+        raise HTTPException(401, "The bearer token is missing or wrong: send the header Authorization: Bearer <token>.")
 
 
 def _error_response(status: int, message: str) -> JSONResponse:
