@@ -203,7 +203,7 @@ def test_before_the_first_worker_a_line_says_so() -> None:
     with board:
         time.now += PLAIN_LINE_EVERY_S + 1
         board.tick()
-    assert "left; starting workers" in out.getvalue()
+    assert out.getvalue().startswith("... about 13 s to train; starting workers\n")
 
 
 # On one

@@ -154,11 +154,16 @@ class TrialTable:
                 for r in self.rows.values()
                 if r.state == "running"
             ]
+            left = f"about {format_duration(self.remaining_s())} {'left' if self._has_begun() else 'to train'}"
             self.console.print(
-                f"... about {format_duration(self.remaining_s())} left; " + ("; ".join(running) or "starting workers"),
+                f"... {left}; " + ("; ".join(running) or "starting workers"),
                 highlight=False,
                 markup=False,
             )
+
+    def _has_begun(self) -> bool:
+        """Whether anything is trained; the estimate does not cover the start of the workers before that."""
+        return any(row.epoch or row.has_ended for row in self.rows.values())
 
     def remaining_s(self) -> float:
         """Estimated seconds until the last trial ends."""

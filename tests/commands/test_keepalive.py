@@ -69,13 +69,13 @@ def test_a_step_shows_how_far_it_is_and_what_is_left(log: Stand) -> None:
     heartbeat.beat("full 1/7, images", 8, 64)
     log.now += 12
     heartbeat.beat("full 1/7, images", 16, 64)
-    assert log.after(0) == "... full 1/7, images: 16 of 64, about 36 s left of it\n"
+    assert log.after(0) == "... full 1/7, images: 16 of 64, about 36 s left of this step\n"
 
 
 def test_a_step_that_is_over_is_not_shown_any_more(log: Stand) -> None:
     show = build_progress(log.console)("decoding images")
     show(348, 696)
-    assert log.after(12) == "... decoding images: 348 of 696, about 12 s left of it\n"
+    assert log.after(12) == "... decoding images: 348 of 696, about 12 s left of this step\n"
     show(696, 696)
     assert log.after(12) == "... still working, 24 s\n"
 

@@ -22,7 +22,7 @@ def run(config: DemoConfig, environment: Environment) -> None:
     if environment.run_id:
         claim_run(open_store(environment.tracking_uri), environment.run_id)
     console = build_console()
-    progress = build_progress(console)("studies drawn")
+    progress = build_progress(console)("drawing studies")
     with Keepalive(console):
         if config.layout == "mura":
             root = write_demo(config.folder, seed=config.seed, n_images=config.images, progress=progress)

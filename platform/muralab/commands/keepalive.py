@@ -86,7 +86,8 @@ class Keepalive(RenderHook):
         if now - at > STEP_KNOWN_S or done >= total:
             return f"... still working, {format_duration(now - self._heard)}"
         spent = now - self._step_began
-        left = f", about {format_duration(spent / done * (total - done))} left of it" if spent > 1 and done else ""
+        left = format_duration(spent / done * (total - done)) if spent > 1 and done else ""
+        left = f", about {left} left of this step" if left else ""
         return f"... {what}: {done:,} of {total:,}{left}"
 
     def _run(self) -> None:

@@ -34,7 +34,7 @@ def run(config: ManifestConfig, environment: Environment) -> Draft:
     console = build_console()
     labels = None if config.labels is None else read_labels(config.labels, config.columns)
     with Keepalive(console):
-        scan = scan_folder(config.folder, progress=build_progress(console)("files opened"))
+        scan = scan_folder(config.folder, progress=build_progress(console)("opening files"))
         draft = build_manifest(
             _without_own_files(scan, config),
             folder=config.folder,

@@ -71,7 +71,7 @@ def run(config: PredictConfig, environment: Environment) -> pd.DataFrame:
 
 def _predict(config: PredictConfig, environment: Environment, console: Any) -> pd.DataFrame:
     show = build_progress(console)
-    found = find_pictures(config.images, study=config.study, progress=show("files opened"))
+    found = find_pictures(config.images, study=config.study, progress=show("opening files"))
     items = found.items
     batches = build_batches(items, rows=config.rows)
     if all(len(batch) > MAX_ROWS for batch in batches):
