@@ -214,7 +214,8 @@ def test_a_column_that_is_missing_or_unknown(tree: Path, rows: Rows) -> None:
     assert "lacks 2 columns" in text
     assert "columns=label:fracture: there is no column 'fracture'. Did you mean 'fractured'?" in text
     assert "There is no column patient: name the one that holds it with columns=patient:<name>." in text
-    assert "It has: fractured, image, study, part, split, age, device." in text
+    assert "It has: fractured, image, study, part, split, age, device.\nAll go into one option: columns=image:" in text
+    assert text.endswith("the column of the images as patient makes each image its own.")
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,8 @@ def fact_lines(manifest: Manifest | None) -> list[str]:
             patients = manifest.index["patient"].groupby(values.to_numpy()).nunique()
             common = counts[counts.index.map(patients) >= MIN_PATIENTS]  # a name that was left in a column is not
             shown = ", ".join(f"{value} ({count:,})" for value, count in common.head(N_VALUES).items())
-            held = f"{len(counts):,} values: {shown}{' ...' * (len(counts) > min(N_VALUES, len(common)))}"
+            more = " ..." * (len(counts) > min(N_VALUES, len(common)))
+            held = f"{len(counts):,} value{'s' * (len(counts) > 1)}: {shown}{more}"
         missing = int(values.isna().sum() if pd.api.types.is_numeric_dtype(values) else (values == "").sum())
         lines.append(f"  {name}: {held}; {missing:,} missing")
     return lines

@@ -152,7 +152,10 @@ def find_columns(sheet: Sheet, columns: Mapping[str, str]) -> dict[str, str]:
             problems.append(f"There is no column {column}: name the one that holds it with columns={column}:<name>.")
     if problems:
         heading = f"The manifest {sheet.path} lacks {len(problems)} column{'s' * (len(problems) > 1)}:"
-        raise DataError(numbered(heading, problems) + f"\nIt has: {', '.join(known)}.")
+        advice = "All go into one option: columns=image:<name>,label:<name>,patient:<name>."
+        if "patient" not in found:
+            advice += " Where patients are not known, the column of the images as patient makes each image its own."
+        raise DataError(numbered(heading, problems) + f"\nIt has: {', '.join(known)}.\n{advice}")
     return found
 
 

@@ -127,8 +127,7 @@ def _check_images(table: pd.DataFrame, root: Path, problems: RowProblems) -> Non
     unique = named.drop_duplicates("image")
     missing = unique[[not os.path.isfile(path) for path in unique["path"].tolist()]]  # noqa: PTH113 (half the time of Path)
     problems.add(
-        f"Image paths start from {root}: give root=<folder> where they start from another one (with a URI as data they "
-        "cannot), or remove these rows.",
+        f"Image paths start from {root}: give root=<folder> where they start from another one, or remove these rows.",
         (f"row {one.row}: there is no file {one.image}" for one in missing.itertuples()),
     )
 
