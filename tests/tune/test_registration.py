@@ -78,7 +78,9 @@ def test_a_registered_candidate_states_the_gates_decision(sweep: Any) -> None:
 def test_a_model_that_does_not_beat_chance_is_not_registered(sweep: Any) -> None:
     found = outcome(sweep, final_test_of(skill=0.0), register=refuse)
     assert found.error is None
-    assert found.statements[0].startswith(f"Not registered: {GATE} does not beat chance on the test set (AUROC 0.")
+    assert found.statements[0].startswith(
+        f"Not registered: {GATE} is not shown to beat chance on the test set (AUROC 0."
+    )
 
 
 def test_a_failing_registration_becomes_part_of_the_outcome(sweep: Any) -> None:

@@ -104,7 +104,12 @@ def register_candidate(
     if not candidate.model.beats_chance:
         auroc = candidate.model.intervals()["auroc"]
         recipe = candidate.model.recipe
-        return Outcome(statements=[f"Not registered: {recipe} does not beat chance on the test set (AUROC {auroc})."])
+        return Outcome(
+            statements=[
+                f"Not registered: {recipe} is not shown to beat chance on the test set (AUROC {auroc}). More epochs, "
+                "larger images, pretrained weights or more patients may help."
+            ]
+        )
     try:
         registration = register(candidate)
     except Exception as error:  # whatever the exporter, the store or the gate raises
