@@ -78,7 +78,7 @@ def test_a_training_prints_figures_with_intervals_and_a_rough_calibration_which_
     assert re.search(r"auroc \d\.\d+ \[\d\.\d+, \d\.\d+\], kappa", outcome.out), outcome.out
     page = download_artifact(store, only_run(store).run_id, "report.html", tmp_path).read_text("utf-8")
     for text in (outcome.out, page):
-        assert "small network: The calibration and the threshold rest on " in text
+        assert "small network: Calibration and threshold rest on " in text
         assert "small network: calibrated by slope and intercept of the log-odds" in text
     assert "Right: the same with its Grad-CAM" not in page, "radiographs of patients are shown only if asked for"
     assert "no patient’s radiographs unless pictures=true" in page

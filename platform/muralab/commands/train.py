@@ -212,7 +212,7 @@ def train(spec: TrialSpec, session: Session, run_id: str, estimated: Estimate) -
             session.print(
                 f"{result.phase} {result.epoch}/{phases[result.phase].epochs}: loss {result.train_loss:.3f}, val_loss "
                 f"{metrics['val_loss']:.3f}, {spec.objective} {metrics[spec.objective]:.3f}"
-                f"{' (best)' if result.best else ''}; {left} left"
+                f"{' (best of this phase)' if result.best else ''}; {left} left"
             )
     score = score_trial(history, spec.objective, recipes_of(spec)[1].kept_phase)
     assert score is not None  # a recipe without an epoch is refused

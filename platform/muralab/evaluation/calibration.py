@@ -263,8 +263,8 @@ def _few_patients(studies: pd.DataFrame) -> list[str]:
         n_patients = studies.loc[studies["label"] == label, "patient"].nunique()
         if n_patients < MIN_PATIENTS:
             found.append(
-                f"The calibration and the threshold rest on {n_patients} validation patient{'s' * (n_patients != 1)} "
-                f"with {name} studies, fewer than {MIN_PATIENTS}: probabilities are rough."
+                f"Calibration and threshold rest on {n_patients} validation patient{'s' * (n_patients != 1)} with "
+                f"{name} studies, fewer than {MIN_PATIENTS}: the probabilities are rough."
             )
     return found
 

@@ -111,8 +111,8 @@ def _threshold_clause(fitted: Calibration) -> str:
         return f"{text}, which an earlier version met on the validation studies only, without a confidence bound"
     if fitted.threshold_weight is None:
         return f"{text}, which an earlier version fitted to the labels of the validation studies alone"
-    weights = f"{fitted.threshold_weight:.0%} on their labels, the rest on the calibrated probabilities"
-    return f"{text} (it rests by {weights})"
+    share = f"{fitted.threshold_weight:.0%}"
+    return f"{text} (fitted to a mixture: {share} their labels, the rest the calibrated probabilities)"
 
 
 def _band_clause(fitted: Calibration) -> str:

@@ -164,7 +164,7 @@ def _occlusion_text(model: EvaluatedModel, moved: Sequence[Movement]) -> str:
             f"{text}It ranks studies worse without the {' and without the '.join(worse)}: part of its skill comes from "
             "there. Look for markers, text or collimation that go with the label."
         )
-    return f"{text}Neither is shown to make it rank studies worse."
+    return f"{text}It is not shown to rank studies worse without the borders or without the corners."
 
 
 def _occlusion_table(moved: Sequence[Movement]) -> pd.DataFrame:
