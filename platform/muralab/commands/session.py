@@ -366,7 +366,7 @@ def page_lines(store: Store, page: str) -> list[str]:
     """How to open a page of MLflow: its address and, for a local store, the command that serves it."""
     if store.is_remote:
         return [f"  {address(store, page)}"]
-    return [f"  {address(store, page)}", f"  while this runs: {ui_command(store.uri)}"]
+    return [f"  {address(store, page)}", f"  opens while this runs in another terminal: {ui_command(store.uri)}"]
 
 
 def ui_command(uri: str) -> str:
