@@ -99,14 +99,14 @@ def plot_parallel(trials: Sequence[SearchTrial], *, objective: str) -> Figure:
         heights = [scales[axes_keys[place]](row[axes_keys[place]]) for place in places]
         axes.plot(places, heights, color=colours(0.92 * heights[-1]), lw=1.3, alpha=0.85)
     for place, key in enumerate(axes_keys):
-        axes.axvline(place, color=style.MUTED, lw=0.8)
+        axes.vlines(place, 0, 1, color=style.MUTED, lw=0.8)
         low, high = rows[key].min(), rows[key].max()
         for height, value in ((0, low), (1, high)):
             axes.annotate(
                 f"{value:.3g}", (place, height), (0, -11 if height == 0 else 4), textcoords="offset points",
                 ha="center", fontsize=7.5, color=style.MUTED,
             )  # fmt: skip
-    axes.set_xticks(range(len(axes_keys)), [key.replace(".", ".\n") for key in axes_keys])
+    axes.set_xticks(range(len(axes_keys)), [key.replace(".", ".\n").replace(", ", ",\n") for key in axes_keys])
     axes.set_yticks([])
     axes.set_ylim(-0.12, 1.1)
     return figure
