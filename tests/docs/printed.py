@@ -28,6 +28,8 @@ WALK = (
     "muralab manifest lab-data/export --labels lab-data/labels.csv --out lab-data/manifest.csv",
     "muralab explore --data lab-data/manifest.csv",
     "make train RECIPE=cnn DATA=lab-data/manifest.csv ARGS='-P epochs=1+8 -P image_size=96'",
+    "make .venv/installed-dev",
+    'export PYTHONPATH="$PWD/platform:$PWD"',
     "python -m muralab new-recipe resnet18 --backbone resnet18",
     "python docs/generate.py",
     "python -m pytest tests/test_recipes.py -k resnet18",
