@@ -55,6 +55,14 @@ def test_answers_by_chance_say_nothing_about_labels(studies: pd.DataFrame) -> No
     assert "better than chance is not shown, so they say nothing about labels" in check.text
 
 
+def test_validation_studies_which_chose_the_model_do_not_count_for_it(studies: pd.DataFrame) -> None:
+    guessed = studies.assign(probability=np.random.default_rng(0).random(N))
+    flattered = studies.assign(set="validation", patient="v" + studies["patient"], study="v" + studies["study"])
+    check = label_check(pd.concat([guessed, flattered], ignore_index=True), 2 * N)
+    assert check is not None
+    assert "better than chance is not shown" in check.text
+
+
 def test_the_table_has_names_and_is_read_back_as_corrections(
     index: pd.DataFrame, studies: pd.DataFrame, tmp_path: Path
 ) -> None:

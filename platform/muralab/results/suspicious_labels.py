@@ -54,14 +54,14 @@ def label_check(studies: pd.DataFrame, n_studies: int) -> Check | None:
     """How many labels are suspicious, without names; None where labels cannot be ranked.
 
     Args:
-        studies: out of fold: study, patient, label, probability.
+        studies: out of fold: study, patient, label, probability, and optionally their set.
         n_studies: of the data set.
     """
     ranked = _ranked(studies)
     if ranked is None:
         return None
     counts = ranked.groupby("label")["suspicious"].agg(["size", "sum"])
-    auroc = metric_interval(resample(ClusteredSample(studies), ["auroc"]), "auroc")
+    auroc = metric_interval(resample(ClusteredSample(_tested(studies)), ["auroc"]), "auroc")
     text = (
         f"Of {len(ranked):,} studies (of {n_studies:,} in the data set) that were answered by a network which was not "
         f"trained on them, {int(ranked['suspicious'].sum()):,} are answered confidently against their label. "
@@ -110,6 +110,12 @@ def write_suspicious_labels(
 def write_labels(model: EvaluatedModel, dataset: Dataset, cache: Path, run_id: str) -> list[str]:
     """Rank the labels of the studies that a model was not trained on; see `write_suspicious_labels`."""
     return write_suspicious_labels(unseen_studies(model), dataset.index, cache, run_id, dataset.corrections)
+
+
+def _tested(studies: pd.DataFrame) -> pd.DataFrame:
+    """The test studies where there are any: validation studies chose the model, which flatters its answers to them."""
+    tested = studies[studies["set"] == "test"] if "set" in studies else studies
+    return tested if tested["label"].nunique() == len(CLASSES) else studies
 
 
 def _ranked(studies: pd.DataFrame) -> pd.DataFrame | None:
