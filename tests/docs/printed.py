@@ -21,7 +21,7 @@ SERVERS = {"make ui": 5000, "make serve": 5001, "make app": 5001}
 """Command -> port on which it answers until it is stopped."""
 WALK = (
     'export PATH="$PWD/.venv/bin:$PATH" PYTHONPATH="$PWD/platform:$PWD"',
-    "make tune ARGS='-P recipes=cnn,cnn_attention -P trials=3 -P epochs=1+5 -P image_size=64 -P register=winner'",
+    "make tune ARGS='-P recipes=cnn,cnn_attention -P trials=3 -P epochs=2+20 -P image_size=64 -P register=winner'",
     "make ui",
     'export PATH="$PWD/.venv/bin:$PATH"',
     "muralab demo lab-data --images 240",

@@ -83,7 +83,7 @@ def _predict(config: PredictConfig, environment: Environment, console: Any) -> p
         console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     wanted = {"threshold": config.threshold, "prevalence": config.prevalence}
     params = {"policy": "partial"} | {name: value for name, value in wanted.items() if value is not None}
-    table, failure = _answer_all(engine, batches, params, show("images answered"))
+    table, failure = _answer_all(engine, batches, params, show("answering images"))
     if table["error"].notna().all():
         raise failure or _nothing_read(table, config.images)
     table = _add_unused(table, found.unused)

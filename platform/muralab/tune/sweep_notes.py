@@ -139,7 +139,7 @@ def short_verdict(models: Sequence[EvaluatedModel], best: EvaluatedModel | None,
         "Validation chose no model." if best is None else f"Validation chose **{_with_auroc(best)}**",
         ""
         if served is None
-        else "which is also served."
+        else "which is also registered."
         if served is best
         else f"served is **{_with_auroc(served)}**.",
         f"**{missed}**" if missed else "",
