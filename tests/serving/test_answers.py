@@ -22,6 +22,7 @@ from muralab.serving.config import MAX_ROWS, ServingConfig, write_config
 from muralab.serving.engine import open_session
 from muralab.serving.request import RequestParams
 from muralab.serving.scaling import Scaling, log_odds
+from tests.fixtures.payloads import encode_dicom
 
 SIZE = 32
 CONFIG = ServingConfig(
@@ -173,6 +174,26 @@ def test_warnings_name_blank_images_and_single_views(model):
     assert "blank picture" in blank
     assert single == ["single view"]
     assert model([{"image": png(), "study": "a"}] * 2)["warnings"][0] == []
+
+
+@pytest.mark.parametrize(
+    ("files", "warning"),
+    [
+        ([("p1", "1.2"), ("p2", "1.3")], "views of 2 patients are answered as one study"),
+        ([("p1", "1.2"), ("p2", "1.2"), ("p3", "1.2")], "views of 3 patients are answered as one study"),
+        ([("p1", "1.2"), ("p1", "1.3")], "views of 2 examinations are answered as one study"),
+        ([("p1", "1.2"), ("p1", "1.2")], None),
+        ([("p1", "1.2"), ("", "")], None),
+    ],
+)
+def test_views_that_do_not_belong_together_get_a_warning(model, files, warning):
+    grey = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    views = [encode_dicom(grey, PatientID=patient, StudyInstanceUID=uid) for patient, uid in files]
+    rows = [{"image": base64.b64encode(view).decode(), "study": "a"} for view in views]
+    expected = [] if warning is None else [warning]
+    assert list(model(rows)["warnings"]) == [expected] * len(rows)
+    alone = [{"image": row["image"], "study": str(number)} for number, row in enumerate(rows)]
+    assert list(model(alone)["warnings"]) == [["single view"]] * len(rows)
 
 
 def test_a_colour_photo_gets_a_warning(model):

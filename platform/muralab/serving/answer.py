@@ -5,7 +5,7 @@ Shape legend: V views (rows) of a request.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -88,8 +88,10 @@ def build_answer(
         MlflowException: as `operating_point`.
     """
     point = operating_point(config, params)
-    total = Counter(view.study for view in views)
-    readable = Counter(view.study for view in views if view.square is not None)
+    by_study: dict[object, list[View]] = defaultdict(list)
+    for view in views:
+        by_study[view.study].append(view)
+    study_warnings = {study: _study_warnings(own) for study, own in by_study.items()}
     study_probability = study_probabilities([view.study for view in views], logits, point.study)
     rows = []
     for view, logit, study in zip(views, logits, study_probability):
@@ -100,7 +102,7 @@ def build_answer(
             row["study_probability"] = float(study)
             row["abnormal"] = bool(study >= point.threshold)
             row["uncertain"] = point.is_uncertain(float(study))
-            warnings = [*_study_warnings(readable[view.study], total[view.study]), *view.warnings]
+            warnings = [*study_warnings[view.study], *view.warnings]
         used = {"threshold": float(point.threshold), "prevalence": point.prevalence, "model_version": model_version}
         rows.append({**row, **used, "warnings": warnings})
     return pd.DataFrame(rows, dtype=object if any(view.error for view in views) else None)
@@ -128,6 +130,15 @@ def study_probabilities(studies: Sequence[object], logits: np.ndarray, scaling: 
         return np.asarray(scaling.probabilities(abnormal - normal)[keys])
 
 
-def _study_warnings(readable: int, total: int) -> list[str]:
-    found = ["single view"] if readable == 1 else []
-    return [*found, f"{total - readable} of the study's {total} views could not be read"] if readable < total else found
+def _study_warnings(views: Sequence[View]) -> list[str]:
+    """Warnings about the views of one study together; what files say of patients is never quoted."""
+    readable = [view for view in views if view.square is not None]
+    found = ["single view"] if len(readable) == 1 else []
+    if len(readable) < len(views):
+        found.append(f"{len(views) - len(readable)} of the study's {len(views)} views could not be read")
+    origins = {
+        "patients": {view.patient for view in readable} - {""},
+        "examinations": {view.examination for view in readable} - {""},
+    }
+    several = [f"{len(names)} {what}" for what, names in origins.items() if len(names) > 1]
+    return [*found, *(f"views of {text} are answered as one study" for text in several[:1])]

@@ -58,6 +58,12 @@ class View:
     warnings: tuple[str, ...] = ()
     """Warnings about the image."""
 
+    patient: str = ""
+    """PatientID of a DICOM file; empty if unknown."""
+
+    examination: str = ""
+    """StudyInstanceUID of a DICOM file; empty if unknown."""
+
     error: str | None = None
     """Why the row cannot be used."""
 
@@ -145,7 +151,13 @@ def _read_view(row: int, image: object, study: object, config: ServingConfig) ->
         with _DECODING:
             picture = decode_picture(data, value_range=config.value_range)
             square = to_square(picture.grey, config.image_size)
-        return View(study=group, square=square, warnings=tuple(view_warnings(picture, square, config)))
+        return View(
+            study=group,
+            square=square,
+            warnings=tuple(view_warnings(picture, square, config)),
+            patient=picture.patient,
+            examination=picture.study,
+        )
     except ImageError as error:
         return View(study=group, error=str(error))
 

@@ -94,6 +94,8 @@ def _decode(header: Any, aspect: float, value_range: ValueRange | None) -> Pictu
         stored=stored,
         notes=table.notes,
         body_part=_read_text(header, "BodyPartExamined"),
+        patient=_read_text(header, "PatientID").strip(),
+        study=_read_text(header, "StudyInstanceUID").strip(),
         burned_in=_read_text(header, "BurnedInAnnotation").strip().upper() == "YES",
     )
 

@@ -43,6 +43,12 @@ class Picture:
     body_part: str = ""
     """What a DICOM file names as the part that it shows, as it is written there; free text."""
 
+    patient: str = ""
+    """PatientID of a DICOM file."""
+
+    study: str = ""
+    """StudyInstanceUID of a DICOM file."""
+
     burned_in: bool = False
     """Whether a DICOM file says that names may be burned into its pixels (BurnedInAnnotation)."""
 
