@@ -7,13 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.core import TyperCommand
 from typer.testing import CliRunner
 
 from muralab import __version__
 from muralab.cli import app
-from muralab.cli.generate import command_class, name_first
-from muralab.config.commands import DemoConfig, PromoteConfig
+from muralab.cli.generate import name_first, refuse_repeated
+from muralab.errors import SettingsError
 from tests.cli.conftest import Muralab
 from tests.processes import environment
 
@@ -40,8 +39,8 @@ def test_only_one_word_has_no_name():
 
 
 def test_commands_without_a_required_option_take_no_such_word():
-    assert command_class(PromoteConfig) is TyperCommand
-    assert command_class(DemoConfig) is not TyperCommand
+    usages = [CliRunner().invoke(app, [name, "--help"]).output for name in ("promote", "demo")]
+    assert ["[FOLDER]" in usage for usage in usages] == [False, True]
 
 
 def test_it_works_on_the_command_line(muralab: Muralab, tmp_path) -> None:
@@ -61,3 +60,20 @@ def test_a_python_without_the_requirements_says_so_in_a_sentence() -> None:
     )
     assert done.returncode == 1
     assert done.stderr.startswith(f"muralab: {sys.executable} has no 'typer', so it is not the Python of the")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--columns", "image:a", "--columns=label:b"], "--columns is given more than once"),
+        (["--a", "1", "--b=2", "--a", "3", "--b", "4"], "--a, --b are given more than once"),
+    ],
+)
+def test_an_option_that_is_given_twice_is_refused(words: list[str], named: str) -> None:
+    with pytest.raises(SettingsError, match=named):
+        refuse_repeated(words)
+
+
+@pytest.mark.parametrize("words", [["--a", "1", "--b", "--a"], ["--a=--a"], ["--help", "--a", "1"], []])
+def test_a_value_that_looks_like_an_option_is_none(words: list[str]) -> None:
+    refuse_repeated(words)

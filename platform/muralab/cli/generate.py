@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from muralab.config.options import CommandOptions, Option, options_of, parse_options
+from muralab.errors import SettingsError
 
 
 def build_command(name: str, command: type[CommandOptions]) -> Callable[..., None]:
@@ -41,20 +43,44 @@ def build_command(name: str, command: type[CommandOptions]) -> Callable[..., Non
 
 
 def command_class(command: type[CommandOptions]) -> type[TyperCommand]:
-    """A command whose first required option may also be given without its name: `muralab manifest /export`."""
-    required = [key for key, spec in options_of(command).items() if spec.default is None]
-    if not required:
-        return TyperCommand
-    name = required[0]
+    """A command that takes each option once, and the first required one also without its name: `manifest /export`."""
+    name = next((key for key, spec in options_of(command).items() if spec.default is None), None)
 
-    class Named(TyperCommand):
+    class Generated(TyperCommand):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-            return super().parse_args(ctx, name_first(args, name))
+            words = list(args) if name is None else name_first(args, name)
+            refuse_repeated(words)
+            return super().parse_args(ctx, words)
 
         def collect_usage_pieces(self, ctx: Any) -> list[str]:
-            return [f"[{name.upper()}]", *super().collect_usage_pieces(ctx)]
+            pieces = super().collect_usage_pieces(ctx)
+            return pieces if name is None else [f"[{name.upper()}]", *pieces]
 
-    return Named
+    return Generated
+
+
+def refuse_repeated(words: Sequence[str]) -> None:
+    """Refuse an option that is given twice, of which all but the last value would be ignored.
+
+    Args:
+        words: the command line after the command; every option takes a value.
+
+    Raises:
+        SettingsError: names each of them.
+    """
+    given: list[str] = []
+    follows = False  # the value of the option before it
+    for word in words:
+        is_option = not follows and word.startswith("--")
+        given += [word.partition("=")[0]] if is_option else []
+        follows = is_option and "=" not in word and word != "--help"
+    repeated = [name for name, count in Counter(given).items() if count > 1]
+    if repeated:
+        verb = "are" if len(repeated) > 1 else "is"
+        raise SettingsError(
+            f"{', '.join(repeated)} {verb} given more than once. Give each option once; values are separated by "
+            "commas, as in --columns image:file,label:fracture."
+        )
 
 
 def name_first(words: Sequence[str], option: str) -> list[str]:
