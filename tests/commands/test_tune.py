@@ -17,7 +17,8 @@ from tests.tune.recorder import Recorder
 def test_pruning_is_an_option(monkeypatch: pytest.MonkeyPatch, text: str, prunes: bool) -> None:
     passed: dict[str, Any] = {}
     monkeypatch.setattr(tune, "run_search", lambda *_, **options: passed.update(options))
-    monkeypatch.setattr(tune, "read_children", lambda *_: [])
+    monkeypatch.setattr(tune, "read_children", lambda *_, **__: [])
+    monkeypatch.setattr(tune, "with_histories", lambda *_: [])
     monkeypatch.setattr(tune, "is_described", lambda *_: True)
     monkeypatch.setattr(tune, "write_plan", lambda _: None)
     config = parse_options(TuneConfig, {"pruning": text, "recipes": "cnn"})
@@ -26,7 +27,7 @@ def test_pruning_is_an_option(monkeypatch: pytest.MonkeyPatch, text: str, prunes
         extended=0,
         accepted="",
         folders=SimpleNamespace(plan=None),
-        config=SimpleNamespace(pruning=config.pruning),
+        config=SimpleNamespace(pruning=config.pruning, options=config),
     )
     logger = SimpleNamespace(parent="abc", restore=lambda _: {})
     tune.search(sweep, logger, SimpleNamespace(writer=Recorder(), store=None, console=None))
