@@ -20,6 +20,8 @@ MAX_PIXEL_CHUNKS = 50_000
 """Of a PNG; most encoders write at least 8 KiB into each."""
 
 _FIRST_CHUNK, _HEADER_BYTES = 8, 33
+_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
+"""Kinds and keywords of chunks that may hold EXIF data."""
 _ANCILLARY = 0x20
 """Bit of the first letter of a chunk that a decoder may skip."""
 _NEEDED = (b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")
@@ -64,6 +66,12 @@ def read_png_header(data: bytes) -> PngHeader:
         raise ImageError("its header cannot be read (truncated PNG)")
     width, height, bits, colour, _, _, interlace = unpack_from(">IIBBBBB", data, 16)
     return PngHeader(width=width, height=height, bits=bits, colour=colour, interlaced=bool(interlace))
+
+
+def may_hold_exif(data: bytes) -> bool:
+    """Whether one of a PNG's chunks is of a kind, or has a keyword, under which EXIF data are stored."""
+    extra = (data[start:end] for kind, start, end in _chunks(data) if kind != b"IDAT")
+    return any(name in chunk for chunk in extra for name in _EXIF)
 
 
 def check_png(data: bytes) -> bytes:

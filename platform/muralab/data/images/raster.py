@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from muralab.data.images.jpeg import check_complete, check_jpeg, ends_evenly, find_scans
 from muralab.data.images.kind import JPEG, PNG, TIFF
 from muralab.data.images.picture import STRIP_ROWS, Picture, check_size, short_reason
-from muralab.data.images.png import check_png, check_rows, read_png_header
+from muralab.data.images.png import check_png, check_rows, may_hold_exif, read_png_header
 from muralab.data.images.tiff import bits_of, check_tiff, is_white_zero
 from muralab.data.images.value_range import ValueRange
 from muralab.data.images.wide import decode_wide_colours, scale_wide
@@ -26,8 +26,6 @@ _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I", "I;16", "I;16B")
 _COLOUR_STRIDE = 8
 _NO_SPREAD = np.zeros(0, np.int16)
 _ORIENTATION_TAG = 0x0112
-_PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
-"""Where a PNG may hold EXIF data."""
 _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: np.fliplr,
     3: lambda grey: np.rot90(grey, 2),
@@ -148,7 +146,7 @@ def _to_grey(image: Any) -> tuple[np.ndarray, np.ndarray]:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
     if image.mode in ("1", "L"):
-        return np.asarray(image.convert("L")), _NO_SPREAD
+        return np.asarray(image if image.mode == "L" else image.convert("L")), _NO_SPREAD  # which would copy it
     image = image.convert("RGB")
     return np.asarray(image.convert("L")), _channel_spread(np.asarray(image))
 
@@ -162,7 +160,7 @@ def _scale_transparency(image: Any, bits: int) -> None:
 
 def _orientation(image: Any, data: bytes) -> int:
     """The EXIF orientation; 1 without one, where it is broken, and for TIFF files, which Pillow turns itself."""
-    if image.format == TIFF or (image.format == PNG and not any(name in data for name in _PNG_EXIF)):
+    if image.format == TIFF or (image.format == PNG and not may_hold_exif(data)):
         return 1  # Pillow would decode a PNG to look behind its pixels
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
