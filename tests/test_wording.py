@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from muralab.wording import once
+from muralab.wording import counted, once
 
 FEW = "7 patients with abnormal studies are too few for an interval (at least 10)"
 
@@ -19,3 +19,7 @@ def test_each_reason_is_given_once() -> None:
     said = {FEW}
     assert once("0.1 [no interval: unknown], 0.2 [0.1, 0.3]", said) == "0.1 [no interval: unknown], 0.2 [0.1, 0.3]"
     assert said == {FEW, "unknown"}
+
+
+def test_one_thing_is_not_called_several() -> None:
+    assert [counted(number, "study", "studies") for number in (0, 1, 2000)] == ["0 studies", "1 study", "2,000 studies"]

@@ -7,6 +7,11 @@ import re
 NO_INTERVAL = re.compile(r"no interval: ((?:[^()\[\]]|\([^()]*\))+)")
 
 
+def counted(number: int, one: str, several: str) -> str:
+    """`1 study`, `2,000 studies`."""
+    return f"{number:,} {one if number == 1 else several}"
+
+
 def once(text: str, said: set[str]) -> str:
     """Leave the reason for a missing interval out of a text where it has been given before.
 

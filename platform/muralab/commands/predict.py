@@ -28,6 +28,7 @@ from muralab.tracking import RunWriter, claim_run, open_store
 from muralab.tracking.projects import take_run
 from muralab.tracking.runs import DEFAULT_EXPERIMENT
 from muralab.tracking.tags import Tag
+from muralab.wording import counted
 
 ANSWERS = (
     "probability",
@@ -78,7 +79,10 @@ def _predict(config: PredictConfig, environment: Environment, console: Any) -> p
         raise DataError(_too_many(batches[0]))
     n_studies = len({item.study for item in items})
     engine = _build_engine(config, environment)
-    console.print(f"{len(items):,} images of {n_studies:,} studies; {engine.name} answers.", highlight=False)
+    console.print(
+        f"{counted(len(items), 'image', 'images')} of {counted(n_studies, 'study', 'studies')}; {engine.name} answers.",
+        highlight=False,
+    )
     for note in [*found.notes, *unused_note(found.unused, str(config.images))]:
         console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     wanted = {"threshold": config.threshold, "prevalence": config.prevalence}
@@ -212,8 +216,8 @@ def _summary(table: pd.DataFrame, out: Path) -> str:
     good = asked[asked["error"].isna()]
     studies = good.drop_duplicates("study")
     lines = [
-        f"{len(studies):,} studies answered, {int(studies['abnormal'].sum()):,} of them called abnormal and "
-        f"{int(studies['uncertain'].sum()):,} uncertain; the table is {spell(out)}."
+        f"{counted(len(studies), 'study', 'studies')} answered, {int(studies['abnormal'].sum()):,} of them called "
+        f"abnormal and {int(studies['uncertain'].sum()):,} uncertain; the table is {spell(out)}."
     ]
     bad = asked[asked["error"].notna()]
     if len(bad):
