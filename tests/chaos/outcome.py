@@ -14,12 +14,12 @@ from tests.fixtures.record import differences
 MOST_RESUMES = 3
 
 
-def disturb(sweep: Sweep, disturbance: Disturbance, rng: random.Random) -> None:
-    """Start a sweep, disturb it, and resume it until it has ended."""
+def disturb(sweep: Sweep, disturbance: Disturbance, rng: random.Random, *, end_wait_s: float = END_WAIT_S) -> None:
+    """Start a sweep, disturb it, and resume it until it has ended; one that cannot go on ends within `end_wait_s`."""
     sweep.start(shell=disturbance.shell)
     disturbance.at(sweep, rng)
     disturbance.do(sweep, rng)
-    code = sweep.wait(600 if disturbance.recovers else END_WAIT_S)
+    code = sweep.wait(900 if disturbance.recovers else end_wait_s)
     if disturbance.recovers:
         assert code == 0, sweep.output
     for _ in range(MOST_RESUMES):

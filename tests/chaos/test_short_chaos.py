@@ -36,7 +36,7 @@ def disturbed_sweeps(
             sweep.start()
             assert sweep.wait() == 0, sweep.output + sweep.err.read_text()
         else:
-            disturb(sweep, known[name], random.Random(name))
+            disturb(sweep, known[name], random.Random(name), end_wait_s=300)  # five sweeps share the machine
         return sweep
 
     try:
