@@ -107,12 +107,12 @@ class Sweep:
         """Everything printed so far."""
         return self.out.read_text(errors="replace") if self.out.exists() else ""
 
-    def wait(self, wait_s: float = 600.0) -> int:
+    def wait(self, wait_s: float = 900.0) -> int:
         """The exit code of the running command."""
         assert self.process is not None
         return self.process.wait(wait_s)
 
-    def wait_until(self, reached: Callable[[], bool], wait_s: float = 300.0) -> bool:
+    def wait_until(self, reached: Callable[[], bool], wait_s: float = 600.0) -> bool:
         """Wait for something; False if the command has ended before."""
         assert self.process is not None
         deadline_s = time.monotonic() + wait_s
