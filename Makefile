@@ -63,7 +63,9 @@ ui: .venv/bin/muralab ## browse the runs in MLflow at http://127.0.0.1:5000 (UI_
 
 serve: .venv/bin/muralab ## serve the registered model at http://127.0.0.1:5001 (PART, SERVE_PORT)
 	@$(IN_VENV) mlflow models serve -m "models:/mura-$(PART)@champion" --env-manager local \
-		--host 127.0.0.1 --port $(SERVE_PORT)
+		--host 127.0.0.1 --port $(SERVE_PORT) \
+		|| { code=$$?; echo 'Not served: the last line above names the reason. Where no model is registered,' \
+			'make tune PART="$(PART)" registers one if it beats chance; its last screen says so.' >&2; exit $$code; }
 
 app: .venv/bin/muralab ## the same with request limits, plain error messages and a web page (PART, SERVE_PORT, ARGS='--token-file ...')
 	@$(IN_VENV) $(WITH_SOURCES) python -m muralab app --model "models:/mura-$(PART)@champion" --port $(SERVE_PORT) $(ARGS)

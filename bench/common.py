@@ -121,6 +121,16 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return time.process_time() - started
 
 
+def memory_mib(field: str, process: int | str = "self") -> float:
+    """Resident memory of a process: `VmRSS` now, `VmHWM` at its peak; in MiB.
+
+    Raises:
+        OSError: the process has ended.
+    """
+    lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+
+
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, tuple[float, float]]:
     """Median and range of the ratios of the rounds."""
     each = [a / b for a, b in zip(ours, theirs, strict=True)]

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bench.common import Options, Row, run
+from bench.common import Options, Row, memory_mib, run
 from bench.data import AUGMENT, build_index, write_tree
 from bench.intervals import simulate
 from muralab.data.audit.report import audit_images
@@ -103,31 +103,26 @@ JOBS: Mapping[str, Callable[[Path, int], object]] = {
 }
 
 
-def _memory_kib(field: str) -> int:
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field))
-
-
-def cost(name: str, folder: Path, n_images: int, repeats: int = REPEATS) -> Cost:
+def cost(name: str, folder: Path, n_images: int, repeats: int) -> Cost:
     """Cost of a job in this process: the lowest CPU time of some repeats, and the memory it adds."""
     job, times = JOBS[name], []
-    before = _memory_kib("VmRSS")
+    before = memory_mib("VmRSS")
     for _ in range(repeats):
         started = time.process_time()
         job(folder, n_images)
         times.append(time.process_time() - started)
-    return min(times), (_memory_kib("VmHWM") - before) / 1024
+    return min(times), memory_mib("VmHWM") - before
 
 
-def costs(folder: Path, sizes: list[int]) -> dict[str, list[Cost]]:
+def costs(sizes: list[int], *, repeats: int = REPEATS) -> dict[str, list[Cost]]:
     """Cost of every job at every number of images, each in a new process."""
     found: dict[str, list[Cost]] = {name: [] for name in JOBS}
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for n_images in sizes:
-            own = folder / str(n_images)
-            write_tree(own / TREE, n_images, side=SIZE)
-            for name in JOBS:
-                found[name].append(pool.apply(cost, (name, own, n_images)))
+            with tempfile.TemporaryDirectory() as folder:
+                write_tree(Path(folder) / TREE, n_images, side=SIZE)
+                for name in JOBS:
+                    found[name].append(pool.apply(cost, (name, Path(folder), n_images, repeats)))
     return found
 
 
@@ -180,8 +175,7 @@ def sweep_row(numbers: list[int]) -> Row:
 def measure(options: Options) -> list[Row]:
     """Measure all jobs, then the sweep."""
     sizes = [1_000, 10_000, *([40_000] if options.full else [])]
-    with tempfile.TemporaryDirectory() as folder:
-        found = costs(Path(folder), sizes)
+    found = costs(sizes)
     rows = [job_row(name, sizes, found[name]) for name in JOBS]
     return [*rows, sweep_row([8, 64, *([512] if options.full else [])])]
 

@@ -10,30 +10,11 @@ is in the rows `audit` and `input` of the other benchmarks.
 
 from __future__ import annotations
 
-import multiprocessing
-import sys
-import tempfile
-from pathlib import Path
-
 from bench.common import Options, Row, run
-from bench.data import write_tree
-from bench.growth import JOBS, STEEPEST, TREE, Cost, cost, exponent
+from bench.growth import JOBS, STEEPEST, Cost, costs, exponent
 
 MILLION = 1_000_000
 LARGEST_MIB = 16 * 1024
-
-
-def costs(sizes: list[int]) -> dict[str, list[Cost]]:
-    """Cost of every job at every number of images, each in a new process."""
-    found: dict[str, list[Cost]] = {name: [] for name in JOBS}
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        for n_images in sizes:
-            with tempfile.TemporaryDirectory() as name:
-                write_tree(Path(name) / TREE, n_images, side=64)
-                for job in JOBS:
-                    found[job].append(pool.apply(cost, (job, Path(name), n_images, 1)))
-                    print(f"{job}, {n_images:,}: {found[job][-1]}", file=sys.stderr, flush=True)
-    return found
 
 
 def million_row(name: str, sizes: list[int], found: list[Cost]) -> Row:
@@ -57,7 +38,7 @@ def million_row(name: str, sizes: list[int], found: list[Cost]) -> Row:
 def measure(options: Options) -> list[Row]:
     """Measure all jobs at all sizes."""
     sizes = [10_000, 40_000, 100_000, 200_000] if options.full else [2_000, 10_000]
-    found = costs(sizes)
+    found = costs(sizes, repeats=1)
     return [million_row(name, sizes, found[name]) for name in JOBS]
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psutil
 
+from bench.common import memory_mib
+
 ROOT = Path(__file__).parents[1]
 LOOK_EVERY_S = 0.5
 ENDED = re.compile(r"^\[(\d+)/\d+\] ")
@@ -40,7 +42,6 @@ class MeasuredSweep:
     """Largest resident memory: of the `command`, of `Ray Tune` (the process that runs it) and of Ray's `gcs_server`."""
     cpu_s: list[dict[str, float]] = field(default_factory=list)
     """At the end of each trial: CPU time so far of the same processes, in seconds."""
-    output: str = ""
 
     def per_trial_s(self, first: int, last: int) -> float:
         """Seconds per trial between the ends of two trials, counted from 1."""
@@ -61,11 +62,6 @@ class MeasuredSweep:
         """From the end of the last trial until the store held everything that was logged by then."""
         return self.began["test"] - self.ended[-1]
 
-    @property
-    def closing_s(self) -> float:
-        """From then on to the end: reading the trials back, the test, registration and report."""
-        return self.total_s - self.began["test"]
-
 
 def run_sweep(folder: Path, tree: Path, store: str, n_trials: int, *options: str, **environment: str) -> MeasuredSweep:
     """Run `tune` with the sleeping recipe on a tree.
@@ -82,13 +78,8 @@ def run_sweep(folder: Path, tree: Path, store: str, n_trials: int, *options: str
         RuntimeError: the command failed; holds the end of its output.
     """
     command = [sys.executable, "-m", "muralab", "tune", "--data", str(tree), "--part", "wrist", "--weights", "none"]
-    command += [
-        "--recipes",
-        "bench.sleeper",
-        "--trials",
-        str(n_trials),
-        *([] if "--epochs" in options else ["--epochs", "1+1"]),
-    ]
+    command += ["--recipes", "bench.sleeper", "--trials", str(n_trials), *options]
+    command += [] if "--epochs" in options else ["--epochs", "1+1"]
     own = {
         "MLFLOW_TRACKING_URI": store,
         "XDG_CACHE_HOME": str(folder),
@@ -99,7 +90,7 @@ def run_sweep(folder: Path, tree: Path, store: str, n_trials: int, *options: str
     found = MeasuredSweep()
     started = time.monotonic()
     with subprocess.Popen(
-        [*command, *options],
+        command,
         env={**os.environ, **own, **paths, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -115,7 +106,7 @@ def run_sweep(folder: Path, tree: Path, store: str, n_trials: int, *options: str
             if len(found.cpu_s) < len(found.ended):
                 found.cpu_s.append(watch.cpu_s())
             lines.append(line)
-    found.total_s, found.output = time.monotonic() - started, "".join(lines)
+    found.total_s = time.monotonic() - started
     if process.returncode or len(found.ended) != n_trials:
         raise RuntimeError(f"`tune` ended with {process.returncode} after {len(found.ended)} trials: {lines[-40:]}")
     return found
@@ -145,7 +136,8 @@ class _Watch(threading.Thread):
                 below = {child: role for child in parent.children(recursive=True) if (role := _role(child))}
                 self.roles = {parent: "command", **below}
             for one, role in self.roles.items():
-                self.peaks[role] = max(self.peaks.get(role, 0.0), peak_mib(one.pid))
+                with suppress(OSError, StopIteration):  # it has ended
+                    self.peaks[role] = max(self.peaks.get(role, 0.0), memory_mib("VmHWM", one.pid))
             time.sleep(LOOK_EVERY_S)
 
     def cpu_s(self) -> dict[str, float]:
@@ -166,11 +158,3 @@ def _role(process: psutil.Process) -> str:
         if process.name() == "gcs_server":
             return "gcs_server"
     return ""
-
-
-def peak_mib(pid: int) -> float:
-    """The largest resident memory that a process has had; 0 once it has ended."""
-    with suppress(OSError, StopIteration):
-        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-    return 0.0

@@ -8,17 +8,17 @@ FEW = "7 patients with abnormal studies are too few for an interval (at least 10
 
 
 def test_a_reason_is_given_the_first_time_alone() -> None:
-    said: set[str] = set()
-    assert once(f"AUROC 0.6 [no interval: {FEW}]   kappa 0.1 [no interval: {FEW}]", said) == (
+    printed: set[str] = set()
+    assert once(f"AUROC 0.6 [no interval: {FEW}]   kappa 0.1 [no interval: {FEW}]", printed) == (
         f"AUROC 0.6 [no interval: {FEW}]   kappa 0.1 [no interval]"
     )
-    assert once(f"0.6 (no interval: {FEW}) and so on.", said) == "0.6 (no interval) and so on."
+    assert once(f"0.6 (no interval: {FEW}) and so on.", printed) == "0.6 (no interval) and so on."
 
 
 def test_each_reason_is_given_once() -> None:
-    said = {FEW}
-    assert once("0.1 [no interval: unknown], 0.2 [0.1, 0.3]", said) == "0.1 [no interval: unknown], 0.2 [0.1, 0.3]"
-    assert said == {FEW, "unknown"}
+    printed = {FEW}
+    assert once("0.1 [no interval: unknown], 0.2 [0.1, 0.3]", printed) == "0.1 [no interval: unknown], 0.2 [0.1, 0.3]"
+    assert printed == {FEW, "unknown"}
 
 
 def test_one_thing_is_not_called_several() -> None:

@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -97,6 +98,7 @@ def test_what_is_backed_up_is_restored(tmp_path: Path, easy_tree: Path, monkeypa
             run = log_run(open_store(server.uri), easy_tree, 1.0, experiment=MODEL)
             for note in ("old", "new"):
                 open_store(server.uri).client.log_text(run, note, "note.txt")
+                time.sleep(1)  # S3 states times in seconds, by which rclone knows a file of the same size as changed
                 done = call("bash", TEAM / "backup.sh", tmp_path / "backups", env=client_of(backend, keys))
                 assert done.returncode == 0, done.stderr
         notes = sorted((tmp_path / "backups").rglob("note.txt"))

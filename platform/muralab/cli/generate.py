@@ -49,7 +49,8 @@ def command_class(command: type[CommandOptions]) -> type[TyperCommand]:
     class Generated(TyperCommand):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
             words = list(args) if name is None else name_first(args, name)
-            refuse_repeated(words)
+            _, _, given = self.make_parser(ctx).parse_args(args=list(words))
+            refuse_repeated([option.opts[0] for option in given])
             return super().parse_args(ctx, words)
 
         def collect_usage_pieces(self, ctx: Any) -> list[str]:
@@ -59,27 +60,21 @@ def command_class(command: type[CommandOptions]) -> type[TyperCommand]:
     return Generated
 
 
-def refuse_repeated(words: Sequence[str]) -> None:
+def refuse_repeated(options: Sequence[str]) -> None:
     """Refuse an option that is given twice, of which all but the last value would be ignored.
 
     Args:
-        words: the command line after the command; every option takes a value.
+        options: the name of each, as often as it was given.
 
     Raises:
         SettingsError: names each of them.
     """
-    given: list[str] = []
-    follows = False  # the value of the option before it
-    for word in words:
-        is_option = not follows and word.startswith("--")
-        given += [word.partition("=")[0]] if is_option else []
-        follows = is_option and "=" not in word and word != "--help"
-    repeated = [name for name, count in Counter(given).items() if count > 1]
+    repeated = [name for name, count in Counter(options).items() if count > 1]
     if repeated:
         verb = "are" if len(repeated) > 1 else "is"
         raise SettingsError(
-            f"{', '.join(repeated)} {verb} given more than once. Give each option once; values are separated by "
-            "commas, as in --columns image:file,label:fracture."
+            f"{', '.join(repeated)} {verb} given more than once. Give each option once; values are comma-separated, as "
+            "in --columns image:file,label:fracture."
         )
 
 

@@ -66,8 +66,8 @@ class Session:
     """Closed at the end, after the runs."""
     _is_closing: bool = field(default=False)
     _held: set[Path] = field(default_factory=set)
-    _said: set[str] = field(default_factory=set)
-    """Reasons for missing intervals that were printed."""
+    _reasons: set[str] = field(default_factory=set)
+    """For missing intervals, as far as they were printed."""
 
     @property
     def cache(self) -> Path:
@@ -80,9 +80,9 @@ class Session:
         return build_progress(self.console)
 
     def print(self, *lines: str) -> None:
-        """Print lines without markup and without wrapping; why an interval is missing is said once."""
+        """Print lines without markup and without wrapping; the reason for a missing interval once."""
         for line in lines:
-            self.console.print(once(line, self._said), highlight=False, markup=False, soft_wrap=True)
+            self.console.print(once(line, self._reasons), highlight=False, markup=False, soft_wrap=True)
 
     def warn(self, notes: Iterable[str]) -> None:
         """Print each note."""

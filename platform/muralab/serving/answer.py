@@ -136,9 +136,10 @@ def _study_warnings(views: Sequence[View]) -> list[str]:
     found = ["single view"] if len(readable) == 1 else []
     if len(readable) < len(views):
         found.append(f"{len(views) - len(readable)} of the study's {len(views)} views could not be read")
-    origins = {
-        "patients": {view.patient for view in readable} - {""},
-        "examinations": {view.examination for view in readable} - {""},
-    }
-    several = [f"{len(names)} {what}" for what, names in origins.items() if len(names) > 1]
-    return [*found, *(f"views of {text} are answered as one study" for text in several[:1])]
+    n_patients = len({view.patient for view in readable} - {""})
+    n_examinations = len({view.examination for view in readable} - {""})
+    if n_patients > 1:
+        found.append(f"views of {n_patients} patients are answered as one study")
+    elif n_examinations > 1:
+        found.append(f"views of {n_examinations} examinations are answered as one study")
+    return found

@@ -38,7 +38,7 @@ class StoppingRule:
         self.window = max(round(SMOOTHED * n_epochs), 2)
         self.curves: dict[str, list[float]] = {}
         self.peers: dict[int, list[float]] = {}
-        """Epoch -> the smoothed objectives of all trials that have ended it, in ascending order."""
+        """Epoch that may be a trial's last -> the smoothed objectives of all that have ended it, in ascending order."""
 
     def stops(self, trial: str, epoch: int, objective: float) -> bool:
         """Whether a trial is stopped after an epoch.
@@ -52,10 +52,12 @@ class StoppingRule:
         if epoch != len(curve) + 1:
             return False
         curve.append(-math.inf if math.isnan(objective) else objective)
+        if epoch < self.first:
+            return False
         peers = self.peers.setdefault(epoch, [])
         n_peers, better = len(peers), len(peers) - bisect_right(peers, self._projected(curve))
         insort(peers, self._smoothed(curve, epoch))
-        return epoch >= self.first and n_peers >= MIN_PEERS and better >= KEPT * (n_peers + 1)
+        return n_peers >= MIN_PEERS and better >= KEPT * (n_peers + 1)
 
     def _projected(self, curve: Sequence[float]) -> float:
         """The objective at the last epoch, if the gain over the last window continues."""

@@ -146,7 +146,8 @@ def _to_grey(image: Any) -> tuple[np.ndarray, np.ndarray]:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
     if image.mode in ("1", "L"):
-        return np.asarray(image if image.mode == "L" else image.convert("L")), _NO_SPREAD  # which would copy it
+        grey = image if image.mode == "L" else image.convert("L")  # convert copies even an image of the same mode
+        return np.asarray(grey), _NO_SPREAD
     image = image.convert("RGB")
     return np.asarray(image.convert("L")), _channel_spread(np.asarray(image))
 
