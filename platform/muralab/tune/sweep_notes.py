@@ -131,22 +131,19 @@ def _verdict(
 
 
 def short_verdict(models: Sequence[EvaluatedModel], best: EvaluatedModel | None, registered: str | None) -> str:
-    """The chosen and the served model with their test AUROC, in one line of Markdown."""
+    """The chosen and the registered model with their test AUROC, in one line of Markdown."""
     served = find_registered(models, registered)
     shown = served or best
     missed = "" if shown is None else missed_sentence(shown)
-    parts = [
-        "Validation chose no model." if best is None else f"Validation chose **{_with_auroc(best)}**",
-        ""
-        if served is None
-        else "which is also registered."
-        if served is best
-        else f"served is **{_with_auroc(served)}**.",
-        f"**{missed}**" if missed else "",
-    ]
+    if best is None:
+        return "Validation chose no model."
     if served is None:
-        parts[1] = "nothing was registered."
-    return f"{parts[0]}; {' '.join(filter(None, parts[1:]))}" if best is not None else parts[0]
+        outcome = "nothing was registered."
+    elif served is best:
+        outcome = "which is also registered."
+    else:
+        outcome = f"**{_with_auroc(served)}** is registered."
+    return f"Validation chose **{_with_auroc(best)}**; {outcome}{f' **{missed}**' if missed else ''}"
 
 
 def _with_auroc(model: EvaluatedModel) -> str:
