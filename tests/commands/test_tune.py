@@ -10,6 +10,7 @@ import pytest
 from muralab.commands import tune
 from muralab.config.commands import TuneConfig
 from muralab.config.options import parse_options
+from muralab.tune.ray_handle import EarlyRay
 from tests.tune.recorder import Recorder
 
 
@@ -30,5 +31,5 @@ def test_pruning_is_an_option(monkeypatch: pytest.MonkeyPatch, text: str, prunes
         config=SimpleNamespace(pruning=config.pruning, options=config),
     )
     logger = SimpleNamespace(parent="abc", restore=lambda _: {})
-    tune.search(sweep, logger, SimpleNamespace(writer=Recorder(), store=None, console=None))
+    tune.search(sweep, logger, SimpleNamespace(writer=Recorder(), store=None, console=None), EarlyRay(is_wanted=False))
     assert passed["prune"] is prunes

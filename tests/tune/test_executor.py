@@ -18,12 +18,13 @@ from muralab.errors import DiskError, SearchError
 from muralab.trial import TrialSpec
 from muralab.tune import executor, ray_handle
 from muralab.tune.executor import Remote, run_trials
+from muralab.tune.ray_handle import EarlyRay
 from muralab.tune.scheduler import Past
 
 PROGRAM = """
 import json, os, sys, time
 from pathlib import Path
-job = json.loads(sys.stdin.readline())
+job = json.loads(sys.stdin.readline()) | json.loads(sys.stdin.readline())
 folder = Path(job["folder"])
 number = len(list(folder.glob("job-*")))
 (folder / f"job-{number}").write_text(json.dumps({**job, "environment": dict(os.environ)}))
@@ -303,3 +304,33 @@ def test_time_that_is_up_starts_nothing(stand: Stand) -> None:
         watchdog=executor.Watchdog([], {}),
     )  # fmt: skip
     assert search._time_left() == 0
+
+
+def test_ray_that_was_started_early_runs_the_first_job_alone(stand: Stand) -> None:
+    with EarlyRay(is_wanted=True) as early:
+        first = early._process
+        assert first is not None
+        first.size = (4, 0)
+        given = [early(cpus=4, gpus=0), early(cpus=4, gpus=0)]
+        assert given[0] is first
+        assert given[1] is not first
+        for one in given:
+            one.end()
+
+
+@pytest.mark.parametrize("why", ["another size", "a cluster", "it has died", "nobody asked for it"])
+def test_ray_that_was_started_early_and_does_not_fit_is_ended(stand: Stand, why: str) -> None:
+    with EarlyRay(is_wanted=True) as early:
+        first = early._process
+        assert first is not None
+        first.size = (1 if why == "another size" else 4, 0)
+        if why == "it has died":
+            first._process.kill()
+            first._process.wait()
+        if why != "nobody asked for it":
+            cluster = {"address": "10.0.0.1:6379", "modules": []} if why == "a cluster" else None
+            with early(cpus=4, gpus=0, cluster=cluster) as given:
+                assert given is not first
+                given.end()
+    assert not first.is_alive
+    assert not first.folder.exists()

@@ -29,7 +29,7 @@ def given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def started(given: dict[str, Any]) -> dict[str, Any]:
-    with own_ray({"cpus": 1, "gpus": 0}, "/tmp/muralab-x"):
+    with own_ray(1, 0, "/tmp/muralab-x"):
         return given
 
 

@@ -44,7 +44,7 @@ from muralab.tune.estimate import Estimate, estimate, measure_paces
 from muralab.tune.gpu_packing import pack_gpus
 from muralab.tune.leftovers import remove_sweep
 from muralab.tune.plan import Sweep, prepare_sweep, source_of
-from muralab.tune.ray_handle import check_folder
+from muralab.tune.ray_handle import EarlyRay, check_folder
 from muralab.tune.resume import write_plan
 from muralab.tune.search import build_logger, run_search
 from muralab.tune.trial_logger import TrialLogger
@@ -79,8 +79,8 @@ def run(config: CompareConfig, environment: Environment) -> None:
     Raises:
         MuraLabError: user errors; no recipe that could be compared.
     """
-    with open_session("compare", environment) as session:
-        check_folder()
+    check_folder()
+    with EarlyRay(is_wanted=not config.dry_run) as ray, open_session("compare", environment) as session:
         config = with_fetched_data(config, session)
         splits = options_by_fold(config)
         for options in splits[1:]:  # what is wrong with a later fold is found before the first is trained
@@ -96,14 +96,14 @@ def run(config: CompareConfig, environment: Environment) -> None:
         tested = []
         try:
             if len(splits) == 1:
-                tested.append(train_and_test(sweep, estimated, config, session, parent))
+                tested.append(train_and_test(sweep, estimated, config, session, parent, ray))
             for number, options in enumerate(splits if len(splits) > 1 else (), start=1):
                 session.print(f"\nFold {number} of {len(splits)}:")
                 if number > 1:
                     sweep, estimated = prepare(options, session)
                 name = f"{title} · fold {number}"
                 run_id = session.start_run(name=name, part=sweep.part, tags=sweep.tags, parent=parent)
-                tested.append(train_and_test(sweep, estimated, config, session, run_id))
+                tested.append(train_and_test(sweep, estimated, config, session, run_id, ray))
                 session.writer.finish(run_id)
         except KeyboardInterrupt:
             session.print("The comparison was stopped and cannot be resumed; the figures of its trials stay in MLflow.")
@@ -140,14 +140,14 @@ def prepare(config: CompareConfig, session: Session) -> tuple[Sweep, Estimate]:
 
 
 def train_and_test(
-    sweep: Sweep, estimated: Estimate, config: CompareConfig, session: Session, run_id: str
+    sweep: Sweep, estimated: Estimate, config: CompareConfig, session: Session, run_id: str, ray: EarlyRay
 ) -> SplitResult:
     """Train every recipe with every seed on one split, and evaluate each model on its test set."""
     sweep = replace(sweep.of_run(run_id), kind="compare")
     session.hold(sweep.folders.sweep, run_id)
     try:
         logger = start(sweep, session, run_id, config, estimated.epoch_s)
-        run_search(sweep, logger, session.console, prune=False)
+        run_search(sweep, logger, session.console, prune=False, start_ray=ray)
         session.print("Evaluating every model on the test set.")
         set_threads(count_cpus())
         complete = [

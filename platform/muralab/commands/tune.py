@@ -11,6 +11,7 @@ from muralab.commands.remote_data import with_fetched_data
 from muralab.commands.session import Session, open_session, page_lines, with_latest
 from muralab.config.commands import TuneConfig
 from muralab.config.environment import Environment
+from muralab.config.parsing import LOCAL
 from muralab.config.search import resolve_search
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.experiment import set_threads
@@ -44,7 +45,7 @@ from muralab.tune.gpu_packing import pack_gpus
 from muralab.tune.leftovers import remove_sweep
 from muralab.tune.plan import Sweep, in_order, plan_summary, plan_table, prepare_sweep
 from muralab.tune.preflight import memory_notes
-from muralab.tune.ray_handle import check_folder
+from muralab.tune.ray_handle import EarlyRay, check_folder
 from muralab.tune.registration import Registration, may_register, register, register_candidate
 from muralab.tune.resume import is_described, load_sweep, resume_command, write_plan
 from muralab.tune.search import build_logger, run_search
@@ -60,23 +61,29 @@ def run(config: TuneConfig, environment: Environment) -> None:
     Raises:
         MuraLabError: user errors, before any trial starts.
     """
-    with open_session("tune", environment, resuming=config.resume) as session:
-        check_folder()
+    check_folder()
+    starts_early = not config.dry_run and config.ray_address == LOCAL
+    with (
+        EarlyRay(is_wanted=starts_early) as ray,
+        open_session("tune", environment, resuming=config.resume) as session,
+    ):
         config = with_latest(config, session)
         folds = find_folds(config, session, TuneConfig)
         if folds is None:
-            search_once(config, session)
+            search_once(config, session, ray)
             return
         folds = replace(folds, options=with_fetched_data(folds.options, session))
         if config.dry_run:
-            search_once(folds.options_of(1), session)
+            search_once(folds.options_of(1), session, ray)
             session.print(f"This is the plan of each of the {folds.number} folds, which are searched in turn.")
         else:
             name = f"tune {folds.options.part} · {folds.number} folds"
-            run_over_folds(folds, session, lambda fold: search_once(fold.options, session, fold), name=name)
+            run_over_folds(folds, session, lambda fold: search_once(fold.options, session, ray, fold), name=name)
 
 
-def search_once(config: TuneConfig, session: Session, fold: Fold | None = None) -> Sequence[EvaluatedModel]:
+def search_once(
+    config: TuneConfig, session: Session, ray: EarlyRay, fold: Fold | None = None
+) -> Sequence[EvaluatedModel]:
     """One search with its final test; of one of several folds, in a run below that of all folds."""
     sweep = load(config, session)
     session.warn(sweep.notes)
@@ -104,7 +111,8 @@ def search_once(config: TuneConfig, session: Session, fold: Fold | None = None) 
             on_interrupt=lambda: session.interrupted(resume, parent),
             storage=storage,
         )
-        search(sweep, logger, session)
+        search(sweep, logger, session, ray)
+        ray.end()  # where no trial was left to run
         models = finish(sweep, logger, session)
         session.writer.finish(parent)
         check_failures(logger)
@@ -189,7 +197,7 @@ def open_run(sweep: Sweep, session: Session, fold: Fold | None = None) -> str:
     return session.start_run(name=f"{name} · fold {fold.number}", part=sweep.part, tags=sweep.tags, parent=fold.parent)
 
 
-def search(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
+def search(sweep: Sweep, logger: TrialLogger, session: Session, ray: EarlyRay) -> None:
     """Describe a new search in its run, or restore what a resumed one has done; then run its trials.
 
     Raises:
@@ -214,7 +222,7 @@ def search(sweep: Sweep, logger: TrialLogger, session: Session) -> None:
         show(sweep, parent, session)
     if sweep.extended:
         writer.set_tags(parent, {Tag.RUN_NAME: sweep_title(sweep), Tag.EXTENDED: str(sweep.extended)})
-    run_search(sweep, logger, session.console, past=past, prune=sweep.config.pruning)
+    run_search(sweep, logger, session.console, past=past, prune=sweep.config.pruning, start_ray=ray)
     writer.log_file(parent, sweep.folders.plan)  # with the values that were chosen: it may be extended
     writer.flush()
 

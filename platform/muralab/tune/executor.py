@@ -46,6 +46,13 @@ OUT_OF_MEMORY = (
 )
 
 
+class StartRay(Protocol):
+    """Starts the process that runs Ray."""
+
+    def __call__(self, *, cpus: int, gpus: int, cluster: Mapping[str, Any] | None = None) -> RayProcess:
+        """See `RayProcess`."""
+
+
 class Listener(Protocol):
     """Hears of the trials, in the main thread, while they run."""
 
@@ -86,6 +93,7 @@ def run_trials(
     prune: bool = True,
     usual_epoch_s: Mapping[str, float] | None = None,
     remote: Remote | None = None,
+    start_ray: StartRay = RayProcess,
 ) -> None:
     """Run trials side by side, in their order, pruning within each recipe; the listener hears of everything.
 
@@ -100,6 +108,7 @@ def run_trials(
         prune: whether poor trials are stopped early.
         usual_epoch_s: trial -> estimated seconds of its longest epoch, for the watchdog.
         remote: where and how they run away from the search's own folders; None: on this machine, in these folders.
+        start_ray: `RayProcess`, or something that has started one early.
 
     Raises:
         DiskError: a disk is full or read-only; the trials can be resumed.
@@ -117,6 +126,7 @@ def run_trials(
         watchdog=Watchdog(specs, usual_epoch_s or {}),
         usual_epoch_s=dict(usual_epoch_s or {}),
         remote=remote,
+        start_ray=start_ray,
     )
     try:
         search.run()
@@ -158,6 +168,7 @@ class _Search:
     watchdog: Watchdog
     usual_epoch_s: dict[str, float] = field(default_factory=dict)
     remote: Remote | None = None
+    start_ray: StartRay = RayProcess
     ended: set[str] = field(default_factory=set)
     running: list[str] = field(default_factory=list)
     objectives: dict[str, list[float]] = field(default_factory=dict)
@@ -181,7 +192,9 @@ class _Search:
                 return
             self.running.clear()
             self.orphans.clear()
-            with RayProcess(self._job(waiting), self.folder / "ray.log") as ray:
+            resources = self.resources
+            with self.start_ray(cpus=resources.cpus, gpus=resources.gpus, cluster=self._cluster) as ray:
+                ray.run(self._job(waiting), self.folder / "ray.log")
                 stopped_by = self._listen(ray)
                 if stopped_by is not None:
                     ray.end()
@@ -196,7 +209,6 @@ class _Search:
         return {
             "specs": [self._spec_as_sent(spec) for spec in waiting],
             "shared": self._shared(),
-            "cluster": self._cluster,
             "full_epochs": {spec.recipe: recipes_of(spec)[1].full.epochs for spec in waiting},
             "resources": asdict(self.resources),
             "at_once": None if self._grows else self.resources.max_concurrent,

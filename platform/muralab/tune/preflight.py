@@ -111,14 +111,13 @@ def _measure(spec: TrialSpec, batch: int, *, parts: int) -> Pace:
     network = recipe.build(image_size=recipe.image_size, **recipe.model)
     frozen_upper = bool(recipe.upper.epochs) and head_alone(freeze(network, recipe.upper))
 
-    def seconds(images: torch.Tensor, optimiser: torch.optim.Optimizer | None) -> float:
+    def seconds(images: torch.Tensor, optimiser: torch.optim.Optimizer | None = None, *, training: bool) -> float:
         started = time.perf_counter()
-        training = optimiser is not None
         with torch.set_grad_enabled(training), torch.autocast(device, dtype=torch.bfloat16, enabled=amp):
             total = network(images).float().sum()
-        if optimiser is not None:
+        if training:
             total.backward()
-            if spec.gpu:  # on a CPU the batch is cut down, and a whole step would count its optimiser several times
+            if optimiser is not None:
                 optimiser.step()
         float(total.detach())  # waits for the device
         return (time.perf_counter() - started) / batch
@@ -130,8 +129,10 @@ def _measure(spec: TrialSpec, batch: int, *, parts: int) -> Pace:
         network = network.requires_grad_(True).to(device).to(memory_format=torch.channels_last)
         blank = torch.zeros(batch, recipe.image_size, recipe.image_size, dtype=torch.uint8, device=device)
         average = copy.deepcopy(network) if spec.gpu else None
-        adam = torch.optim.AdamW(network.parameters(), fused=True)
-        times = [(seconds(blank, adam), seconds(blank, None)) for _ in range(2)][-1]
+        # Not on a CPU, where the batch is cut down, so that a whole step would count it several times; and the first
+        # optimiser imports torch's compiler, which takes seconds.
+        adam = torch.optim.AdamW(network.parameters(), fused=True) if spec.gpu else None
+        times = [(seconds(blank, adam, training=True), seconds(blank, training=False)) for _ in range(2)][-1]
     gpu_bytes = CONTEXT_BYTES + torch.cuda.max_memory_reserved() if spec.gpu else 0
     weights = 4 * sum(p.numel() for p in network.parameters())
     del average, adam, blank

@@ -39,13 +39,14 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_worker_niceness": "0",  # at Ray's 15, one busy process of another program takes a trial's core
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
 
 @contextmanager
-def own_ray(resources: Mapping[str, Any], folder: str) -> Iterator[None]:
+def own_ray(cpus: int, gpus: int, folder: str) -> Iterator[None]:
     """A Ray of our own for as long as the search lasts, quiet and without a dashboard, with its files in a folder."""
     os.environ.update(QUIET)
     # Without a token in the environment, Ray writes one into the home folder.
@@ -54,8 +55,8 @@ def own_ray(resources: Mapping[str, Any], folder: str) -> Iterator[None]:
 
     ray.init(
         address=LOCAL,
-        num_cpus=resources["cpus"],
-        num_gpus=resources["gpus"],
+        num_cpus=cpus,
+        num_gpus=gpus,
         include_dashboard=False,
         log_to_driver=False,
         logging_level="error",

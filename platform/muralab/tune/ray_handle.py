@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,11 +16,15 @@ from typing import Any, Self
 
 import psutil
 
+from muralab.config.resources import count_gpus
+from muralab.processor import count_cpus
 from muralab.scratch import lock_folder, own_scratch, remove_folder, short_folder
 
 PROGRAM = "from muralab.tune.ray_process import main; main()"
 SOCKET_PATH_BYTES = 64
 """What Ray adds to its folder for the longest path of a socket: /session_<time>_<pid>/sockets/plasma_store."""
+OUTPUT = "output"
+"""File in Ray's folder with what the process prints."""
 END_WAIT_S = 10.0
 OF_THE_STORE = ("MLFLOW_", "PGPASS")
 """What the names of variables begin with that hold the store's address and passwords."""
@@ -28,25 +33,27 @@ OF_THE_STORE = ("MLFLOW_", "PGPASS")
 class RayProcess:
     """A running `ray_process`; a context manager that ends it in every case."""
 
-    def __init__(self, job: Mapping[str, Any], log: Path) -> None:
-        """Start the process.
+    def __init__(self, *, cpus: int, gpus: int, cluster: Mapping[str, Any] | None = None) -> None:
+        """Start the process, which starts Ray, or connects to it, and waits for its job.
 
         Args:
-            job: what it runs.
-            log: the file that its output is appended to; its folder is created.
+            cpus: of a Ray of our own.
+            gpus: likewise.
+            cluster: `address` and `modules` of an existing cluster; None: a Ray of our own.
 
         Raises:
             SettingsError: no temporary folder has a path that is short enough for Ray's sockets.
         """
+        self.size = (cpus, gpus)
         self.folder = short_folder(SOCKET_PATH_BYTES)
         self._lock = lock_folder(self.folder)
         self._read, write = os.pipe()
         self._pending = b""
         self._is_removed = False
+        self._log: Path | None = None
         self.has_ended = False
-        log.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with log.open("ab") as output:
+            with (self.folder / OUTPUT).open("ab") as output:
                 self._process = subprocess.Popen(
                     [sys.executable, "-c", PROGRAM],
                     stdin=subprocess.PIPE,
@@ -59,10 +66,24 @@ class RayProcess:
         finally:
             os.close(write)
         leftovers = [str(folder) for folder in (self.folder, own_scratch()) if folder is not None]
-        text = json.dumps({**job, "ray_folder": str(self.folder), "leftovers": leftovers})
-        with contextlib.suppress(BrokenPipeError):  # it died at once; `events` reports that
+        own = {"cpus": cpus, "gpus": gpus, "ray_folder": str(self.folder), "leftovers": leftovers}
+        self._send({**own, "cluster": cluster})
+
+    def run(self, job: Mapping[str, Any], log: Path) -> None:
+        """Start the job; what the process prints is appended to a file, whose folder is created, when it ends."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self._log = log
+        self._send(job)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process, and so its Ray, has not ended by itself."""
+        return self._process.poll() is None
+
+    def _send(self, line: Mapping[str, Any]) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it has died; `events` reports that
             assert self._process.stdin is not None
-            self._process.stdin.write(text.encode() + b"\n")
+            self._process.stdin.write(json.dumps(line).encode() + b"\n")
             self._process.stdin.flush()
 
     def __enter__(self) -> Self:
@@ -103,8 +124,54 @@ class RayProcess:
         with contextlib.suppress(OSError):
             assert self._process.stdin is not None
             self._process.stdin.close()
+        self._keep_output()
         remove_folder(self.folder)
         self._lock.release()
+
+    def _keep_output(self) -> None:
+        """Append what the process printed to the log; a full disk costs the log alone."""
+        if self._log is not None:
+            with contextlib.suppress(OSError), (self.folder / OUTPUT).open("rb") as output, self._log.open("ab") as log:
+                shutil.copyfileobj(output, log)
+
+
+class EarlyRay:
+    """Starts Ray while a command still opens the store and reads its data: it takes seconds, most of them waiting.
+
+    A context manager, and a function that starts Ray as `RayProcess` does. The first time it returns the process that
+    was started early, if that has the right size and lives.
+    """
+
+    def __init__(self, *, is_wanted: bool) -> None:
+        """Start Ray with all that this machine has.
+
+        Args:
+            is_wanted: whether to start it early at all.
+        """
+        self._process: RayProcess | None = None
+        if is_wanted:
+            self._process = RayProcess(cpus=count_cpus(), gpus=count_gpus())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def __call__(self, *, cpus: int, gpus: int, cluster: Mapping[str, Any] | None = None) -> RayProcess:
+        """A running process: the early one, or a new one."""
+        early, self._process = self._process, None
+        if early is not None:
+            if cluster is None and early.size == (cpus, gpus) and early.is_alive:
+                return early
+            early.end()
+        return RayProcess(cpus=cpus, gpus=gpus, cluster=cluster)
+
+    def end(self) -> None:
+        """End a process that nobody has asked for."""
+        if self._process is not None:
+            self._process.end()
+            self._process = None
 
 
 def check_folder() -> None:

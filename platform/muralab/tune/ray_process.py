@@ -1,6 +1,7 @@
 """The program that runs Ray Tune in a process of its own, on a Ray of its own or on an existing cluster.
 
-`executor` starts it, sends one line of JSON (the job), and reads one line of JSON per event. Whatever happens to Ray (a
+`executor` starts it and sends two lines of JSON: what Ray is started with, and, once that is known, the job. It reads
+one line of JSON per event. Whatever happens to Ray (a
 raylet or its object store killed, an error that Tune raises out of `fit`, a native abort, handlers that Ray installs
 for signals) happens to this process, and the command that started it goes on. It never outlives that command: when its
 standard input ends, it ends Ray and itself.
@@ -21,6 +22,7 @@ import uuid
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, NoReturn
 
 import psutil
@@ -67,17 +69,20 @@ _stopping = threading.Event()
 
 
 def main() -> None:
-    """Read the job, run it, and report everything that happens."""
+    """Start Ray, read the job, run it, and report everything that happens."""
     events = Events(int(os.environ.pop(EVENTS_FD)))
     _reports.append(_Report(events))
-    job = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_driver, args=(job["leftovers"],), daemon=True).start()
+    setup = json.loads(sys.stdin.readline())
+    jobs: SimpleQueue[dict[str, Any]] = SimpleQueue()
+    threading.Thread(target=_listen_to_driver, args=(setup["leftovers"], jobs), daemon=True).start()
     try:
-        _report().node_death_s = 0.0 if job["cluster"] is None else NODE_DEATH_S
-        with _connection(job):
+        _report().node_death_s = 0.0 if setup["cluster"] is None else NODE_DEATH_S
+        with _connection(setup):
+            import ray.tune  # noqa: F401 -- a second that the job would wait for
+
             logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failure's traceback is kept in its run
             threading.Thread(target=_end_with_ray, args=(events,), daemon=True).start()
-            _run(job)
+            _run(jobs.get())
             _stopping.set()
             events.send("done")
     except BaseException as error:
@@ -86,14 +91,16 @@ def main() -> None:
         _end_all()
 
 
-def _connection(job: Mapping[str, Any]) -> AbstractContextManager[None]:
-    if job["cluster"] is None:
-        return own_ray(job["resources"], job["ray_folder"])
-    return existing_ray(job["cluster"]["address"], job["cluster"]["modules"])
+def _connection(setup: Mapping[str, Any]) -> AbstractContextManager[None]:
+    if setup["cluster"] is None:
+        return own_ray(setup["cpus"], setup["gpus"], setup["ray_folder"])
+    return existing_ray(setup["cluster"]["address"], setup["cluster"]["modules"])
 
 
-def _end_with_driver(leftovers: list[str]) -> None:
-    """End everything, and leave no temporary file, when the command that started this process has died."""
+def _listen_to_driver(leftovers: list[str], jobs: SimpleQueue[dict[str, Any]]) -> None:
+    """Receive the job; end everything, and leave no temporary file, when the command that sends it has died."""
+    if line := sys.stdin.readline():
+        jobs.put(json.loads(line))
     sys.stdin.read()
     _kill_children()
     for folder in leftovers:
@@ -147,14 +154,12 @@ def _run(job: Mapping[str, Any]) -> None:
     resources = job["resources"]
     past = {name: (recipe, objectives) for name, (recipe, objectives) in job["past"].items()}
     needed = {"cpu": resources["cpus_per_trial"], "gpu": resources["gpus_per_trial"], "memory": job["trial_bytes"]}
-    searcher = _build_searcher(job) if any(spec["draws"] for spec in job["specs"]) else None
-    planned = {} if searcher else {"spec": tune.grid_search(job["specs"])}
     tuner = tune.Tuner(
         tune.with_resources(_work, {key: value for key, value in needed.items() if value}),
-        param_space={**planned, **job["shared"]},
+        param_space=job["shared"],
         tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            num_samples=len(job["specs"]) if searcher else 1,
+            search_alg=_build_searcher(job),  # a grid of all trials would be copied whole for each of them
+            num_samples=len(job["specs"]),
             scheduler=build_scheduler(job["full_epochs"], past) if job["prune"] else None,
             max_concurrent_trials=job["at_once"],
             reuse_actors=True,

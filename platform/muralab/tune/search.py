@@ -14,9 +14,10 @@ from muralab.trial import TrialSpec, recipes_of
 from muralab.tune.adaptive import observe
 from muralab.tune.cluster import code_modules
 from muralab.tune.disk_space import feature_group
-from muralab.tune.executor import Remote, run_trials
+from muralab.tune.executor import Remote, StartRay, run_trials
 from muralab.tune.live_progress import LiveProgress
 from muralab.tune.plan import Sweep
+from muralab.tune.ray_handle import RayProcess
 from muralab.tune.resume import note_chosen, note_in_plan
 from muralab.tune.scheduler import Past
 from muralab.tune.sweep_storage import SweepStorage
@@ -73,7 +74,13 @@ def build_logger(
 
 
 def run_search(
-    sweep: Sweep, logger: TrialLogger, console: Any, *, past: Mapping[str, Past] | None = None, prune: bool = True
+    sweep: Sweep,
+    logger: TrialLogger,
+    console: Any,
+    *,
+    past: Mapping[str, Past] | None = None,
+    prune: bool = True,
+    start_ray: StartRay = RayProcess,
 ) -> None:
     """Compute what the trials share, and run those that have not ended.
 
@@ -83,6 +90,7 @@ def run_search(
         console: for progress.
         past: trials that ended before an interruption.
         prune: whether poor trials are stopped early.
+        start_ray: see `run_trials`.
     """
     past = past or {}
     waiting = [spec for spec in sweep.specs if spec.name not in past]
@@ -112,6 +120,7 @@ def run_search(
             prune=prune,
             usual_epoch_s={name: max(row.estimated_s, default=0.0) for name, row in logger.table.rows.items()},
             remote=None if logger.storage is None else describe_remote(sweep, waiting, logger.storage),
+            start_ray=start_ray,
         )
         logger.stop_running()
 

@@ -1,7 +1,7 @@
-"""The trials of a search as Ray Tune asks for them where later ones learn from earlier ones (`search=tpe`).
+"""The trials of a search as Ray Tune asks for them.
 
-Tune asks for a trial when there is room for it. It gets the planned one that is next, with values chosen from what the
-trials of its recipe have reached by then.
+Tune asks for a trial when there is room for it. It gets the planned one that is next; where later trials learn from
+earlier ones (`search=tpe`), with values chosen from what those of its recipe have reached by then.
 """
 
 from __future__ import annotations
