@@ -44,7 +44,7 @@ class RayProcess:
         Raises:
             SettingsError: no temporary folder has a path that is short enough for Ray's sockets.
         """
-        self.size = (cpus, gpus)
+        self.size, self._is_on_cluster = (cpus, gpus), cluster is not None
         self.folder = short_folder(SOCKET_PATH_BYTES)
         self._lock = lock_folder(self.folder)
         self._read, write = os.pipe()
@@ -90,7 +90,7 @@ class RayProcess:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
-        if kind is None:
+        if kind is None and self._is_on_cluster:  # it disconnects in order; a Ray of our own has nothing left to do
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(END_WAIT_S)
         self.end()

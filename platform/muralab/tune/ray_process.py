@@ -78,6 +78,7 @@ def main() -> None:
     try:
         _report().node_death_s = 0.0 if setup["cluster"] is None else NODE_DEATH_S
         with _connection(setup):
+            sys.modules["mlflow"] = None  # type: ignore[assignment]  # Tune would load it to count its own callbacks
             import ray.tune  # noqa: F401 -- a second that the job would wait for
 
             logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failure's traceback is kept in its run
@@ -158,7 +159,7 @@ def _run(job: Mapping[str, Any]) -> None:
         tune.with_resources(_work, {key: value for key, value in needed.items() if value}),
         param_space=job["shared"],
         tune_config=tune.TuneConfig(
-            search_alg=_build_searcher(job),  # a grid of all trials would be copied whole for each of them
+            search_alg=_build_searcher(job),
             num_samples=len(job["specs"]),
             scheduler=build_scheduler(job["full_epochs"], past) if job["prune"] else None,
             max_concurrent_trials=job["at_once"],
@@ -178,15 +179,17 @@ def _run(job: Mapping[str, Any]) -> None:
 
 
 def _build_searcher(job: Mapping[str, Any]) -> Any:
-    from muralab.trial import TrialSpec
-    from muralab.tune.adaptive import Observation
     from muralab.tune.searcher import build_searcher
 
-    return build_searcher(
-        [TrialSpec(**spec) for spec in job["specs"]],
-        [Observation(**one) for one in job["observed"]],
-        on_chosen=lambda name, values: _report().events.send("chosen", name=name, values=values),
-    )
+    return build_searcher(job["specs"], _learner(job) if any(spec["draws"] for spec in job["specs"]) else None)
+
+
+def _learner(job: Mapping[str, Any]) -> Any:
+    from muralab.tune.adaptive import Observation
+    from muralab.tune.learner import Learner
+
+    observed = [Observation(**one) for one in job["observed"]]
+    return Learner(observed, on_chosen=lambda name, values: _report().events.send("chosen", name=name, values=values))
 
 
 def _trial_name(trial: Any) -> str:

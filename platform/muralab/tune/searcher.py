@@ -1,35 +1,30 @@
 """The trials of a search as Ray Tune asks for them.
 
 Tune asks for a trial when there is room for it. It gets the planned one that is next; where later trials learn from
-earlier ones (`search=tpe`), with values chosen from what those of its recipe have reached by then.
+earlier ones (`search=tpe`), with values chosen from what those of its recipe have reached by then. A grid of Tune would
+be copied whole for each of its trials: 10,000 do not start within minutes. Without a learner nothing here loads torch.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from muralab.search_space import Value
-from muralab.trial import TrialSpec
-from muralab.tune.adaptive import Observation, choose_values, observe
+if TYPE_CHECKING:
+    from muralab.tune.learner import Learner
 
 
-def build_searcher(
-    specs: Sequence[TrialSpec], observed: Sequence[Observation], on_chosen: Callable[[str, Mapping[str, Value]], None]
-) -> Any:
+def build_searcher(specs: Sequence[Mapping[str, Any]], learner: Learner | None = None) -> Any:
     """A searcher of Tune.
 
     Args:
-        specs: the trials that are left, in their order.
-        observed: trials that have ended before, of this and of earlier sweeps.
-        on_chosen: called with a trial's name and the values that were chosen for it, before it starts.
+        specs: the trials that are left, in their order, as dictionaries.
+        learner: chooses the values of those that have none; None: all have theirs.
     """
     from ray.tune.search import Searcher
 
-    waiting, known = list(specs), list(observed)
-    running: dict[str, TrialSpec] = {}
+    waiting = list(reversed(specs))
+    running: dict[str, Mapping[str, Any]] = {}
     last: dict[str, Mapping[str, Any]] = {}
 
     class PlannedTrials(Searcher):  # type: ignore[misc]
@@ -38,22 +33,18 @@ def build_searcher(
         def suggest(self, trial_id: str) -> dict[str, Any] | str:
             if not waiting:
                 return str(Searcher.FINISHED)
-            spec = waiting.pop(0)
-            if spec.is_undrawn:
-                spec = replace(spec, drawn=choose_values(spec, known, list(running.values())))
-                on_chosen(spec.name, spec.drawn)
-            running[trial_id] = spec
-            return {"spec": spec.to_dict()}
+            spec = waiting.pop()
+            running[trial_id] = spec if learner is None else learner.start(spec)
+            return {"spec": running[trial_id]}
 
         def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-            last[trial_id] = {**last.get(trial_id, {}), **result}
+            if learner is not None:
+                last[trial_id] = {**last.get(trial_id, {}), **result}
 
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
             spec, reported = running.pop(trial_id), {**last.pop(trial_id, {}), **(result or {})}
-            if reported.get("diverged"):
-                known.append(observe(spec, math.nan))
-            elif not error and "failed" not in reported and "reached" in reported:
-                known.append(observe(spec, reported["reached"]))
+            if learner is not None:
+                learner.end(str(spec["name"]), {"failed": True} if error else reported)
 
         def save(self, checkpoint_path: str) -> None:
             """The search's own files hold all that is needed."""
