@@ -289,11 +289,12 @@ def test_the_processes_of_trials_know_nothing_of_the_store(stand: Stand, monkeyp
 
 def test_a_trial_without_a_step_is_ended(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     killed: list[tuple[int, int]] = []
-    monkeypatch.setattr(os, "kill", lambda *call: killed.append(call))
-    monkeypatch.setattr(executor.Watchdog, "hanging", lambda _: [12345] if not killed else [])
+    trial, kill = 2**22 + 1, os.kill  # no process has such a number
+    monkeypatch.setattr(os, "kill", lambda *call: killed.append(call) if call[0] == trial else kill(*call))
+    monkeypatch.setattr(executor.Watchdog, "hanging", lambda _: [trial] if not killed else [])
     monkeypatch.setattr(executor.Watchdog, "reason", lambda *_: "It made no step for 5 minutes.")
     heard = stand.run([[started("a"), "pause", ended("a", "died", "ActorDiedError"), ended("b"), DONE]])
-    assert killed == [(12345, signal.SIGKILL)]
+    assert killed == [(trial, signal.SIGKILL)]
     assert heard.ended["a"] == ("failed", "It made no step for 5 minutes.")
 
 

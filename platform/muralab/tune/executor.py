@@ -260,6 +260,8 @@ class _Search:
                 heard_s = time.monotonic()  # the files of a trial that has ended may have taken long
                 if stop is not None:
                     return stop
+                if self._cluster is None and len(self.ended) == len(self.specs):
+                    return None  # Tune would take another second or two to take down what is killed anyway
             raise_pending_interrupt()
             self.listener.tick()
             self._end_hanging()

@@ -34,6 +34,8 @@ LEAST_DISK_BYTES = 256 * 2**20
 """Free where a node keeps decoded images and checkpoints; how many they take is not known before the data are read."""
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "albumentations", "opencv-python-headless", "safetensors")
 """What decides the result of a training; each node must have the same versions."""
+SYSTEM = {"prestart_worker_first_driver": False}
+"""Ray would start an idle process of 60 MB for each core, though the trials that run at once are fewer."""
 QUIET = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -62,6 +64,7 @@ def own_ray(cpus: int, gpus: int, folder: str) -> Iterator[None]:
         logging_level="error",
         object_store_memory=OBJECT_STORE_BYTES,
         _temp_dir=folder,
+        _system_config=SYSTEM,
     )
     yield
     ray.shutdown()

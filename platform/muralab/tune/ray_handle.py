@@ -9,6 +9,7 @@ import select
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +29,13 @@ OUTPUT = "output"
 END_WAIT_S = 10.0
 OF_THE_STORE = ("MLFLOW_", "PGPASS")
 """What the names of variables begin with that hold the store's address and passwords."""
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process runs; one that has ended, and that its parent has not noticed yet, does not."""
+    with contextlib.suppress(psutil.Error):
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 class RayProcess:
@@ -117,7 +125,9 @@ class RayProcess:
         for one in tree:
             with contextlib.suppress(psutil.Error):
                 one.kill()
-        psutil.wait_procs(tree, timeout=END_WAIT_S)
+        deadline_s = time.monotonic() + END_WAIT_S
+        while any(is_alive(one) for one in tree) and time.monotonic() < deadline_s:
+            time.sleep(0.02)
         self._process.wait()
         with contextlib.suppress(OSError):
             os.close(self._read)

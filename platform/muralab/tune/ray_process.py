@@ -31,6 +31,7 @@ from muralab.disk import disk_problem
 from muralab.errors import DivergedError, MuraLabError
 from muralab.tune.memory_kills import count_memory_kills
 from muralab.tune.ray_cluster import existing_ray, node_names, own_ray
+from muralab.tune.ray_handle import is_alive
 from muralab.tune.scheduler import build_scheduler
 
 EVENTS_FD = "MURALAB_EVENTS_FD"
@@ -114,16 +115,10 @@ def _end_with_ray(events: Events) -> None:
     watched = {child.name(): child for child in psutil.Process().children() if child.name() in RAY_PROCESSES}
     while True:
         time.sleep(WATCH_S)
-        dead = [name for name, child in watched.items() if not _is_alive(child)]
+        dead = [name for name, child in watched.items() if not is_alive(child)]
         if dead and not _stopping.is_set():
             events.send("ray_died", process=dead[0])
             _end_all()
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    with suppress(psutil.Error):
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    return False
 
 
 def _end_all() -> NoReturn:
