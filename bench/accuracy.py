@@ -198,7 +198,7 @@ def figures_of(tables: Tables) -> dict[str, float]:
 
 
 def difference_line(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    """Mean paired difference with its 95 % interval (Student's t) over folds."""
+    """Mean paired difference with its 95% interval (Student's t) over folds."""
     gained = np.subtract(ours, theirs)
     mean = float(gained.mean())
     if len(gained) < 3:

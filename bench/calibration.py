@@ -160,7 +160,7 @@ def sensitivity_row(n_abnormal: int, second_study: float, n_sets: int) -> Row:
         ours=f"holds in {held['ours'] / n_sets:.1%} of fits",
         theirs=f"met on validation only {held['validation'] / n_sets:.1%}",
         ratio=held["ours"] / n_sets,
-        at_least=0.94,  # 95 % less the error of the simulation
+        at_least=0.94,  # 95% less the error of the simulation
         note=f"mean specificity {np.mean(specificity['ours']):.2f}, without a bound "
         f"{np.mean(specificity['validation']):.2f} ({n_sets:,} sets)",
     )
@@ -182,14 +182,14 @@ def selected_row(n_abnormal: int, n_sets: int) -> Row:
     return Row(
         what=f"sensitivity>={SENSITIVITY}: {n_abnormal} abnormal patients, best of {N_EPOCHS} equally good epochs",
         ours=f"holds in {held / n_sets:.1%} of fits",
-        theirs="95 %",
+        theirs="95%",
         ratio=held / n_sets,
         note=f"the scores of two epochs correlate by {ALIKE} ({n_sets:,} sets)",
     )
 
 
 def band_by_error_rate(labels: Ints, p: Floats, threshold: float) -> tuple[float, float] | None:
-    """The band of earlier versions: the narrowest with three quarters of the error rate outside, and 30 % inside."""
+    """The band of earlier versions: the narrowest with three quarters of the error rate outside, and 30% inside."""
     coverage, risk, distance = risk_coverage(labels, p, threshold)
     enough = (risk <= 0.75 * risk[0]) & (coverage >= 0.7 - 1e-12)
     if risk[0] == 0 or not enough.any():
@@ -219,7 +219,7 @@ def band_row(n_patients: int, auroc: float, n_sets: int) -> Row:
                 inside[name].append(float(within.mean()))
                 lower[name].append(1 - float(wrong[~within].mean() / wrong.mean()))
     texts = {
-        name: f"{np.mean(found):.1%} inside, over 30 % in {np.mean(np.array(found) > 0.3):.0%} of fits"
+        name: f"{np.mean(found):.1%} inside, over 30% in {np.mean(np.array(found) > 0.3):.0%} of fits"
         for name, found in inside.items()
         if found
     }
@@ -231,9 +231,9 @@ def band_row(n_patients: int, auroc: float, n_sets: int) -> Row:
         at_least=0.9,
         at_most=1.1,
         note=f"the error rate of the rest is lower by {np.mean(lower['ours']):.0%} (5th percentile "
-        f"{np.quantile(lower['ours'], 0.05):.0%}); by error rate, which promised 25 %, a band in "
+        f"{np.quantile(lower['ours'], 0.05):.0%}); by error rate, which promised 25%, a band in "
         f"{len(inside['error rate']) / n_sets:.0%} of fits, lower by {np.mean(lower['error rate'] or [np.nan]):.0%} "
-        f"and by less than 25 % in {np.mean(np.array(lower['error rate'] or [np.nan]) < 0.25):.0%} of them",
+        f"and by less than 25% in {np.mean(np.array(lower['error rate'] or [np.nan]) < 0.25):.0%} of them",
     )
 
 

@@ -2,11 +2,11 @@
 
     python -m bench.gate      (two minutes of one core; --full: about ten, with the tables of docs/evidence.md)
 
-Simulated pairs of models: binormal scores of studies, champion with an AUROC of 0.85, 40 % abnormal, 1.3 studies per
-patient (of one patient, labels agree more often than by chance, and 30 % of the scores' variance is common), scores of
+Simulated pairs of models: binormal scores of studies, champion with an AUROC of 0.85, 40% abnormal, 1.3 studies per
+patient (of one patient, labels agree more often than by chance, and 30% of the scores' variance is common), scores of
 the two models correlated within a class. Each model is calibrated and has a threshold of its own, fitted for the
 highest kappa on as many validation studies as there are test studies. The gate's own functions decide. `bound` is the
-share that any rule on the AUROC difference can accept at most if it accepts 2.5 % of the models that are worse by
+share that any rule on the AUROC difference can accept at most if it accepts 2.5% of the models that are worse by
 0.025: by Neyman and Pearson's lemma the best rule accepts above one critical difference. `before` is the rule of
 earlier versions: estimate not below 0, lower end above -0.05, sensitivity (each model at its own threshold) not down
 by more than 0.05, Brier score not up by more than 0.02.
@@ -34,9 +34,9 @@ AUROC, PREVALENCE, STUDIES_PER_PATIENT, PATIENT_SHARE = 0.85, 0.4, 1.3, 0.3
 DIFFERENCES = (-0.025, -0.0125, 0.0, 0.0125, 0.025)
 CORRELATIONS = (0.6, 0.8)
 N_SETS = {100: 400, 237: 400, 1199: 100}
-"""Test studies -> simulated pairs of each cell of the table; a share of 20 % of 400 has a standard error of 2 %."""
+"""Test studies -> simulated pairs of each cell of the table; a share of 20% of 400 has a standard error of 2%."""
 N_WORSE, N_BETTER = 1500, 150
-"""Simulated pairs for the two targets; a share of 2.5 % of 1,500 has a standard error of 0.4 points."""
+"""Simulated pairs for the two targets; a share of 2.5% of 1,500 has a standard error of 0.4 points."""
 METRICS = ("auroc", "kappa", "brier", "sensitivity")
 MOST_WORSE, LEAST_BETTER = 0.025, 0.60
 N_RESAMPLES = 250
@@ -248,7 +248,7 @@ def print_tables() -> None:
             print("\n".join(operating_curve(n_studies, correlation, n_sets)), flush=True)
     print("\n| studies | threshold 0 | highest tenth | fitted |")
     print("\n".join(threshold_faults(100)), flush=True)
-    print("\n| studies | candidates | true | stated | 95 % interval holds (width) | range holds (width) |")
+    print("\n| studies | candidates | true | stated | 95% interval holds (width) | range holds (width) |")
     for n_studies, n_candidates, n_sets in ((237, 1, 400), (237, 20, 150)):
         print(optimism(n_studies, n_candidates, n_sets), flush=True)
 

@@ -1,4 +1,4 @@
-"""How often do 95 % intervals contain the true value, from 12 to 1,200 patients?
+"""How often do 95% intervals contain the true value, from 12 to 1,200 patients?
 
     python -m bench.interval_coverage --jobs 2            (62 cells of 1,000 sets: six minutes of CPU time)
     python -m bench.interval_coverage --sets 100 --only p0060

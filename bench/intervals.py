@@ -5,8 +5,8 @@
 Time: the intervals of all metrics of a set as large as MURA's valid split (3,197 images, about 1,200 studies), and
 2,000 resamples of it, as `compare` and registered metrics need them, against a limit of one second; for comparison, a
 loop over scikit-learn's metrics with as many draws (a few are timed). Coverage: the share of simulated sets of
-clustered patients whose 95 % interval contains the value of a very large population; the row shows the metric that is
-farthest from 95 %. Other sizes and few patients: `bench.interval_coverage`.
+clustered patients whose 95% interval contains the value of a very large population; the row shows the metric that is
+farthest from 95%. Other sizes and few patients: `bench.interval_coverage`.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def time_row(level: Level, rounds: int) -> Row:
 
 
 def coverage_row(level: Level, n_sets: int, n_patients: int) -> Row:
-    """Coverage of the 95 % interval of every metric."""
+    """Coverage of the 95% interval of every metric."""
     truth = evaluate_predictions(simulate(60_000, seed=10**6), level=level, threshold=THRESHOLD)
     names = [name for name, metric in METRICS.items() if metric.no_interval is None]
     held = dict.fromkeys(names, 0)
@@ -100,9 +100,9 @@ def coverage_row(level: Level, n_sets: int, n_patients: int) -> Row:
     shares = {name: count / n_sets for name, count in held.items()}
     worst = max(shares, key=lambda name: abs(shares[name] - 0.95))
     return Row(
-        what=f"coverage: 95 % intervals, {level} level, {n_sets:,} sets of {n_patients} patients",
+        what=f"coverage: 95% intervals, {level} level, {n_sets:,} sets of {n_patients} patients",
         ours=f"farthest of {len(names)}: {worst} {shares[worst]:.1%}",
-        theirs="95 %",
+        theirs="95%",
         ratio=shares[worst],
         spread=(min(shares.values()), max(shares.values())),
         at_least=COVERAGE[0],
@@ -130,7 +130,7 @@ def paired_row(level: Level, n_sets: int, n_patients: int) -> Row:
     return Row(
         what=f"coverage: paired AUROC difference, {level} level, {n_sets:,} sets",
         ours=f"{held / n_sets:.1%}",
-        theirs="95 %",
+        theirs="95%",
         ratio=held / n_sets,
         at_least=COVERAGE[0],
         at_most=COVERAGE[1],

@@ -5,7 +5,7 @@
 Draws places from all comparisons, constants and return values of the packages, changes one at a time in a copy of the
 repository, and runs the tests that cover it: the fast ones of the mirrored folder, then those of related folders, then
 the slow ones of both, until one fails. Docstrings, annotations, decorators and text of messages are left alone. Prints
-a Markdown table; the exit code is 1 if less than 90 % of the changes are caught. At most an hour on two cores.
+a Markdown table; the exit code is 1 if less than 90% of the changes are caught. At most an hour on two cores.
 
 With --coverage .coverage, the data of `pytest --cov --cov-context=test`, the tests that have run the changed line come
 first, then the fast ones of the mirrored folder, and the run that wrote the data stands for the one without a change.

@@ -69,7 +69,7 @@ def measure_one(n_seeds: int, spread: float, n_sets: int) -> list[Row]:
         Row(
             what=f"{what}: interval contains the truth",
             ours=f"{held:.1%}, mean width {width:.3f}",
-            theirs="95 %" if covers else "no claim: patients only",
+            theirs="95%" if covers else "no claim: patients only",
             ratio=held,
             at_least=0.93 if covers else None,
         ),

@@ -134,7 +134,7 @@ def test_intervals_contain_the_truth_as_often_as_stated():
         found = metric_intervals(simulate(200, seed), level="image", metrics=names, n_resamples=500, seed=10**7 + seed)
         for name, interval in found.items():
             held[name] += interval.low <= truth[name] <= interval.high
-    assert all(0.915 <= count / 300 <= 0.985 for count in held.values()), held  # 95 % within three standard errors
+    assert all(0.915 <= count / 300 <= 0.985 for count in held.values()), held  # 95% within three standard errors
 
 
 def test_one_class_has_no_interval(predictions):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from muralab.registry.creation import create_logged_model, create_version, pending_models
+from muralab.registry.creation import create_logged_model, create_version, pending_models, publish
 from muralab.tracking import Store, open_store, start_run
 from muralab.tracking import outage as outage_module
 
@@ -23,24 +23,30 @@ def store(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     return open_store(f"sqlite:///{tmp_path}/mlflow.db")
 
 
-def lose_answers(store: Store, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    """Carry out the first call of each method, and lose its answer."""
-    client = store.impatient().client
+def mlflow_client(store: Store) -> Any:
+    """The client that every `store.client` wraps anew."""
+    return store.client._client
 
-    def losing(call: Callable[..., Any]) -> Callable[..., Any]:
-        lost: list[bool] = []
 
+def lose_answers(store: Store, monkeypatch: pytest.MonkeyPatch, *names: str) -> list[str]:
+    """Carry out the first call of each method, and lose its answer; returns the calls that were lost."""
+    client = mlflow_client(store)
+
+    lost: list[str] = []
+
+    def losing(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def once(*arguments: Any, **options: Any) -> Any:
             answer = call(*arguments, **options)
-            if not lost:
-                lost.append(True)
+            if name not in lost:
+                lost.append(name)
                 raise ConnectionError("the answer was lost")
             return answer
 
         return once
 
     for name in names:
-        monkeypatch.setattr(client, name, losing(getattr(client, name)))
+        monkeypatch.setattr(client, name, losing(name, getattr(client, name)))
+    return lost
 
 
 def register(store: Store, run_id: str) -> str:
@@ -63,8 +69,9 @@ def test_a_lost_answer_makes_no_second_model_or_version(
     store: Store, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
 ) -> None:
     run_id = start_run(store, kind="trial", name="t")
-    lose_answers(store, monkeypatch, *names)
+    lost = lose_answers(store, monkeypatch, *names)
     assert register(store, run_id) == "1"
+    assert set(lost) == set(names)
     assert len(store.client.search_model_versions("name='mura-wrist'")) == 1
     assert len(store.client.search_logged_models(["0"])) == 1
     assert len(store.client.get_run(run_id).outputs.model_outputs) == 1
@@ -81,7 +88,7 @@ def test_what_a_late_request_makes_is_removed(store: Store, monkeypatch: pytest.
     logged = create_logged_model(store, run_id)
     store.client.finalize_logged_model(logged.model_id, "READY")
     store.client.create_logged_model("0", name="model", source_run_id=run_id)
-    client = store.impatient().client
+    client = mlflow_client(store)
     make = client.create_model_version
     monkeypatch.setattr(client, "create_model_version", lambda *a, **b: (make(*a, **b), make(*a, **b))[0])
     assert create_version(store, "mura-wrist", logged, run_id, "a card", {}) == "1"
@@ -92,3 +99,40 @@ def test_what_a_late_request_makes_is_removed(store: Store, monkeypatch: pytest.
 def test_each_run_has_versions_of_its_own(store: Store) -> None:
     first, second = (start_run(store, kind="trial", name=name) for name in "ab")
     assert [register(store, first), register(store, second)] == ["1", "2"]
+
+
+@pytest.mark.parametrize("is_done", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "create_logged_model", "log_outputs", "create_registered_model", "create_model_version",
+        "set_registered_model_alias", "finalize_logged_model",
+    ],
+)  # fmt: skip
+def test_an_interrupted_registration_is_taken_up_by_the_next(
+    store: Store, monkeypatch: pytest.MonkeyPatch, name: str, is_done: bool
+) -> None:
+    run_id = start_run(store, kind="trial", name="t")
+    client = mlflow_client(store)
+    made = getattr(client, name)
+
+    def interrupt(*arguments: Any, **options: Any) -> None:
+        if is_done:
+            made(*arguments, **options)
+        raise KeyboardInterrupt
+
+    def register_as_champion() -> str:
+        logged = create_logged_model(store, run_id)
+        return publish(store, "mura-wrist", logged, run_id, "a card", {}, alias="champion")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(client, name, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            register_as_champion()
+    if not (is_done and name == "finalize_logged_model"):  # all was done
+        assert register_as_champion() == "1"
+    (version,) = client.search_model_versions("name='mura-wrist'")
+    (logged,) = client.search_logged_models(["0"])
+    assert (str(logged.status), version.source) == ("READY", f"models:/{logged.model_id}")
+    assert str(client.get_model_version_by_alias("mura-wrist", "champion").version) == "1"
+    assert len(client.get_run(run_id).outputs.model_outputs) == 1

@@ -141,7 +141,7 @@ FINE = EngineCheck(
         ({"figures": {**FINE.figures, "brier": (0.1, 0.11)}}, "Brier score 0.110, exact 0.100 (at most 0.005 worse)"),
         ({"probability": 0.03}, "probabilities differ by 0.030 in the mean (at most 0.025)"),
         ({"heat": 0.5}, "heat maps have a cosine similarity of 0.50 (at least 0.9)"),
-        ({"warned": 0.2}, "20.0% of validation images seem unlike the training images (at most 3 %)"),
+        ({"warned": 0.2}, "20.0% of validation images seem unlike the training images (at most 3%)"),
     ],
 )
 def test_what_exceeds_its_tolerance_is_named(changes, problem):

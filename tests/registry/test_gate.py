@@ -97,7 +97,7 @@ def test_a_wide_interval_refuses_a_slightly_better_model():
 def test_an_equal_model_does_not_replace_the_champion():
     decision = decide(build_model(build_test(1.0)), build_model(build_test(1.0)))
     assert not decision.accepted
-    assert "A gain is not shown: the lower end of its one-sided 80 % interval, +0.000," in decision.reasons[0]
+    assert "A gain is not shown: the lower end of its one-sided 80% interval, +0.000," in decision.reasons[0]
 
 
 def failed_guards(decision: Decision) -> list[str]:

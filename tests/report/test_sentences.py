@@ -45,7 +45,7 @@ def test_intervals_are_formatted(interval, text) -> None:
 def test_the_headline_states_the_size_of_the_test_set(build_model) -> None:
     sentence = headline(build_model(skill=0.5))
     assert sentence.startswith("Good reaches a study-level test AUROC of 0.")
-    assert "(40 studies of 40 patients; 95 % patient-clustered intervals)" in sentence
+    assert "(40 studies of 40 patients; 95% patient-clustered intervals)" in sentence
 
 
 REACHED = {"upper_val_study_auroc": 0.910, "full_val_study_auroc": 0.883}
@@ -126,7 +126,7 @@ def test_several_comparisons_are_counted(build_model) -> None:
     *differences, count = difference_sentences(models)
     assert len(differences) == 2
     assert count.startswith("These 2 comparisons are not adjusted")
-    assert "in up to 10 % of" in count
+    assert "in up to 10% of" in count
 
 
 def test_a_model_that_is_not_compared_is_not_counted(build_model) -> None:

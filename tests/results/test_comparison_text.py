@@ -38,7 +38,7 @@ def test_the_sentence_can_be_quoted_alone(better):
     assert sentence.startswith(start)
     assert "one budget (1 + 2 epochs at 64 px)" in sentence
     assert "with seed 0 and +0." in sentence
-    assert "(95 %, only patients resampled), higher: both intervals exclude 0. 2 seeds are too few for an" in sentence
+    assert "(95%, only patients resampled), higher: both intervals exclude 0. 2 seeds are too few for an" in sentence
     assert "paired difference +0." in sentence
 
 
@@ -46,7 +46,7 @@ def test_more_seeds_are_resampled_too():
     skills = {(name, seed): skill for name, skill in (("cnn", 0.3), ("cnn_attention", 1.6)) for seed in range(5)}
     (found,) = compare_models(*trained(skills), [*RECIPES])
     sentence = comparison_sentence(found, RECIPES, dataset())
-    assert sentence.endswith("(95 %, patients and seeds resampled), higher: the interval excludes 0.")
+    assert sentence.endswith("(95%, patients and seeds resampled), higher: the interval excludes 0.")
 
 
 def test_two_seeds_that_disagree_are_not_resolved():

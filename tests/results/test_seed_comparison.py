@@ -156,7 +156,7 @@ def test_seeds_that_disagree_widen_the_interval():
 
 @pytest.mark.parametrize(("n_seeds", "t"), [(2, 12.706), (3, 4.303), (4, 3.182), (5, 2.776), (10, 2.262), (30, 2.045)])
 def test_the_stretch_follows_students_distribution(n_seeds, t):
-    # Exact since Student's quantile comes from SciPy; an expansion used before was up to 1 % off from four seeds on.
+    # Exact since Student's quantile comes from SciPy; an expansion used before was up to 1% off from four seeds on.
     assert stretch(n_seeds) == pytest.approx(np.sqrt(n_seeds / (n_seeds - 1)) * t / 1.95996, rel=2e-4)
 
 

@@ -181,7 +181,7 @@ def test_the_pages_tell_what_was_tried_and_found(remote: Swept, browser: Browser
         view_page(experiment, view_key(parent.run_id), charts=True): ("Parallel Coordinates", "objective/epoch"),
         run_page(experiment, parent.run_id): (
             "Validation chose",
-            "test AUROC, 95 %",
+            "test AUROC, 95%",
             "make serve",
             "progress/trials_done",
         ),

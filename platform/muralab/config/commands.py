@@ -256,7 +256,7 @@ class PromoteConfig(CommandOptions):
         p.choice(lambda: (AUTO, EXACT, FAST)),
         "`exact` (float32) or `fast` (8-bit) registers a run with it; `auto`: as it is registered, else exact.",
     )
-    margin: float = option("0.025", p.number(0, 1), "The paired 95 % interval must lie above minus this.")
+    margin: float = option("0.025", p.number(0, 1), "The paired 95% interval must lie above minus this.")
     dry_run: bool = option("false", p.flag, "`true` decides and changes nothing.")
 
     def check(self, problems: Problems) -> None:

@@ -57,20 +57,20 @@ class Augment:
     """exponent drawn from 1 +- 0.4 at 1: brighter stays brighter, and local contrast stays above half (except below a
     tenth of the full range)"""
     noise: float = 0.0
-    """Gaussian noise, standard deviation drawn up to 5 % of the full range at 1: averaged over the 20 pixels of a short
-    line that is only 1 %"""
+    """Gaussian noise, standard deviation drawn up to 5% of the full range at 1: averaged over the 20 pixels of a short
+    line that is only 1%"""
     blur: float = 0.0
-    """Gaussian blur, standard deviation drawn up to 1 px at 1: a line 1 px wide keeps 38 % of its contrast, one of 2 px
-    68 %"""
+    """Gaussian blur, standard deviation drawn up to 1 px at 1: a line 1 px wide keeps 38% of its contrast, one of 2 px
+    68%"""
     clahe: float = 0.0
     """contrast-limited adaptive histogram equalisation, limit drawn from 1 to 3 at 1: local contrast grows at most
     fourfold and is not inverted; in 8 x 8 tiles, fewer where tiles would be smaller than 32 px"""
     cutout: float = 0.0
-    """one black rectangle, sides drawn up to 15 % of the image side at 1, so at most 2 % of the area; it can hide a
+    """one black rectangle, sides drawn up to 15% of the image side at 1, so at most 2% of the area; it can hide a
     finding that is smaller than that"""
     elastic: float = 0.0
-    """smooth random displacement, standard deviation 0.5 % of the side at 1 (at most about 3 %): local stretching has a
-    standard deviation of 10 % and stays below 100 %, where the image would fold, so lines bend but do not break; the
+    """smooth random displacement, standard deviation 0.5% of the side at 1 (at most about 3%): local stretching has a
+    standard deviation of 10% and stays below 100%, where the image would fold, so lines bend but do not break; the
     slowest operation, 9 ms of CPU time at 299 px (the others take less than 0.5 ms)"""
 
     def __post_init__(self) -> None:

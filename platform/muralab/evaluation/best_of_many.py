@@ -1,6 +1,6 @@
 """Intervals that allow for selection: the best of many models on one test set looks better than it is.
 
-Part of its lead is due to chance. Its own 95 % interval is right for a model that was chosen without this test set. An
+Part of its lead is due to chance. Its own 95% interval is right for a model that was chosen without this test set. An
 interval that holds for all K evaluated models at once (confidence 1 - 0.05 / K, Bonferroni) holds for whichever of them
 was chosen, and however.
 """

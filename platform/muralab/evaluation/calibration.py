@@ -66,7 +66,7 @@ class Calibration:
     """For "max-kappa" and "youden": weight of the validation labels beside the calibrated probabilities. None: for
     another rule, and in models of earlier versions, whose threshold is the best for the labels alone."""
     sensitivity_bound: float | None = None
-    """For "sensitivity>=x": lower 95 % confidence bound of the sensitivity on new patients. None: for other rules, and
+    """For "sensitivity>=x": lower 95% confidence bound of the sensitivity on new patients. None: for other rules, and
     in models of earlier versions, where x was reached on the validation studies only."""
     uncertain_low: float | None = None
     """Lower end of the band of calibrated study probabilities that are answered "uncertain"; None: no band."""

@@ -194,7 +194,7 @@ METRICS: dict[str, Metric] = {
         higher_is_better=False,
     ),
     # The noise of its bins never cancels, neither in the sample nor in a resample: in a simulation of 250 patients,
-    # 95 % percentile intervals contained the true value in 4 % of the sets, BCa ones in 57 %, shifted ones in 87 %.
+    # 95% percentile intervals contained the true value in 4% of the sets, BCa ones in 57%, shifted ones in 87%.
     "ece": Metric(
         title="Expected calibration error",
         of=_ece,

@@ -43,7 +43,7 @@ class Movement:
     mean: float
     """Mean absolute change of a study's probability."""
     most: float
-    """95 % of the studies change by at most this."""
+    """95% of the studies change by at most this."""
     calls: float
     """Share of studies whose call changes at the model's threshold."""
     difference: Interval

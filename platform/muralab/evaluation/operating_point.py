@@ -45,7 +45,7 @@ def operating_threshold(
     two neighbouring probabilities; if several are equally good, it is the one nearest to 0.5 (the lower of two).
 
     "sensitivity>=x" takes the highest such threshold whose `sensitivity_bound` is at least x, so that the sensitivity
-    on new patients is at least x in 95 % of fits.
+    on new patients is at least x in 95% of fits.
 
     Args:
         labels: 0 or 1, shape [S].
@@ -131,7 +131,7 @@ def check_rule(rule: str) -> float | None:
 def sensitivity_bound(
     labels: ArrayLike, probabilities: ArrayLike, threshold: float, patients: ArrayLike | None = None
 ) -> float:
-    """Lower 95 % confidence bound (one-sided, Clopper-Pearson) of the sensitivity at a threshold on new patients.
+    """Lower 95% confidence bound (one-sided, Clopper-Pearson) of the sensitivity at a threshold on new patients.
 
     It also holds for a threshold chosen from these studies by this bound: the share of new abnormal studies below the
     k-th lowest of n has a Beta(k, n + 1 - k) distribution, whatever the distribution of the probabilities.

@@ -103,7 +103,7 @@ def net_benefit(labels: Ints, probabilities: Floats, thresholds: Floats) -> Floa
 def plot_intervals(
     models: Sequence[EvaluatedModel], metric: str, *, level: Level = "study", references: Sequence[float] = ()
 ) -> Figure:
-    """One row per model: a test metric and its 95 % interval; dotted is chance.
+    """One row per model: a test metric and its 95% interval; dotted is chance.
 
     Args:
         models: one row each.
@@ -115,7 +115,7 @@ def plot_intervals(
     name = f"{known.title} at 0.5" if level == "image" and known.uses_threshold else known.title
     unit = "images" if level == "image" else "studies"
     figure, axes = style.new_axes(
-        f"{name}, test {unit}", f"{name}, 95 % interval", "", height_in=1.25 + 0.42 * len(models)
+        f"{name}, test {unit}", f"{name}, 95% interval", "", height_in=1.25 + 0.42 * len(models)
     )
     axes.plot(references, range(len(references)), "D", color=style.MUTED, mfc="none", ms=8, ls="")
     if known.chance is not None:
@@ -211,7 +211,7 @@ def plot_reliability(model: EvaluatedModel, *, n_bins: int = 8) -> Figure:
 
 
 def reliability_bins(labels: Ints, probabilities: Floats, n_bins: int) -> tuple[Floats, Floats, Floats, Floats]:
-    """Mean predicted probability, observed fraction and its Wilson 95 % bounds, each [B], in bins of equal size."""
+    """Mean predicted probability, observed fraction and its Wilson 95% bounds, each [B], in bins of equal size."""
     from scipy.stats import binomtest
 
     order = np.argsort(probabilities, kind="stable")

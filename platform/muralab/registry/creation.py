@@ -15,7 +15,7 @@ MODEL_NAME = "model"
 def create_logged_model(store: Store, run_id: str) -> Any:
     """MLflow's entry for a model of a run, in the run's own experiment, status PENDING.
 
-    One that is PENDING already is used: an answer was lost, or the process that made it was killed.
+    One that is PENDING already is used: an answer was lost, or the process that made it was killed or interrupted.
     """
     client = store.client
     experiment_id = client.get_run(run_id).info.experiment_id
@@ -54,6 +54,37 @@ def _log_output(store: Store, run_id: str, model_id: str) -> None:
         return True
 
     created_once(find, create, uri=store.uri, patience_s=store.patience_s)
+
+
+def publish(
+    store: Store,
+    name: str,
+    logged: Any,
+    run_id: str,
+    description: str,
+    tags: Mapping[str, str],
+    *,
+    alias: str | None = None,
+) -> str:
+    """Make a logged model the newest version of a registered model; returns the version's number.
+
+    The model is READY at the very end: whatever ends this process before, the next registration of the run finds it
+    PENDING, and its version.
+
+    Args:
+        store: takes the version.
+        name: of the registered model.
+        logged: from `create_logged_model`, with its artifacts.
+        run_id: the run that trained it.
+        description: of the version.
+        tags: of the version.
+        alias: moves to the version; None leaves the aliases unchanged.
+    """
+    version = create_version(store, name, logged, run_id, description, tags)
+    if alias:
+        store.client.set_registered_model_alias(name, alias, version)
+    store.client.finalize_logged_model(logged.model_id, "READY")
+    return version
 
 
 def create_version(store: Store, name: str, logged: Any, run_id: str, description: str, tags: Mapping[str, str]) -> str:
@@ -107,7 +138,8 @@ def _remove_doubles(client: Any, name: str, run_id: str, logged: Any, version: s
         if other != version:
             _delete_version(client, name, other)
     for model in pending_models(client, logged.experiment_id, run_id):
-        client.finalize_logged_model(model.model_id, "FAILED")
+        if model.model_id != logged.model_id:
+            client.finalize_logged_model(model.model_id, "FAILED")
 
 
 def _delete_version(client: Any, name: str, version: str) -> None:

@@ -28,7 +28,7 @@ HEAT_ROUNDING = 1e-5
 """Rounding of a heat map, as a fraction of the largest sum of its terms' sizes.
 
 A heat map sums one term per filter, and keeps what is positive. Where the terms cancel, what is left may be rounding
-alone: of one radiograph of a hand the peak was 3e-6, and a difference of 2e-8 in it 0.6 %.
+alone: of one radiograph of a hand the peak was 3e-6, and a difference of 2e-8 in it 0.6%.
 """
 
 FEATURE_TOLERANCE = 1e-3

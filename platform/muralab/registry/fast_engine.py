@@ -87,7 +87,7 @@ class EngineCheck:
         if self.heat < HEAT_TOLERANCE:
             found.append(f"heat maps have a cosine similarity of {self.heat:.2f} (at least {HEAT_TOLERANCE:g})")
         if self.warned is not None and self.warned > WARNED_TOLERANCE:
-            found.append(f"{self.warned:.1%} of validation images seem unlike the training images (at most 3 %)")
+            found.append(f"{self.warned:.1%} of validation images seem unlike the training images (at most 3%)")
         return found
 
     @property

@@ -1,7 +1,7 @@
 """The promotion gate: may a candidate replace the champion? A pure function of test predictions on the same studies.
 
-A first champion must beat chance. A later one must show a gain in the objective (the lower end of a one-sided 80 %
-interval of the paired difference lies above 0) and must not be much worse (the lower end of the 95 % interval lies
+A first champion must beat chance. A later one must show a gain in the objective (the lower end of a one-sided 80%
+interval of the paired difference lies above 0) and must not be much worse (the lower end of the 95% interval lies
 above -margin). Guards (sensitivity and specificity at the champion's operating point, kappa at each model's own
 threshold, Brier score, each body part) refuse on evidence only: a guard metric got worse by more than its margin, and
 its whole interval lies on the side of a loss. How often this accepts worse, equal and better models:
@@ -59,7 +59,7 @@ class Margins:
     @property
     def rule(self) -> str:
         """The rule of the gate in short, for the version's tags: earlier versions of the platform had another."""
-        return f"gain at {100 * GAIN_CONFIDENCE:.0f} %, margin {self.objective:g}, guards on evidence"
+        return f"gain at {100 * GAIN_CONFIDENCE:.0f}%, margin {self.objective:g}, guards on evidence"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ class Differences:
     champion: str
     """The champion's title."""
     objective: Interval
-    """With its 95 % interval."""
+    """With its 95% interval."""
     gain: Interval
     """The same with the two-sided interval whose ends are the one-sided ones of `GAIN_CONFIDENCE`."""
     sensitivity: Interval
@@ -259,7 +259,7 @@ def _studies_by_part(model: EvaluatedModel) -> dict[str, list[str]]:
 
 
 def _check_objective(found: Differences, margin: float) -> Iterator[Check]:
-    """A gain must be shown, and the worse end of the 95 % interval must lie above -margin."""
+    """A gain must be shown, and the worse end of the 95% interval must lie above -margin."""
     difference, metric = found.objective, METRICS[found.metric]
     title = f"{found.level.capitalize()}-level {metric.title}"
     if math.isnan(difference.estimate) or math.isnan(difference.low):
@@ -274,10 +274,10 @@ def _check_objective(found: Differences, margin: float) -> Iterator[Check]:
         passed=shown,
         text=f"{title} against {found.champion}: paired difference {signed(difference)}. A gain is "
         f"{'shown' if shown else 'not shown'}: the {'lower' if up else 'worse'} end of its one-sided "
-        f"{100 * GAIN_CONFIDENCE:.0f} % interval, {gain:+.3f}, {'lies' if shown else 'does not lie'} above 0.",
+        f"{100 * GAIN_CONFIDENCE:.0f}% interval, {gain:+.3f}, {'lies' if shown else 'does not lie'} above 0.",
     )
     position = "lies above" if low > -margin else "does not lie above"
-    end = f"The {'lower' if up else 'worse'} end of its {100 * CONFIDENCE:.0f} % interval, {low:+.3f},"
+    end = f"The {'lower' if up else 'worse'} end of its {100 * CONFIDENCE:.0f}% interval, {low:+.3f},"
     yield Check(passed=low > -margin, text=f"{end} {position} the margin of {-margin:+.3f}.")
 
 

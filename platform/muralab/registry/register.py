@@ -16,7 +16,7 @@ import numpy as np
 
 from muralab.data.images.value_range import range_from_text
 from muralab.registry.bundle import check_bundle, write_bundle
-from muralab.registry.creation import create_logged_model, create_version
+from muralab.registry.creation import create_logged_model, publish
 from muralab.registry.export import export_onnx
 from muralab.registry.fast_engine import NO_FAST_ENGINE, EngineTest, run_engine, try_fast_engine
 from muralab.registry.silence import silenced
@@ -146,16 +146,13 @@ def register_model(
                     expected = config.image_scaling.probabilities(logits)
                 check_bundle(folder, verify_images, expected)
             store.client.log_model_artifacts(logged.model_id, str(folder))
-        except BaseException:
-            with contextlib.suppress(Exception):  # else the next registration of this run uses it again
+        except Exception:
+            with contextlib.suppress(Exception):  # else the next registration of this run uses it, as after a Ctrl-C
                 store.impatient().client.finalize_logged_model(logged.model_id, "FAILED")
             raise
-        store.client.finalize_logged_model(logged.model_id, "READY")
         kept = shorten(card, MAX_CARD - len(engine.section))
         description = f"{kept}{engine.section}\n\n{DISCLAIMER}"
-        version = create_version(store, name, logged, run_id, description, {**tags, **engine.tags})
-        if alias:
-            store.client.set_registered_model_alias(name, alias, version)
+        version = publish(store, name, logged, run_id, description, {**tags, **engine.tags}, alias=alias)
     uri = f"models:/{name}@{alias}" if alias else f"models:/{name}/{version}"
     return RegisteredModel(name=name, version=version, uri=uri, engine=engine.text)
 

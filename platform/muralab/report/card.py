@@ -32,7 +32,7 @@ LIMITS = (
     "One answer per study: abnormal or not. It does not name or locate findings.",
     "It is limited to the parts and the source named above; for other parts, devices, ages or populations its "
     "performance was not measured.",
-    "Labels of this kind are noisy (in MURA about 60 % sensitivity for degenerative joint disease: Oakden-Rayner).",
+    "Labels of this kind are noisy (in MURA about 60% sensitivity for degenerative joint disease: Oakden-Rayner).",
     "The intervals cover the sampling of test patients, not that of training data, seeds or hospitals.",
     "Calibration and threshold were fitted on the validation set; each is valid only at the level it was fitted on.",
     "Probabilities hold for the share of abnormal studies named above; where it differs, give `prevalence`.",

@@ -86,7 +86,7 @@ def _importance_charts(trials: Sequence[SearchTrial]) -> list[Chart]:
     if not found:
         return []
     caption = (
-        "Spearman's rank correlation over the trials of a recipe, with 95 % intervals: one that contains 0 shows no "
+        "Spearman's rank correlation over the trials of a recipe, with 95% intervals: one that contains 0 shows no "
         "effect, and neither does a value that is best in the middle of its range (see its own figure). Pruned trials "
         "count with what they had reached."
     )
@@ -98,7 +98,7 @@ def _interval_charts(models: Sequence[EvaluatedModel]) -> list[Chart]:
     return [
         Chart(
             figure=plots.plot_intervals(models, metric),
-            alt=f"{METRICS[metric].title} of every model with its 95 % interval",
+            alt=f"{METRICS[metric].title} of every model with its 95% interval",
         )
         for metric in main_metrics()
     ]
@@ -110,7 +110,7 @@ def _image_charts(models: Sequence[EvaluatedModel], context: Context) -> list[Ch
     recipes = [model.training.values.get("recipe", model.recipe) for model in models]
     references = [published.get(recipe, math.nan) for recipe in recipes]
     figure = plots.plot_intervals(models, "accuracy", level="image", references=references)
-    return [Chart(figure=figure, alt="accuracy on images of every model with its 95 % interval", caption=caption)]
+    return [Chart(figure=figure, alt="accuracy on images of every model with its 95% interval", caption=caption)]
 
 
 def _ranking_charts(models: Sequence[EvaluatedModel], best: EvaluatedModel | None) -> list[Chart]:
@@ -150,7 +150,7 @@ def operating_charts(best: EvaluatedModel, position: int) -> list[Chart]:
         Chart(
             figure=plots.plot_reliability(best),
             alt="reliability diagram",
-            caption="Bins of equal size; bars are Wilson 95 % intervals that treat studies as independent.",
+            caption="Bins of equal size; bars are Wilson 95% intervals that treat studies as independent.",
         ),
         Chart(
             figure=plots.plot_distribution(best, uncertain=band),

@@ -136,7 +136,7 @@ def _answers(best: EvaluatedModel, models: Sequence[EvaluatedModel], context: Co
         "selection": f"By {context.objective}, on validation patients only.",
         "ensembles": "None; the views of a study are averaged.",
         "metrics": "AUROC, kappa, sensitivity, specificity and others, for studies and for images (section Results).",
-        "uncertainty": "95 % intervals over patients; paired differences between models.",
+        "uncertainty": "95% intervals over patients; paired differences between models.",
         "robustness": "By body part and number of views (section Errors); other analyses are for the author.",
         "explainability": "Grad-CAM, not evaluated.",
         "internal": f"{_sizes(context)}; the test set only after selection.",

@@ -11,10 +11,10 @@ GLOSSARY = {
         "abnormal one has the higher probability. 0.5 is chance, 1 is perfect; it does not depend on the threshold."
     ),
     "calibrated": (
-        "Of studies with a probability of 30 %, about 30 % are abnormal, where abnormal studies are as frequent as in "
+        "Of studies with a probability of 30%, about 30% are abnormal, where abnormal studies are as frequent as in "
         "the validation set."
     ),
-    "interval (95 %)": (
+    "interval (95%)": (
         "A range that would hold the true value in 95 of 100 repetitions with other patients. Values whose intervals "
         "overlap widely cannot be told apart by this test set."
     ),

@@ -27,7 +27,7 @@ class Importance:
     """Spearman's rank correlation: -1 to 1, 0 for none; one that rises and falls within the range is 0, too."""
     low: float
     high: float
-    """95 % interval."""
+    """95% interval."""
 
 
 def importances(trials: Sequence[SearchTrial]) -> list[Importance]:
@@ -66,7 +66,7 @@ def _number(value: float | str) -> float | None:
 def _importance(recipe: str, key: str, numbers: Sequence[tuple[float, float]]) -> Importance:
     """The importance of one value, with the interval of Bonett & Wright (2000), which holds from five trials on.
 
-    A bootstrap over as few trials covers too little: 87 % of simulated searches of five, where nothing mattered.
+    A bootstrap over as few trials covers too little: 87% of simulated searches of five, where nothing mattered.
     """
     from scipy.stats import spearmanr
 

@@ -93,7 +93,7 @@ def _evaluation(models: Sequence[EvaluatedModel]) -> str:
         threshold = f" The threshold was fitted on validation studies by the rule {fitted.rule} ({at})."
     return (
         "Each model was evaluated on the test set once, after it had been chosen. The probability of a study is the "
-        f"calibrated mean over its views.{threshold} Intervals are 95 % and account for several studies of one patient."
+        f"calibrated mean over its views.{threshold} Intervals are 95% and account for several studies of one patient."
     )
 
 

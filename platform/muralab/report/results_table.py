@@ -19,7 +19,7 @@ def results_table(models: Sequence[EvaluatedModel]) -> pd.DataFrame:
     """The study's table and the study-level metrics, as written to results.csv.
 
     Losses (without class weights) and accuracies (at 0.5) are at image level, AUROC, kappa and registered metrics at
-    study level with patient-clustered 95 % intervals; kappa is at the threshold fitted on validation studies. Only the
+    study level with patient-clustered 95% intervals; kappa is at the threshold fitted on validation studies. Only the
     row of the phase whose weights were kept has test values; a missing value is NaN, and `note` gives the reason.
     Values of the training images are measured like the others where `train_mode` is `evaluation`, or else while
     training: on augmented images, with dropout, averaged over an epoch.

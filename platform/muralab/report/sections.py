@@ -146,7 +146,7 @@ def subgroup_note(table: Table) -> str:
     if n_intervals < FEW_INTERVALS:
         return ""
     return (
-        f"{len(rows)} subgroups with {n_intervals} intervals, not adjusted for their number: of 95 % intervals about "
+        f"{len(rows)} subgroups with {n_intervals} intervals, not adjusted for their number: of 95% intervals about "
         f"one in twenty does not contain its true value, so expect {max(1, round(n_intervals / 20))} or so here. A "
         "subgroup that stands out is a hypothesis to test on other patients."
     )

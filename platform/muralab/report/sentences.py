@@ -15,7 +15,7 @@ from muralab.wording import once
 MAX_DIGITS = 6
 NOT_COMPARED = "not compared"
 ABOUT_INTERVALS = (
-    "Intervals are 95 %, over patients: score intervals and Student’s t, which also hold with few patients "
+    "Intervals are 95%, over patients: score intervals and Student’s t, which also hold with few patients "
     "(docs/evaluation.md). Reports and model cards from before 27 November 2026 show BCa intervals of the bootstrap."
 )
 NOT_SELECTED = "not selected on validation: no validation score is known"
@@ -67,7 +67,7 @@ def headline(model: EvaluatedModel) -> str:
     text = (
         f"{model.title} reaches a study-level test AUROC of {with_bounds(auroc)} and a kappa of "
         f"{with_bounds(kappa)} at its threshold of {number(model.threshold)} "
-        f"({describe_test_set(model)}; 95 % patient-clustered intervals)."
+        f"({describe_test_set(model)}; 95% patient-clustered intervals)."
     )
     return once(text, set())
 
@@ -106,7 +106,7 @@ def _threshold_clause(fitted: Calibration) -> str:
     text = f"threshold {number(fitted.threshold)} by the rule {fitted.rule}"
     if fitted.sensitivity_bound is not None:
         bound = number(fitted.sensitivity_bound)
-        return f"{text} (lower 95 % confidence bound of the sensitivity on new patients: {bound})"
+        return f"{text} (lower 95% confidence bound of the sensitivity on new patients: {bound})"
     if ">=" in fitted.rule:
         return f"{text}, which an earlier version met on the validation studies only, without a confidence bound"
     if fitted.threshold_weight is None:
@@ -196,7 +196,7 @@ def several_comparisons(n: int) -> str:
     """How often several unadjusted comparisons find a difference by chance, as one sentence."""
     return (
         f"These {n} comparisons are not adjusted for their number: if no model differed from the best one, at least "
-        f"one interval would exclude 0 in up to {100 * (1 - CONFIDENCE**n):.0f} % of such reports."
+        f"one interval would exclude 0 in up to {100 * (1 - CONFIDENCE**n):.0f}% of such reports."
     )
 
 

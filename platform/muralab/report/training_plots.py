@@ -30,7 +30,7 @@ Limits = tuple[tuple[float, float], tuple[float, float]]
 def shared_limits(models: Sequence[EvaluatedModel]) -> Limits | None:
     """Limits of loss and of accuracy that fit all models, so that their figures compare; None without epochs.
 
-    The top 2 % of the losses are cut off.
+    The top 2% of the losses are cut off.
     """
     ranges = []
     for columns, top in ((LOSSES, 0.98), (ACCURACIES, 1.0)):

@@ -150,7 +150,7 @@ def predictor(tested: FinalTest) -> Predict:
 
 def _occlusion_text(model: EvaluatedModel, moved: Sequence[Movement]) -> str:
     said = "; ".join(
-        f"without the {one.region} by {number(one.mean)} on average (95 % of studies by at most {number(one.most)}), "
+        f"without the {one.region} by {number(one.mean)} on average (95% of studies by at most {number(one.most)}), "
         f"and {one.calls:.1%} of the calls change"
         for one in moved
     )
@@ -172,7 +172,7 @@ def _occlusion_table(moved: Sequence[Movement]) -> pd.DataFrame:
         {
             "hidden": one.region,
             "mean change": one.mean,
-            "95 % change by at most": one.most,
+            "95% change by at most": one.most,
             "calls changed": one.calls,
             "AUROC difference": one.difference.estimate,
             "low": one.difference.low,

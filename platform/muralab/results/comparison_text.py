@@ -73,13 +73,13 @@ def _figures(comparison: Comparison, found: SeedsDifference) -> str:
     """The difference with its interval and what it covers; with few seeds, each seed by itself."""
     shown = with_bounds(found.interval, signed=True)
     if found.covers_seeds:
-        return f"{shown} (95 %, patients and seeds resampled)"
+        return f"{shown} (95%, patients and seeds resampled)"
     if found.n_seeds == 1:
-        return f"{shown} (95 %, only patients resampled: one seed)"
+        return f"{shown} (95%, only patients resampled: one seed)"
     each = " and ".join(
         f"{with_bounds(one, signed=True)} with seed {seed}" for seed, one in zip(comparison.seeds, found.by_seed)
     )
-    return f"{number(found.interval.estimate, signed=True)}: {each} (95 %, only patients resampled)"
+    return f"{number(found.interval.estimate, signed=True)}: {each} (95%, only patients resampled)"
 
 
 def _conclusion(comparison: Comparison, metric: str) -> str:

@@ -5,8 +5,8 @@ resampled together (a crossed bootstrap): every resample draws patients once for
 mean over these of the paired differences. Resampling K seeds underestimates their spread, because it divides the
 variance by K instead of K - 1 and assumes a normal instead of Student's distribution; the seeds' deviations are
 stretched by both factors. The noise of a patient under one seed is counted in both draws, so the interval is
-conservative: in simulations with 3 and 5 seeds and 150 patients, 95 % intervals contained the true value in 98 % to
-100 % of 60 sets, more often the less the seeds differed (`bench.seeds`). With few patients or few errors it is
+conservative: in simulations with 3 and 5 seeds and 150 patients, 95% intervals contained the true value in 98% to
+100% of 60 sets, more often the less the seeds differed (`bench.seeds`). With few patients or few errors it is
 widened as the interval of one pair of models is.
 
 Two seeds do not show how much seeds vary: an honest interval over seeds would be more than three times as wide as with

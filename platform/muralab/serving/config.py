@@ -44,7 +44,7 @@ class ServingConfig:
     """Validation studies that the calibration was fitted on; None: not recorded."""
 
     sensitivity_bound: float | None = None
-    """Lower 95 % confidence bound of the sensitivity on new patients, for the rule "sensitivity>=x"."""
+    """Lower 95% confidence bound of the sensitivity on new patients, for the rule "sensitivity>=x"."""
 
     threshold: float = 0.5
     """Calibrated study probability at or above which a study is called abnormal."""

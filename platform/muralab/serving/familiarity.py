@@ -82,9 +82,9 @@ def fit_familiarity(
     train_squares: npt.NDArray[np.uint8],
     validation_squares: npt.NDArray[np.uint8],
 ) -> Familiarity | None:
-    """Set the limits so that of images like the validation images about 1 % lie beyond one of them.
+    """Set the limits so that of images like the validation images about 1% lie beyond one of them.
 
-    With n validation images a limit is the smallest of their distances that at least 99.5 % of n + 1 do not exceed (a
+    With n validation images a limit is the smallest of their distances that at least 99.5% of n + 1 do not exceed (a
     conformal quantile), or the largest of them where n < 199.
 
     Args:

@@ -269,10 +269,11 @@ def closing_lines(result: SweepResult, outcome: Outcome, store: Store) -> list[s
 
 
 def served_lines(result: SweepResult, name: str | None) -> list[str]:
-    """Which model is registered, and what its figures mean."""
+    """Which model is registered, and what its figures mean, unless they have been printed for the selected model."""
     served = next(model for model in result.models if model.label == name)
     stated = registered_sentence(result.models, served.label, part=result.sweep.dataset.part)
-    return [*filter(None, [stated, confusion_sentence(served), missed_sentence(served)])]
+    is_selected = result.best is not None and served is result.best.model
+    return [*filter(None, [stated, "" if is_selected else confusion_sentence(served), missed_sentence(served)])]
 
 
 def figure_lines(result: SweepResult) -> list[str]:
@@ -280,7 +281,7 @@ def figure_lines(result: SweepResult) -> list[str]:
     dataset = result.sweep.dataset
     row: Mapping[str, Any] = dataset.counts().set_index("set").loc["test"]
     size = f"{row['studies']} studies of {row['patients']} patients, {row['images']} images"
-    heading = f"Test set of {dataset.part}: {size}, study level, 95 % patient-clustered intervals"
+    heading = f"Test set of {dataset.part}: {size}, study level, 95% patient-clustered intervals"
     if dataset.synthetic:
         heading += " (SYNTHETIC data: figures say nothing about radiographs)"
     lines = ["", heading]

@@ -152,7 +152,7 @@ def _with_auroc(model: EvaluatedModel) -> str:
 
 
 def _table(sweep: Sweep, models: Sequence[EvaluatedModel], registered: str | None, pages: SweepPages) -> str:
-    head = f"| recipe | {sweep.config.options.objective} | test AUROC, 95 % | kappa, 95 % | finds | false alarms |"
+    head = f"| recipe | {sweep.config.options.objective} | test AUROC, 95% | kappa, 95% | finds | false alarms |"
     rows = [head, "|---|---|---|---|---|---|"]
     for model in models:
         counts, intervals = shares(model), model.intervals()
@@ -193,7 +193,7 @@ def experiment_note(
             f"evaluated. {NOT_A_DEVICE}",
             f"**How to read this page.** [All trials]({all_trials}), best first, with what was searched (also under "
             "*Views*). `objective/best` is the validation metric that selects; `muralab.test_study_auroc` is the test "
-            "AUROC on studies with its 95 % interval, only of the best trial of each recipe: the test set is evaluated "
+            "AUROC on studies with its 95% interval, only of the best trial of each recipe: the test set is evaluated "
             "once per recipe. `muralab.ended`: finished, pruned, stopped or failed. Without a view, the table nests "
             "trials under their search.",
         ]
