@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from muralab.evaluation.evaluated_model import EvaluatedModel, TrainingRecord
 from muralab.report.context import SearchTrial
@@ -71,6 +72,13 @@ def test_learning_rates_have_a_logarithmic_axis() -> None:
     ]
     scales = [plot_strength_response(trials, key, objective="x").axes[0].get_xscale() for key in searched_keys(trials)]
     assert scales == ["log", "linear"]
+
+
+@pytest.mark.parametrize("rates", [(3e-4, 3.1e-4), (2e-4, 4e-4), (2.97e-4, 1.45e-3), (1e-5, 1e-3)])
+def test_learning_rates_have_several_ticks(rates: tuple[float, float]) -> None:
+    figure = plot_strength_response([trial(1, 0.5, **{"full.lr": rate}) for rate in rates], "full.lr", objective="x")
+    low, high = figure.axes[0].get_xlim()
+    assert 3 <= sum(low <= tick <= high for tick in figure.axes[0].get_xticks()) <= 8
 
 
 def test_stopped_trials_are_hollow() -> None:

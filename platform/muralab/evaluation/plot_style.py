@@ -110,11 +110,14 @@ def marker(position: int) -> str:
     return MARKERS[position % len(MARKERS)]
 
 
-def rate_locator() -> Any:
-    """Few ticks on a logarithmic axis: 1, 2 and 5 times powers of ten, as many as fit side by side."""
-    from matplotlib.ticker import LogLocator
+def rate_locator(low: float, high: float) -> Any:
+    """Few ticks on a logarithmic axis between two values: 1, 2 and 5 times powers of ten, as many as fit side by side.
 
-    return LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=6)
+    Below a factor of ten these would be one or two, so there they are evenly spaced.
+    """
+    from matplotlib.ticker import LogLocator, MaxNLocator
+
+    return LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=6) if high >= 10 * low else MaxNLocator(nbins=4)
 
 
 def no_locator() -> Any:

@@ -134,7 +134,7 @@ def plot_strength_response(trials: Sequence[SearchTrial], key: str, *, objective
     numbers = [float(t.values[key]) for t in chosen if isinstance(t.values[key], (int, float))]
     if len(numbers) == len(chosen) and min(numbers) > 0 and is_rate(key):
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(style.rate_locator())
+        axes.xaxis.set_major_locator(style.rate_locator(min(numbers), max(numbers)))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.xaxis.set_minor_locator(style.no_locator())
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)  # never over a mark
