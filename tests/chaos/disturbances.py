@@ -44,19 +44,25 @@ def after_seconds(longest: float) -> Moment:
     return wait
 
 
+def after_epochs(number: int) -> Moment:
+    """When that many more epochs have been written."""
+
+    def wait(sweep: Sweep, _: random.Random) -> None:
+        seen = sweep.written()
+        wanted = len(seen) + number
+
+        def reached() -> bool:
+            seen.update(sweep.written())
+            return len(seen) >= wanted
+
+        assert sweep.wait_until(reached), f"it ended before epoch {wanted}: {sweep.output}"
+
+    return wait
+
+
 def in_training(sweep: Sweep, rng: random.Random) -> None:
     """After a random number of epochs, and a little later."""
-    wanted, seen = rng.randint(1, 4), set[tuple[str, int]]()
-
-    def reached() -> bool:
-        for path in sweep.checkpoints():
-            try:
-                seen.add((str(path), path.stat().st_mtime_ns))
-            except OSError:
-                continue
-        return len(seen) >= wanted
-
-    assert sweep.wait_until(reached), f"it ended before epoch {wanted}: {sweep.output}"
+    after_epochs(rng.randint(1, 4))(sweep, rng)
     time.sleep(rng.uniform(0, 0.3))
 
 

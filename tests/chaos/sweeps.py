@@ -5,6 +5,7 @@ A sweep here is the recipe `cnn`, 2 trials, 1+2 epochs, 32 px, one trial at a ti
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -136,9 +137,13 @@ class Sweep:
     def checkpoints(self) -> list[Path]:
         return sorted(self.sweeps.glob("*/trials/*/last.safetensors")) or sorted(self.sweeps.rglob("last.safetensors"))
 
-    def n_written(self) -> int:
-        """How many checkpoints have been written, by their time stamps: one per epoch."""
-        return len({(path, path.stat().st_mtime_ns) for path in self.checkpoints()})
+    def written(self) -> set[tuple[Path, int]]:
+        """The checkpoints there are, with their times: one per epoch."""
+        found = set()
+        for path in self.checkpoints():
+            with contextlib.suppress(OSError):
+                found.add((path, path.stat().st_mtime_ns))
+        return found
 
     def processes(self) -> list[psutil.Process]:
         """Every live process of this sweep."""

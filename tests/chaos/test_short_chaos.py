@@ -1,4 +1,4 @@
-"""The short form of `make chaos`: an undisturbed and four disturbed sweeps at once."""
+"""The short form of `make chaos`: four sweeps at once, an undisturbed one and three that are disturbed in four ways."""
 
 from __future__ import annotations
 
@@ -11,11 +11,23 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.disturbances import DISTURBANCES
+from tests.chaos.disturbances import DISTURBANCES, Disturbance, after_epochs, kill
 from tests.chaos.outcome import check_outcome, disturb
 from tests.chaos.sweeps import Sweep, end_everything, record
 
-NAMES = ["SIGKILL while training", "SIGINT while training", "a trial's process killed", "raylet killed"]
+
+def kill_worker_and_raylet(sweep: Sweep, rng: random.Random) -> None:
+    """Kill the trial's process, and the raylet once the trial has gone on."""
+    kill("worker")(sweep, rng)
+    after_epochs(2)(sweep, rng)
+    kill("raylet/raylet")(sweep, rng)
+
+
+BOTH = "a trial's process and the raylet killed"
+CHOSEN = {
+    **{one.name: one for one in DISTURBANCES if one.name in ("SIGKILL while training", "SIGINT while training")},
+    BOTH: Disturbance(name=BOTH, at=after_epochs(1), do=kill_worker_and_raylet, recovers=True),
+}
 
 pytestmark = pytest.mark.slow
 
@@ -25,8 +37,7 @@ def disturbed_sweeps(
     tmp_path_factory: pytest.TempPathFactory, easy_tree: Path, empty_database: Path
 ) -> Iterator[dict[str, Future[Sweep]]]:
     """Name of the disturbance, or "calm" -> its sweep, which has ended."""
-    known = {one.name: one for one in DISTURBANCES}
-    sweeps = {name: Sweep(tmp_path_factory.mktemp("sweep"), easy_tree, registers=False) for name in [*NAMES, "calm"]}
+    sweeps = {name: Sweep(tmp_path_factory.mktemp("sweep"), easy_tree, registers=False) for name in [*CHOSEN, "calm"]}
     for sweep in sweeps.values():
         shutil.copy(empty_database, sweep.database)
 
@@ -36,7 +47,7 @@ def disturbed_sweeps(
             sweep.start()
             assert sweep.wait() == 0, sweep.output + sweep.err.read_text()
         else:
-            disturb(sweep, known[name], random.Random(name), end_wait_s=300)  # five sweeps share the machine
+            disturb(sweep, CHOSEN[name], random.Random(name), end_wait_s=300)  # four sweeps share the machine
         return sweep
 
     try:
@@ -53,18 +64,17 @@ def calm(disturbed_sweeps: dict[str, Future[Sweep]]) -> dict[str, Any]:
     return record(disturbed_sweeps["calm"].result())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CHOSEN)
 def test_a_disturbed_sweep_ends_as_an_undisturbed_one(
     name: str, disturbed_sweeps: dict[str, Future[Sweep]], calm: dict[str, Any]
 ) -> None:
     check_outcome(disturbed_sweeps[name].result(), calm)
 
 
-def test_a_dead_process_is_started_again(disturbed_sweeps: dict[str, Future[Sweep]]) -> None:
-    worker = disturbed_sweeps["a trial's process killed"].result()
-    assert "died and was started again from its checkpoint" in worker.output
-    raylet = disturbed_sweeps["raylet killed"].result()
-    assert "Ray's process raylet died. It is started again" in raylet.output
+def test_dead_processes_are_started_again(disturbed_sweeps: dict[str, Future[Sweep]]) -> None:
+    output = disturbed_sweeps[BOTH].result().output
+    assert "died and was started again from its checkpoint" in output
+    assert "Ray's process raylet died. It is started again" in output
 
 
 def test_a_killed_command_leaves_runs_that_the_next_one_closes(disturbed_sweeps: dict[str, Future[Sweep]]) -> None:

@@ -79,8 +79,8 @@ def run(config: CompareConfig, environment: Environment) -> None:
     Raises:
         MuraLabError: user errors; no recipe that could be compared.
     """
-    check_folder()
     with EarlyRay(is_wanted=not config.dry_run) as ray, open_session("compare", environment) as session:
+        check_folder()
         config = with_fetched_data(config, session)
         splits = options_by_fold(config)
         for options in splits[1:]:  # what is wrong with a later fold is found before the first is trained

@@ -61,12 +61,12 @@ def run(config: TuneConfig, environment: Environment) -> None:
     Raises:
         MuraLabError: user errors, before any trial starts.
     """
-    check_folder()
     starts_early = not config.dry_run and config.ray_address == LOCAL
     with (
         EarlyRay(is_wanted=starts_early) as ray,
         open_session("tune", environment, resuming=config.resume) as session,
     ):
+        check_folder()
         config = with_latest(config, session)
         folds = find_folds(config, session, TuneConfig)
         if folds is None:

@@ -18,6 +18,7 @@ from typing import Any, Self
 import psutil
 
 from muralab.config.resources import count_gpus
+from muralab.errors import SettingsError
 from muralab.processor import count_cpus
 from muralab.scratch import lock_folder, own_scratch, remove_folder, short_folder
 
@@ -159,8 +160,9 @@ class EarlyRay:
             is_wanted: whether to start it early at all.
         """
         self._process: RayProcess | None = None
-        if is_wanted:
-            self._process = RayProcess(cpus=count_cpus(), gpus=count_gpus())
+        with contextlib.suppress(SettingsError, OSError):  # the later start reports it, in the command's own run
+            if is_wanted:
+                self._process = RayProcess(cpus=count_cpus(), gpus=count_gpus())
 
     def __enter__(self) -> Self:
         return self
