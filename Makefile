@@ -73,8 +73,8 @@ app: .venv/bin/muralab ## the same with request limits, plain error messages and
 test: .venv/installed-dev ## all tests, in parallel, with coverage
 	@$(IN_VENV) python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-fail-under=85
 
-slow: .venv/installed-dev ## the tests that take minutes each, one after the other: at most 45 minutes
-	@$(IN_VENV) python -m pytest -m long
+slow: .venv/installed-dev ## the tests that take minutes each, much of them spent waiting: at most 45 minutes
+	@$(IN_VENV) python -m pytest -m long -n 3 --dist loadfile --no-loadscope-reorder
 
 chaos: .venv/installed-dev ## 40 sweeps that are killed, starved and cut off, compared with an undisturbed one: about an hour (SEED)
 	@$(IN_VENV) SEED="$(SEED)" python -m pytest tests/chaos -m chaos
