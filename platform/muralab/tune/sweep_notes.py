@@ -186,11 +186,12 @@ def experiment_note(
     latest, all_trials = pages.run(pages.run_id), view_page(pages.experiment_id, view_key())
     return "\n\n".join(
         [
-            f"**[Latest search]({latest})** ({datetime.now():%Y-%m-%d %H:%M}): {verdict} Best first: [all trials]"
-            f"({all_trials}).",
+            # The list of experiments shows the beginning as it is written, so it has no links.
+            f"Is a study of radiographs ({sweep.part}) abnormal? Latest search, {datetime.now():%Y-%m-%d %H:%M}: "
+            f"{verdict.replace("**", "")}",
+            f"[The latest search]({latest}) · [All trials]({all_trials}), best first",
             *([SYNTHETIC] if sweep.dataset.synthetic else []),
-            f"Is a study of radiographs ({sweep.part}) abnormal? Everything that MURA Lab trained, compared and "
-            f"evaluated. {NOT_A_DEVICE}",
+            f"Here is everything that MURA Lab trained, compared and evaluated. {NOT_A_DEVICE}",
             f"**How to read this page.** [All trials]({all_trials}), best first, with what was searched (also under "
             "*Views*). `objective/best` is the validation metric that selects; `muralab.test_study_auroc` is the test "
             "AUROC on studies with its 95% interval, only of the best trial of each recipe: the test set is evaluated "
