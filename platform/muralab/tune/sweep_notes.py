@@ -182,13 +182,13 @@ def experiment_note(
     sweep: Sweep, models: Sequence[EvaluatedModel], best: EvaluatedModel | None, outcome: Outcome, pages: SweepPages
 ) -> str:
     """The description of the experiment after a search."""
-    verdict = short_verdict(models, best, registered_name(outcome))
+    verdict = short_verdict(models, best, registered_name(outcome)).replace("**", "")
     latest, all_trials = pages.run(pages.run_id), view_page(pages.experiment_id, view_key())
     return "\n\n".join(
         [
             # The list of experiments shows the beginning as it is written, so it has no links.
             f"Is a study of radiographs ({sweep.part}) abnormal? Latest search, {datetime.now():%Y-%m-%d %H:%M}: "
-            f"{verdict.replace("**", "")}",
+            f"{verdict}",
             f"[The latest search]({latest}) · [All trials]({all_trials}), best first",
             *([SYNTHETIC] if sweep.dataset.synthetic else []),
             f"Here is everything that MURA Lab trained, compared and evaluated. {NOT_A_DEVICE}",
