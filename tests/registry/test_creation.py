@@ -109,7 +109,7 @@ def test_each_run_has_versions_of_its_own(store: Store) -> None:
         "set_registered_model_alias", "finalize_logged_model",
     ],
 )  # fmt: skip
-def test_an_interrupted_registration_is_taken_up_by_the_next(
+def test_the_next_registration_uses_what_an_interrupted_one_made(
     store: Store, monkeypatch: pytest.MonkeyPatch, name: str, is_done: bool
 ) -> None:
     run_id = start_run(store, kind="trial", name="t")
@@ -121,18 +121,21 @@ def test_an_interrupted_registration_is_taken_up_by_the_next(
             made(*arguments, **options)
         raise KeyboardInterrupt
 
-    def register_as_champion() -> str:
+    def register_as_champion(card: str, **tags: str) -> str:
         logged = create_logged_model(store, run_id)
-        return publish(store, "mura-wrist", logged, run_id, "a card", {}, alias="champion")
+        return publish(store, "mura-wrist", logged, run_id, card, tags, alias="champion")
 
     with monkeypatch.context() as patched:
         patched.setattr(client, name, interrupt)
         with pytest.raises(KeyboardInterrupt):
-            register_as_champion()
-    if not (is_done and name == "finalize_logged_model"):  # all was done
-        assert register_as_champion() == "1"
+            register_as_champion("an earlier card", part="wrist", engine="fast")
+    is_complete = is_done and name == "finalize_logged_model"
+    if not is_complete:
+        assert register_as_champion("a card", part="hand") == "1"
     (version,) = client.search_model_versions("name='mura-wrist'")
     (logged,) = client.search_logged_models(["0"])
     assert (str(logged.status), version.source) == ("READY", f"models:/{logged.model_id}")
+    assert version.description == ("an earlier card" if is_complete else "a card")
+    assert version.tags == ({"part": "wrist", "engine": "fast"} if is_complete else {"part": "hand"})
     assert str(client.get_model_version_by_alias("mura-wrist", "champion").version) == "1"
     assert len(client.get_run(run_id).outputs.model_outputs) == 1

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from muralab.config.resources import Resources
 from muralab.errors import DiskError, SearchError
 from muralab.trial import TrialSpec
 from muralab.tune import executor, ray_handle
-from muralab.tune.executor import Remote, run_trials
-from muralab.tune.ray_handle import EarlyRay
+from muralab.tune.executor import Remote, StartRay, run_trials
+from muralab.tune.ray_handle import EarlyRay, RayProcess
 from muralab.tune.scheduler import Past
 
 PROGRAM = """
@@ -27,13 +27,14 @@ from pathlib import Path
 job = json.loads(sys.stdin.readline()) | json.loads(sys.stdin.readline())
 folder = Path(job["folder"])
 number = len(list(folder.glob("job-*")))
-(folder / f"job-{number}").write_text(json.dumps({**job, "environment": dict(os.environ)}))
+(folder / f"job-{number}").write_text(json.dumps({**job, "environment": dict(os.environ), "pid": os.getpid()}))
 out = os.fdopen(int(os.environ["MURALAB_EVENTS_FD"]), "w")
 for event in json.loads((folder / "script").read_text())[number]:
     if event in ("hang", "pause"):
         time.sleep(600 if event == "hang" else 1)
         continue
     print(json.dumps(event), file=out, flush=True)
+(folder / f"end-{number}").touch()
 """
 DONE = {"event": "done"}
 
@@ -108,6 +109,7 @@ class Stand:
         at_once: int = 1,
         past: Mapping[str, Past] | None = None,
         remote: Remote | None = None,
+        start_ray: StartRay = RayProcess,
     ) -> Heard:
         self.folder.mkdir(exist_ok=True)
         (self.folder / "script").write_text(json.dumps(script))
@@ -116,7 +118,10 @@ class Stand:
             for name in "ab"
         ]
         resources = Resources(cpus=4, gpus=0, cpus_per_trial=1, gpus_per_trial=0, max_concurrent=at_once)
-        run_trials(specs, resources=resources, listener=self.heard, folder=self.folder, past=past, remote=remote)
+        run_trials(
+            specs, resources=resources, listener=self.heard, folder=self.folder, past=past, remote=remote,
+            start_ray=start_ray,
+        )  # fmt: skip
         return self.heard
 
     @property
@@ -307,31 +312,53 @@ def test_time_that_is_up_starts_nothing(stand: Stand) -> None:
     assert search._time_left() == 0
 
 
-def test_ray_that_was_started_early_runs_the_first_job_alone(stand: Stand) -> None:
-    with EarlyRay(is_wanted=True) as early:
-        first = early._process
-        assert first is not None
-        first.size = (4, 0)
-        given = [early(cpus=4, gpus=0), early(cpus=4, gpus=0)]
-        assert given[0] is first
-        assert given[1] is not first
-        for one in given:
-            one.end()
+@pytest.mark.parametrize("on_cluster", [False, True])
+def test_a_ray_of_our_own_is_ended_with_the_last_trial_and_a_cluster_left_in_order(
+    stand: Stand, on_cluster: bool
+) -> None:
+    specs = {name: {"name": name, "recipe": "cnn", "draws": []} for name in "ab"}
+    remote = Remote(storage="/s", sweep="x", specs=specs, address="10.0.0.1:6379") if on_cluster else None
+    heard = stand.run([[started("a"), ended("a"), started("b"), ended("b"), "pause", DONE]], remote=remote)
+    assert list(heard.ended) == ["a", "b"]
+    assert (stand.folder / "end-0").exists() is on_cluster
 
 
-@pytest.mark.parametrize("why", ["another size", "a cluster", "it has died", "nobody asked for it"])
-def test_ray_that_was_started_early_and_does_not_fit_is_ended(stand: Stand, why: str) -> None:
+@pytest.fixture
+def early(stand: Stand) -> Iterator[EarlyRay]:
+    with EarlyRay(is_wanted=True) as early:
+        assert early._process is not None
+        early._process.size = (4, 0)  # as the stand's resources
+        yield early
+
+
+def test_ray_that_was_started_early_runs_the_first_job_alone(stand: Stand, early: EarlyRay) -> None:
+    assert early._process is not None
+    early_pid = early._process._process.pid
+    heard = stand.run([[started("a"), ended("a")], [started("b"), ended("b"), DONE]], start_ray=early)
+    assert list(heard.ended) == ["a", "b"]
+    assert [job["pid"] == early_pid for job in stand.jobs] == [True, False]
+
+
+@pytest.mark.parametrize("why", ["another size", "a cluster", "it has died"])
+def test_ray_that_was_started_early_and_does_not_fit_is_replaced(early: EarlyRay, why: str) -> None:
+    first = early._process
+    assert first is not None
+    if why == "another size":
+        first.size = (1, 0)
+    if why == "it has died":
+        first._process.kill()
+        first._process.wait()
+    cluster = {"address": "10.0.0.1:6379", "modules": []} if why == "a cluster" else None
+    with early(cpus=4, gpus=0, cluster=cluster) as given:
+        assert given is not first
+        given.end()
+    assert not first.is_alive
+    assert not first.folder.exists()
+
+
+def test_ray_that_was_started_early_for_nothing_is_ended(stand: Stand) -> None:
     with EarlyRay(is_wanted=True) as early:
         first = early._process
-        assert first is not None
-        first.size = (1 if why == "another size" else 4, 0)
-        if why == "it has died":
-            first._process.kill()
-            first._process.wait()
-        if why != "nobody asked for it":
-            cluster = {"address": "10.0.0.1:6379", "modules": []} if why == "a cluster" else None
-            with early(cpus=4, gpus=0, cluster=cluster) as given:
-                assert given is not first
-                given.end()
+    assert first is not None
     assert not first.is_alive
     assert not first.folder.exists()

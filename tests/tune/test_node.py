@@ -61,7 +61,7 @@ def run(shared: SweepStorage, spec: TrialSpec, tmp_path: Path, monkeypatch: pyte
     def run(node: str, stop_after: int | None = None, **changes: Any) -> list[EpochResult]:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / node))
         sent = {"spec": shared.spec_on_nodes(spec), "storage": shared.storage.uri, "sweep": shared.name}
-        with open_trial({**sent, "packages": {}, "usual_epoch_s": {}, **changes}) as (_, epochs):
+        with open_trial({**sent, "packages": {}, "usual_epoch_s": 0.0, **changes}) as (_, epochs):
             return [replace(result, seconds=0.0) for result in islice(epochs, stop_after)]
 
     return run

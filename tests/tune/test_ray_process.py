@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from muralab.tune import memory_kills, ray_process
 from muralab.tune.memory_kills import count_memory_kills
 from muralab.tune.ray_cluster import existing_ray, own_ray
+from muralab.tune.ray_handle import is_alive
 
 
 @pytest.fixture
@@ -150,3 +155,65 @@ def test_without_a_group_those_of_the_machine_are_counted(tmp_path: Path, monkey
     assert count_memory_kills() == 2
     monkeypatch.setattr(memory_kills, "VMSTAT", tmp_path / "none")
     assert count_memory_kills() == 0
+
+
+@pytest.mark.parametrize(
+    ("at_once", "draws", "pending"),
+    [(None, [], "200"), (4, [], None), (None, ["full.lr"], None), (4, ["full.lr"], None)],
+)
+def test_many_trials_wait_for_a_place_on_a_growing_cluster(
+    at_once: int | None, draws: list[str], pending: str | None
+) -> None:
+    job = {"at_once": at_once, "specs": [{"draws": []}, {"draws": draws}]}
+    assert ray_process.pending_environment(job).get("TUNE_MAX_PENDING_TRIALS_PG") == pending
+
+
+ORPHAN = """
+import contextlib, subprocess
+from pathlib import Path
+from muralab.tune import ray_process
+
+@contextlib.contextmanager
+def connection(setup):
+    child = subprocess.Popen(["sleep", "600"])
+    Path(setup["ray_folder"], "child").write_text(str(child.pid))
+    if setup["is_starting"]:
+        child.wait()
+        raise RuntimeError("Ray was killed while it started")
+    yield
+
+ray_process._connection = connection
+ray_process.main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_starting", [False, True], ids=["started", "starting"])
+@pytest.mark.parametrize("last", ["", '{"specs": [{"name"'], ids=["before the job", "in the middle of the job"])
+def test_nothing_outlives_a_command_that_dies(tmp_path: Path, last: str, is_starting: bool) -> None:
+    folder = tmp_path / "ray"
+    folder.mkdir()
+    read, write = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", ORPHAN],
+        stdin=subprocess.PIPE,
+        env={**os.environ, "MURALAB_EVENTS_FD": str(write)},
+        pass_fds=(write,),
+        text=True,
+    )
+    os.close(write)
+    assert process.stdin is not None
+    setup = {"cluster": None, "ray_folder": str(folder), "leftovers": [str(folder)], "is_starting": is_starting}
+    process.stdin.write(json.dumps(setup) + "\n")
+    process.stdin.flush()
+    deadline_s = time.monotonic() + 120
+    while not (child := folder / "child").exists() or not child.read_text():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+    started = psutil.Process(int(child.read_text()))
+    process.stdin.write(last)
+    process.stdin.close()
+    assert process.wait(60) == 1
+    os.close(read)
+    assert not is_alive(started)
+    assert not folder.exists()

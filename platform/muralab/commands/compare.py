@@ -79,7 +79,8 @@ def run(config: CompareConfig, environment: Environment) -> None:
     Raises:
         MuraLabError: user errors; no recipe that could be compared.
     """
-    with EarlyRay(is_wanted=not config.dry_run) as ray, open_session("compare", environment) as session:
+    early = EarlyRay(is_wanted=not config.dry_run, with_gpus=config.gpus_per_trial != 0)
+    with early as ray, open_session("compare", environment) as session:
         check_folder()
         config = with_fetched_data(config, session)
         splits = options_by_fold(config)

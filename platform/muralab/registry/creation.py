@@ -88,7 +88,11 @@ def publish(
 
 
 def create_version(store: Store, name: str, logged: Any, run_id: str, description: str, tags: Mapping[str, str]) -> str:
-    """A new version of a registered model, which is created where there is none yet; returns the version's number."""
+    """A new version of a registered model, which is created where there is none yet; returns the version's number.
+
+    The version that an interrupted registration has made of the same logged model is used, with the description and the
+    tags of this one.
+    """
     client, source = store.client, f"models:/{logged.model_id}"
     _create_registered_model(store, name)
 
@@ -101,9 +105,22 @@ def create_version(store: Store, name: str, logged: Any, run_id: str, descriptio
         )
         return str(made.version)
 
-    version = created_once(find, create, uri=store.uri, patience_s=store.patience_s)
+    version = find()
+    if version is None:
+        version = created_once(find, create, uri=store.uri, patience_s=store.patience_s)
+    else:
+        _describe_version(client, name, version, description, tags)
     _remove_doubles(client, name, run_id, logged, version)
     return version
+
+
+def _describe_version(client: Any, name: str, version: str, description: str, tags: Mapping[str, str]) -> None:
+    client.update_model_version(name, version, description)
+    for key in client.get_model_version(name, version).tags:
+        if key not in tags:
+            client.delete_model_version_tag(name, version, key)
+    for key, value in tags.items():
+        client.set_model_version_tag(name, version, key, value)
 
 
 def versions_of(client: Any, name: str, run_id: str, source: str) -> list[str]:

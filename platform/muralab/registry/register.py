@@ -98,7 +98,8 @@ def register_model(
 ) -> RegisteredModel:
     """Export, verify, log and register a network.
 
-    Every check runs before the version is created, so a failure leaves no version behind.
+    Every check runs before the version is created, so a failed check leaves no version behind. What an interruption
+    leaves, the next registration of the run uses.
 
     Args:
         network: the trained network.

@@ -206,15 +206,17 @@ class _Search:
         return None if self.deadline_s is None else max(0.0, self.deadline_s - time.monotonic())
 
     def _job(self, waiting: Sequence[TrialSpec]) -> dict[str, Any]:
+        time_left_s = self._time_left()
         return {
             "specs": [self._spec_as_sent(spec) for spec in waiting],
             "shared": self._shared(),
             "full_epochs": {spec.recipe: recipes_of(spec)[1].full.epochs for spec in waiting},
+            "usual_epoch_s": self.usual_epoch_s,
             "resources": asdict(self.resources),
             "at_once": None if self._grows else self.resources.max_concurrent,
             "trial_bytes": 0 if self._cluster is None or self.resources.gpus_per_trial else CPU_TRIAL_BYTES,
             "folder": str(self.folder),
-            "time_budget_s": self._time_left(),
+            "time_budget_s": None if time_left_s is None else max(0.1, time_left_s),
             "past": self.past,
             "observed": [asdict(one) for one in self.observed],
             "prune": self.prune,
@@ -243,7 +245,6 @@ class _Search:
             "storage": self.remote.storage,
             "sweep": self.remote.sweep,
             "packages": own_versions(),
-            "usual_epoch_s": self.usual_epoch_s,
         }
 
     def _listen(self, ray: RayProcess) -> _Stop | None:

@@ -40,7 +40,8 @@ def open_trial(config: Mapping[str, Any]) -> Iterator[tuple[TrialSpec, Epochs]]:
     """A trial's specification with the paths of this machine, and its epochs.
 
     Args:
-        config: `spec`, and for a trial on a cluster the URI of the `storage` and the `sweep`'s folder there.
+        config: `spec` and `usual_epoch_s`, and for a trial on a cluster the URI of the `storage`, the `sweep`'s folder
+            there, and the versions of `packages` that it needs.
 
     Raises:
         MuraLabError: see `run_trial`; the storage lacks something, or does not answer.
@@ -71,7 +72,7 @@ def _open_on_node(config: Mapping[str, Any]) -> Iterator[tuple[TrialSpec, Epochs
         done = patiently(lambda: fetch_newest(storage, folder, Path(spec.folder)), OUTAGE_S)
         start_heartbeat(Path(spec.folder) / HEARTBEAT)
         with (
-            _ending_if_hanging(spec, config["usual_epoch_s"].get(spec.name, 0.0)) as watched,
+            _ending_if_hanging(spec, config["usual_epoch_s"]) as watched,
             EpochUploader(storage, folder, Path(spec.folder), uploaded=done) as uploader,
         ):
             yield spec, keep_epochs(watched(run_trial(spec)), uploader)

@@ -6,11 +6,10 @@ import contextlib
 import json
 import os
 import select
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -39,6 +38,30 @@ def is_alive(process: psutil.Process) -> bool:
     return False
 
 
+def kill_all(processes: Iterable[psutil.Process]) -> None:
+    """Kill processes, as far as they are there."""
+    for one in processes:
+        with contextlib.suppress(psutil.Error):
+            one.kill()
+
+
+def stopped_tree(root: psutil.Process) -> list[psutil.Process]:
+    """A process and all that descend from it, stopped, so that none starts another one meanwhile."""
+    found: list[psutil.Process] = []
+    while fresh := [one for one in _tree(root) if one not in found]:
+        for one in fresh:
+            with contextlib.suppress(psutil.Error):
+                one.suspend()
+        found += fresh
+    return found
+
+
+def _tree(root: psutil.Process) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.Error):
+        return [root, *root.children(recursive=True)]
+    return []
+
+
 class RayProcess:
     """A running `ray_process`; a context manager that ends it in every case."""
 
@@ -52,15 +75,26 @@ class RayProcess:
 
         Raises:
             SettingsError: no temporary folder has a path that is short enough for Ray's sockets.
+            OSError: the process cannot be started.
         """
         self.size, self._is_on_cluster = (cpus, gpus), cluster is not None
+        self._pending, self._is_removed, self.has_ended = b"", False, False
+        self._log: Path | None = None
+        self._copied = 0
         self.folder = short_folder(SOCKET_PATH_BYTES)
         self._lock = lock_folder(self.folder)
+        try:
+            self._start()
+        except BaseException:
+            remove_folder(self.folder)
+            self._lock.release()
+            raise
+        leftovers = [str(folder) for folder in (self.folder, own_scratch()) if folder is not None]
+        own = {"cpus": cpus, "gpus": gpus, "ray_folder": str(self.folder), "leftovers": leftovers}
+        self._send({**own, "cluster": cluster})
+
+    def _start(self) -> None:
         self._read, write = os.pipe()
-        self._pending = b""
-        self._is_removed = False
-        self._log: Path | None = None
-        self.has_ended = False
         try:
             with (self.folder / OUTPUT).open("ab") as output:
                 self._process = subprocess.Popen(
@@ -72,17 +106,23 @@ class RayProcess:
                     pass_fds=(write,),
                     start_new_session=True,  # Ctrl-C is answered by the command, which then ends this process
                 )
+        except BaseException:
+            os.close(self._read)
+            raise
         finally:
             os.close(write)
-        leftovers = [str(folder) for folder in (self.folder, own_scratch()) if folder is not None]
-        own = {"cpus": cpus, "gpus": gpus, "ray_folder": str(self.folder), "leftovers": leftovers}
-        self._send({**own, "cluster": cluster})
 
     def run(self, job: Mapping[str, Any], log: Path) -> None:
-        """Start the job; what the process prints is appended to a file, whose folder is created, when it ends."""
+        """Start the job.
+
+        Args:
+            job: what the process runs.
+            log: the file that its output is appended to, what it has printed so far as well; its folder is created.
+        """
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log = log
-        self._send(job)
+        self._copy_output()
+        self._send({**job, "log": str(log)})
 
     @property
     def is_alive(self) -> bool:
@@ -121,11 +161,8 @@ class RayProcess:
         self._is_removed = True
         tree: list[psutil.Process] = []
         with contextlib.suppress(psutil.Error):
-            process = psutil.Process(self._process.pid)
-            tree = [process, *process.children(recursive=True)]
-        for one in tree:
-            with contextlib.suppress(psutil.Error):
-                one.kill()
+            tree = stopped_tree(psutil.Process(self._process.pid))
+        kill_all(tree)
         deadline_s = time.monotonic() + END_WAIT_S
         while any(is_alive(one) for one in tree) and time.monotonic() < deadline_s:
             time.sleep(0.02)
@@ -135,15 +172,19 @@ class RayProcess:
         with contextlib.suppress(OSError):
             assert self._process.stdin is not None
             self._process.stdin.close()
-        self._keep_output()
+        self._copy_output()
         remove_folder(self.folder)
         self._lock.release()
 
-    def _keep_output(self) -> None:
-        """Append what the process printed to the log; a full disk costs the log alone."""
-        if self._log is not None:
-            with contextlib.suppress(OSError), (self.folder / OUTPUT).open("rb") as output, self._log.open("ab") as log:
-                shutil.copyfileobj(output, log)
+    def _copy_output(self) -> None:
+        """Append what the process printed before it had its job to the log; a full disk costs the log alone."""
+        if self._log is None:
+            return
+        with contextlib.suppress(OSError):
+            printed = (self.folder / OUTPUT).read_bytes()
+            with self._log.open("ab") as log:
+                log.write(printed[self._copied :])
+            self._copied = len(printed)
 
 
 class EarlyRay:
@@ -153,16 +194,17 @@ class EarlyRay:
     was started early, if that has the right size and lives.
     """
 
-    def __init__(self, *, is_wanted: bool) -> None:
-        """Start Ray with all that this machine has.
+    def __init__(self, *, is_wanted: bool, with_gpus: bool = True) -> None:
+        """Start Ray with all cores of this machine.
 
         Args:
             is_wanted: whether to start it early at all.
+            with_gpus: whether also with all GPUs.
         """
         self._process: RayProcess | None = None
-        with contextlib.suppress(SettingsError, OSError):  # the later start reports it, in the command's own run
-            if is_wanted:
-                self._process = RayProcess(cpus=count_cpus(), gpus=count_gpus())
+        if is_wanted:
+            with contextlib.suppress(SettingsError, OSError):  # the later start reports it, in the command's own run
+                self._process = RayProcess(cpus=count_cpus(), gpus=count_gpus() if with_gpus else 0)
 
     def __enter__(self) -> Self:
         return self
@@ -180,7 +222,7 @@ class EarlyRay:
         return RayProcess(cpus=cpus, gpus=gpus, cluster=cluster)
 
     def end(self) -> None:
-        """End a process that nobody has asked for."""
+        """End a process that was started early and is not used."""
         if self._process is not None:
             self._process.end()
             self._process = None

@@ -1,10 +1,9 @@
 """The program that runs Ray Tune in a process of its own, on a Ray of its own or on an existing cluster.
 
-`executor` starts it and sends two lines of JSON: what Ray is started with, and, once that is known, the job. It reads
-one line of JSON per event. Whatever happens to Ray (a
-raylet or its object store killed, an error that Tune raises out of `fit`, a native abort, handlers that Ray installs
-for signals) happens to this process, and the command that started it goes on. It never outlives that command: when its
-standard input ends, it ends Ray and itself.
+`executor` starts it and sends two lines of JSON: what Ray is started with and, once that is known, the job. It reads
+one line of JSON per event. Whatever happens to Ray (a raylet or its object store killed, an error that Tune raises out
+of `fit`, a native abort, handlers that Ray installs for signals) happens to this process, and the command that started
+it goes on. It never outlives that command: when its standard input ends, it ends Ray and itself.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NoReturn
@@ -31,15 +30,19 @@ from muralab.disk import disk_problem
 from muralab.errors import DivergedError, MuraLabError
 from muralab.tune.memory_kills import count_memory_kills
 from muralab.tune.ray_cluster import existing_ray, node_names, own_ray
-from muralab.tune.ray_handle import is_alive
+from muralab.tune.ray_handle import is_alive, kill_all
 from muralab.tune.scheduler import build_scheduler
 
 EVENTS_FD = "MURALAB_EVENTS_FD"
 """Environment variable: the file descriptor that events are written to."""
 TICK_S = 0.5
 WATCH_S = 0.5
+KILL_S = 5.0
+"""How long to wait for killed processes: one that the system holds ends when it lets go."""
 NODE_DEATH_S = 30.0
 """Ray misses five health checks, three seconds apart, before it calls a node dead."""
+MOST_PENDING = 200
+"""Trials of a growing cluster that may wait for a place at once."""
 RAY_PROCESSES = ("raylet", "gcs_server")
 """Without these nothing goes on; the object store is part of the raylet."""
 
@@ -67,6 +70,8 @@ class Events:
 
 _stopping = threading.Event()
 """Ray is being shut down, so its processes may end."""
+_orphaned = threading.Event()
+"""The command has died, and a thread takes everything down."""
 
 
 def main() -> None:
@@ -84,10 +89,15 @@ def main() -> None:
 
             logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failure's traceback is kept in its run
             threading.Thread(target=_end_with_ray, args=(events,), daemon=True).start()
-            _run(jobs.get())
+            job = jobs.get()
+            _redirect_output(job["log"])
+            _report().memory_kills = count_memory_kills()  # what died before was no trial
+            _run(job)
             _stopping.set()
             events.send("done")
     except BaseException as error:
+        if _orphaned.is_set():  # Ray was killed while it started
+            threading.Event().wait()
         disk = disk_problem(error) or ""
         events.send("failed", text=traceback.format_exc(), memory=_is_memory(error), disk=disk)
         _end_all()
@@ -101,13 +111,23 @@ def _connection(setup: Mapping[str, Any]) -> AbstractContextManager[None]:
 
 def _listen_to_driver(leftovers: list[str], jobs: SimpleQueue[dict[str, Any]]) -> None:
     """Receive the job; end everything, and leave no temporary file, when the command that sends it has died."""
-    if line := sys.stdin.readline():
+    line = sys.stdin.readline()
+    if line.endswith("\n"):  # else the command died while it wrote it
         jobs.put(json.loads(line))
-    sys.stdin.read()
+        sys.stdin.read()
+    _orphaned.set()
     _kill_children()
     for folder in leftovers:
         shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
+
+
+def _redirect_output(log: str) -> None:
+    """Append what this process prints from now on to a file."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    os.close(descriptor)
 
 
 def _end_with_ray(events: Events) -> None:
@@ -127,9 +147,13 @@ def _end_all() -> NoReturn:
 
 
 def _kill_children() -> None:
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):
-            child.kill()
+    """Kill what this process has started, and what those start meanwhile."""
+    deadline_s = time.monotonic() + KILL_S
+    while children := [one for one in psutil.Process().children(recursive=True) if is_alive(one)]:
+        kill_all(children)
+        if time.monotonic() > deadline_s:
+            return
+        time.sleep(0.02)
 
 
 def _is_memory(error: BaseException) -> bool:
@@ -147,6 +171,7 @@ def _is_memory(error: BaseException) -> bool:
 def _run(job: Mapping[str, Any]) -> None:
     from ray import tune
 
+    os.environ.update(pending_environment(job))
     resources = job["resources"]
     past = {name: (recipe, objectives) for name, (recipe, objectives) in job["past"].items()}
     needed = {"cpu": resources["cpus_per_trial"], "gpu": resources["gpus_per_trial"], "memory": job["trial_bytes"]}
@@ -173,13 +198,26 @@ def _run(job: Mapping[str, Any]) -> None:
     tuner.fit()
 
 
+def pending_environment(job: Mapping[str, Any]) -> dict[str, str]:
+    """Variables by which many trials wait for places at once on a cluster that grows.
+
+    With a searcher Tune would ask for one place after the other. A trial that learns from others is not chosen early.
+    """
+    is_many = job["at_once"] is None and not _learns(job)
+    return {"TUNE_MAX_PENDING_TRIALS_PG": str(MOST_PENDING)} if is_many else {}
+
+
 def _build_searcher(job: Mapping[str, Any]) -> Any:
     from muralab.tune.searcher import build_searcher
 
-    return build_searcher(job["specs"], _learner(job) if any(spec["draws"] for spec in job["specs"]) else None)
+    return build_searcher(job["specs"], job["usual_epoch_s"], _build_learner(job) if _learns(job) else None)
 
 
-def _learner(job: Mapping[str, Any]) -> Any:
+def _learns(job: Mapping[str, Any]) -> bool:
+    return any(spec["draws"] for spec in job["specs"])
+
+
+def _build_learner(job: Mapping[str, Any]) -> Any:
     from muralab.tune.adaptive import Observation
     from muralab.tune.learner import Learner
 

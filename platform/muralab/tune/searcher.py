@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from muralab.tune.learner import Learner
 
 
-def build_searcher(specs: Sequence[Mapping[str, Any]], learner: Learner | None = None) -> Any:
-    """A searcher of Tune.
+def build_searcher(
+    specs: Sequence[Mapping[str, Any]], usual_epoch_s: Mapping[str, float], learner: Learner | None = None
+) -> Any:
+    """A searcher of Tune, which gives each trial its `spec` and its `usual_epoch_s`.
 
     Args:
         specs: the trials that are left, in their order, as dictionaries.
+        usual_epoch_s: trial -> estimated seconds of its longest epoch.
         learner: chooses the values of those that have none; None: all have theirs.
     """
     from ray.tune.search import Searcher
@@ -35,7 +38,7 @@ def build_searcher(specs: Sequence[Mapping[str, Any]], learner: Learner | None =
                 return str(Searcher.FINISHED)
             spec = waiting.pop()
             running[trial_id] = spec if learner is None else learner.start(spec)
-            return {"spec": running[trial_id]}
+            return {"spec": running[trial_id], "usual_epoch_s": usual_epoch_s.get(str(spec["name"]), 0.0)}
 
         def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
             if learner is not None:
