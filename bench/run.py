@@ -27,6 +27,7 @@ BENCHMARKS = (
     "frozen",
     "steps",
     "gpu",
+    "gpu_steps",
     "sweep",
     "draws",
     "pruning",
