@@ -13,14 +13,14 @@ failed=0
 
 if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
     nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv > "$out/device.csv"
-    steps=(); trials=(--budget 150)
+    steps=(); trials=(--budget 150); slower=1
 else
-    steps=(--full); trials=(--size 80 --epochs 1+1)
+    steps=(--full); trials=(--size 80 --epochs 1+1); slower=10
 fi
 python -c 'import torch, timm; print("torch", torch.__version__, "timm", timm.__version__)' | tee "$out/versions.txt"
 
 part_of() {  # NAME SECONDS COMMAND...: run within a limit, and go on whatever comes of it
-    local name=$1 limit=$2 began=$SECONDS
+    local name=$1 limit=$(($2 * slower)) began=$SECONDS
     shift 2
     timeout --kill-after=5 "$limit" "$@" > "$out/$name.txt" 2> "$out/$name.err" || { failed=1; echo "$name: failed, $out/$name.err"; }
     echo "$name: $((SECONDS - began)) s"
