@@ -18,6 +18,7 @@ from muralab.tune import memory_kills, ray_process
 from muralab.tune.memory_kills import count_memory_kills
 from muralab.tune.ray_cluster import existing_ray, own_ray
 from muralab.tune.ray_handle import is_alive
+from tests.processes import environment
 
 
 @pytest.fixture
@@ -197,7 +198,7 @@ def test_nothing_outlives_a_command_that_dies(tmp_path: Path, last: str, is_star
     process = subprocess.Popen(
         [sys.executable, "-c", ORPHAN],
         stdin=subprocess.PIPE,
-        env={**os.environ, "MURALAB_EVENTS_FD": str(write)},
+        env={**environment(), "MURALAB_EVENTS_FD": str(write)},
         pass_fds=(write,),
         text=True,
     )
