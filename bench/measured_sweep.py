@@ -84,7 +84,6 @@ def run_sweep(folder: Path, tree: Path, store: str, n_trials: int, *options: str
         "MLFLOW_TRACKING_URI": store,
         "XDG_CACHE_HOME": str(folder),
         "PYTHONUNBUFFERED": "1",
-        "RAY_worker_niceness": "0",
     }
     paths = {"PYTHONPATH": f"{ROOT / 'platform'}{os.pathsep}{ROOT}"}
     found = MeasuredSweep()
