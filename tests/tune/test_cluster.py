@@ -5,7 +5,9 @@ from __future__ import annotations
 import platform
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -150,3 +152,20 @@ def test_a_cluster_needs_a_storage_and_one_machine_none() -> None:
 def test_nodes_are_listed_in_one_line() -> None:
     nodes = [Machine(name="a", cpus=1, gpus=0, memory_bytes=1), Machine(name="b", cpus=8, gpus=2, memory_bytes=1)]
     assert node_list(nodes) == "a (1 core), b (8 cores, 2 GPUs)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_dry_run", "started"),
+    [
+        ({}, False, (True, True)),
+        ({}, True, (False, True)),
+        ({"ray_address": "auto", "storage": "/s"}, False, (False, True)),
+        ({"storage": "/s"}, False, (True, True)),
+        ({"gpus_per_trial": 0}, False, (True, False)),
+    ],
+)
+def test_ray_is_started_early_where_it_will_be_needed(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], is_dry_run: bool, started: tuple[bool, bool]
+) -> None:
+    monkeypatch.setattr(cluster, "EarlyRay", lambda *, is_wanted, with_gpus: (is_wanted, with_gpus))
+    assert cluster.early_ray(replace(TuneConfig(), **changes), is_dry_run=is_dry_run) == started

@@ -39,6 +39,7 @@ from muralab.results.seed_comparison import Comparison, compare_models
 from muralab.tracking import find_records
 from muralab.tracking.tags import Tag
 from muralab.trial import TrialSpec
+from muralab.tune.cluster import early_ray
 from muralab.tune.disk_space import check_space
 from muralab.tune.estimate import Estimate, estimate, measure_paces
 from muralab.tune.gpu_packing import pack_gpus
@@ -79,8 +80,7 @@ def run(config: CompareConfig, environment: Environment) -> None:
     Raises:
         MuraLabError: user errors; no recipe that could be compared.
     """
-    early = EarlyRay(is_wanted=not config.dry_run, with_gpus=config.gpus_per_trial != 0)
-    with early as ray, open_session("compare", environment) as session:
+    with early_ray(config, is_dry_run=config.dry_run) as ray, open_session("compare", environment) as session:
         check_folder()
         config = with_fetched_data(config, session)
         splits = options_by_fold(config)

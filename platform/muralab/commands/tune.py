@@ -24,7 +24,7 @@ from muralab.results.suspicious_labels import write_labels
 from muralab.storage import Storage
 from muralab.tracking import RunWriter, experiment_of, read_children, with_histories
 from muralab.tracking.tags import Tag
-from muralab.tune.cluster import is_on_cluster, machines_of
+from muralab.tune.cluster import early_ray, machines_of
 from muralab.tune.disk_space import check_places, check_space
 from muralab.tune.estimate import Estimate, estimate, measure_paces
 from muralab.tune.extend import extend, fetch_plan
@@ -61,7 +61,7 @@ def run(config: TuneConfig, environment: Environment) -> None:
         MuraLabError: user errors, before any trial starts.
     """
     with (
-        early_ray(config) as ray,
+        early_ray(config, is_dry_run=config.dry_run) as ray,
         open_session("tune", environment, resuming=config.resume) as session,
     ):
         check_folder()
@@ -77,12 +77,6 @@ def run(config: TuneConfig, environment: Environment) -> None:
         else:
             name = f"tune {folds.options.part} · {folds.number} folds"
             run_over_folds(folds, session, lambda fold: search_once(fold.options, session, ray, fold), name=name)
-
-
-def early_ray(config: TuneConfig) -> EarlyRay:
-    """Ray, started early if it will be needed on this machine."""
-    is_wanted = not config.dry_run and not is_on_cluster(config)
-    return EarlyRay(is_wanted=is_wanted, with_gpus=config.gpus_per_trial != 0)
 
 
 def search_once(

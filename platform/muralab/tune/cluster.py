@@ -24,7 +24,7 @@ from muralab.errors import ClusterError, SettingsError, numbered
 from muralab.redaction import redact
 from muralab.storage import Storage
 from muralab.tune.ray_cluster import NODES_ANSWER_S, has_token, own_versions
-from muralab.tune.ray_handle import ray_environment
+from muralab.tune.ray_handle import EarlyRay, ray_environment
 
 PROGRAM = "from muralab.tune.ray_cluster import main; main()"
 CONNECT_S = 60.0
@@ -43,6 +43,11 @@ TOKEN_ADVICE = (
 def is_on_cluster(options: TrainingOptions) -> bool:
     """Whether the trials run on an existing cluster, and not on a Ray of this machine's own."""
     return getattr(options, "ray_address", LOCAL) != LOCAL
+
+
+def early_ray(options: TrainingOptions, *, is_dry_run: bool) -> EarlyRay:
+    """Ray, started early if a command will need one of its own."""
+    return EarlyRay(is_wanted=not (is_dry_run or is_on_cluster(options)), with_gpus=options.gpus_per_trial != 0)
 
 
 def machines_of(options: TuneConfig, recipes: Sequence[str] | None = None) -> tuple[Machine, ...]:

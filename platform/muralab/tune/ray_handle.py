@@ -163,6 +163,7 @@ class RayProcess:
         with contextlib.suppress(psutil.Error):
             tree = stopped_tree(psutil.Process(self._process.pid))
         kill_all(tree)
+        # Not psutil.wait_procs: what Ray's processes leave to init counts there as running until init has looked.
         deadline_s = time.monotonic() + END_WAIT_S
         while any(is_alive(one) for one in tree) and time.monotonic() < deadline_s:
             time.sleep(0.02)
