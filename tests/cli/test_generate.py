@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from muralab import __version__
 from muralab.cli import app
-from muralab.cli.generate import name_first
+from muralab.cli.generate import name_first, with_dashes
 from muralab.errors import SettingsError
 from tests.cli.conftest import Muralab
 from tests.processes import environment
@@ -32,6 +32,27 @@ from tests.processes import environment
 )
 def test_the_word_without_a_name_is_the_required_option(words, expected):
     assert name_first(words, "folder") == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["part=wrist", "dry_run=true"], ["--part", "wrist", "--dry-run", "true"]),
+        (["--set", "full.lr=1", "seed=2"], ["--set", "full.lr=1", "--seed", "2"]),
+        (["--columns", "part=a", "data=b=c"], ["--columns", "part=a", "--data", "b=c"]),
+        (["--part=wrist", "seed=2"], ["--part=wrist", "--seed", "2"]),
+        (["root="], ["--root", ""]),
+        (["/a=b", "full.lr=1", "wrist"], ["/a=b", "full.lr=1", "wrist"]),
+    ],
+)
+def test_options_may_be_spelled_as_in_the_docs(words, expected):
+    assert with_dashes(words) == expected
+
+
+def test_a_mistyped_option_of_this_spelling_suggests_the_right_one() -> None:
+    output = CliRunner().invoke(app, ["explore", "prat=hand"]).output
+    assert "No such option: --prat" in output
+    assert "--part" in output
 
 
 def test_only_one_word_has_no_name():

@@ -46,9 +46,9 @@ app = typer.Typer(
 
 
 def _print_version(wanted: bool) -> None:
-    from muralab.tracking.platform_version import platform_version
-
     if wanted:
+        from muralab.tracking.platform_version import platform_version
+
         typer.echo(f"MURA Lab {platform_version()}")
         raise typer.Exit
 

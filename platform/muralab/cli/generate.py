@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -48,7 +49,9 @@ def command_class(command: type[CommandOptions]) -> type[TyperCommand]:
 
     class Generated(TyperCommand):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-            words = list(args) if name is None else name_first(args, name)
+            words = with_dashes(args)
+            if name is not None:
+                words = name_first(words, name)
             _, _, given = self.make_parser(ctx).parse_args(args=list(words))
             refuse_repeated([option.opts[0] for option in given])
             return super().parse_args(ctx, words)
@@ -58,6 +61,29 @@ def command_class(command: type[CommandOptions]) -> type[TyperCommand]:
             return pieces if name is None else [f"[{name.upper()}]", *pieces]
 
     return Generated
+
+
+def with_dashes(words: Sequence[str]) -> list[str]:
+    """Accept options as MLproject, the docs and the messages spell them: `part=wrist` for `--part wrist`.
+
+    >>> with_dashes(["part=wrist", "--set", "full.lr=1e-4", "test_fraction=0.2"])
+    ['--part', 'wrist', '--set', 'full.lr=1e-4', '--test-fraction', '0.2']
+    """
+    dashed: list[str] = []
+    follows = False  # the value of the option before it
+    for word in words:
+        spelled = None if follows else re.fullmatch(r"([a-z][a-z_-]*)=(.*)", word, re.DOTALL)
+        if spelled:
+            dashed += [f"--{spelled[1].replace('_', '-')}", spelled[2]]
+        else:
+            dashed.append(word)
+        follows = _takes_next(word) and not follows
+    return dashed
+
+
+def _takes_next(word: str) -> bool:
+    """Whether the word after this one is its value."""
+    return word.startswith("--") and "=" not in word and word != "--help"
 
 
 def refuse_repeated(options: Sequence[str]) -> None:
@@ -99,7 +125,7 @@ def name_first(words: Sequence[str], option: str) -> list[str]:
             named.append(flag)
             is_missing = False
         named.append(word)
-        follows = not follows and word.startswith("--") and "=" not in word and word != "--help"
+        follows = not follows and _takes_next(word)
     return named
 
 
