@@ -22,7 +22,14 @@ WITH_SOURCES := PYTHONPATH="$(CURDIR)/platform:$(CURDIR)"
 
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help tune train ui serve app soak test slow chaos check docs format bench bench-full clean
+# pip's own output is hundreds of lines, or nothing for a minute while it unpacks: a line every ten seconds instead.
+define pip_install
+( while sleep 10; do echo "  ... .venv has $$(du -sm .venv | cut -f1) MB so far"; done ) & \
+	trap "kill $$! 2> /dev/null" EXIT; \
+	"$(BIN)/python" -m pip install --quiet --progress-bar off --disable-pip-version-check $(PIP_ARGS)
+endef
+
+.PHONY: help setup setup-dev tune train ui serve app soak test slow chaos check generate docs format bench bench-full clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,9 +37,11 @@ help: ## this list
 .venv/installed: requirements.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
 		|| { echo 'Python 3.11 or 3.12 is required: make PYTHON=/path/to/python3.11 ...' >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2> /dev/null \
+		|| { echo 'This Python cannot create environments; on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
 	@echo 'Installing the requirements into .venv: some 3 minutes, 7 GB of disk (10 GB meanwhile) ...'
 	@"$(PYTHON)" -m venv .venv
-	@"$(BIN)/python" -m pip install --quiet --progress-bar off --disable-pip-version-check $(PIP_ARGS) -r requirements.txt
+	@$(pip_install) -r requirements.txt
 	@touch $@
 
 # The command by its name, of the checkout that the environment lies in; it works from every folder.
@@ -42,9 +51,13 @@ help: ## this list
 	@chmod +x $@
 
 .venv/installed-dev: .venv/installed requirements-dev.txt | .venv/bin/muralab
-	@echo 'Installing what tests, checks and docs need as well ...'
-	@"$(BIN)/python" -m pip install --quiet --progress-bar off --disable-pip-version-check $(PIP_ARGS) -r requirements-dev.txt
+	@echo 'Installing what tests, checks and docs need as well: some 2 minutes, 1 GB more ...'
+	@$(pip_install) -r requirements-dev.txt
 	@touch $@
+
+setup: .venv/bin/muralab ## install what `make tune` and all commands need, into .venv
+
+setup-dev: .venv/installed-dev ## install what tests, checks and docs need as well
 
 tune: .venv/bin/muralab ## the main job: tune and compare several recipes, register the best model (PART, DATA, ARGS='-P trials=4')
 	@[ -n "$${MLFLOW_TRACKING_URI:-}" ] || [ -s mlflow.db ] || $(IN_VENV) $(WITH_SOURCES) python -m muralab sync > /dev/null
@@ -94,6 +107,9 @@ bench-full: .venv/installed-dev ## the same with more rounds, larger inputs and 
 
 soak: .venv/installed-dev ## load both servers with valid, invalid and random requests for half an hour (MINUTES, ARGS='--model ...')
 	@$(IN_VENV) $(WITH_SOURCES) python -m bench.soak --minutes $(MINUTES) $(ARGS)
+
+generate: .venv/installed-dev ## write the pages of the docs that are made from the code, after a change of a recipe
+	@$(IN_VENV) $(WITH_SOURCES) python docs/generate.py
 
 docs: .venv/installed-dev ## the docs as a site, in site/
 	@$(IN_VENV) $(WITH_SOURCES) NO_MKDOCS_2_WARNING=1 python -m mkdocs build --quiet && echo site/index.html

@@ -16,6 +16,9 @@ def test_it_is_written_as_an_export_or_as_a_tree_with_the_next_commands(muralab:
     outcome = muralab("demo", folder=tmp_path / "tree", layout="mura", images=20)
     assert outcome.code == 0, outcome
     assert len(list((tmp_path / "tree").rglob("image*.png"))) == 20
+    outcome = muralab("demo", folder=tmp_path / "hands", layout="spreadsheet", images=20)
+    assert outcome.code == 0, outcome
+    assert f"muralab explore --data {tmp_path}/hands/radiographs.csv --part hand" in outcome.out
 
 
 @pytest.mark.parametrize(

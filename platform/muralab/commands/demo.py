@@ -1,4 +1,4 @@
-"""`demo`: write the synthetic data set to a folder, as a MURA tree or as an export of a PACS."""
+"""`demo`: write synthetic radiographs as a MURA tree, an export of a PACS, or pictures and a spreadsheet."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from muralab.config.environment import Environment
 from muralab.console import build_console, build_progress
 from muralab.demo.dataset import write_demo
 from muralab.demo.pacs import EXPORT_NAME, LABELS_NAME, write_export
+from muralab.demo.spreadsheet import PICTURES_NAME, write_spreadsheet
 from muralab.tracking import RunWriter, claim_run, open_store
 
 
@@ -27,6 +28,13 @@ def run(config: DemoConfig, environment: Environment) -> None:
         if config.layout == "mura":
             root = write_demo(config.folder, seed=config.seed, n_images=config.images, progress=progress)
             lines = [f"The synthetic MURA tree is {root}. Next:", f"  muralab explore --data {shlex.quote(str(root))}"]
+        elif config.layout == "spreadsheet":
+            table = write_spreadsheet(config.folder, seed=config.seed, n_images=config.images, progress=progress)
+            options = f"--data {shlex.quote(str(table))} --part hand --columns image:file,label:fracture"
+            lines = [
+                f"The synthetic radiographs are in {table.parent / PICTURES_NAME}, their table is {table}. Next:",
+                *(f"  muralab {command} {options}" for command in ("explore", "tune")),
+            ]
         else:
             write_export(config.folder, seed=config.seed, n_images=config.images, progress=progress)
             lines = _next_steps(config)

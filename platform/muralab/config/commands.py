@@ -27,7 +27,7 @@ from muralab.config.training_options import (
 from muralab.errors import SettingsError
 from muralab.serving.engine import EXACT, FAST
 
-LAYOUTS = ("pacs", "mura")
+LAYOUTS = ("pacs", "mura", "spreadsheet")
 SEARCHES = ("quasi", "random", "tpe")
 EVALUATED_SETS = ("test", "validation", "train", "all")
 REGISTER_RECIPE, REGISTER_WINNER, REGISTER_NONE = "recipe", "winner", "none"
@@ -312,11 +312,15 @@ class ManifestConfig(CommandOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig(CommandOptions):
-    """Write the synthetic data set to a folder, as a MURA tree or as a DICOM export of a PACS."""
+    """Write synthetic radiographs to a folder: a DICOM export of a PACS, a MURA tree, or pictures and a spreadsheet."""
 
     folder: Path = option(None, p.required_path, "The folder to write; it is created.")
-    layout: str = option("pacs", p.choice(lambda: LAYOUTS), "`pacs` (DICOM files and a table of labels) or `mura`.")
-    images: int | None = option("auto", p.images_or_auto, "Pictures in all; `auto`: 921.")
+    layout: str = option(
+        "pacs",
+        p.choice(lambda: LAYOUTS),
+        "`pacs` (DICOM files and a table of labels), `mura`, or `spreadsheet` (pictures of hands and their table).",
+    )
+    images: int | None = option("auto", p.images_or_auto, "Pictures in all; `auto`: 921, of `spreadsheet` 600.")
     seed: int = option("0", p.seed, "Of everything that is drawn.")
 
 

@@ -9,30 +9,21 @@
 from __future__ import annotations
 
 import csv
-import json
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from muralab.demo.dataset import MARKER_NAME, NOTICE_NAME, VERSION, draw_views, is_complete
+from muralab.demo.dataset import draw_views
+from muralab.demo.folders import write_folder
 from muralab.demo.pacs_objects import build_picture, build_presentation, build_report, study_facts
 from muralab.demo.plan import PARTS, PartPlan, StudyPlan, plan_images
-from muralab.errors import DataError
 from muralab.threads import map_in_threads
 
 EXPORT_NAME, LABELS_NAME = "export", "labels.csv"
 _PRESENTATION_EVERY, _REPORT_EVERY = 5, 7
 """Studies that also have an object without pixels."""
 _LABEL_WORDS = ("normal", "abnormal")
-_NOTICE = """SYNTHETIC DATA - NOT RADIOGRAPHS OF PEOPLE
-
-Every picture in this folder was drawn by a program (muralab, demo version {version}, seed {seed}). No patient is behind
-"SYN00001". The files have the form of a PACS export so that the platform can be tried without real data.
-Nothing measured on them says anything about medicine.
-"""
 
 
 def write_export(
@@ -57,28 +48,13 @@ def write_export(
     Raises:
         DataError: the folder cannot be written, or holds something else.
     """
-    folder = Path(folder).absolute()
-    marker = json.dumps({"version": VERSION, "seed": seed, "layout": "pacs", "images": n_images})
-    if is_complete(folder, marker):
-        return folder / EXPORT_NAME
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} exists and is not this export. Give a new folder, or remove it.")
     studies = plan_images(parts, seed, n_images)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=".demo-", dir=folder.parent))
-        try:
-            draft.chmod(0o755)
-            _write_objects(draft / EXPORT_NAME, studies, seed=seed, workers=workers, progress=progress)
-            _write_labels(draft / LABELS_NAME, studies, seed)
-            (draft / NOTICE_NAME).write_text(_NOTICE.format(version=VERSION, seed=seed), encoding="utf-8")
-            (draft / MARKER_NAME).write_text(marker, encoding="utf-8")
-            draft.replace(folder)  # an empty folder may be replaced
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-    except OSError as error:
-        raise DataError(f"The demo data cannot be written to {folder}: {error.strerror or error}.") from error
-    return folder / EXPORT_NAME
+
+    def write(draft: Path) -> None:
+        _write_objects(draft / EXPORT_NAME, studies, seed=seed, workers=workers, progress=progress)
+        _write_labels(draft / LABELS_NAME, studies, seed)
+
+    return write_folder(folder, layout="pacs", seed=seed, n_images=n_images, write=write) / EXPORT_NAME
 
 
 def _write_objects(

@@ -61,16 +61,26 @@ class StudyFacts:
     study: str
     """StudyInstanceUID."""
     accession: str
+    age: int
+    """Of the patient, in years."""
+    sex: str
+    """F or M."""
+    device: str
+    """Maker and model."""
     label: int
 
 
 def study_facts(study: StudyPlan, seed: int) -> StudyFacts:
     """The identifiers of a study."""
     patient, number = _numbers(study)
+    person, device = np.random.default_rng([seed, patient]), _device(study, seed)
     return StudyFacts(
         patient=f"SYN{patient:05d}",
         study=_uid(seed, patient, number),
         accession=f"A{patient:05d}{number}",
+        age=int(person.integers(18, 90)),
+        sex=str(person.choice(["F", "M"])),
+        device=f"{device.maker} {device.model}",
         label=study.label,
     )
 
@@ -123,13 +133,12 @@ def _build_object(study: StudyPlan, seed: int, *, series: int, modality: str, so
     from pydicom.dataset import Dataset, FileMetaDataset
 
     facts, (patient, number) = study_facts(study, seed), _numbers(study)
-    person = np.random.default_rng([seed, patient])
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = _EXPLICIT
     dataset.SpecificCharacterSet = "ISO_IR 100"
     dataset.PatientID, dataset.PatientName = facts.patient, f"SYNTHETIC^{patient:05d}"
-    dataset.PatientAge, dataset.PatientSex = f"{int(person.integers(18, 90)):03d}Y", str(person.choice(["F", "M"]))
+    dataset.PatientAge, dataset.PatientSex = f"{facts.age:03d}Y", facts.sex
     dataset.StudyInstanceUID, dataset.StudyID = facts.study, str(number)
     dataset.SeriesInstanceUID, dataset.SeriesNumber = _uid(seed, patient, number, series), series
     dataset.SOPClassUID, dataset.SOPInstanceUID = sop_class, _uid(seed, patient, number, series, 1)
