@@ -8,14 +8,15 @@ the slow ones of both, until one fails. Docstrings, annotations, decorators and 
 a Markdown table; the exit code is 1 if less than 90% of the changes are caught. At most an hour on two cores.
 
 With --coverage .coverage, the data of `pytest --cov --cov-context=test`, the tests that have run the changed line come
-first, then the fast ones of the mirrored folder, and the run that wrote the data stands for the one without a change.
-Lines that only an import has run get all steps.
+first, those that run the fewest lines in front, then the fast ones of the mirrored folder, and the run that wrote the
+data stands for the one without a change. Lines that only an import has run get all steps.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import functools
 import os
 import random
 import re
@@ -25,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -155,16 +157,32 @@ def list_runs(package: str) -> Iterator[list[str]]:
 
 
 def covering_tests(coverage: CoverageData | None, file: Path, line: int, root: Path) -> Iterator[list[str]]:
-    """Arguments of pytest for the tests that have run a line: the fast ones, then the slow ones."""
+    """Arguments of pytest for the tests that have run a line, small ones first: the fast, then the slow ones."""
     if coverage is None:
         return
     measured = next((name for name in coverage.measured_files() if name.endswith(f"/{file}")), "")
     contexts = coverage.contexts_by_lineno(measured).get(line, []) if measured else []
-    tests = sorted({context.split("|")[0] for context in contexts if context})
+    lines_run = count_lines(coverage)
+    tests = sorted({_test_of(context) for context in contexts if context}, key=lambda test: (lines_run[test], test))
     if tests:
         listed = root / ".covering-tests"
         listed.write_text("\n".join(tests), encoding="utf-8")
         yield from (["-m", marker, f"@{listed.name}"] for marker in ("not slow and not long", "slow and not long"))
+
+
+@functools.cache
+def count_lines(coverage: CoverageData) -> Counter[str]:
+    """Test -> how many lines of the platform it has run: few in the tests that are quick and meant for one thing."""
+    return Counter(
+        _test_of(context)
+        for file in coverage.measured_files()
+        for contexts in coverage.contexts_by_lineno(file).values()
+        for context in contexts
+    )
+
+
+def _test_of(context: str) -> str:
+    return context.split("|")[0]
 
 
 def run_tests(root: Path, arguments: Sequence[str]) -> str | None:

@@ -11,8 +11,8 @@ from typing import Any
 
 from muralab.heartbeat import beat
 
-PLAIN_LINE_EVERY_S, LATER_EVERY_S, LATER_S = 10.0, 30.0, 300.0
-"""Without a terminal, overall progress is printed this often; less often once it has run for `LATER_S`."""
+PLAIN_LINE_EVERY_S = 10.0
+"""Without a terminal, progress is printed this often."""
 MEASURED_AFTER_S = 5.0
 """Seconds of estimated work after which the measured slowdown is used."""
 MOST_ROWS = 60
@@ -78,7 +78,6 @@ class TrialTable:
     console: Any
     clock: Callable[[], float] = time.monotonic
     _live: Any = None
-    _began: float = field(default=0.0)
     _printed_at: float = field(default=0.0)
     _drawn_at: float = field(default=0.0)
 
@@ -88,7 +87,7 @@ class TrialTable:
 
             self._live = Live(self.table(), console=self.console, auto_refresh=False, transient=False)
             self._live.start()
-        self._began = self._printed_at = self.clock()
+        self._printed_at = self.clock()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -146,7 +145,7 @@ class TrialTable:
             if now - self._drawn_at > 0.5:
                 self._live.update(self.table(), refresh=True)
                 self._drawn_at = now
-        elif now - self._printed_at > plain_interval_s(now - self._began):
+        elif now - self._printed_at > PLAIN_LINE_EVERY_S:
             self._printed_at = now
             running = [
                 f"{r.name} {r.phase or 'starting'} {r.epoch}/{r.n_epochs}{f' on {r.node}' if r.node else ''}"
@@ -235,11 +234,6 @@ def _bar(done: int, total: int, glyphs: str, width: int = 12) -> str:
 def _glyphs(console: Any) -> str:
     """A filled and an empty cell of a bar, in characters that the output can show."""
     return "━╌" if str(console.encoding).lower().startswith("utf") else "#-"
-
-
-def plain_interval_s(since_s: float) -> float:
-    """How often progress is printed where there is no terminal, in a log that may cover hours."""
-    return PLAIN_LINE_EVERY_S if since_s < LATER_S else LATER_EVERY_S
 
 
 def format_duration(seconds: float) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from muralab.app.build import build_app
@@ -159,3 +161,12 @@ def test_the_page_contacts_no_other_server_and_violates_no_policy(page, views):
     asked = page.run("return performance.getEntriesByType('resource').map(e => e.name)")
     assert all(name.startswith(("http://127.0.0.1", "data:", "blob:")) for name in asked)
     assert page.messages() == []
+
+
+def test_maps_that_are_too_coarse_are_named_once_for_the_study(page, views):
+    page.type("#files", "\n".join(views[:2]))
+    row = {"probability": 0.4, "study_probability": 0.4, "threshold": 0.5, "model_version": "m", "heatmap": None}
+    rows = [row | {"warnings": ["no heat map: the network sees a view in 2 x 2 cells only"]}] * 2
+    page.run(f"state.answered = {json.dumps(rows)}; drawViews(); drawAnswer(state.answered, 1);")
+    assert "There is no heat map: the network sees a view in 2 x 2 cells only." in page.text("#answer")
+    assert "heat map" not in page.text("#views")

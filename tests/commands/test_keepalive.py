@@ -10,7 +10,7 @@ from rich.console import Console
 
 from muralab import heartbeat
 from muralab.commands.keepalive import Keepalive
-from muralab.console import LATER_EVERY_S, LATER_S, PLAIN_LINE_EVERY_S, build_progress
+from muralab.console import PLAIN_LINE_EVERY_S, build_progress
 
 ERASED = "\r\x1b[2K"
 
@@ -57,12 +57,6 @@ def test_other_output_restarts_the_silence(log: Stand) -> None:
     log.console.print("decoded")
     assert log.after(9) == ""
     assert log.after(3) == "... still working, 12 s\n"
-
-
-def test_a_long_log_has_fewer_lines(log: Stand) -> None:
-    log.after(LATER_S)
-    assert log.after(PLAIN_LINE_EVERY_S + 2) == ""
-    assert log.after(LATER_EVERY_S).startswith("... still working")
 
 
 def test_a_step_shows_how_far_it_is_and_what_is_left(log: Stand) -> None:

@@ -12,7 +12,7 @@ from rich.console import ConsoleRenderable, RenderHook
 from rich.control import Control
 from rich.segment import ControlType
 
-from muralab.console import format_duration, plain_interval_s
+from muralab.console import PLAIN_LINE_EVERY_S, format_duration
 from muralab.heartbeat import listen
 
 TERMINAL_AFTER_S = 2.0
@@ -27,7 +27,7 @@ class Keepalive(RenderHook):
 
     def __init__(self, console: Any, clock: Callable[[], float] = time.monotonic) -> None:
         self._console, self._clock = console, clock
-        self._began = self._heard = self._printed = clock()  # the command; other output; any output
+        self._heard = self._printed = clock()  # other output; any output
         self._step: tuple[str, int, int, float] = ("", 0, 0, -STEP_KNOWN_S)
         self._step_began = clock()
         self._is_shown = False
@@ -74,7 +74,7 @@ class Keepalive(RenderHook):
                 self._console.print(CLEAR, end="")
                 self._console.print(self.line()[: self._console.width - 1], end="", highlight=False, markup=False)
                 self._is_shown = True
-        elif now - self._printed > plain_interval_s(now - self._began) + 1:  # a table of trials comes first
+        elif now - self._printed > PLAIN_LINE_EVERY_S + 1:  # a table of trials comes first
             self._printed = now
             self._console.print(self.line(), highlight=False, markup=False, soft_wrap=True)
         self._own.prints = False
