@@ -9,7 +9,8 @@ a Markdown table; the exit code is 1 if less than 90% of the changes are caught.
 
 With --coverage .coverage, the data of `pytest --cov --cov-context=test`, the tests that have run the changed line come
 first, those that run the fewest lines in front, then the fast ones of the mirrored folder, and the run that wrote the
-data stands for the one without a change. Lines that only an import has run get all steps.
+data stands for the one without a change. Of lines that only an import has run, the tests of the file come first, and
+all steps follow.
 """
 
 from __future__ import annotations
@@ -156,18 +157,20 @@ def list_runs(package: str) -> Iterator[list[str]]:
     yield ["-m", "slow and not long", own, *related]
 
 
-def covering_tests(coverage: CoverageData | None, file: Path, line: int, root: Path) -> Iterator[list[str]]:
-    """Arguments of pytest for the tests that have run a line, small ones first: the fast, then the slow ones."""
-    if coverage is None:
-        return
-    measured = next((name for name in coverage.measured_files() if name.endswith(f"/{file}")), "")
-    contexts = coverage.contexts_by_lineno(measured).get(line, []) if measured else []
+def covering_tests(coverage: CoverageData | None, file: Path, line: int) -> tuple[list[str], bool]:
+    """The tests that have run a line, or, of one that only imports have run, any line of its file; small ones first.
+
+    Returns:
+        The tests, and whether they have run the line itself.
+    """
+    measured = next((name for name in coverage.measured_files() if name.endswith(f"/{file}")), "") if coverage else ""
+    if coverage is None or not measured:
+        return [], False
+    lines = coverage.contexts_by_lineno(measured)
+    own = set(lines.get(line, [])) - {""}
+    tests = {_test_of(context) for context in own or {one for contexts in lines.values() for one in contexts} - {""}}
     lines_run = count_lines(coverage)
-    tests = sorted({_test_of(context) for context in contexts if context}, key=lambda test: (lines_run[test], test))
-    if tests:
-        listed = root / ".covering-tests"
-        listed.write_text("\n".join(tests), encoding="utf-8")
-        yield from (["-m", marker, f"@{listed.name}"] for marker in ("not slow and not long", "slow and not long"))
+    return sorted(tests, key=lambda test: (lines_run[test], test)), bool(own)
 
 
 @functools.cache
@@ -223,9 +226,12 @@ def check_mutation(
     try:
         line, cells, source = mutation.read(root)
         (root / mutation.file).write_text(source, encoding="utf-8")
-        covering = list(covering_tests(coverage, mutation.file, line, root))
+        tests, have_run_it = covering_tests(coverage, mutation.file, line)
+        listed = root / ".covering-tests"
+        listed.write_text("\n".join(tests), encoding="utf-8")
+        runs = [["-m", marker, f"@{listed.name}"] for marker in ("not slow and not long", "slow and not long") if tests]
         everything = list(list_runs(mutation.package))
-        runs = [*covering, everything[0]] if covering else everything
+        runs += everything[:1] if have_run_it else everything
         return cells, next((failed for run in runs if (failed := run_tests(root, run))), None)
     finally:
         (root / mutation.file).write_text(original, encoding="utf-8")

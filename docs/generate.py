@@ -1,4 +1,4 @@
-"""Write the reference of the recipes from the recipes themselves: python docs/generate.py
+"""Write the reference of the recipes from the recipes themselves: make generate
 
 A test fails while docs/recipes.md differs from what this writes.
 """
@@ -19,7 +19,7 @@ PAGE = Path(__file__).with_name("recipes.md")
 INTRODUCTION = """# Recipes
 
 One file in `recipes/` is one architecture with its schedule, its augmentation and what a sweep may change. This page is
-generated from these files (`python docs/generate.py`). Every value can be overridden on the command line by its key:
+generated from these files (`make generate`). Every value can be overridden on the command line by its key:
 `-P set=full.lr=1e-4,augment.zoom=0.1`. How to add a recipe: [Contributing](../CONTRIBUTING.md).
 
 ## Weights

@@ -17,7 +17,7 @@ def test_the_reference_of_the_recipes_is_up_to_date():
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
-    assert (ROOT / "docs" / "recipes.md").read_text() == generate.recipes_page(), "run: python docs/generate.py"
+    assert (ROOT / "docs" / "recipes.md").read_text() == generate.recipes_page(), "run: make generate"
 
 
 @pytest.mark.slow

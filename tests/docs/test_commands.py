@@ -43,14 +43,17 @@ def test_the_walk_through_the_docs_runs_as_printed(tmp_path: Path) -> None:
         pytest.skip("make has not set up this checkout")
     clone = clone_checkout(tmp_path / "lab")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    environment |= {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": f"{clone}/.venv/bin:{os.environ['PATH']}"}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": without_environments(os.environ["PATH"])}
     environment.pop("PYTHONPATH", None)
+    exported: list[str] = []  # of this terminal
     for command in WALK:
+        if command.startswith("export "):
+            exported.append(command)
         if command in SERVERS:
             check_server(command, SERVERS[command], clone, environment)
         else:
             done = subprocess.run(
-                ["bash", "-c", f"{WALK[0]} && {command}"],
+                ["bash", "-c", " && ".join([*exported, command])],
                 cwd=clone,
                 env=environment,
                 capture_output=True,
@@ -69,6 +72,11 @@ def clone_checkout(folder: Path) -> Path:
     for name in ("requirements.txt", "requirements-dev.txt"):
         shutil.copystat(ROOT / name, folder / name)
     return folder
+
+
+def without_environments(path: str) -> str:
+    """A search path without virtual environments, as a new terminal has it."""
+    return os.pathsep.join(folder for folder in path.split(os.pathsep) if not folder.endswith(".venv/bin"))
 
 
 def check_server(command: str, port: int, clone: Path, environment: Mapping[str, str]) -> None:

@@ -41,7 +41,7 @@ def run(config: NewRecipeConfig, environment: Environment) -> None:
         "Its schedule, ranges and head are a start: the file shows every value. Next:",
         f"  python -m pytest tests/test_recipes.py -k {config.name}",
         f"  make tune ARGS='-P recipes={config.name}'",
-        "  python docs/generate.py      # adds it to docs/recipes.md",
+        "  make generate                # adds it to docs/recipes.md",
     ):
         build_console().print(line, highlight=False, markup=False, soft_wrap=True)
 
