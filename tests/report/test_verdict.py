@@ -54,7 +54,7 @@ def test_another_registered_model_than_the_chosen_one_is_explained(build_model) 
     assert sentence.startswith("The registered model is Gate, although Good is best on validation: unless it is given ")
     assert "register=winner" in sentence
     assert "an unpublished course report by D. Fountas on MURA wrists" in sentence
-    assert sentence.endswith("mlflow run . -e promote --env-manager local -P part=hand -P run=run-good")
+    assert sentence.endswith(".venv/bin/muralab promote --part hand --run run-good")
 
 
 def test_the_summary_gives_the_chosen_and_the_served_model(build_model) -> None:

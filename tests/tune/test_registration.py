@@ -87,7 +87,7 @@ def test_a_failing_registration_becomes_part_of_the_outcome(sweep: Any) -> None:
     found = outcome(sweep, final_test_of(), register=refuse)
     assert isinstance(found.error, SettingsError)
     assert "passed through the gate. The export differs from the network. Its weights" in found.statements[0]
-    assert "-P part=wrist -P run=run-inception_add_gate" in found.statements[0]
+    assert "promote --part wrist --run run-inception_add_gate" in found.statements[0]
 
 
 def test_the_exporters_advice_is_cut_to_its_first_line(sweep: Any) -> None:

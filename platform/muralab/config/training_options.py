@@ -82,7 +82,7 @@ class TrainingOptions(CommandOptions):
     protocol: str = option(
         AUTO,
         p.choice(lambda: (AUTO, *p.protocols())),
-        "Of a MURA tree: `valid-as-test` (`auto`), or the study's `valid-as-validation`.",
+        "Of a MURA tree: `valid-as-test` (`auto`), or `valid-as-validation` (the wrist study's).",
     )
     duplicates: str = option(
         "keep", p.choice(lambda: DUPLICATES), "Test images that are copies of training images: `keep`, or `drop`."

@@ -100,7 +100,7 @@ def registered_sentence(models: Sequence[EvaluatedModel], registered: str | None
     return (
         f"The registered model is {served.title}, although {best.title} is best on validation: unless it is given "
         f"register=winner, a sweep registers the recipe that is meant for serving{origin}. To register {best.title} "
-        f"now: mlflow run . -e promote --env-manager local -P part={part} -P run={best.run_id}"
+        f"now: .venv/bin/muralab promote --part {part} --run {best.run_id}"
     )
 
 

@@ -125,7 +125,7 @@ def _not_asked(sweep: Sweep, tests: Sequence[FinalTest]) -> str:
 
 def _promote_command(sweep: Sweep, candidate: FinalTest) -> str:
     part = shlex.quote(sweep.part)
-    return f"mlflow run . -e promote --env-manager local -P part={part} -P run={candidate.model.run_id}"
+    return f".venv/bin/muralab promote --part {part} --run {candidate.model.run_id}"
 
 
 def _no_candidate(sweep: Sweep) -> str:

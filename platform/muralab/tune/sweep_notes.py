@@ -174,7 +174,7 @@ def _more_links(best: EvaluatedModel | None, outcome: Outcome, pages: SweepPages
 def _next(sweep: Sweep, outcome: Outcome, pages: SweepPages) -> str:
     part = shlex.quote(sweep.part)
     served = [] if outcome.registration is None else [f"make serve PART={part}", f"make app PART={part}"]
-    report = f"mlflow run . -e report --env-manager local -P runs={pages.run_id} -P out=report.html"
+    report = f".venv/bin/muralab report --runs {pages.run_id} --out report.html"
     return "\n".join(["Next:", "```", *served, report, "```"])
 
 
