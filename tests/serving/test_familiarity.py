@@ -55,6 +55,13 @@ def test_images_of_another_kind_are_not(known: Familiarity) -> None:
     assert all(warning.startswith("unlike the training images (feature distance ") for warning in warnings)
 
 
+def test_features_that_are_not_finite_are_not_familiar(known: Familiarity) -> None:
+    broken = features(3, 2)
+    broken[1, 0], broken[2, 5] = np.nan, np.inf
+    warned = known.warnings(broken, squares(3, 2))
+    assert [bool(warning) for warning in warned] == [False, True, True]
+
+
 @pytest.mark.parametrize("unfamiliar", [squares(20, 3, grain=1), 255 - squares(20, 3), np.zeros((3, 80, 80), np.uint8)])
 def test_other_grey_values_and_textures_are_not_familiar_whatever_the_network_finds(
     known: Familiarity, unfamiliar: np.ndarray

@@ -65,7 +65,7 @@ class Familiarity:
         if self.appearance is not None:
             found["grey-value and texture distance"] = self.appearance.distances(squares) / self.appearance.limit
         return [
-            _warning({name: ratio for name, ratio in zip(found, ratios) if ratio > 1})
+            _warning({name: ratio for name, ratio in zip(found, ratios) if not ratio <= 1})  # also where it is NaN
             for ratios in zip(*(ratios.tolist() for ratios in found.values()))
         ]
 

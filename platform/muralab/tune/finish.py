@@ -309,7 +309,7 @@ def serve_commands(model: RegisteredModel, store: Store, image: str) -> list[str
         return [
             "Serve it:",
             f"  make serve{given}      # at {ADDRESS}/invocations",
-            f"  make app{given}        # the same with a web page, limits and a token",
+            f"  make app{given}        # the same with a web page and request limits",
         ]
     return [
         "Serve it:",
