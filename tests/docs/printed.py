@@ -34,7 +34,7 @@ WALK = (
     "make generate",
     "python -m pytest tests/test_recipes.py -k resnet18",
     f"make tune PART=hand DATA=lab-data/radiographs.csv ARGS='{COLUMNS} -P recipes=cnn_attention,resnet18"
-    " -P weights=none -P trials=2 -P epochs=2+20 -P image_size=64 -P test_fraction=0.3 -P register=winner'",
+    " -P weights=none -P trials=2 -P epochs=2+12 -P image_size=64 -P test_fraction=0.3 -P register=winner'",
     "make serve PART=hand",
     "muralab predict lab-data/pictures --study file --model models:/mura-hand@champion --out predictions.csv",
 )
