@@ -90,7 +90,9 @@ def test_no_large_file_is_tracked() -> None:
 # Start-up
 
 
-@pytest.mark.parametrize("arguments", [["-c", "import muralab"], ["-m", "muralab", "--help"], ["-m", "muralab", "tune", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["-c", "import muralab"], ["-m", "muralab", "--help"], ["-m", "muralab", "tune", "--help"]]
+)
 def test_start_up_loads_nothing_heavy(arguments: list[str]) -> None:
     done = python("-X", "importtime", *arguments)
     loaded = {line.rsplit("|", 1)[1].strip().partition(".")[0] for line in done.stderr.splitlines() if "|" in line}

@@ -7,9 +7,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from muralab.results.checks import explored_check, log_checks, read_checks, read_groups
+from muralab.evaluation.metadata_baseline import fit_on_train, study_metadata
+from muralab.report.sentences import with_bounds
+from muralab.results.checks import describe_metadata, explored_check, log_checks, read_checks, read_groups
 from muralab.tracking import RunWriter, Store, open_store, read_run
 from tests.evaluation.test_metadata_baseline import images, measures
+from tests.models import build_model
 
 
 def found(**planted: object) -> str:
@@ -28,6 +31,18 @@ def test_metadata_that_beat_chance_are_called_so() -> None:
 
 def test_metadata_that_do_not_are_not() -> None:
     assert found().endswith("Metadata are not shown to beat chance.")
+
+
+@pytest.mark.parametrize(("n_studies", "is_same"), [(40, True), (30, False)])
+def test_a_model_is_compared_with_metadata_on_the_same_studies_only(n_studies: int, is_same: bool) -> None:
+    table = images(80)
+    studies = study_metadata(table, measures(table))
+    baseline = fit_on_train(studies, table["study"].unique()[:n_studies].tolist())
+    assert baseline is not None
+    text = describe_metadata(baseline, "studies", model := build_model(skill=2.0)).text
+    reached = f"{model.title} reaches {with_bounds(model.intervals()['auroc'])} there. "
+    after = text.partition(reached)[2]
+    assert after.startswith("Paired difference: " if is_same else "Metadata are not shown to beat chance.")
 
 
 @pytest.fixture

@@ -47,7 +47,9 @@ class TuneConfig(TrainingOptions):
     """Search several recipes, compare the best of each on the test set, register the best add-gate model."""
 
     recipes: tuple[str, ...] = option(
-        p.STUDY, p.names, "`study` (the wrist study's four), `all` in recipes/, or comma-separated names; also importable modules."
+        p.STUDY,
+        p.names,
+        "`study` (the wrist study's four), `all` in recipes/, or comma-separated names; also importable modules.",
     )
     trials: int | str | None = option("auto", p.trials, "Per recipe; `auto`: 2 on the demo, else 8; resumed: or `+8`.")
     search: str = option(

@@ -73,7 +73,7 @@ def metadata_check(dataset: Dataset, model: EvaluatedModel | None) -> Check | No
     baseline = fit_on_train(studies, test)
     if baseline is None:
         return None
-    return _metadata_check(baseline, f"{len(test)} test studies", model)
+    return describe_metadata(baseline, f"{len(test)} test studies", model)
 
 
 def explored_check(index: pd.DataFrame, measures: pd.DataFrame, facts: pd.DataFrame | None = None) -> Check | None:
@@ -88,10 +88,11 @@ def explored_check(index: pd.DataFrame, measures: pd.DataFrame, facts: pd.DataFr
     baseline = cross_validate(study_metadata(images, measures, columns))
     if baseline is None:
         return None
-    return _metadata_check(baseline, f"{index['study'].nunique()} studies (cross-validated by patient)", None)
+    return describe_metadata(baseline, f"{index['study'].nunique()} studies (cross-validated by patient)", None)
 
 
-def _metadata_check(baseline: MetadataBaseline, where: str, model: EvaluatedModel | None) -> Check:
+def describe_metadata(baseline: MetadataBaseline, where: str, model: EvaluatedModel | None) -> Check:
+    """What metadata reach, and a model beside them; the paired difference only if it answered the same studies."""
     table = baseline.table()
     best = table.iloc[1]
     text = f"Without a single pixel, metadata reach an AUROC of {with_bounds(baseline.auroc)} on the {where}. "
