@@ -50,7 +50,7 @@ NOT_RUN = {
     r"muralab explore --data (Hände|rows)\.csv .*": "of the files that the page describes",
     r".*python -m bench\..*": "a measurement of hours",
     r"python -c \"import timm.*|rsync .*": "needs a network",
-    r"export PATH=.* (MLFLOW_DISABLE_TELEMETRY|PYTHONPATH)=.*": "for commands of that page, none of which the walk runs",
+    r"export PATH=.* (MLFLOW_DISABLE_TELEMETRY|PYTHONPATH)=.*": "for commands that the walk leaves out",
     r"make setup": "make tune sets up the same",
     r".*pre-commit install": "changes the checkout's git hooks",
     r"printf .*curl.*": "needs the server's token; tests/app/ and tests/serving/ send such requests",
