@@ -1,21 +1,21 @@
-"""Write the reference of the recipes from the recipes themselves: make generate
+"""Write the references of the recipes and of MLflow's runs from the code itself: make generate
 
-A test fails while docs/recipes.md differs from what this writes.
+A test fails while docs/recipes.md or docs/mlflow-reference.md differs from what this writes.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
+from mlflow_reference import mlflow_page, table
 from muralab.data.augment import Augment
 from muralab.recipe import Recipe, resolved_values
 from muralab.recipe_loader import load_recipe, recipe_names
 from muralab.search_space import Choice, LogUniform, Space
 from muralab.training.phases import Phase
 
-PAGE = Path(__file__).with_name("recipes.md")
 INTRODUCTION = """# Recipes
 
 One file in `recipes/` is one architecture with its schedule, its augmentation and what a sweep may change. This page is
@@ -48,12 +48,6 @@ $ rsync -a ~/.cache/huggingface/hub/models--timm--* offline-machine:.cache/huggi
 `auto` then finds them there; `HF_HOME` moves that cache.
 """
 PLAIN = ("ema_decay", "clip_norm", "class_weighting", "kept_phase", "feature_views", "source_scale")
-
-
-def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
 
 
 def describe_space(space: Space) -> str:
@@ -116,5 +110,8 @@ def recipes_page() -> str:
     return "\n\n".join([INTRODUCTION.strip(), *(section(name, load_recipe(name)) for name in recipe_names())]) + "\n"
 
 
+PAGES: dict[str, Callable[[], str]] = {"recipes.md": recipes_page, "mlflow-reference.md": mlflow_page}
+
 if __name__ == "__main__":
-    PAGE.write_text(recipes_page(), encoding="utf-8")
+    for name, page in PAGES.items():
+        Path(__file__).with_name(name).write_text(page(), encoding="utf-8")

@@ -18,6 +18,7 @@ from muralab.tracking import RunRecord, Store, download_artifact, read_children
 from muralab.trial import TrialSpec
 from muralab.tune.plan import Sweep
 from tests.cli.conftest import SMALL, Muralab, all_runs
+from tests.fixtures.documented import undocumented
 from tests.fixtures.manifests import rows_of, without, write_csv
 from tests.fixtures.runs import find_runs
 from tests.tune.conftest import RECIPE, bench, finish  # noqa: F401
@@ -94,11 +95,12 @@ def compared(bench):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_every_recipe_is_tested_with_every_seed(compared):
+def test_every_recipe_is_tested_with_every_seed(compared, bench):  # noqa: F811
     _, parent, trials = compared
     expected = {f"{recipe}-seed{seed}" for recipe in (RECIPE, "cnn") for seed in (0, 1)}
     assert {run.name for run in trials if "test" in run.predictions} == expected
     assert {run.status for run in (parent, *trials)} == {"FINISHED"}
+    assert [what for run in (parent, *trials) for what in undocumented(bench.store, run.run_id)] == []
 
 
 @pytest.mark.slow

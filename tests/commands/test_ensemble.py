@@ -11,6 +11,7 @@ import pytest
 from muralab.results.trained_model import load_trained_model
 from muralab.tracking import RunRecord, Store, read_children, read_run
 from tests.cli.conftest import SMALL, Muralab, all_runs, refused
+from tests.fixtures.documented import undocumented
 
 QUICK = {"recipe": SMALL, "epochs": "1+2", "cpus_per_trial": 1, "ensemble": 3}
 
@@ -26,6 +27,7 @@ def test_an_ensemble_is_trained_evaluated_and_promoted(muralab: Muralab, store: 
     check_split(members, parent)
     check_predictions(members, parent, store)
     assert "Ensemble of 3 networks" in trained.out
+    assert [what for run in (parent, *members) for what in undocumented(store, run.run_id)] == []
 
     evaluated = muralab("evaluate", model=parent.run_id)
     assert evaluated.code == 0, evaluated.err

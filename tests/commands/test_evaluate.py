@@ -11,6 +11,7 @@ from muralab.tracking import RunRecord, Store
 from muralab.tracking.stored_names import stored_tag
 from tests.cli.conftest import SMALL, Muralab, all_runs, call, copy_store, refused, use_store
 from tests.conftest import write_easy_tree
+from tests.fixtures.documented import undocumented
 
 COPIED = ("train/XR_WRIST/patient00001", "valid/XR_WRIST/patient00051")
 """Patients of the easy tree's two folders, both abnormal."""
@@ -53,6 +54,7 @@ def test_the_default_is_the_runs_own_test_set(trained: RunRecord, muralab: Mural
     same = ("muralab.protocol", "muralab.seed", "muralab.split_fingerprint", "muralab.test_fingerprint", "muralab.part")
     assert [found.tags[key] for key in same] == [trained.tags[key] for key in same]
     assert found.tags["muralab.learnt_images"] == "0"
+    assert undocumented(store, found.run_id) == []
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from muralab.commands.explore import class_balance
 from muralab.data.mura import read_index
 from muralab.tracking import RunRecord, Store, download_artifact
 from tests.cli.conftest import Muralab, all_runs, spoil
+from tests.fixtures.documented import undocumented
 
 
 def explored(muralab: Muralab, store: Store, **values: object) -> tuple[RunRecord, str]:
@@ -56,6 +57,7 @@ def test_images_of_patients_are_logged_only_if_asked(muralab: Muralab, store: St
 def test_sample_grids_are_drawn_of_each_part(muralab: Muralab, store: Store, tiny_tree: Path) -> None:
     run, _ = explored(muralab, store, data=tiny_tree, pictures="true")
     assert figures(store, run) == {"class_balance.png", "samples_hand.png", "samples_wrist.png"}
+    assert undocumented(store, run.run_id) == []
 
 
 def test_every_strength_of_augmentation_is_previewed_on_synthetic_images(

@@ -23,6 +23,7 @@ from muralab.experiment import run_trial
 from muralab.tracking import RunRecord, Store, download_artifact, read_children
 from muralab.tune.plan import source_of
 from tests.cli.conftest import SMALL, Muralab, all_runs
+from tests.fixtures.documented import undocumented
 from tests.fixtures.manifests import rows_of, without, write_csv
 
 QUICK = {"recipe": SMALL, "epochs": "1+1", "cpus_per_trial": 1, "test_folds": 3}
@@ -105,6 +106,7 @@ def test_the_run_above_the_folds_has_the_figures_over_all_of_them(
     (parent,) = (run for run in all_runs(store) if run.name == "3 folds")
     check_figures(store, parent, tmp_path, capsys.readouterr().out)
     assert (parent.status, parent.tags["muralab.protocol"]) == ("FINISHED", "test_folds=3")
+    assert undocumented(store, parent.run_id) == []
     assert not list((tmp_path / "cache").rglob("folds.json"))
     page = download_artifact(store, parent.run_id, "report.html", tmp_path).read_text(encoding="utf-8")
     for text in (

@@ -9,6 +9,7 @@ import pytest
 
 from muralab.tracking import Store
 from tests.cli.conftest import Muralab, all_runs
+from tests.fixtures.documented import undocumented
 
 
 @pytest.fixture
@@ -111,4 +112,5 @@ def test_under_mlflow_run_its_run_holds_counts_and_no_names(
     describe(muralab, export, tmp_path / "m.csv")
     record = read_run(store, run_id)
     assert (record.kind, record.status, record.metrics["pictures"]) == ("manifest", "FINISHED", 30)
+    assert undocumented(store, run_id) == []
     assert "SYN0" not in (tmp_path / "mlflow.db").read_bytes().decode("latin-1")

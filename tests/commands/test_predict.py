@@ -14,6 +14,7 @@ import pytest
 from muralab.commands.predict import COLUMNS, run
 from muralab.config.environment import Environment
 from muralab.errors import DataError, ServerError, SettingsError
+from tests.fixtures.documented import undocumented
 from tests.fixtures.payloads import encode_dicom
 from tests.predict.conftest import write_picture
 
@@ -180,6 +181,7 @@ def test_under_mlflow_run_its_run_holds_the_table(ask, engine, pictures, store_u
     record = read_run(store, run_id)
     assert (record.kind, record.status, record.metrics["pictures"]) == ("predict", "FINISHED", 3)
     assert record.tags["muralab.model_version"] == "tiny/1"
+    assert undocumented(store, run_id) == []
 
 
 @pytest.mark.slow

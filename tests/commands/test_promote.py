@@ -17,6 +17,7 @@ from muralab.tracking import read_run, start_run
 from muralab.tracking.tags import Tag
 from tests.cli.conftest import SMALL
 from tests.conftest import write_easy_tree
+from tests.fixtures.documented import undocumented
 from tests.fixtures.runs import find_runs
 from tests.registry.conftest import log_run
 
@@ -47,6 +48,7 @@ def test_the_decision_is_printed_and_logged(muralab, store, add_version):
     (run,) = (run for run in find_runs(store) if run.kind == "promote")
     assert run.tags["muralab.gate"] == "accepted"
     assert run.tags["muralab.registered"] == f"mura-wrist/{version}"
+    assert undocumented(store, run.run_id) == []
     counted = {key for key in store.client.get_registered_model("mura-wrist").tags if "test_looks." in key}
     assert len(counted) == 1
 

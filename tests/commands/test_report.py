@@ -17,6 +17,7 @@ from muralab.evaluation.calibration import Calibration
 from muralab.evaluation.intervals import INTERVAL_METHOD
 from muralab.results.from_mlflow import read_context, read_models
 from muralab.tracking import RunWriter, open_store, read_run
+from tests.fixtures.documented import undocumented
 
 TAGS = {
     "muralab.part": "wrist",
@@ -113,6 +114,7 @@ def test_the_page_lies_in_a_run_of_kind_report(store, runs, report):
     assert (record.kind, record.part, record.status) == ("report", "wrist", "FINISHED")
     held = {item.path for item in store.client.list_artifacts(record.run_id)} - {"platform"}  # of an edited checkout
     assert held == {"report.html", "results.csv"}
+    assert undocumented(store, record.run_id) == []
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from muralab.tracking import RunRecord, Store, download_artifact, read_run, star
 from muralab.training.phase_trainer import PhaseTrainer
 from tests.cli.conftest import SMALL, Muralab, all_runs, image_codes, spoil
 from tests.commands.conftest import interrupt_after
+from tests.fixtures.documented import undocumented
 
 QUICK = {"recipe": SMALL, "epochs": "1+2", "cpus_per_trial": 1}
 
@@ -56,6 +57,7 @@ def test_a_training_is_one_run_with_everything(trained: RunRecord, store: Store,
     assert f"{trained.tags['muralab.kept_phase']}_eval_train_loss" in trained.metrics
     assert {f"test_study_{name}" for name in METRICS} <= set(trained.metrics)
     assert trained.params["resolved.full.epochs"] == "2"
+    assert undocumented(store, trained.run_id) == []
     for name in ("report.html", "results.csv", "calibration.json", "weights/weights.safetensors"):
         assert download_artifact(store, trained.run_id, name, tmp_path).stat().st_size
     assert list((tmp_path / "cache" / "muralab" / "sweeps").iterdir()) == [], "only shared files are left on disk"

@@ -9,8 +9,11 @@ from muralab.tracking import RunWriter, Store, find_evaluations, read_run, start
 from muralab.tracking.stored_names import HIDDEN_TAGS, metric_of, stored_metric, stored_tag, stored_tags, tags_of
 from muralab.tracking.tags import Tag
 
-LOGGED = (*VALIDATION_METRICS, "train_loss", "test_study_auroc_low", "objective", "epoch_objective", "phase", "lr")
-UNGROUPED = ("full_val_loss", "upper_epochs", "progress/trials_done", "system/cpu_percentage", "cnn/objective")
+LOGGED = (
+    *VALIDATION_METRICS, "train_loss", "test_study_auroc_low", "objective", "epoch_objective", "phase", "lr",
+    "upper_epochs", "upper_eval_train_loss", "full_val_loss", "batch_parts", "members_mean_study_auroc",
+)  # fmt: skip
+UNGROUPED = ("folds_study_auroc", "fullness", "progress/trials_done", "system/cpu_percentage", "cnn/objective")
 
 
 @pytest.mark.parametrize("name", [*LOGGED, *UNGROUPED])
@@ -19,8 +22,8 @@ def test_a_metric_is_read_by_the_name_that_it_was_logged_by(name: str) -> None:
 
 
 def test_mlflow_shows_the_objective_first_and_then_groups() -> None:
-    groups = {stored_metric(name).rsplit("/", 1)[0] for name in LOGGED}
-    assert sorted(groups) == ["objective", "test", "train", "val"]
+    groups = {stored_metric(name).rpartition("/")[0] for name in LOGGED}
+    assert sorted(groups) == ["objective", "phase/full", "phase/upper", "test", "train", "val"]
 
 
 @pytest.mark.parametrize("name", [*LOGGED, *UNGROUPED])
@@ -39,18 +42,20 @@ def test_tags_of_earlier_versions_are_read_and_this_versions_hold() -> None:
     assert tags_of({Tag.PID: "1", stored_tag(Tag.PID): "2"}) == {Tag.PID: "2"}
 
 
-def test_a_run_of_an_earlier_version_is_resumed_as_one_curve(store: Store) -> None:
+@pytest.mark.parametrize("name", ["val_loss", "full_val_loss", "batch_parts"])
+def test_a_run_of_an_earlier_version_is_resumed_as_one_curve(store: Store, name: str) -> None:
     run = start_run(store, experiment="lab", kind="trial", name="cnn-00")
     for step in (1, 2):
-        store.client.log_metric(run, "val_loss", 1 / step, step=step)
+        store.client.log_metric(run, name, 1 / step, step=step)
     with RunWriter(store) as writer:
         writer.resume_run(run)
         for step in (2, 3):
-            writer.log_epoch(run, step, {"val_loss": 1 / step})
+            writer.log_epoch(run, step, {name: 1 / step})
         writer.finish(run)
     record = read_run(store, run)
-    assert record.history["val_loss"].to_dict() == {1: 1.0, 2: 0.5, 3: 1 / 3}
-    assert record.metrics == {"val_loss": 1 / 3}
+    assert record.history[name].to_dict() == {1: 1.0, 2: 0.5, 3: 1 / 3}
+    assert record.metrics == {name: 1 / 3}
+    assert set(store.client.get_run(run).data.metrics) == {name, stored_metric(name)}
 
 
 def test_evaluations_of_earlier_versions_are_found_too(store: Store) -> None:

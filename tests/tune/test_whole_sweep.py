@@ -14,6 +14,7 @@ from muralab.tracking import download_artifact
 from muralab.tracking.experiment_page import view_key
 from muralab.tracking.pages import address, run_page, version_page, view_page
 from tests.app.browser import MISSING, Browser, browsing
+from tests.fixtures.documented import undocumented
 from tests.tune.conftest import RECIPE, Bench, Swept, sweep
 
 pytestmark = pytest.mark.slow
@@ -97,6 +98,10 @@ def test_tags_say_what_a_run_is(swept: Swept) -> None:
         assert len(run.tags["muralab.split_fingerprint"]) >= 16
     assert {run.kind for run in swept.trials} == {"trial"}
     assert {run.recipe for run in swept.trials} == {RECIPE}
+
+
+def test_everything_that_is_logged_is_documented(swept: Swept) -> None:
+    assert [what for run in swept.runs for what in undocumented(swept.bench.store, run.run_id)] == []
 
 
 def test_the_three_sets_are_inputs_with_digests(swept: Swept) -> None:

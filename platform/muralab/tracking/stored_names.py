@@ -21,7 +21,15 @@ RENAMED = {
     "phase": "train/phase",
     "lr": "train/lr",
     "epoch_seconds": "train/epoch_seconds",
+    "batch_parts": "train/batch_parts",
 }
+PREFIXES = {
+    # Metrics without a group are shown above all groups, and so above the objective.
+    "upper_": "phase/upper/",
+    "full_": "phase/full/",
+    "members_mean_": "test/members_mean_",
+}
+"""First words of metrics that become other groups: `upper_val_loss` is stored as `phase/upper/val_loss`."""
 _ORIGINAL = {stored: name for name, stored in RENAMED.items()}
 HIDDEN_TAGS = frozenset(
     (Tag.HOST, Tag.PID, Tag.PROCESS_STARTED, Tag.STARTED_AS, Tag.PARENT, Tag.SPLIT_FINGERPRINT, Tag.DATA_FINGERPRINT,
@@ -36,6 +44,9 @@ def stored_metric(name: str) -> str:
     group, separator, rest = name.partition("_")
     if name in RENAMED:
         return RENAMED[name]
+    for prefix, stored in PREFIXES.items():
+        if name.startswith(prefix):
+            return stored + name.removeprefix(prefix)
     return f"{group}/{rest}" if separator and group in GROUPS else name
 
 
@@ -44,6 +55,9 @@ def metric_of(stored: str) -> str:
     group, separator, rest = stored.partition("/")
     if stored in _ORIGINAL:
         return _ORIGINAL[stored]
+    for name, prefix in PREFIXES.items():
+        if stored.startswith(prefix):
+            return name + stored.removeprefix(prefix)
     return f"{group}_{rest}" if separator and group in GROUPS else stored
 
 
