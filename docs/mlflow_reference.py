@@ -1,6 +1,6 @@
 """The page of what runs hold in MLflow: every metric, tag, parameter and artifact.
 
-Tags come from the docstrings of tags.py, the rest from `mlflow_entries.py`. `python docs/generate.py` writes the page.
+Tags come from the docstrings of tags.py, the rest from `mlflow_entries.py`. `make generate` writes the page.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from muralab.tracking.stored_names import stored_tag
 
 INTRODUCTION = """# Every metric, tag, parameter and artifact
 
-This page is generated (`python docs/generate.py`). What to look at first is in [MLflow](mlflow.md). Names are those in
+This page is generated (`make generate`). What to look at first is in [MLflow](mlflow.md). Names are those in
 the store; *logged by* is the kind of the run (its tag `muralab.kind`). The run above the folds or networks of a
 `tune` or `train` has the kind of that command. Runs of earlier versions have other names for some metrics and tags,
 which every command reads (`platform/muralab/tracking/stored_names.py`)."""

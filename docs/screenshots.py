@@ -20,9 +20,9 @@ from pathlib import Path
 import cv2
 
 from muralab.demo.dataset import default_folder
-from muralab.tracking import local_artifact, open_store
+from muralab.tracking import Store, local_artifact, open_store, read_children
 from muralab.tracking.experiment_page import view_key
-from muralab.tracking.pages import version_page, view_page
+from muralab.tracking.pages import run_page, version_page, view_page
 from muralab.tracking.runs import search_runs
 from muralab.tracking.tags import Tag
 from tests.app.browser import Browser, browsing
@@ -34,10 +34,12 @@ LOADED_S = 4.0
 """For what MLflow's pages draw after their texts."""
 TALLEST = 2000
 """Pictures of longer pages end here, in px."""
-CLOSE_ASSISTANT = (
-    "for (const button of document.querySelectorAll('button'))"
-    " if (button.getAttribute('aria-label') === 'Close') { button.click(); }"
-)
+TIDY = """
+for (const button of document.querySelectorAll("button")) {
+    if (button.ariaLabel === "Close" || button.innerText === "Show more") { button.click(); }
+}
+"""
+"""Close MLflow's assistant, and show descriptions to their end."""
 
 
 def main() -> None:
@@ -50,6 +52,9 @@ def main() -> None:
     champion = store.client.get_model_version_by_alias("mura-wrist", "champion")
     pages = {
         "mlflow-experiment": (view_page(experiment, view_key(run_id)), "finished"),
+        "mlflow-run": (run_page(experiment, run_id), "Validation chose"),
+        "mlflow-trial": (run_page(experiment, best_trial(store, run_id)), "objective/best"),
+        "mlflow-charts": (view_page(experiment, view_key(run_id), charts=True), "full.lr"),  # the name of an axis
         "mlflow-model": (version_page(champion.name, champion.version), "mura-wrist"),
     }
     with tempfile.TemporaryDirectory() as folder, browsing(Path(folder)) as browser:
@@ -64,15 +69,21 @@ def main() -> None:
                 browser.open("about:blank")
                 browser.open(f"{address}/{page}")
                 browser.wait(lambda text=text: text in browser.text("body"))
-                browser.run(CLOSE_ASSISTANT)
+                browser.run(TIDY)
                 time.sleep(LOADED_S)
-                take(browser, name)
+                take(browser, name, whole=False)
         with serving([sys.executable, "-m", "muralab", "app", "--model", "models:/mura-wrist@champion"]) as address:
             for name, width in (("app-desktop", 1170), ("app-phone", PHONE)):
                 browser.size(width, 900, phone=width == PHONE)
                 browser.open(address)
                 ask(browser, a_study())
                 take(browser, name)
+
+
+def best_trial(store: Store, sweep: str) -> str:
+    """The id of the trial of a sweep that reached most."""
+    trials = [run for run in read_children(store, sweep) if "objective" in run.metrics]
+    return max(trials, key=lambda run: run.metrics["objective"]).run_id
 
 
 def a_study() -> list[str]:
@@ -88,10 +99,10 @@ def ask(browser: Browser, files: list[str]) -> None:
     browser.wait(lambda: browser.run("return !document.getElementById('ask').textContent.startsWith('Asking')"))
 
 
-def take(browser: Browser, name: str) -> None:
-    """Save one picture."""
+def take(browser: Browser, name: str, *, whole: bool = True) -> None:
+    """Save one picture, of the whole page or of what the window shows."""
     path = IMAGES / f"{name}.png"
-    browser.screenshot(path)
+    browser.screenshot(path, whole=whole)
     picture = cv2.imread(str(path))[:TALLEST]
     cv2.imwrite(str(path), picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])
     print(path)

@@ -1,4 +1,4 @@
-"""The docs: they build as a site without a warning, and the references are those of the code."""
+"""The docs: a site that builds without a warning and works when opened as files; the references are the code's."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 import generate
 from mlflow_reference import undocumented
+from tests.app.browser import MISSING, browsing
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,10 +38,49 @@ def test_what_the_reference_lacks_is_found():
     assert len(undocumented("train", **new)) == 10
 
 
-@pytest.mark.slow
-def test_the_site_builds_without_a_warning(tmp_path):
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("docs") / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    assert {"index.html", "recipes.html", "contributing.html"} <= {p.name for p in (tmp_path / "site").iterdir()}
+    return folder
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(site):
+    assert {"index.html", "recipes.html", "contributing.html"} <= {p.name for p in site.iterdir()}
+
+
+# The pages in a real browser, opened as files
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if MISSING:
+        pytest.skip(f"not installed: {', '.join(MISSING)} (Debian: chromium, chromium-driver)")
+    with browsing(tmp_path_factory.mktemp("profile")) as one:
+        yield one
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("page", ["index", "tutorial", "options", "mlflow", "benchmarks"])
+def test_a_page_fits_its_width(site, browser, page, width):
+    browser.size(width, 900, phone=width < 500)
+    browser.open(f"file://{site}/{page}.html")
+    assert browser.layout_faults(width, within="article") == []
+
+
+@pytest.mark.slow
+def test_pages_opened_as_files_can_be_searched(site, browser):
+    browser.size(1280, 900)
+    browser.open(f"file://{site}/tutorial.html")
+    browser.messages()
+    browser.type("[data-md-component=search-query]", "sensitivity")
+    browser.wait(lambda: "matching documents" in browser.text(".md-search-result__meta"))
+    found = browser.run("return [...document.querySelectorAll('.md-search-result__link')].map(a => a.href)")
+    assert any(f"{site}/glossary.html" in address for address in found)
+    assert browser.messages() == []
+    assert "https://" not in browser.run("return [...document.scripts].map(s => s.src).join(' ')")

@@ -18,6 +18,13 @@ from typing import Any
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 NEEDED = {"chromium": shutil.which("chromium"), "chromedriver": shutil.which("chromedriver")}
 MISSING = [name for name, path in NEEDED.items() if path is None]
+CLIPPED = """
+const clips = (e) => ["hidden", "clip"].includes(getComputedStyle(e).overflowX);
+return [...document.querySelectorAll("WITHIN *")]
+    .filter((e) => clips(e) && e.clientWidth > 1 && e.scrollWidth > e.clientWidth + 1 && e.innerText?.trim())
+    .map((e) => `${e.tagName} ${e.scrollWidth} > ${e.clientWidth} px: ${e.innerText.trim().slice(0, 60)}`);
+"""
+"""Elements that hide the end of a line of theirs; those of 1 px are texts for screen readers."""
 
 
 class Browser:
@@ -67,6 +74,14 @@ class Browser:
     def text(self, selector: str) -> str:
         return str(self.run(f"return document.querySelector({json.dumps(selector)}).innerText"))
 
+    def frame_text(self, selector: str) -> str:
+        """The text of a frame, of which the page itself may not read anything."""
+        self.ask("POST", "/frame", {"id": {ELEMENT: self._find(selector)}})
+        try:
+            return self.text("body")
+        finally:
+            self.ask("POST", "/frame", {"id": None})
+
     def wait(self, condition: Callable[[], Any], seconds: float = 100) -> None:
         end = time.monotonic() + seconds
         while not condition():
@@ -77,9 +92,19 @@ class Browser:
         """Console of the page: failed scripts, and what the content security policy blocked."""
         return [entry["message"] for entry in self.ask("POST", "/se/log", {"type": "browser"})]
 
-    def screenshot(self, path: Path) -> None:
-        """Save the whole page."""
-        shot = {"cmd": "Page.captureScreenshot", "params": {"captureBeyondViewport": True}}
+    def layout_faults(self, width: int, *, within: str = "body") -> list[str]:
+        """What does not fit a width: a page that scrolls sideways, or text that is cut off within an element.
+
+        A box that scrolls by itself is not a fault. The page is compared with the width that was set, because on a
+        phone `innerWidth` grows with the page.
+        """
+        needed = self.run("return document.documentElement.scrollWidth")
+        wide = [f"the page needs {needed} of {width} px"] if needed > width else []
+        return [*wide, *self.run(CLIPPED.replace("WITHIN", within))]
+
+    def screenshot(self, path: Path, *, whole: bool = True) -> None:
+        """Save the page, or what the window shows of it: the whole page is laid out anew, and so are its charts."""
+        shot = {"cmd": "Page.captureScreenshot", "params": {"captureBeyondViewport": whole}}
         path.write_bytes(base64.b64decode(self.ask("POST", "/goog/cdp/execute", shot)["data"]))
 
     def quit(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -101,6 +102,17 @@ def test_a_line_passes_over_what_its_recipe_does_not_search(rising) -> None:
     axes = plot_parallel([*rising, other], objective="val_study_auroc").axes[0]
     places = [list(line.get_xdata()) for line in axes.lines]
     assert [0, 2] in places
+
+
+def test_names_of_seven_axes_do_not_overlap(rising) -> None:
+    keys = ("full.lr", "augment.zoom", "augment.rotate_degrees", "augment.shift", "augment.contrast", "model.dropout")
+    trials = [trial(number, 1e-3, number / 9, values=dict.fromkeys(keys, number / 9)) for number in (4, 8)]
+    figure = plot_parallel(trials, objective="val_study_auroc")
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+    assert len(boxes) == 7
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+    assert boxes[-1].x1 <= figure.bbox.x1
 
 
 def test_every_trial_has_a_curve_and_the_best_one_stands_out(rising) -> None:

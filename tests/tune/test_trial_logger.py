@@ -184,6 +184,7 @@ def test_each_epoch_logs_its_objective_and_that_of_the_weights_that_are_kept(
     run(logger, "cnn-00", 0.8, 0.7, upper=0.75)
     logged = [(step, found["epoch_objective"], found["objective"]) for _, step, found in recorder.all("log_epoch")[:3]]
     assert logged == [(1, 0.75, 0.75), (2, 0.8, 0.8), (3, 0.7, 0.8)]
+    assert next(iter(recorder.all("log_epoch")[0][2])) == "objective", "what MLflow's page of compared runs draws"
 
 
 def test_the_searched_values_of_a_trial_name_its_run_and_stand_apart(

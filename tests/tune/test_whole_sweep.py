@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -12,13 +12,14 @@ import pytest
 
 from muralab.tracking import download_artifact
 from muralab.tracking.experiment_page import view_key
-from muralab.tracking.pages import address, run_page, version_page, view_page
+from muralab.tracking.pages import MODEL_TRAINING, address, run_page, view_page
 from tests.app.browser import MISSING, Browser, browsing
 from tests.fixtures.documented import undocumented
 from tests.tune.conftest import RECIPE, Bench, Swept, sweep
 
 pytestmark = pytest.mark.slow
 N_EPOCHS, N_FROZEN = 5, 2
+Visit = Callable[..., None]
 EPOCH_METRICS = {"train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auroc", "val_study_auroc", "lr"}
 
 
@@ -169,32 +170,113 @@ needs_browser = pytest.mark.skipif(
 )
 
 
+SEARCHED = {"full.lr", "augment.shift"}
+AXIS = ".parcoords .dimension .label, .axis-overlays .axis-title"
+"""Names of axes: in a view of charts, and where runs are compared."""
+AXES = f"return [...document.querySelectorAll('{AXIS}')].map((name) => name.textContent)"
+COLUMNS = "return [...document.querySelectorAll('[role=columnheader]')].map((head) => head.getAttribute('col-id'))"
+NOTE = "[data-testid=note-editor-preview-content]"
+LINKS = f"return [...document.querySelectorAll('{NOTE} a')].map((link) => [link.innerText, link.getAttribute('href')])"
+TRIAL = ("Finished after 5 epochs", "small_net", "objective/best", "full.lr")
+LINKED = {
+    RECIPE: TRIAL,
+    "Run of the chosen model": TRIAL,
+    "Its trials as a table": ("full.lr", "objective/best", "muralab.test_study_auroc", "finished"),
+    "as charts, with parallel coordinates": ("Parallel Coordinates", "objective/epoch", "val/loss"),
+    "Report": ("results.csv", "report.html"),
+    "mura-wrist version 1": ("Intended use", "of 12 abnormal studies"),
+}
+"""Link in the description of a search -> texts of the page that it leads to."""
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with browsing(tmp_path_factory.mktemp("profile")) as one:
-        one.size(1800, 1400)
         yield one
 
 
-@needs_browser
-def test_the_pages_tell_what_was_tried_and_found(remote: Swept, browser: Browser) -> None:
-    parent, store = remote.parent, remote.bench.store
-    trial = next(run for run in remote.trials if "test_study_auroc" in run.metrics)
-    experiment, ids = parent.experiment_id, [run.run_id for run in remote.trials]
-    pages = {
-        view_page(experiment, view_key()): ("full.lr", "objective/best", "muralab.test_study_auroc", "finished"),
-        view_page(experiment, view_key(parent.run_id), charts=True): ("Parallel Coordinates", "objective/epoch"),
-        run_page(experiment, parent.run_id): (
-            "Validation chose",
-            "test AUROC, 95%",
-            "make serve",
-            "progress/trials_done",
-        ),
-        run_page(experiment, trial.run_id): ("Finished after 5 epochs", "small_net", "objective/best", "full.lr"),
-        version_page("mura-wrist", "1"): ("Intended use", "of 12 abnormal studies"),
-        f"#/compare-runs?runs={json.dumps(ids)}&experiments={json.dumps([experiment])}": ("full.lr", "objective/best"),
-    }
-    for page, texts in pages.items():
+@pytest.fixture(scope="module")
+def visit(remote: Swept, browser: Browser) -> Visit:
+    """A function that opens one of MLflow's pages and waits for texts on it."""
+
+    def open_page(page: str, *texts: str) -> None:
+        browser.size(1800, 1400)
         browser.open("about:blank")
-        browser.open(address(store, page))
-        browser.wait(lambda texts=texts: all(text in browser.text("body") for text in texts))
+        browser.open(address(remote.bench.store, page))
+        browser.wait(lambda: all(text in browser.text("body") for text in texts))
+
+    return open_page
+
+
+@pytest.fixture(scope="module")
+def links(remote: Swept, browser: Browser, visit: Visit) -> dict[str, str]:
+    """The links of the search's description, as its page shows it."""
+    page = run_page(remote.parent.experiment_id, remote.parent.run_id)
+    visit(page, "Validation chose", "test AUROC, 95%", "make serve", "progress/trials_done")
+    return dict(browser.run(LINKS))
+
+
+@needs_browser
+def test_the_experiments_page_describes_its_latest_search(remote: Swept, visit: Visit) -> None:
+    texts = ("Latest search", "Validation chose", "How to read this page", "3 matching runs")
+    visit(f"#/experiments/{remote.parent.experiment_id}?{MODEL_TRAINING}", *texts)
+
+
+@needs_browser
+def test_the_description_of_a_search_has_its_links(links: dict[str, str]) -> None:
+    assert set(links) == set(LINKED)
+    assert links[RECIPE] == links["Run of the chosen model"]
+
+
+@needs_browser
+@pytest.mark.parametrize("name", [name for name in LINKED if name != RECIPE])
+def test_a_link_of_a_search_leads_to_what_it_names(links: dict[str, str], visit: Visit, name: str) -> None:
+    visit(links[name], *LINKED[name])
+
+
+@needs_browser
+def test_the_report_is_shown_in_mlflow(links: dict[str, str], visit: Visit, browser: Browser) -> None:
+    visit(links["Report"], "report.html")
+    browser.wait(lambda: browser.run("return document.querySelector('iframe') !== null"))
+    browser.wait(lambda: "small network" in browser.frame_text("iframe"))
+
+
+@needs_browser
+def test_the_view_of_all_trials_has_a_column_for_each_searched_value(
+    remote: Swept, visit: Visit, browser: Browser
+) -> None:
+    visit(view_page(remote.parent.experiment_id, view_key()), "2 matching runs")
+    reached = {"metrics.`objective/best`", "tags.`muralab.test_study_auroc`", "tags.`muralab.ended`"}
+    wanted = {"tags.`muralab.recipe`", *reached, *(f"params.`{key}`" for key in SEARCHED)}
+    browser.wait(lambda: wanted <= set(browser.run(COLUMNS)))
+
+
+@needs_browser
+def test_charts_have_axes_for_what_was_searched(remote: Swept, visit: Visit, browser: Browser) -> None:
+    visit(view_page(remote.parent.experiment_id, view_key(remote.parent.run_id), charts=True))
+    browser.wait(lambda: set(browser.run(AXES)) == {*SEARCHED, "objective/best"})
+
+
+@needs_browser
+def test_selected_trials_are_compared_by_what_was_searched(remote: Swept, visit: Visit, browser: Browser) -> None:
+    """In two clicks. MLflow begins with the first metric that was logged and the first three params that differ."""
+    visit(view_page(remote.parent.experiment_id, view_key(remote.parent.run_id)), "2 matching runs", "finished")
+    browser.click("input[aria-label='Select all runs']")
+    browser.click("[data-testid=runs-compare-button]")
+    browser.wait(lambda: "Comparing 2 Runs" in browser.text("body"))
+    browser.wait(lambda: set(browser.run(AXES)) == {*SEARCHED, "objective/best"})
+
+
+@pytest.fixture(scope="module")
+def report(remote: Swept, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    return download_artifact(remote.bench.store, remote.parent.run_id, "report.html", folder)
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_report_fits_its_width(report: Path, browser: Browser, width: int) -> None:
+    browser.size(width, 900, phone=width < 500)
+    browser.open(f"file://{report}")
+    browser.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    assert browser.layout_faults(width) == []

@@ -206,7 +206,7 @@ def train(spec: TrialSpec, session: Session, run_id: str, estimated: Estimate) -
         for result in epochs:
             metrics = result.metrics()
             history.append(metrics)
-            session.writer.log_epoch(run_id, result.global_epoch, metrics | objectives_of(history, spec))
+            session.writer.log_epoch(run_id, result.global_epoch, objectives_of(history, spec) | metrics)
             table.epoch(spec.name, result.global_epoch, result.phase, metrics[spec.objective], result.seconds)
             left = format_duration(table.remaining_s())
             session.print(

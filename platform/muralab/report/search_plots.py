@@ -6,6 +6,7 @@ Each function returns a Figure and saves nothing. Shapes: N trials.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -106,7 +107,9 @@ def plot_parallel(trials: Sequence[SearchTrial], *, objective: str) -> Figure:
                 f"{value:.3g}", (place, height), (0, -11 if height == 0 else 4), textcoords="offset points",
                 ha="center", fontsize=7.5, color=style.MUTED,
             )  # fmt: skip
-    axes.set_xticks(range(len(axes_keys)), [key.replace(".", ".\n").replace(", ", ",\n") for key in axes_keys])
+    # Wrapped, so that seven axes have room for their names on a phone.
+    names = [re.sub(r"([._]) *| +", r"\1\n", key) for key in axes_keys]
+    axes.set_xticks(range(len(axes_keys)), names, multialignment="center")
     axes.set_yticks([])
     axes.set_ylim(-0.12, 1.1)
     return figure

@@ -151,7 +151,7 @@ class TrialLogger:
         self.trial_started(name)
         self.history[name] = history = list(ending.history)
         for step, metrics in enumerate(history, start=1):
-            self.writer.log_epoch(self.runs[name], step, {**metrics, **objectives_of(history[:step], self.specs[name])})
+            self.writer.log_epoch(self.runs[name], step, {**objectives_of(history[:step], self.specs[name]), **metrics})
         self.table.ended(name, ending.how)
         self._log_end(name, ending.how, "")
         objective = self.specs[name].objective
@@ -203,7 +203,7 @@ class TrialLogger:
         if epoch["global_epoch"] <= len(self.history[name]):
             return
         self.history[name].append(epoch["metrics"])
-        metrics = epoch["metrics"] | objectives_of(self.history[name], self.specs[name])
+        metrics = objectives_of(self.history[name], self.specs[name]) | epoch["metrics"]
         self.writer.log_epoch(self.runs[name], epoch["global_epoch"], metrics)
         self._note_parts(name, int(epoch["metrics"].get("batch_parts", 1)))
         seconds = epoch["metrics"]["epoch_seconds"]
