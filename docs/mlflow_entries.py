@@ -164,15 +164,21 @@ def metrics() -> list[Entry]:
         ),
         Entry(
             "test/study_<metric>",
-            f"{TRAINED}, evaluate, tune",
-            "test studies, calibrated, at the fitted threshold; of a search, those of the chosen model",
+            f"{TRAINED}, evaluate",
+            "test studies, calibrated, at the fitted threshold",
             "0",
         ),
         Entry(
             "test/study_<main metric>_low, test/study_<main metric>_high",
-            f"{TRAINED}, evaluate, tune",
+            f"{TRAINED}, evaluate",
             "bounds of its 95% interval",
             "0",
+        ),
+        Entry(
+            ", ".join(bounded(f"test/study_{name}") for name in ("auroc", "kappa", "sensitivity", "specificity")),
+            "tune",
+            "chosen model on the test studies",
+            "0, or trials that were added",
         ),
         Entry("test/threshold", f"{TRAINED}, evaluate", "the fitted threshold, a calibrated probability", "0"),
         Entry(
