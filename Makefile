@@ -24,8 +24,9 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 # pip's own output is hundreds of lines, or nothing for a minute while it unpacks: a line every ten seconds instead.
 define pip_install
-( while sleep 10; do echo "  ... .venv has $$(du -sm .venv | cut -f1) MB so far"; done ) & \
-	trap "kill $$! 2> /dev/null" EXIT; \
+( while sleep 10 > /dev/null 2>&1 && kill -0 $$$$ 2> /dev/null; do \
+		echo "  ... .venv has $$(du -sm .venv 2> /dev/null | cut -f1) MB so far"; done ) & \
+	trap "kill $$! 2> /dev/null || true" EXIT; \
 	"$(BIN)/python" -m pip install --quiet --progress-bar off --disable-pip-version-check $(PIP_ARGS)
 endef
 
@@ -108,7 +109,7 @@ bench-full: .venv/installed-dev ## the same with more rounds, larger inputs and 
 soak: .venv/installed-dev ## load both servers with valid, invalid and random requests for half an hour (MINUTES, ARGS='--model ...')
 	@$(IN_VENV) $(WITH_SOURCES) python -m bench.soak --minutes $(MINUTES) $(ARGS)
 
-generate: .venv/installed-dev ## write the pages of the docs that are made from the code, after a change of a recipe
+generate: .venv/installed-dev ## write the pages of the docs that are made from the code: after a change of a recipe, metric or tag
 	@$(IN_VENV) $(WITH_SOURCES) python docs/generate.py
 
 docs: .venv/installed-dev ## the docs as a site, in site/

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 from muralab.config.commands import CompareConfig, TuneConfig
 from muralab.data.audit.findings import KINDS
+from muralab.data.augment import Augment
 from muralab.evaluation.metrics import METRICS, main_metrics
 from muralab.experiment import OBJECTIVES, VALIDATION_METRICS
+from muralab.recipe import Recipe
 from muralab.tracking.stored_names import stored_metric
-from muralab.training.phases import PHASES
+from muralab.training.phases import PHASES, Phase
 from muralab.tune.trial_score import SUMMARISED
 
 TRAINED = "train, trial"
@@ -34,7 +36,14 @@ FOLDS = (
     "folds_study_<main metric>_high",
     "folds_mean_study_<main metric>",
 )
-KEY = r"[a-z]\w*(\.[a-z]\w*)*"
+_VALUES = {"augment": Augment, **dict.fromkeys(PHASES, Phase)}
+KEY = "|".join(
+    [
+        *(f.name for f in dataclasses.fields(Recipe)),
+        *(rf"{part}\.{f.name}" for part, kind in _VALUES.items() for f in dataclasses.fields(kind)),
+        r"model\.\w+",
+    ]
+)
 PLACEHOLDERS = {
     "<recipe>": r"[A-Za-z_][\w.]*",
     "<key>": KEY,
@@ -203,7 +212,12 @@ def metrics() -> list[Entry]:
             "of a run above folds: each study by the model that was tested on it; `mean`: mean of the folds' values",
             "0",
         ),
-        Entry(", ".join(f"<recipe>.{name}" for name in FOLDS), "tune", "the same where there are several recipes", "0"),
+        Entry(
+            ", ".join(f"recipes/<recipe>/{name}" for name in FOLDS),
+            "tune",
+            "the same where there are several recipes",
+            "0",
+        ),
         Entry(", ".join(f"audit_{kind}" for kind in KINDS), "explore", "findings of each kind", "0"),
         Entry("pictures, studies", "predict, manifest", "images and studies that were answered or described", "0"),
         Entry("unanswered", "predict", "images without an answer", "0"),
@@ -266,8 +280,8 @@ PARAMETERS = [
     Entry("resolved.<option>", "tune, compare", "the same where `mlflow run` had logged another text, such as `auto`"),
     Entry("<key>", "trial", "a searched value of the recipe"),
     Entry(
-        "resolved.<key>",
+        "resolved.<key>, resolved.recipe, resolved.seed, resolved.weights, resolved.threads, resolved.precision",
         TRAINED,
-        "every other value of the recipe, and `recipe`, `seed`, `weights`, `threads`, `precision`",
+        "every other value of the recipe, and what else the training depends on",
     ),
 ]

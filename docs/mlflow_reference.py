@@ -22,7 +22,7 @@ the store; *logged by* is the kind of the run (its tag `muralab.kind`). The run 
 `tune` or `train` has the kind of that command. Runs of earlier versions have other names for some metrics and tags,
 which every command reads (`platform/muralab/tracking/stored_names.py`)."""
 TAGS_TEXT = """Tags are text. Those that begin with `mlflow.` are not shown on MLflow's pages. `<...>` stands for what
-the meaning names after `+`. `mlflow run` and the tracking server set further tags of MLflow's own, such as
+the meaning gives after `+`. `mlflow run` and the tracking server set further tags of MLflow's own, such as
 `mlflow.project.entryPoint`."""
 PARAMETERS_TEXT = """Parameters never change once they are logged. `mlflow run` logs the options as they were typed, in
 the run that it makes; the commands themselves log the following."""

@@ -34,6 +34,8 @@ LOADED_S = 4.0
 """For what MLflow's pages draw after their texts."""
 TALLEST = 2000
 """Pictures of longer pages end here, in px."""
+HEIGHTS = {"mlflow-trial": 800}
+"""Of pictures that end earlier: before the tag that holds a path of this machine."""
 TIDY = """
 for (const button of document.querySelectorAll("button")) {
     if (button.ariaLabel === "Close" || button.innerText === "Show more") { button.click(); }
@@ -81,7 +83,7 @@ def main() -> None:
 
 
 def best_trial(store: Store, sweep: str) -> str:
-    """The id of the trial of a sweep that reached most."""
+    """The id of the trial of a sweep with the best objective."""
     trials = [run for run in read_children(store, sweep) if "objective" in run.metrics]
     return max(trials, key=lambda run: run.metrics["objective"]).run_id
 
@@ -103,7 +105,7 @@ def take(browser: Browser, name: str, *, whole: bool = True) -> None:
     """Save one picture, of the whole page or of what the window shows."""
     path = IMAGES / f"{name}.png"
     browser.screenshot(path, whole=whole)
-    picture = cv2.imread(str(path))[:TALLEST]
+    picture = cv2.imread(str(path))[: HEIGHTS.get(name, TALLEST)]
     cv2.imwrite(str(path), picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])
     print(path)
 

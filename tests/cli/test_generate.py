@@ -43,10 +43,16 @@ def test_the_word_without_a_name_is_the_required_option(words, expected):
         (["--part=wrist", "seed=2"], ["--part=wrist", "--seed", "2"]),
         (["root="], ["--root", ""]),
         (["/a=b", "full.lr=1", "wrist"], ["/a=b", "full.lr=1", "wrist"]),
+        (["seed=1", "--", "part=wrist"], ["--seed", "1", "--", "part=wrist"]),
     ],
 )
 def test_options_may_be_spelled_as_in_the_docs(words, expected):
     assert with_dashes(words) == expected
+
+
+def test_a_folder_may_look_like_an_option() -> None:
+    words = ["site=a/scans", "seed=2", "run=1"]
+    assert with_dashes(words, {"folder", "seed"}) == ["site=a/scans", "--seed", "2", "run=1"]
 
 
 def test_a_mistyped_option_of_this_spelling_suggests_the_right_one() -> None:

@@ -87,7 +87,7 @@ def test_it_is_marked_as_synthetic_and_reused(export):
 
 def test_another_folder_is_never_replaced(tmp_path):
     (tmp_path / "mine.txt").touch()
-    with pytest.raises(DataError, match=r"exists and holds something else\. Give a new folder"):
+    with pytest.raises(DataError, match=r"exists and holds other data than this demo\. Give a new folder"):
         write_export(tmp_path, n_images=N_IMAGES)
 
 

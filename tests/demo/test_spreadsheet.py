@@ -38,5 +38,5 @@ def test_it_is_known_as_synthetic_and_written_once(table):
     before = table.stat().st_mtime_ns
     assert is_synthetic(table.parent)
     assert write_spreadsheet(table.parent, n_images=N_IMAGES).stat().st_mtime_ns == before
-    with pytest.raises(DataError, match="holds something else"):
+    with pytest.raises(DataError, match="holds other data than this demo"):
         write_spreadsheet(table.parent, n_images=N_IMAGES + 1)

@@ -76,7 +76,8 @@ def clone_checkout(folder: Path) -> Path:
 
 def without_environments(path: str) -> str:
     """A search path without virtual environments, as a new terminal has it."""
-    return os.pathsep.join(folder for folder in path.split(os.pathsep) if not folder.endswith(".venv/bin"))
+    folders = path.split(os.pathsep)
+    return os.pathsep.join(folder for folder in folders if not (Path(folder).parent / "pyvenv.cfg").exists())
 
 
 def check_server(command: str, port: int, clone: Path, environment: Mapping[str, str]) -> None:

@@ -13,7 +13,13 @@ LOGGED = (
     *VALIDATION_METRICS, "train_loss", "test_study_auroc_low", "objective", "epoch_objective", "phase", "lr",
     "upper_epochs", "upper_eval_train_loss", "full_val_loss", "batch_parts", "members_mean_study_auroc",
 )  # fmt: skip
-UNGROUPED = ("folds_study_auroc", "fullness", "progress/trials_done", "system/cpu_percentage", "cnn/objective")
+UNGROUPED = (
+    "folds_study_auroc",
+    "fullness",
+    "progress/trials_done",
+    "system/cpu_percentage",
+    "recipes/full_net/folds_study_auroc",
+)
 
 
 @pytest.mark.parametrize("name", [*LOGGED, *UNGROUPED])

@@ -1,1 +1,1 @@
-"""The served model behind a token, limits and plain errors, with a web page."""
+"""The served model behind limits, plain errors and, if given, a token, with a web page."""

@@ -1,4 +1,4 @@
-"""The app: the served model behind a token, limits and plain errors, and a web page."""
+"""The app: the served model behind limits, plain errors and, if given, a token, and a web page."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -49,7 +49,7 @@ def command_class(command: type[CommandOptions]) -> type[TyperCommand]:
 
     class Generated(TyperCommand):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-            words = with_dashes(args)
+            words = with_dashes(args, None if name is None else options_of(command))
             if name is not None:
                 words = name_first(words, name)
             _, _, given = self.make_parser(ctx).parse_args(args=list(words))
@@ -63,17 +63,23 @@ def command_class(command: type[CommandOptions]) -> type[TyperCommand]:
     return Generated
 
 
-def with_dashes(words: Sequence[str]) -> list[str]:
+def with_dashes(words: Sequence[str], known: Collection[str] | None = None) -> list[str]:
     """Accept options as MLproject, the docs and the messages spell them: `part=wrist` for `--part wrist`.
+
+    Args:
+        words: the command line after the command.
+        known: the options that are taken so; None: all, so that a mistyped one gets its error message.
 
     >>> with_dashes(["part=wrist", "--set", "full.lr=1e-4", "test_fraction=0.2"])
     ['--part', 'wrist', '--set', 'full.lr=1e-4', '--test-fraction', '0.2']
     """
     dashed: list[str] = []
     follows = False  # the value of the option before it
-    for word in words:
+    for place, word in enumerate(words):
+        if word == "--":
+            return [*dashed, *words[place:]]
         spelled = None if follows else re.fullmatch(r"([a-z][a-z_-]*)=(.*)", word, re.DOTALL)
-        if spelled:
+        if spelled and (known is None or spelled[1].replace("-", "_") in known):
             dashed += [f"--{spelled[1].replace('_', '-')}", spelled[2]]
         else:
             dashed.append(word)

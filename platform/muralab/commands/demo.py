@@ -10,7 +10,7 @@ from muralab.config.environment import Environment
 from muralab.console import build_console, build_progress
 from muralab.demo.dataset import write_demo
 from muralab.demo.pacs import EXPORT_NAME, LABELS_NAME, write_export
-from muralab.demo.spreadsheet import PICTURES_NAME, write_spreadsheet
+from muralab.demo.spreadsheet import N_IMAGES, PICTURES_NAME, write_spreadsheet
 from muralab.tracking import RunWriter, claim_run, open_store
 
 
@@ -29,7 +29,9 @@ def run(config: DemoConfig, environment: Environment) -> None:
             root = write_demo(config.folder, seed=config.seed, n_images=config.images, progress=progress)
             lines = [f"The synthetic MURA tree is {root}. Next:", f"  muralab explore --data {shlex.quote(str(root))}"]
         elif config.layout == "spreadsheet":
-            table = write_spreadsheet(config.folder, seed=config.seed, n_images=config.images, progress=progress)
+            table = write_spreadsheet(
+                config.folder, seed=config.seed, n_images=config.images or N_IMAGES, progress=progress
+            )
             options = f"--data {shlex.quote(str(table))} --part hand --columns image:file,label:fracture"
             lines = [
                 f"The synthetic radiographs are in {table.parent / PICTURES_NAME}, their table is {table}. Next:",

@@ -225,7 +225,7 @@ def log_folds(session: Session, parent: str, tested: Sequence[Sequence[Evaluated
     tables = [fold_table(model).assign(recipe=model.recipe) for model in models]
     lines = []
     for model, table in zip(models, tables, strict=True):
-        prefix = f"{model.recipe}." if len(models) > 1 else ""
+        prefix = f"recipes/{model.recipe}/" if len(models) > 1 else ""
         metrics = fold_metrics(model, table)
         session.writer.log_epoch(parent, 0, {f"{prefix}{name}": value for name, value in metrics.items()})
         lines += fold_lines(model, table)

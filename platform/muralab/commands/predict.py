@@ -215,7 +215,7 @@ def _summary(table: pd.DataFrame, out: Path) -> str:
     asked = table[table["unused"].isna()]
     good = asked[asked["error"].isna()]
     studies = good.drop_duplicates("study")
-    n_uncertain = int(studies["uncertain"].sum())  # a model that learnt from few studies calls none so
+    n_uncertain = int(studies["uncertain"].sum())  # a model that was calibrated on few studies calls none so
     lines = [
         f"{counted(len(studies), 'study', 'studies')} answered, {int(studies['abnormal'].sum()):,} of them called "
         f"abnormal{f' and {n_uncertain:,} uncertain' if n_uncertain else ''}; the table is {spell(out)}."

@@ -343,7 +343,7 @@ class DoctorConfig(CommandOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class AppConfig(CommandOptions):
-    """Serve a registered model with a token, limits, plain errors and a web page."""
+    """Serve a registered model with limits, plain errors, a web page and, if given, a token."""
 
     model: str = option("models:/mura-wrist@champion", p.model_uri, MODEL_HELP)
     host: str = option("127.0.0.1", p.text, "The address to listen on; other than loopback needs a token.")

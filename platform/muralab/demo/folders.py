@@ -37,7 +37,7 @@ def write_folder(folder: Path, *, layout: str, seed: int, n_images: int | None, 
     if is_complete(folder, marker):
         return folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} exists and holds something else. Give a new folder, or remove it.")
+        raise DataError(f"{folder} exists and holds other data than this demo. Give a new folder, or remove it.")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".demo-", dir=folder.parent))

@@ -15,7 +15,7 @@ from pathlib import Path
 from muralab.demo.dataset import draw_views
 from muralab.demo.folders import write_folder
 from muralab.demo.pacs_objects import study_facts
-from muralab.demo.plan import PARTS, PartPlan, StudyPlan, plan_images
+from muralab.demo.plan import PARTS, StudyPlan, plan_images
 from muralab.threads import map_in_threads
 
 PICTURES_NAME, TABLE_NAME = "pictures", "radiographs.csv"
@@ -28,25 +28,23 @@ def write_spreadsheet(
     folder: Path,
     *,
     seed: int = 0,
-    n_images: int | None = None,
+    n_images: int = N_IMAGES,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-    parts: tuple[PartPlan, ...] = HANDS,
 ) -> Path:
     """Write pictures and the table of their labels, unless they exist, and return the table's path.
 
     Args:
         folder: created; it holds nothing else.
         seed: of everything drawn.
-        n_images: how many pictures; None: `N_IMAGES`.
+        n_images: how many pictures.
         workers: drawing threads; None takes one per core.
         progress: called with (studies written, studies in total), in the calling thread.
-        parts: the shares of parts and classes.
 
     Raises:
         DataError: the folder cannot be written, or holds something else.
     """
-    studies = plan_images(parts, seed, n_images or N_IMAGES)
+    studies = plan_images(HANDS, seed, n_images)
 
     def write(draft: Path) -> None:
         (draft / PICTURES_NAME).mkdir()
