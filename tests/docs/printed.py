@@ -53,7 +53,7 @@ NOT_RUN = {
     r"export PATH=.* (MLFLOW_DISABLE_TELEMETRY|PYTHONPATH)=.*": "for commands that the walk leaves out",
     r"make setup": "make tune sets up the same",
     r".*pre-commit install": "changes the checkout's git hooks",
-    r"printf .*curl.*": "needs the server's token; tests/app/ and tests/serving/ send such requests",
+    r"printf .*curl.*": "needs a picture of one's own; tests/app/ and tests/serving/ send such requests",
     r"mlflow artifacts download .*|openssl .*|sudo .*|mkdir deploy/tls|docker .*": "a deployment; tests/test_deploy.py",
 }
 """Pattern of whole commands -> why the walk leaves them out."""
