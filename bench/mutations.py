@@ -250,6 +250,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--number", type=int, default=60, help="number of mutations")
+    parser.add_argument("--skip", type=int, default=0, help="leave out the first ones, which an earlier call has tried")
     parser.add_argument("--packages", default=",".join(RELATED), help="comma-separated packages of muralab")
     parser.add_argument("--jobs", type=int, default=2, help="mutations at a time")
     parser.add_argument("--coverage", type=Path, help="data of a run of all tests with --cov-context=test")
@@ -259,7 +260,7 @@ def main() -> None:
     if coverage is not None:
         coverage.read()
     everything = list_mutations(packages)
-    drawn = random.Random(options.seed).sample(everything, min(options.number, len(everything)))
+    drawn = random.Random(options.seed).sample(everything, min(options.number, len(everything)))[options.skip :]
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         copies: SimpleQueue[Path] = SimpleQueue()
@@ -273,7 +274,8 @@ def main() -> None:
             for cells, failed in pool.map(lambda mutation: check_mutation(mutation, copies, coverage), drawn):
                 caught += failed is not None
                 print(f"| {cells} | {failed or '**survived**'} |", flush=True)
-    drawing = f"drawn from {len(everything):,} with seed {options.seed}"
+    skipped = f"{options.skip} left out, " if options.skip else ""
+    drawing = f"{skipped}drawn from {len(everything):,} with seed {options.seed}"
     print(f"\n{caught} of {len(drawn)} caught, {drawing}; {(time.monotonic() - started) / 60:.0f} minutes.")
     sys.exit(0 if caught >= TARGET * len(drawn) else 1)
 
