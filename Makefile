@@ -13,7 +13,7 @@ MINUTES ?= 30
 SEED ?= 0
 UI_PORT ?= 5000
 SERVE_PORT ?= 5001
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 
 BIN := $(CURDIR)/.venv/bin
 # `mlflow run` and `mlflow models serve` look up the command that they start on the path.
@@ -36,8 +36,8 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 .venv/installed: requirements.txt
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
-		|| { echo 'Python 3.11 or 3.12 is required: make PYTHON=/path/to/python3.11 ...' >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)))' \
+		|| { echo 'Python 3.11, 3.12 or 3.13 is required: make PYTHON=/path/to/python3.11 ...' >&2; exit 1; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2> /dev/null \
 		|| { echo 'This Python cannot create environments; on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
 	@echo 'Installing the requirements into .venv: some 3 minutes, 7 GB of disk (10 GB meanwhile) ...'

@@ -103,7 +103,7 @@ def test_packages_that_do_not_fit_are_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(installation, "PYTHONS", ((3, 1),))
     monkeypatch.setattr(installation, "_driver", lambda: "")
     problems = check_installation("sqlite:///m.db")
-    assert any("is not tested. Use 3.11 or 3.12" in text for text in problems)
+    assert any("is not supported. Use 3.11, 3.12 or 3.13" in text for text in problems)
     assert "no-such-package is not installed: pip install -r requirements.txt" in problems
     assert installed_versions()["no-such-package"] == "missing"
 

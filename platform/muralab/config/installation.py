@@ -9,7 +9,7 @@ from contextlib import suppress
 from importlib import metadata
 
 PACKAGES = ("torch", "torchvision", "timm", "mlflow", "ray", "onnxruntime", "numpy")
-PYTHONS = ((3, 11), (3, 12))
+PYTHONS = ((3, 11), (3, 12), (3, 13))
 
 
 def installed_versions() -> dict[str, str]:
@@ -32,7 +32,7 @@ def check_installation(tracking_uri: str) -> list[str]:
 def _check_python() -> str:
     if sys.version_info[:2] in PYTHONS:
         return ""
-    return f"Python {sys.version_info[0]}.{sys.version_info[1]} is not tested. Use 3.11 or 3.12."
+    return f"Python {sys.version_info[0]}.{sys.version_info[1]} is not supported. Use 3.11, 3.12 or 3.13."
 
 
 def _check_missing() -> list[str]:
