@@ -11,7 +11,7 @@ import pytest
 
 import generate
 from mlflow_reference import undocumented
-from tests.app.browser import MISSING, browsing
+from tests.app.browser import browsing, needs_browser
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,12 +63,11 @@ def test_the_site_builds_without_a_warning(site):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    if MISSING:
-        pytest.skip(f"not installed: {', '.join(MISSING)} (Debian: chromium, chromium-driver)")
     with browsing(tmp_path_factory.mktemp("profile")) as one:
         yield one
 
 
+@needs_browser
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("page", ["index", "tutorial", "options", "mlflow", "benchmarks"])
@@ -78,6 +77,7 @@ def test_a_page_fits_its_width(site, browser, page, width):
     assert browser.layout_faults(width, within="article") == []
 
 
+@needs_browser
 @pytest.mark.slow
 def test_pages_opened_as_files_can_be_searched(site, browser):
     browser.size(1280, 900)

@@ -15,9 +15,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 NEEDED = {"chromium": shutil.which("chromium"), "chromedriver": shutil.which("chromedriver")}
 MISSING = [name for name, path in NEEDED.items() if path is None]
+
+needs_browser = pytest.mark.skipif(
+    bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (Debian: chromium, chromium-driver)"
+)
 CLIPPED = """
 const clips = (e) => ["hidden", "clip"].includes(getComputedStyle(e).overflowX);
 return [...document.querySelectorAll("WITHIN *")]

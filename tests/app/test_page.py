@@ -7,15 +7,10 @@ import json
 import pytest
 
 from muralab.app.build import build_app
-from tests.app.browser import MISSING, browsing
+from tests.app.browser import browsing, needs_browser
 from tests.app.conftest import TOKEN, png, serving, text
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (Debian: chromium, chromium-driver)"
-    ),
-]
+pytestmark = [pytest.mark.slow, needs_browser]
 
 
 @pytest.fixture(scope="module")

@@ -67,6 +67,7 @@ def test_fix_needs_no_value(muralab: Muralab, sweeps: Path, monkeypatch: pytest.
     assert expand_flags(["doctor", "--fix"]) == ["doctor", "--fix", "true"]
     assert expand_flags(["doctor", "--fix", "false"]) == ["doctor", "--fix", "false"]
     assert expand_flags(["tune", "--dry-run", "--part", "hand"]) == ["tune", "--dry-run", "true", "--part", "hand"]
+    assert expand_flags(["tune", "--dry-run", "part=hand"]) == ["tune", "--dry-run", "true", "part=hand"]
     assert expand_flags(["tune", "--part", "--fix"]) == ["tune", "--part", "--fix"]
 
 

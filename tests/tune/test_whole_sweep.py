@@ -13,7 +13,7 @@ import pytest
 from muralab.tracking import download_artifact
 from muralab.tracking.experiment_page import view_key
 from muralab.tracking.pages import MODEL_TRAINING, address, run_page, view_page
-from tests.app.browser import MISSING, Browser, browsing
+from tests.app.browser import Browser, browsing, needs_browser
 from tests.fixtures.documented import undocumented
 from tests.tune.conftest import RECIPE, Bench, Swept, sweep
 
@@ -163,11 +163,6 @@ def test_one_seed_gives_the_same_metrics_on_every_epoch(local: Swept, remote: Sw
 
 
 # MLflow's own pages in a real browser
-
-
-needs_browser = pytest.mark.skipif(
-    bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (Debian: chromium, chromium-driver)"
-)
 
 
 SEARCHED = {"full.lr", "augment.shift"}

@@ -129,5 +129,6 @@ def expand_flags(words: Sequence[str]) -> list[str]:
     following = [*words[1:], "--"]
     expanded = []
     for word, after in zip(words, following, strict=True):
-        expanded += [word, "true"] if word in flags and after.startswith("--") else [word]
+        has_no_value = word in flags and (after.startswith("--") or "=" in after)
+        expanded += [word, "true"] if has_no_value else [word]
     return expanded

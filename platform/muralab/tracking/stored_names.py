@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping
 
 from muralab.tracking.tags import Tag
 
-GROUPS = ("val", "train", "test")
-"""First words of metrics that become groups: `val_loss` is stored as `val/loss`."""
 RENAMED = {
     # Groups are shown in alphabetical order: the objective's comes first.
     "objective": "objective/best",
@@ -28,8 +26,11 @@ PREFIXES = {
     "upper_": "phase/upper/",
     "full_": "phase/full/",
     "members_mean_": "test/members_mean_",
+    "val_": "val/",
+    "train_": "train/",
+    "test_": "test/",
 }
-"""First words of metrics that become other groups: `upper_val_loss` is stored as `phase/upper/val_loss`."""
+"""First words of metrics that become groups: `val_loss` is stored as `val/loss`. The first that fits holds."""
 _ORIGINAL = {stored: name for name, stored in RENAMED.items()}
 HIDDEN_TAGS = frozenset(
     (Tag.HOST, Tag.PID, Tag.PROCESS_STARTED, Tag.STARTED_AS, Tag.PARENT, Tag.SPLIT_FINGERPRINT, Tag.DATA_FINGERPRINT,
@@ -41,24 +42,22 @@ HIDING = "mlflow."
 
 def stored_metric(name: str) -> str:
     """The name of a metric in the store; one that belongs to no group is stored as it is."""
-    group, separator, rest = name.partition("_")
     if name in RENAMED:
         return RENAMED[name]
     for prefix, stored in PREFIXES.items():
         if name.startswith(prefix):
             return stored + name.removeprefix(prefix)
-    return f"{group}/{rest}" if separator and group in GROUPS else name
+    return name
 
 
 def metric_of(stored: str) -> str:
     """The name that the code uses for a stored metric, of this version or an earlier one."""
-    group, separator, rest = stored.partition("/")
     if stored in _ORIGINAL:
         return _ORIGINAL[stored]
     for name, prefix in PREFIXES.items():
         if stored.startswith(prefix):
             return name + stored.removeprefix(prefix)
-    return f"{group}_{rest}" if separator and group in GROUPS else stored
+    return stored
 
 
 def metrics_in_order(stored: Iterable[str]) -> list[str]:
