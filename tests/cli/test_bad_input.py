@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from pathlib import Path
@@ -9,6 +10,10 @@ from typing import Any
 
 import pytest
 
+from muralab.cli import app
+from muralab.config.commands import EvaluateConfig, ExploreConfig, TrainConfig, TuneConfig
+from muralab.config.options import CommandOptions
+from muralab.errors import MuraLabError
 from muralab.tracking import Store
 from tests.cli.conftest import SMALL, Muralab, all_runs, flags, refused, spoil
 
@@ -208,3 +213,37 @@ def test_nothing_to_compare(muralab: Muralab, store: Store, tiny_tree: Path, val
 )
 def test_nothing_to_evaluate(muralab: Muralab, store: Store, tiny_tree: Path, values: Any, message: str) -> None:
     assert message in refused(muralab, store, "evaluate", data=tiny_tree, **values).complaint
+
+
+@pytest.mark.parametrize("command", ["tune", "train", "explore", "evaluate", "compare"])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"part": "wirst"}, "The demo has no part 'wirst'. It has: hand, wrist (or all)."),
+        ({"data": "/absent"}, "The data path /absent does not exist."),
+        ({"data": "/absent.csv"}, "The manifest /absent.csv does not exist."),
+    ],
+)
+def test_data_that_are_not_there_are_named_before_recipes_are_imported_or_the_demo_is_drawn(
+    command: str, given: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("muralab.cli.generate.parse_options", None)
+    chosen = {"evaluate": {"model": "1", "data": "demo"}, "train": {"recipe": "cnn"}, "compare": {"recipes": "cnn"}}
+    texts = chosen.get(command, {}) | given
+    words = [word for name, text in texts.items() for word in (f"--{name}", text)]
+    with pytest.raises(MuraLabError, match=re.escape(message)):
+        app([command, *words], standalone_mode=False)
+
+
+@pytest.mark.parametrize(
+    ("command", "texts"),
+    [
+        (TuneConfig, {"part": "elbow", "resume": "latest"}),
+        (TrainConfig, {"data": "s3://bucket/tree", "part": "elbow"}),
+        (EvaluateConfig, {"part": "elbow"}),
+        (ExploreConfig, {"data": "", "part": "elbow"}),
+        (ExploreConfig, {}),
+    ],
+)
+def test_data_that_cannot_be_looked_up_yet_pass_at_first(command: type[CommandOptions], texts: dict[str, str]) -> None:
+    command.require_inputs(texts)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from muralab.commands.ensemble import kept_phase
 from muralab.results.trained_model import load_trained_model
 from muralab.tracking import RunRecord, Store, read_children, read_run
 from tests.cli.conftest import SMALL, Muralab, all_runs, refused
@@ -59,6 +60,18 @@ def check_predictions(members: list[RunRecord], parent: RunRecord, store: Store)
     assert len(load_trained_model(store, parent).network.backbone) == 3
 
 
+@pytest.mark.parametrize(
+    ("phases", "expected"),
+    [(["upper", "upper"], "upper"), (["full", "full"], "full"), (["upper", "full"], "mixed"), ([None, "full"], "full")],
+)
+def test_the_phase_of_an_ensemble_is_that_of_all_its_networks(phases: list[str | None], expected: str) -> None:
+    def network(phase: str | None) -> RunRecord:
+        tags = {} if phase is None else {"muralab.kept_phase": phase}
+        return RunRecord(run_id="1", name="a network", status="FINISHED", experiment_id="1", tags=tags)
+
+    assert kept_phase([network(phase) for phase in phases]) == expected
+
+
 @pytest.mark.slow
 def test_an_interrupted_ensemble_goes_on_with_the_network_that_is_missing(
     muralab: Muralab,
@@ -86,6 +99,7 @@ def test_an_interrupted_ensemble_goes_on_with_the_network_that_is_missing(
     assert len(read_children(store, parent.run_id)) == 3
 
 
-def test_an_ensemble_is_not_trained_over_folds_of_the_test_set(muralab: Muralab, store: Store) -> None:
-    outcome = refused(muralab, store, "train", ensemble=5, test_folds=5, data="rows.csv")
+def test_an_ensemble_is_not_trained_over_folds_of_the_test_set(muralab: Muralab, store: Store, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("image,label\n", encoding="utf-8")
+    outcome = refused(muralab, store, "train", ensemble=5, test_folds=5, data=tmp_path / "rows.csv")
     assert "ensemble=5 and test_folds=5: give one of the two" in outcome.err

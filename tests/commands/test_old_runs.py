@@ -124,7 +124,7 @@ def test_a_version_is_refused_by_the_same_difference(muralab: Muralab, old_store
     differences = [tags["muralab.gate_difference"] for tags in (before, after)]
     assert differences == ["+0.000 [+0.000, +0.000]", "+0.000 [-0.025, +0.025]"]  # two perfect models of 24 patients
     assert (before.get("muralab.gate_rule"), before["muralab.gate_margin"]) == (None, "0.05")
-    assert after["muralab.gate_rule"] == "gain at 80%, margin 0.025, guards on evidence"
+    assert after["muralab.gate_rule"] == "gain at 80%, margin 0.025, guards on evidence, kappa above chance"
 
 
 def test_a_run_is_registered_and_promoted(muralab: Muralab, old_store: Store) -> None:

@@ -70,6 +70,17 @@ def test_misleading_logits_get_the_highest_temperature_and_a_warning():
     assert any("study probabilities hit its bound, a temperature of 20" in warning for warning in fitted.warnings)
 
 
+@pytest.mark.parametrize("n", [30, 60, 150])
+@pytest.mark.parametrize(("distance", "warned"), [(-0.8, True), (0.8, False)])
+def test_scores_of_few_studies_that_rank_the_wrong_way_are_a_warning(n: int, distance: float, warned: bool) -> None:
+    """The prior of the temperature keeps a small set's fit far away from its bound."""
+    labels = (np.arange(n) < 0.4 * n).astype(int)
+    fitted = fit_calibration(one_view(labels, np.random.default_rng(0).normal(size=n) + distance * labels))
+    assert fitted.study_temperature < 20
+    text = "study probabilities means nothing: its scores on the validation set do not rank abnormal above normal"
+    assert any(text in one for one in fitted.warnings) == warned
+
+
 @pytest.mark.parametrize(("n_abnormal", "warned"), [(9, True), (10, False)])
 def test_fewer_than_ten_patients_of_a_class_are_a_warning(n_abnormal, warned):
     labels = np.repeat([0, 1], [40, n_abnormal])

@@ -76,3 +76,12 @@ def test_few_patients_have_no_interval() -> None:
     one = ClusteredSample(rows)
     found, _ = matched_differences(one, one, 0.5, n_resamples=100)
     assert (found.estimate, found.reason) == (0, "8 patients are too few for an interval (at least 10)")
+
+
+@pytest.mark.parametrize(("label", "kind"), [(0, "abnormal"), (1, "normal")])
+def test_few_patients_of_one_class_have_no_interval(label: int, kind: str) -> None:
+    rows = pd.DataFrame({"label": label, "probability": np.linspace(0, 1, 100), "patient": range(100)})
+    rows.loc[::33, "label"] = 1 - label
+    one = ClusteredSample(rows)
+    for found in matched_differences(one, one, 0.5, n_resamples=100):
+        assert found.reason == f"4 patients with {kind} studies are too few for an interval (at least 10)"

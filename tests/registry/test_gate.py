@@ -105,18 +105,32 @@ def failed_guards(decision: Decision) -> list[str]:
 
 
 KAPPA = "Cohen's kappa of studies, each at its own threshold,"
+NO_BETTER = "At its own threshold, Cohen's kappa of studies is 0.000 [-0.088, 0.088]: no better than chance."
 
 
 def test_a_useless_threshold_refuses_a_better_model():
     decision = decide(build_model(build_test(1.5), threshold=0.0), build_model(build_test(0.5), threshold=0.5))
     assert not decision.accepted
-    assert failed_guards(decision) == [KAPPA]
+    assert failed_guards(decision) == [KAPPA, NO_BETTER]
+
+
+@pytest.mark.parametrize("n_patients", [30, 50, 100])
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_a_useless_threshold_is_refused_on_a_small_test_set_and_beside_a_weak_champion(
+    n_patients: int, threshold: float
+) -> None:
+    """Where the interval of the difference is too wide to show a loss, kappa itself has to be above chance."""
+    for seed, champions in enumerate([0.5, 0.5, 0.1, 0.9]):
+        champion = build_model(build_test(0.5, seed=seed, n_patients=n_patients), threshold=champions)
+        candidate = build_model(build_test(2.0, seed=seed, n_patients=n_patients), threshold=threshold)
+        found = measure_differences(candidate, champion, "study", "auroc")
+        assert not apply_margins(replace(found, **BETTER), Margins()).accepted
 
 
 def test_a_first_champion_needs_a_threshold_that_beats_chance():
     decision = decide(build_model(build_test(1.5), threshold=0.0), None)
     assert not decision.accepted
-    assert "At its own threshold of 0.000, Cohen's kappa of studies is 0.000" in str(decision)
+    assert "At its own threshold, Cohen's kappa of studies is 0.000" in str(decision)
 
 
 def test_guards_at_the_champions_operating_point_do_not_depend_on_the_candidates_threshold():
@@ -201,7 +215,7 @@ BETTER = {"objective": interval(0.05, 0.01, 0.09), "gain": interval(0.05, 0.03, 
 
 
 def differences(metric: str = "auroc", **found: Interval) -> Differences:
-    equal = {**BETTER, **dict.fromkeys(GUARDS, interval(0.0))}
+    equal = {**BETTER, **dict.fromkeys(GUARDS, interval(0.0)), "own_kappa": interval(0.5, 0.3, 0.7)}
     return Differences(level="study", metric=metric, champion="version 1", **equal | found)
 
 
@@ -246,6 +260,24 @@ def test_a_guard_refuses_a_loss_beyond_its_margin_that_the_interval_shows(name, 
 
 
 @pytest.mark.parametrize(
+    ("own", "change", "accepted"),
+    [
+        (interval(0.001, -0.1, 0.1), interval(0.1), True),
+        (interval(0.001, -0.1, 0.1), interval(-0.049, -0.2, 0.2), True),
+        (interval(0.001, -0.1, 0.1), interval(-0.051, -0.2, 0.2), False),
+        (interval(0.3, 0.001, 0.5), interval(-0.3, -0.7, 0.001), True),
+        (interval(0.3, 0.0, 0.5), interval(-0.3, -0.7, 0.001), False),
+        (interval(0.0, 0.0, 0.0), interval(0.1), False),
+        (interval(-0.1), interval(0.1), False),
+        (interval(np.nan), interval(0.1), False),
+    ],
+    ids=str,
+)
+def test_a_threshold_must_be_of_use_in_itself(own, change, accepted):
+    assert apply_margins(differences(own_kappa=own, kappa=change), Margins()).accepted == accepted
+
+
+@pytest.mark.parametrize(
     ("change", "accepted"),
     [(interval(0.1, -0.001, 0.2), True), (interval(0.1, 0.001, 0.2), False), (interval(0.02, 0.01, 0.03), True)],
     ids=str,
@@ -285,6 +317,7 @@ DIFFERENCES = st.builds(
     sensitivity=INTERVALS,
     specificity=INTERVALS,
     kappa=INTERVALS,
+    own_kappa=INTERVALS,
     brier=INTERVALS,
     parts=st.dictionaries(st.sampled_from(["hand (80 studies)", "wrist (20 studies)"]), INTERVALS),
 )
@@ -306,7 +339,7 @@ def test_every_decision_has_a_reason(found, margins):
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.floats(-2, 3), st.floats(0, 1), st.floats(0.1, 10), st.sampled_from(["val_study_auroc", "val_log_loss"]))
+@given(st.floats(1, 3), st.floats(0.4, 0.6), st.floats(0.1, 1.5), st.sampled_from(["val_study_auroc", "val_log_loss"]))
 def test_an_equal_model_is_refused_for_want_of_a_gain_alone(skill, threshold, temperature, objective):
     test = build_test(skill)
     a, b = (build_model(test, threshold=threshold, study_temperature=temperature) for _ in range(2))

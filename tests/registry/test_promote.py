@@ -113,7 +113,7 @@ def test_the_tags_store_the_decision(registry, champion, train_run):
     assert tags["muralab.gate"] == "refused"
     assert tags["muralab.gate_against"] == f"version {champion}"
     assert tags["muralab.gate_margin"] == "0.2"
-    assert tags["muralab.gate_rule"] == "gain at 80%, margin 0.2, guards on evidence"
+    assert tags["muralab.gate_rule"] == "gain at 80%, margin 0.2, guards on evidence, kappa above chance"
     assert f"evaluations on the test set: {tags['muralab.test_looks']}" in tags["muralab.test_study_auroc_range"]
     assert tags["muralab.gate_difference"].startswith("-0.")
     assert "does not lie above the margin" in tags["muralab.gate_reasons"]

@@ -29,6 +29,12 @@ def test_the_phase_whose_weights_were_kept_has_the_test_values(build_model) -> N
     assert "those of the upper phase" in full["note"]
 
 
+def test_the_test_values_of_an_ensemble_are_in_its_last_row_whichever_phases_were_kept(build_model) -> None:
+    upper, full = results_table([build_model(training={"kept_phase": "mixed"})]).to_dict("records")
+    assert (np.isnan(upper["test_image_loss"]), full["test_image_loss"]) == (True, 0.61)
+    assert "each network's, of one phase or the other" in upper["note"]
+
+
 def test_the_mode_in_which_the_training_images_were_measured_is_a_column(build_model) -> None:
     evaluated = {"full_eval_train_loss": 0.41, "full_eval_train_accuracy": 0.8}
     summary = {**evaluated, "full_train_loss": 0.6, "upper_train_loss": 0.7}

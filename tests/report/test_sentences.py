@@ -71,6 +71,13 @@ def test_an_evaluated_model_names_the_phase_of_its_weights(build_model) -> None:
     assert kept_weights(model, "val_auroc") == "The weights are those of the best epoch of the upper phase."
 
 
+def test_an_ensemble_of_networks_that_kept_different_phases_does_not_name_one(build_model) -> None:
+    sentence = kept_weights(build_model(training={"summary": {}, "kept_phase": "mixed"}), "val_auroc")
+    assert sentence == (
+        "The weights of each network are those of the best epoch of the phase in which it validated better."
+    )
+
+
 def test_a_headline_without_test_results_has_the_reason(build_model, build_predictions) -> None:
     broken = build_model(test=build_predictions(1.0).assign(logit=np.nan))
     assert headline(broken).startswith("Good has no test results: 80 of 80 predicted images have no finite logit")

@@ -37,6 +37,13 @@ def test_a_trial_that_is_behind_is_stopped_when_the_rate_has_halved() -> None:
     assert Search(GOOD, MIDDLING, GOOD, MIDDLING).stopped_at(POOR) == EPOCHS // 2
 
 
+@pytest.mark.parametrize("n_epochs", [1, 2, EPOCHS])
+def test_no_trial_is_stopped_after_its_last_epoch(n_epochs: int) -> None:
+    search = Search(*[GOOD[:n_epochs]] * 5, n_epochs=n_epochs)
+    late = [*GOOD[: n_epochs - 1], 0.0]
+    assert search.stopped_at(late) is None
+
+
 def test_the_best_is_never_stopped() -> None:
     assert Search(MIDDLING, POOR, MIDDLING, POOR, MIDDLING).stopped_at(GOOD) is None
 
@@ -91,6 +98,6 @@ def test_epochs_that_a_restarted_trial_repeats_decide_nothing() -> None:
     assert search.rule.stops("again", 6, 0.4)
 
 
-@pytest.mark.parametrize("n_epochs", [1, 2, 3])
+@pytest.mark.parametrize("n_epochs", [2, 3])
 def test_short_phases_work(n_epochs: int) -> None:
-    assert Search(*[GOOD[:n_epochs]] * 4, n_epochs=n_epochs).stopped_at(POOR[:n_epochs]) is not None
+    assert Search(*[GOOD[:n_epochs]] * 4, n_epochs=n_epochs).stopped_at(POOR[:n_epochs]) == n_epochs - 1

@@ -31,6 +31,7 @@ def build_command(name: str, command: type[CommandOptions]) -> Callable[..., Non
         from muralab.config.environment import read_environment
         from muralab.scratch import scratch_folder
 
+        command.require_inputs(texts)
         config = parse_options(command, texts)
         environment = read_environment()
         with scratch_folder():

@@ -18,7 +18,7 @@ from muralab.commands.session import Session
 from muralab.data.names import with_real_names
 from muralab.errors import StoreError
 from muralab.evaluation.calibration import fit_calibration
-from muralab.evaluation.evaluated_model import EvaluatedModel, TrainingRecord
+from muralab.evaluation.evaluated_model import MIXED_PHASES, EvaluatedModel, TrainingRecord
 from muralab.evaluation.metrics import main_metrics
 from muralab.results.final_test import FinalTest, image_metrics, log_test
 from muralab.results.inputs import log_audit, log_sets, log_split
@@ -68,11 +68,15 @@ def build_ensemble(session: Session, parent: str, sweep: Sweep, members: Sequenc
     fingerprint = fingerprint_test_set(with_real_names(test, sweep.dataset.index))
     log_test(session.writer, parent, model, fingerprint)
     session.writer.log_epoch(parent, 0, member_metrics(members) | {"objective": model.objective})
-    phases = {record.tags.get(Tag.KEPT_PHASE, "") for record in records}
-    kept = {Tag.KEPT_PHASE: phases.pop()} if len(phases) == 1 else {}
-    session.writer.set_tags(parent, {Tag.BEST_OF_RECIPE: "true", **kept})
+    session.writer.set_tags(parent, {Tag.BEST_OF_RECIPE: "true", Tag.KEPT_PHASE: kept_phase(records)})
     session.print("", *gain_lines(model, members))
     return FinalTest(spec=sweep.specs[0], network=network.eval(), model=model, fingerprint=fingerprint)
+
+
+def kept_phase(networks: Sequence[RunRecord]) -> str:
+    """The phase whose weights all networks kept, or that they differ in it."""
+    phases = {record.tags.get(Tag.KEPT_PHASE, "full") for record in networks}
+    return phases.pop() if len(phases) == 1 else MIXED_PHASES
 
 
 def average_predictions(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from muralab.config.training_options import (
     RUN,
     TrainingOptions,
     check_manifest_options,
+    require_local_data,
 )
 from muralab.errors import SettingsError
 from muralab.serving.engine import EXACT, FAST
@@ -207,6 +208,11 @@ class EvaluateConfig(CommandOptions):
         problems.attempt(check_manifest_options, self.data, self.root, self.columns)
         problems.attempt(self._check_protocol)
 
+    @classmethod
+    def require_inputs(cls, texts: Mapping[str, str]) -> None:
+        """Another data set, and its part, exist."""
+        require_local_data(cls, texts)
+
     def _check_protocol(self) -> None:
         from muralab.data.manifest import is_manifest
 
@@ -233,6 +239,11 @@ class ExploreConfig(CommandOptions):
     def check(self, problems: Problems) -> None:
         """The options of manifests fit the data."""
         problems.attempt(check_manifest_options, self.data, self.root, self.columns)
+
+    @classmethod
+    def require_inputs(cls, texts: Mapping[str, str]) -> None:
+        """The data set and its part exist."""
+        require_local_data(cls, texts)
 
 
 @dataclass(frozen=True, kw_only=True)

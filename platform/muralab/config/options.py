@@ -77,6 +77,17 @@ class CommandOptions:
     def check(self, problems: Problems) -> None:
         """Collect what is wrong with options that parse one by one but do not fit together."""
 
+    @classmethod
+    def require_inputs(cls, texts: Mapping[str, str]) -> None:
+        """Refuse inputs that are not on this machine, before other options are parsed: that imports every recipe.
+
+        Args:
+            texts: as in `parse_options`. What cannot be parsed is left to it.
+
+        Raises:
+            MuraLabError: names what is missing.
+        """
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON holds."""
         return dataclasses.asdict(self)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from muralab.config import parsing as p
-from muralab.config.options import CommandOptions, Problems, option
+from muralab.config.options import CommandOptions, Problems, option, options_of
 from muralab.errors import SettingsError
 
 DEMO = "demo"
@@ -45,6 +45,33 @@ def check_manifest_options(data: str, root: str | None, columns: Mapping[str, st
         raise SettingsError(f"{' and '.join(given)}: only a manifest (CSV, Parquet) has these; data={data} is not one.")
     if root and is_uri(data):
         raise SettingsError(f"root={root}: the image paths of {data} start at its own folder; leave root out.")
+
+
+def require_local_data(command: type[CommandOptions], texts: Mapping[str, str]) -> None:
+    """Refuse a data set that is not there, or a part that it does not have; what a URI names is looked at later.
+
+    Args:
+        command: the dataclass of its options, among them `data` and `part`.
+        texts: option -> text, as in `parse_options`.
+
+    Raises:
+        DataError: names what there is.
+    """
+    from muralab.storage import is_uri
+
+    known = options_of(command)
+    texts = {name: str(one.default) for name, one in known.items()} | dict(texts)
+    if texts.get("resume", "none") != "none":
+        return  # its data and its part are those of the run
+    try:
+        data, part = (known[name].parse(name, texts[name]) for name in ("data", "part"))
+    except SettingsError:
+        return  # reported with what else is wrong
+    if data != RUN and not is_uri(data):
+        from muralab.data.mura import ALL_PARTS
+        from muralab.data.source import require_data
+
+        require_data(data, ALL_PARTS if part == RUN else part)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +141,11 @@ class TrainingOptions(CommandOptions):
         """Check that the options of the test set and of manifests fit the data."""
         problems.attempt(check_manifest_options, self.data, self.root, self.columns)
         problems.attempt(self._check_test_set)
+
+    @classmethod
+    def require_inputs(cls, texts: Mapping[str, str]) -> None:
+        """The data set and its part exist."""
+        require_local_data(cls, texts)
 
     def _check_test_set(self) -> None:
         from muralab.data.manifest import is_manifest

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from muralab.data.manifest_rows import RowProblems, check_rows, label_of, name_studies
-from muralab.data.mura import ALL_PARTS, COLUMNS
+from muralab.data.mura import ALL_PARTS, COLUMNS, require_part
 from muralab.data.sheet import Sheet, is_missing, read_sheet
 from muralab.data.unnamed import unnamed_note
 from muralab.errors import DataError, nearest, numbered
@@ -90,6 +90,17 @@ def is_manifest(data: str) -> bool:
     return path.is_file() or (path.suffix.lower() in SUFFIXES and not path.is_dir())
 
 
+def require_manifest(path: Path) -> None:
+    """Refuse the path of a manifest where there is no file.
+
+    Raises:
+        DataError: names it.
+    """
+    if not path.is_file():
+        state = "is not a file" if path.exists() else "does not exist"
+        raise DataError(f"The manifest {path} {state}. Give the path of a CSV or Parquet file.")
+
+
 def read_manifest(
     path: Path, part: str, *, root: str | Path | None = None, columns: Mapping[str, str] | None = None
 ) -> Manifest:
@@ -105,9 +116,7 @@ def read_manifest(
         DataError: the file is not such a table, lacks the part, or rows cannot be used; lists everything found.
     """
     path = Path(path).absolute()
-    if not path.is_file():
-        state = "is not a file" if path.exists() else "does not exist"
-        raise DataError(f"The manifest {path} {state}. Give the path of a CSV or Parquet file.")
+    require_manifest(path)
     folder = path.parent if root is None else Path(root).absolute()
     if not folder.is_dir():
         raise DataError(f"root={folder} is not a folder. Give the folder that the image paths of {path} start from.")
@@ -184,7 +193,7 @@ def _chosen(path: Path, parts: pd.Series, part: str) -> pd.Series:
         raise DataError(f"The manifest {path} has no rows below its header.")
     chosen = pd.Series(part == ALL_PARTS, index=parts.index) | (parts == part)
     if not chosen.any():
-        raise DataError(f"The manifest {path} has no part '{part}'. It has: {', '.join(sorted(set(parts)))} (or all).")
+        require_part(f"The manifest {path}", part, sorted(set(parts)))
     if not PART_FORM.fullmatch(part):
         raise DataError(f"part={part}: expected a name of letters, digits, blanks, dots and hyphens, such as wrist.")
     return chosen

@@ -80,6 +80,16 @@ def parts_of(root: Path) -> list[str]:
     return sorted({folder.name[3:].lower() for folder in _part_folders(root)})
 
 
+def require_part(what: str, part: str, parts: Sequence[str]) -> None:
+    """Refuse a part that a data set does not have; case matters, since experiments and models are named after it.
+
+    Raises:
+        DataError: names those that it has.
+    """
+    if part not in (ALL_PARTS, *parts):
+        raise DataError(f"{what} has no part '{part}'. It has: {', '.join(parts) or 'none'} (or all).")
+
+
 def is_study(root: Path, name: str, part: str = ALL_PARTS) -> bool:
     """Whether a name is that of a study's folder in a tree, and of one part."""
     folders = name.split("/")
@@ -111,8 +121,7 @@ def read_tree(root: Path, part: str) -> Tree:
     if not is_utf8(str(root)):  # a table cannot store its files' paths
         raise DataError(f"The tree {str(root)!a} is in a folder whose name is not UTF-8; rename or move it.")
     parts = parts_of(root)
-    if part != ALL_PARTS and part not in parts:  # case matters: experiments and models are named after the part
-        raise DataError(f"The tree {root} has no part '{part}'. It has: {', '.join(parts) or 'none'} (or all).")
+    require_part(f"The tree {root}", part, parts)
     wanted = set(parts) if part == ALL_PARTS else {part}
     found = _Found()
     for split in OFFICIAL_SPLITS:

@@ -11,12 +11,13 @@ from pathlib import Path
 import pandas as pd
 
 from muralab.data.label_corrections import LabelCorrections, read_corrections
-from muralab.data.manifest import Manifest, is_manifest, read_manifest
-from muralab.data.mura import ALL_PARTS, Tree, find_root, is_study, parts_of, read_tree
+from muralab.data.manifest import Manifest, is_manifest, read_manifest, require_manifest
+from muralab.data.mura import ALL_PARTS, Tree, find_root, is_study, parts_of, read_tree, require_part
 from muralab.data.name_keys import find_key
 from muralab.data.names import NameKey
 from muralab.data.splits import MANIFEST_PROTOCOL, PROTOCOLS, SETS, Splits, split_index, with_labels
 from muralab.demo.dataset import default_folder, is_synthetic, write_demo
+from muralab.demo.plan import PARTS
 from muralab.errors import SettingsError
 
 DEMO = "demo"
@@ -220,6 +221,25 @@ class DatasetSource:
         # Drawn by the labels of before: figures with and without corrections are of the same patients.
         splits = with_labels(splits, self.corrections.apply, self.sets)
         return splits, (*notes, *_correction_notes(splits, self.corrections))
+
+
+def require_data(data: str, part: str) -> None:
+    """Refuse a data set that is not on this machine, or a part that it does not have, without reading or drawing it.
+
+    Args:
+        data: as in `DatasetSource`, not a URI.
+        part: of a manifest it is looked up when its rows are read.
+
+    Raises:
+        DataError: names what there is.
+    """
+    if data == DEMO:
+        require_part("The demo", part, sorted(plan.part for plan in PARTS))
+    elif is_manifest(data):
+        require_manifest(Path(data).absolute())
+    else:
+        root = find_root(Path(data))
+        require_part(f"The tree {root}", part, parts_of(root))
 
 
 def _correction_notes(splits: Splits, corrections: LabelCorrections) -> list[str]:

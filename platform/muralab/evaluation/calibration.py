@@ -194,8 +194,8 @@ def fit_calibration(validation_predictions: pd.DataFrame, *, rule: str = "max-ka
     reason = degenerate_reason(labels, studies["probability"])
     if reason is not None:
         return Calibration(method="none", rule=rule, reason=reason)
-    image = fit_scaling(validation_predictions["label"], validation_predictions["logit"])
-    study = fit_scaling(labels, studies["logit"])
+    rows: dict[Level, pd.DataFrame] = {"image": validation_predictions, "study": studies}
+    image, study = (fit_scaling(table["label"], table["logit"]) for table in rows.values())
     probabilities = study.probabilities(studies["logit"])
     threshold = operating_threshold(labels, probabilities, rule, patients=patients)
     low, high = uncertain_band(probabilities, threshold) or (None, None)
@@ -214,7 +214,7 @@ def fit_calibration(validation_predictions: pd.DataFrame, *, rule: str = "max-ka
         sensitivity_bound=sensitivity_bound(labels, probabilities, threshold, patients) if bounded else None,
         uncertain_low=low,
         uncertain_high=high,
-        warnings=(*_few_patients(studies), *_at_bounds({"image": image, "study": study})),
+        warnings=(*_few_patients(studies), *_doubtful_fit("image", rows, image), *_doubtful_fit("study", rows, study)),
     )
 
 
@@ -269,17 +269,18 @@ def _few_patients(studies: pd.DataFrame) -> list[str]:
     return found
 
 
-def _at_bounds(scalings: Mapping[Level, Scaling]) -> list[str]:
-    """A warning for each level whose fit hit a bound."""
+def _doubtful_fit(level: Level, rows: Mapping[Level, pd.DataFrame], fitted: Scaling) -> list[str]:
+    """A warning where scores do not rank, which the prior of a small set hides, or where the fit hit a bound."""
+    labels, logits = (rows[level][name].to_numpy(np.float64) for name in ("label", "logit"))
     low, high = TEMPERATURE_BOUNDS
-    found = []
-    for level, scaling in scalings.items():
-        if np.isclose(scaling.temperature, high):
-            why = "its scores on the validation set do not rank abnormal above normal, so its probabilities hardly vary"
-        elif np.isclose(scaling.temperature, low):
-            why = "its scores on the validation set hardly vary, so small differences decide"
-        else:
-            continue
-        bound = f"its bound, a temperature of {scaling.temperature:.3g}"
-        found.append(f"The calibration of {level} probabilities hit {bound}: {why}.")
-    return found
+    bound = f"hit its bound, a temperature of {fitted.temperature:.3g}"
+    if logits[labels == 1].mean() <= logits[labels == 0].mean():  # so a free slope would be 0 or negative
+        what = bound if np.isclose(fitted.temperature, high) else "means nothing"
+        why = "its scores on the validation set do not rank abnormal above normal"
+    elif np.isclose(fitted.temperature, high):
+        what, why = bound, "its scores on the validation set hardly rank abnormal above normal"
+    elif np.isclose(fitted.temperature, low):
+        what, why = bound, "its scores on the validation set hardly vary, so small differences decide"
+    else:
+        return []
+    return [f"The calibration of {level} probabilities {what}: {why}."]

@@ -25,6 +25,8 @@ from muralab.serving.scaling import Scaling
 SetName = Literal["validation", "test"]
 T = TypeVar("T")
 CHANCE_AUROC = 0.5
+MIXED_PHASES = "mixed"
+"""Stands for the phase of an ensemble whose networks kept the weights of different phases."""
 NOT_TESTED = "this model was not evaluated on the test set"
 NO_VALIDATION = "no validation predictions were kept"
 
@@ -42,7 +44,8 @@ class TrainingRecord:
     """Values at each phase's best epoch: upper_train_loss, ..., full_val_accuracy; test_loss, test_accuracy.
     `train_*` is measured while training, on augmented images; `eval_train_*` afterwards, like the other sets."""
     kept_phase: str = ""
-    """`upper` or `full`: the phase whose weights were tested. Empty in runs of versions that always kept full's."""
+    """`upper` or `full`: the phase whose weights were tested; MIXED_PHASES for networks of an ensemble that differ in
+    it. Empty in runs of versions that always kept full's."""
     from_scratch: bool = False
     """Whether the network has no pretrained backbone, so that the study's table has no upper row for it."""
 
@@ -55,8 +58,8 @@ class TrainingRecord:
 
     @property
     def tested_phase(self) -> str:
-        """The phase whose weights were tested."""
-        return self.kept_phase or "full"
+        """The phase whose weights were tested; "full", the last one, also where an ensemble's networks differ in it."""
+        return "full" if self.kept_phase in ("", MIXED_PHASES) else self.kept_phase
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -12,7 +12,6 @@ import numpy as np
 from muralab.evaluation.intervals import (
     CONFIDENCE,
     MIN_DEFINED,
-    MIN_PATIENTS,
     N_RESAMPLES,
     ClusteredSample,
     Interval,
@@ -50,8 +49,9 @@ def matched_differences(
         _differences(curves, called, reference.labels, np.take(draw, reference.patients, axis=1))
         for draw in draw_patients(reference.n_patients, n_resamples, seed)
     ]
+    too_few = reference.too_few("balanced_accuracy")  # both classes decide, one by the operating point
     return tuple(
-        _percentile_interval(float(estimate[0]), np.concatenate(values), reference.n_patients, confidence)
+        _percentile_interval(float(estimate[0]), np.concatenate(values), too_few, confidence)
         for estimate, values in zip(whole, zip(*blocks))
     )  # type: ignore[return-value]
 
@@ -104,14 +104,14 @@ def _interpolate(x: Floats, y: Floats, at: Floats) -> Floats:
     return np.asarray(y[rows, low] + share * (y[rows, high] - y[rows, low]))
 
 
-def _percentile_interval(estimate: float, values: Floats, n_patients: int, confidence: float) -> Interval:
+def _percentile_interval(estimate: float, values: Floats, too_few: str | None, confidence: float) -> Interval:
     defined = values[~np.isnan(values)]
     low = high = np.nan
     reason = None
     if np.isnan(estimate):
         reason = "the studies are of one class"
-    elif n_patients < MIN_PATIENTS:
-        reason = f"{n_patients} patients are too few for an interval (at least {MIN_PATIENTS})"
+    elif too_few is not None:
+        reason = too_few
     elif len(defined) < MIN_DEFINED * len(values):
         reason = "it is undefined in too many of the resamples: too few patients of one class"
     else:

@@ -4,8 +4,9 @@ A first champion must beat chance. A later one must show a gain in the objective
 interval of the paired difference lies above 0) and must not be much worse (the lower end of the 95% interval lies
 above -margin). Guards (sensitivity and specificity at the champion's operating point, kappa at each model's own
 threshold, Brier score, each body part) refuse on evidence only: a guard metric got worse by more than its margin, and
-its whole interval lies on the side of a loss. How often this accepts worse, equal and better models:
-docs/evidence.md, from bench/gate.py.
+its whole interval lies on the side of a loss. A threshold must be of use in itself: kappa above 0, and shown to be
+above 0 where it is lower than the champion's by more than the margin. How often this accepts worse, equal and better
+models: docs/evidence.md, from bench/gate.py.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from muralab.errors import SettingsError
 from muralab.evaluation.evaluated_model import CHANCE_AUROC, EvaluatedModel, paired_difference
-from muralab.evaluation.intervals import CONFIDENCE, N_RESAMPLES, Interval, Resampled
+from muralab.evaluation.intervals import CONFIDENCE, N_RESAMPLES, Interval, Resampled, metric_interval
 from muralab.evaluation.matched_point import matched_differences
 from muralab.evaluation.metrics import METRICS, check_metrics
 from muralab.evaluation.paired_difference import check_same_images, difference_interval
@@ -59,7 +60,8 @@ class Margins:
     @property
     def rule(self) -> str:
         """The rule of the gate in short, for the version's tags: earlier versions of the platform had another."""
-        return f"gain at {100 * GAIN_CONFIDENCE:.0f}%, margin {self.objective:g}, guards on evidence"
+        gain = f"gain at {100 * GAIN_CONFIDENCE:.0f}%"
+        return f"{gain}, margin {self.objective:g}, guards on evidence, kappa above chance"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +117,8 @@ class Differences:
     """Of studies, at the champion's sensitivity."""
     kappa: Interval
     """Of studies, each model at its own threshold."""
+    own_kappa: Interval
+    """The candidate's own, at its threshold."""
     brier: Interval
     """Of studies."""
     parts: Mapping[str, Interval] = field(default_factory=dict)
@@ -216,6 +220,7 @@ def measure_resampled(
         sensitivity=sensitivity,
         specificity=specificity,
         kappa=difference_interval(candidate, champion, "kappa"),
+        own_kappa=metric_interval(candidate, "kappa"),
         brier=difference_interval(candidate, champion, "brier"),
     )
 
@@ -247,8 +252,7 @@ def _compare_with_chance(candidate: EvaluatedModel) -> Decision:
     checks = [Check(passed=passed, text=text)]
     kappa = candidate.intervals()["kappa"]
     if not kappa.estimate > 0:
-        at = f"At its own threshold of {candidate.threshold:.3f}, Cohen's kappa of studies is"
-        checks.append(Check(passed=False, text=f"{at} {kappa}: no better than chance."))
+        checks.append(_refuse_threshold(kappa))
     return Decision(accepted=all(check.passed for check in checks), checks=tuple(checks), interval=found)
 
 
@@ -287,12 +291,20 @@ def _check_guards(found: Differences, margins: Margins) -> Iterator[Check]:
     yield _check_guard("Specificity of studies at the champion's sensitivity", found.specificity, margins.specificity)
     yield _check_guard("Cohen's kappa of studies, each at its own threshold,", found.kappa, margins.kappa)
     yield _check_guard("Brier score of studies", found.brier, margins.brier, higher_is_better=False)
+    if not found.own_kappa.estimate > 0:
+        yield _refuse_threshold(found.own_kappa)
+    elif found.kappa.estimate < -margins.kappa and not found.own_kappa.low > 0:
+        yield _refuse_threshold(found.own_kappa, "not shown to be better than chance, and below the champion's")
     for part, difference in found.parts.items():
         title = f"{objective.title} on the {part}"
         if math.isnan(difference.low):  # for any model: too few patients, or studies of one class
             yield Check(passed=True, text=f"{title}: not compared ({difference.reason or 'undefined'}).")
         else:
             yield _check_guard(title, difference, margins.part, higher_is_better=objective.higher_is_better)
+
+
+def _refuse_threshold(kappa: Interval, why: str = "no better than chance") -> Check:
+    return Check(passed=False, text=f"At its own threshold, Cohen's kappa of studies is {kappa}: {why}.")
 
 
 def _check_guard(title: str, difference: Interval, margin: float, *, higher_is_better: bool = True) -> Check:

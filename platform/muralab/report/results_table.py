@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from muralab.evaluation.evaluated_model import EvaluatedModel, SetName
+from muralab.evaluation.evaluated_model import MIXED_PHASES, EvaluatedModel, SetName
 from muralab.evaluation.metrics import main_metrics
 
 PHASES = ("upper", "full")
@@ -42,6 +42,8 @@ def phases_of(model: EvaluatedModel) -> tuple[str, ...]:
 
 def not_tested(model: EvaluatedModel) -> str:
     """Why one of a model's phases has no test values."""
+    if model.training.kept_phase == MIXED_PHASES:
+        return "the test set is evaluated once, with the kept weights: each network's, of one phase or the other"
     return f"the test set is evaluated once, with the kept weights: those of the {model.training.tested_phase} phase"
 
 

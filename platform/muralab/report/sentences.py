@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from muralab.errors import DataError
 from muralab.evaluation.calibration import Calibration
-from muralab.evaluation.evaluated_model import NOT_TESTED, EvaluatedModel, best_of, paired_difference
+from muralab.evaluation.evaluated_model import MIXED_PHASES, NOT_TESTED, EvaluatedModel, best_of, paired_difference
 from muralab.evaluation.intervals import CONFIDENCE, Interval
 from muralab.evaluation.operating_point import BAND_SHARE
 from muralab.wording import once
@@ -147,6 +147,8 @@ def kept_weights(model: EvaluatedModel, objective: str) -> str:
         objective: name of the metric that selects.
     """
     training, kept = model.training, model.training.tested_phase
+    if training.kept_phase == MIXED_PHASES:
+        return "The weights of each network are those of the best epoch of the phase in which it validated better."
     reached = {phase: training.summary.get(f"{phase}_{objective}", math.nan) for phase in ("upper", "full")}
     why = {
         "best": "the phase that validated better",

@@ -83,7 +83,8 @@ class Tag:
     DESCRIBED = "muralab.described"
     """true once the inputs of a sweep's or trial's run are logged; written after them."""
     KEPT_PHASE = "muralab.kept_phase"
-    """upper or full: the phase whose best weights were kept; runs of earlier versions lack it and kept full's."""
+    """upper or full: the phase whose best weights were kept; runs of earlier versions lack it and kept full's.
+    `mixed` on an ensemble whose networks differ in it."""
     ENSEMBLE = "muralab.ensemble"
     """On a run whose model averages several networks: how many. On the run of one of them: `member_tag`."""
     NODE = "muralab.node"

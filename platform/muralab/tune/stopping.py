@@ -52,7 +52,7 @@ class StoppingRule:
         if epoch != len(curve) + 1:
             return False
         curve.append(-math.inf if math.isnan(objective) else objective)
-        if epoch < self.first:
+        if epoch < self.first or epoch >= self.n_epochs:  # after the last epoch there is nothing to save
             return False
         peers = self.peers.setdefault(epoch, [])
         n_peers, better = len(peers), len(peers) - bisect_right(peers, self._projected(curve))

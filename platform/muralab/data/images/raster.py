@@ -133,7 +133,8 @@ def _to_picture(image: Any, value_range: ValueRange | None) -> Picture:
     grey = np.empty((height, width), np.uint8)
     spreads: list[np.ndarray] = []
     for top in range(0, height, STRIP_ROWS):
-        strip = image.crop((0, top, width, min(top + STRIP_ROWS, height)))
+        is_whole = height <= STRIP_ROWS  # a crop is a copy
+        strip = image if is_whole else image.crop((0, top, width, min(top + STRIP_ROWS, height)))
         grey[top : top + STRIP_ROWS], spread = _to_grey(strip)
         spreads.append(spread)
     n_sampled = sum(spread.size for spread in spreads)
