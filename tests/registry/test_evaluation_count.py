@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
 from muralab.registry import evaluation_count
 from muralab.registry.evaluation_count import count_test_evaluations, record_evaluations
 from muralab.tracking import Store, start_run
+from muralab.tracking.patient_sketch import sketch_patients
+from muralab.tracking.stored_names import stored_tag
 from muralab.tracking.tags import Tag
 
 
@@ -18,8 +22,11 @@ def name(store: Store, request: pytest.FixtureRequest) -> str:
     return str(own)
 
 
-def evaluate(store: Store, fingerprint: str, times: int = 1) -> list[str]:
+def evaluate(store: Store, fingerprint: str, times: int = 1, *, patients: Iterable[int] = ()) -> list[str]:
+    """Runs that were evaluated on a test set; without patients, by a version that did not log them."""
     tags = {Tag.TEST_FINGERPRINT: fingerprint}
+    if patients:
+        tags[stored_tag(Tag.TEST_PATIENTS)] = sketch_patients(f"{fingerprint[:20]} {number}" for number in patients)
     return [start_run(store, experiment="lab", kind="trial", name="t", tags=tags) for _ in range(times)]
 
 
@@ -70,6 +77,37 @@ def test_other_test_sets_are_counted_apart(store, name):
     evaluate(store, f"{name}-other")
     assert record_evaluations(store, name, f"{name}-other") == 1
     assert record_evaluations(store, name, name) == 2
+
+
+def test_a_set_with_mostly_the_same_patients_continues_the_count(store, name):
+    """Such as with duplicates=drop, a corrected label or an unreadable file; the fingerprint differs."""
+    kept, dropped = f"{name}-keep", f"{name}-drop"
+    early = evaluate(store, kept, 20, patients=range(100))
+    assert record_evaluations(store, name, kept) == 20
+    evaluate(store, dropped, patients=range(10, 100))
+    assert count_test_evaluations(store, name, dropped) == 21
+    assert record_evaluations(store, name, dropped) == 21
+    assert record_evaluations(store, name, kept) == 21
+    purge(store, early)
+    assert count_test_evaluations(store, name, dropped) == 21
+    evaluate(store, f"{name}-third", patients=range(5, 100))
+    assert count_test_evaluations(store, name, f"{name}-third") == 22
+
+
+def test_deleting_the_runs_of_a_similar_set_does_not_lower_the_count(store, name):
+    """Where the similar set was never counted under this fingerprint itself."""
+    runs = evaluate(store, f"{name}-a", 5, patients=range(80))
+    record_evaluations(store, name, f"{name}-a")
+    purge(store, runs)
+    evaluate(store, f"{name}-b", patients=range(4, 80))
+    assert count_test_evaluations(store, name, f"{name}-b") == 6
+
+
+def test_a_set_with_few_patients_in_common_is_another_one(store, name):
+    evaluate(store, f"{name}-a", 5, patients=range(100))
+    record_evaluations(store, name, f"{name}-a")
+    evaluate(store, f"{name}-b", patients=range(60, 160))
+    assert record_evaluations(store, name, f"{name}-b") == 1
 
 
 def test_long_lists_of_runs_are_kept_in_several_tags(store, name, monkeypatch):

@@ -81,7 +81,7 @@ def test_predictions_belong_to_the_test_set_that_the_tags_name(old_store: Store,
 
 def test_evaluations_on_the_test_set_are_counted(old_store: Store, sweep: RunRecord) -> None:
     fingerprint = find_run(old_store, TRIAL).tags["muralab.test_fingerprint"]
-    assert len(find_evaluations(old_store, fingerprint)) == 8
+    assert len(find_evaluations(old_store, fingerprint).run_ids) == 8
 
 
 def test_data_sets_name_the_tree(old_store: Store, easy_tree: Path) -> None:

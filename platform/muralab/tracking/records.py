@@ -15,9 +15,10 @@ from muralab.errors import StoreError, numbered
 from muralab.redaction import redact
 from muralab.tracking.artifacts import StoredPredictions, fingerprint_test_set
 from muralab.tracking.failures import store_error
+from muralab.tracking.patient_sketch import LOOKED_UP, is_mostly_the_same
 from muralab.tracking.runs import experiment_of, search_runs
 from muralab.tracking.store import Store
-from muralab.tracking.stored_names import metric_of, metrics_in_order, stored_metric, tag_filters, tags_of
+from muralab.tracking.stored_names import metric_of, metrics_in_order, stored_metric, stored_tag, tag_filters, tags_of
 from muralab.tracking.tags import RESOLVED, Tag, resolved_values_of
 
 LARGEST = 1.797e308  # a database stores an infinite metric as the largest float
@@ -170,23 +171,47 @@ def find_records(store: Store, parent_id: str, run_ids: Sequence[str], *, histor
     return found
 
 
-def find_evaluations(store: Store, fingerprint: str) -> list[str]:
-    """The ids of the runs that were evaluated on a test set, in all experiments; also of those in the store's trash.
+@dataclass(frozen=True, kw_only=True)
+class Evaluations:
+    """The runs in a store that were evaluated on a test set."""
+
+    patients: str
+    """Sketch of the set's patients, see `patient_sketch`; empty where only versions without it have logged it."""
+    run_ids: frozenset[str]
+    """On this set, or on one with mostly the same patients, in all experiments; also of runs in the store's trash."""
+
+
+def find_evaluations(store: Store, fingerprint: str, patients: str = "") -> Evaluations:
+    """Look up the runs that were evaluated on a test set, or on one with mostly the same patients.
+
+    With `duplicates=drop`, a corrected label or an unreadable file, a test set gets another fingerprint.
 
     Args:
         store: where to search.
         fingerprint: of the test set, see `fingerprint_test_set`.
+        patients: their sketch, where it is known; otherwise that of the first run that has one.
 
     Raises:
         StoreError: the store failed.
     """
-    found: dict[str, None] = {}
-    for where in tag_filters(Tag.TEST_FINGERPRINT, fingerprint):
+    same = _search_evaluations(store, tag_filters(Tag.TEST_FINGERPRINT, fingerprint))
+    patients = patients or next(filter(None, same.values()), "")
+    tag = stored_tag(Tag.TEST_PATIENTS)
+    alike = _search_evaluations(store, [f"tags.`{tag}` LIKE '%{one}%'" for one in patients.split()[:LOOKED_UP]])
+    mostly = {run_id for run_id, sketch in alike.items() if is_mostly_the_same(sketch, patients)}
+    return Evaluations(patients=patients, run_ids=frozenset(same) | mostly)
+
+
+def _search_evaluations(store: Store, filters: Sequence[str]) -> dict[str, str]:
+    """Ids of the runs that match any of MLflow's filters -> sketch of their test set's patients."""
+    found: dict[str, str] = {}
+    for where in filters:
         try:
-            found |= {str(run.info.run_id): None for run in search_runs(store, None, where, deleted=True)}
+            runs = search_runs(store, None, where, deleted=True)
         except Exception as error:
             raise store_error(store, f"search for runs with {where}", error) from error
-    return list(found)
+        found |= {str(run.info.run_id): tags_of(run.data.tags).get(Tag.TEST_PATIENTS, "") for run in runs}
+    return found
 
 
 def find_trials(store: Store, tag: str, value: str) -> list[RunRecord]:

@@ -34,7 +34,7 @@ PREFIXES = {
 _ORIGINAL = {stored: name for name, stored in RENAMED.items()}
 HIDDEN_TAGS = frozenset(
     (Tag.HOST, Tag.PID, Tag.PROCESS_STARTED, Tag.STARTED_AS, Tag.PARENT, Tag.SPLIT_FINGERPRINT, Tag.DATA_FINGERPRINT,
-     Tag.TEST_FINGERPRINT, Tag.INTERVALS, Tag.UNDEFINED, Tag.CHECKED)
+     Tag.TEST_FINGERPRINT, Tag.TEST_PATIENTS, Tag.INTERVALS, Tag.UNDEFINED, Tag.CHECKED)
 )  # fmt: skip
 """Bookkeeping: for commands, not for readers."""
 HIDING = "mlflow."

@@ -36,6 +36,7 @@ from muralab.tracking.operations import (
     new_start,
 )
 from muralab.tracking.outage import PATIENCE_S
+from muralab.tracking.patient_sketch import sketch_patients
 from muralab.tracking.queue import WriteQueue
 from muralab.tracking.records import read_histories, read_undefined
 from muralab.tracking.refusals import Refusal, refusal_error
@@ -318,7 +319,8 @@ class RunWriter:
         """
         self.log_table(run, predictions, f"predictions/{name}.csv")
         if name == "test":  # an evaluation on this test set, which `find_evaluations` finds
-            self.set_tags(run, {Tag.TEST_FINGERPRINT: fingerprint or fingerprint_test_set(predictions)})
+            tags = {Tag.TEST_FINGERPRINT: fingerprint or fingerprint_test_set(predictions)}
+            self.set_tags(run, {**tags, Tag.TEST_PATIENTS: sketch_patients(predictions["patient"])})
 
     def log_file(self, run: str, path: Path, artifact_path: str | None = None) -> None:
         """Log a file as it is now, under its own name, in the folder `artifact_path`.
