@@ -10,7 +10,8 @@ a Markdown table; the exit code is 1 if less than 90% of the changes are caught.
 With --coverage .coverage, the data of `pytest --cov --cov-context=test`, the tests that have run the changed line come
 first, those that run the fewest lines in front, then the fast ones of the mirrored folder, and the run that wrote the
 data stands for the one without a change. Of lines that only an import has run, the tests of the file come first, and
-all steps follow.
+all steps follow. `--most 40` is a quick first pass, which tries only the smallest of them: what survives it may still
+be caught by the others (`--only` with the numbers of the survivors, without `--most`).
 """
 
 from __future__ import annotations
@@ -218,9 +219,9 @@ def copy_repository(folder: Path) -> Path:
 
 
 def check_mutation(
-    mutation: Mutation, copies: SimpleQueue[Path], coverage: CoverageData | None
+    mutation: Mutation, copies: SimpleQueue[Path], coverage: CoverageData | None, most: int | None
 ) -> tuple[str, str | None]:
-    """Cells of the table for a mutation, and the first test that fails with it, or None."""
+    """Cells of the table for a mutation, and the first test that fails with it, or None; `most`: see `main`."""
     root = copies.get()
     original = (root / mutation.file).read_text(encoding="utf-8")
     try:
@@ -229,6 +230,9 @@ def check_mutation(
         tests, have_run_it = covering_tests(coverage, mutation.file, line)
         listed = root / ".covering-tests"
         listed.write_text("\n".join(tests), encoding="utf-8")
+        if have_run_it and most is not None:
+            listed.write_text("\n".join(tests[:most]), encoding="utf-8")
+            return cells, run_tests(root, ["-m", "not long", f"@{listed.name}"])
         runs = [["-m", marker, f"@{listed.name}"] for marker in ("not slow and not long", "slow and not long") if tests]
         everything = list(list_runs(mutation.package))
         runs += everything[:1] if have_run_it else everything
@@ -251,6 +255,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--number", type=int, default=60, help="number of mutations")
     parser.add_argument("--skip", type=int, default=0, help="leave out the first ones, which an earlier call has tried")
+    parser.add_argument("--only", default="", help="comma-separated numbers, from 1, of those to try")
+    parser.add_argument("--most", type=int, help="run at most so many of the tests that have run the changed line")
     parser.add_argument("--packages", default=",".join(RELATED), help="comma-separated packages of muralab")
     parser.add_argument("--jobs", type=int, default=2, help="mutations at a time")
     parser.add_argument("--coverage", type=Path, help="data of a run of all tests with --cov-context=test")
@@ -260,7 +266,9 @@ def main() -> None:
     if coverage is not None:
         coverage.read()
     everything = list_mutations(packages)
-    drawn = random.Random(options.seed).sample(everything, min(options.number, len(everything)))[options.skip :]
+    numbered = enumerate(random.Random(options.seed).sample(everything, min(options.number, len(everything))), 1)
+    wanted = {int(number) for number in filter(None, options.only.split(","))}
+    drawn = [one for number, one in numbered if number > options.skip and (not wanted or number in wanted)]
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         copies: SimpleQueue[Path] = SimpleQueue()
@@ -271,10 +279,11 @@ def main() -> None:
         caught = 0
         print("| place | mutation | caught by |\n|---|---|---|", flush=True)
         with ThreadPoolExecutor(options.jobs) as pool:
-            for cells, failed in pool.map(lambda mutation: check_mutation(mutation, copies, coverage), drawn):
+            for cells, failed in pool.map(lambda one: check_mutation(one, copies, coverage, options.most), drawn):
                 caught += failed is not None
                 print(f"| {cells} | {failed or '**survived**'} |", flush=True)
-    skipped = f"{options.skip} left out, " if options.skip else ""
+    left_out = options.number - len(drawn)
+    skipped = f"{left_out} left out, " if left_out else ""
     drawing = f"{skipped}drawn from {len(everything):,} with seed {options.seed}"
     print(f"\n{caught} of {len(drawn)} caught, {drawing}; {(time.monotonic() - started) / 60:.0f} minutes.")
     sys.exit(0 if caught >= TARGET * len(drawn) else 1)

@@ -224,6 +224,16 @@ def test_a_run_that_has_ended_is_not_taken_over(
     assert f"MLFLOW_RUN_ID names the run {old}, which has ended ({status})" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("status", ["RUNNING", "SCHEDULED"])
+def test_a_run_that_has_not_ended_is_taken_over(store: Store, tmp_path: Path, status: str) -> None:
+    given = start_run(store, kind="tune", name="given")
+    store.client.update_run(given, status=status)
+    with open_session("tune", Environment(tracking_uri=store.uri, cache=tmp_path, run_id=given)) as one:
+        assert one.environment.run_id == given
+        one.writer.finish(one.start_run(name="new", part="wrist", tags={}))
+    assert (read_run(store, given).name, read_run(store, given).status) == ("new", "FINISHED")
+
+
 def test_a_run_of_another_process_is_not_taken_over(store: Store, tmp_path: Path) -> None:
     other = start_run(store, kind="tune", name="other", tags={"muralab.host": "elsewhere"})
     with open_session("tune", Environment(tracking_uri=store.uri, cache=tmp_path, run_id=other)) as one:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from muralab.evaluation.metadata_baseline import fit_on_train, study_metadata
 from muralab.report.sentences import with_bounds
-from muralab.results.checks import describe_metadata, explored_check, log_checks, read_checks, read_groups
+from muralab.results.checks import (
+    describe_metadata,
+    explored_check,
+    log_checks,
+    metadata_check,
+    read_checks,
+    read_groups,
+)
 from muralab.tracking import RunWriter, Store, open_store, read_run
 from tests.evaluation.test_metadata_baseline import images, measures
 from tests.models import build_model
@@ -71,3 +80,16 @@ def test_a_run_of_an_earlier_version_has_no_checks(store: Store) -> None:
     with RunWriter(store) as writer:
         run = writer.run_id(writer.start_run(kind="train", name="t"))
     assert (read_checks(store, read_run(store, run)), read_groups(store, read_run(store, run))) == ([], None)
+
+
+@pytest.mark.parametrize("varies", [True, False])
+def test_a_training_is_checked_on_its_test_studies_where_metadata_vary(varies: bool) -> None:
+    table = images(120)
+    size = 1000 + 500 * table["label"] if varies else 1000
+    even = measures(table).assign(width=100, height=100, brightness=60, n_bytes=size)
+    facts = pd.DataFrame(index=pd.Index(table["image"], name="image"))
+    tables = {"train": table.assign(split="train")[:160], "test": table.assign(split="test")[160:]}
+    dataset: Any = SimpleNamespace(tables=tables, facts=facts, audit=SimpleNamespace(measures=even))
+    check = metadata_check(dataset, None)
+    assert (check is not None) == varies
+    assert check is None or "on the 40 test studies" in check.text
