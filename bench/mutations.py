@@ -129,6 +129,12 @@ class Mutation:
         """The package it belongs to."""
         return self.file.relative_to(SOURCES).parts[0]
 
+    @property
+    def tests(self) -> list[Path]:
+        """Where tests of the file itself are, if there are any; and those of names that the docs list."""
+        mirrored = Path("tests") / self.file.relative_to(SOURCES)
+        return [mirrored.with_name(f"test_{mirrored.name}"), Path("tests/test_docs.py")]
+
     def read(self, root: Path) -> tuple[int, str, str]:
         """The line, the place and the change as cells of the table, and the source of the changed file."""
         tree = ast.parse((root / self.file).read_text(encoding="utf-8"))
@@ -230,8 +236,9 @@ def check_mutation(
         tests, have_run_it = covering_tests(coverage, mutation.file, line)
         listed = root / ".covering-tests"
         listed.write_text("\n".join(tests), encoding="utf-8")
-        if have_run_it and most is not None:
-            listed.write_text("\n".join(tests[:most]), encoding="utf-8")
+        if most is not None:
+            mirrored = [str(one) for one in mutation.tests if (root / one).is_file() and not have_run_it]
+            listed.write_text("\n".join([*mirrored, *tests[:most]]), encoding="utf-8")
             return cells, run_tests(root, ["-m", "not long", f"@{listed.name}"])
         runs = [["-m", marker, f"@{listed.name}"] for marker in ("not slow and not long", "slow and not long") if tests]
         everything = list(list_runs(mutation.package))

@@ -142,8 +142,10 @@ def test_an_evaluation_on_the_test_set_is_counted_in_the_registered_model(
     for options in ({}, {"set": "validation"}, {}):
         assert muralab("evaluate", model=trained.run_id, **options).code == 0
     tags = store.client.get_registered_model("mura-wrist").tags
+    fingerprint = trained.tags["muralab.test_fingerprint"]
     assert {key: value for key, value in tags.items() if "look_runs" not in key} == {
-        f"muralab.test_looks.{trained.tags['muralab.test_fingerprint']}": "3"
+        f"muralab.test_looks.{fingerprint}": "3",
+        f"muralab.test_look_patients.{fingerprint}": trained.tags["muralab.test_patients"],
     }
 
 

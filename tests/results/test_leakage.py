@@ -11,7 +11,7 @@ import pytest
 
 from muralab.demo.dataset import default_folder
 from muralab.errors import SettingsError
-from muralab.evaluation.leakage import Leakage
+from muralab.evaluation.leakage import Leakage, find_known_leakage
 from muralab.results.leakage import data_of, leakage_note, leakage_of_run, split_of
 from muralab.tracking import LoggedData, RunRecord, open_store, read_run
 from tests.registry.conftest import log_run
@@ -65,6 +65,17 @@ def test_the_note_counts_leaked_images() -> None:
     note = leakage_note(Leakage(evaluated=images, set_of_patient=sets))
     assert "of the 10 evaluated images, the model has seen 5: 3 of patients that it was trained on and 2" in note
     assert "`report` refuses them" in note
+
+
+def test_the_note_says_where_only_pictures_could_be_compared() -> None:
+    """Of two data sets: a patient may be in both with other images, under another name."""
+    rows = pd.DataFrame({"image": ["a"], "patient": ["p"], "pixels": ["A"], "group": [""], "hash": ["h"]})
+    other = pd.DataFrame({"image": ["b"], "patient": ["q"], "pixels": ["B"], "hash": ["g"], "set": ["train"]})
+    note = leakage_note(find_known_leakage(rows, other, same_tree=False))
+    assert note.startswith("Leakage: none found. But the evaluated images and those that the model was trained on are")
+    assert leakage_note(find_known_leakage(rows, other, same_tree=True)) == ""
+    copied = leakage_note(find_known_leakage(rows, other.assign(pixels="A"), same_tree=False))
+    assert "the model has seen 1: 1 of patients that it was trained on. But the evaluated images" in copied
 
 
 def test_unknown_leakage_is_stated() -> None:

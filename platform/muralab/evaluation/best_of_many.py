@@ -19,7 +19,7 @@ def interval_after_selection(interval: Interval, n_evaluations: int) -> Interval
     """The interval of a value in [0, 1] (AUROC, accuracy, ...) of the one model chosen from K on this test set.
 
     Resampling cannot reach the far tails that many evaluations need, so each side is stretched on the logit scale by
-    the ratio of normal quantiles; a bound of a perfect value, which is exact, by Clopper and Pearson's formula.
+    the ratio of normal quantiles; the bound of a value of 0 or 1, as Clopper and Pearson's of a share without an error.
 
     Args:
         interval: the model's own, at any confidence.
@@ -39,7 +39,9 @@ def interval_after_selection(interval: Interval, n_evaluations: int) -> Interval
     level = 1 - 2 * tail_of_all
     stretch = float(ndtri(tail_of_all) / ndtri(tail))
     if interval.estimate in (0.0, 1.0):
-        exponent = math.log(tail_of_all) / math.log(tail)  # an exact bound is a root of the tail's probability
+        exponent = math.log(tail_of_all) / math.log(
+            tail
+        )  # Clopper and Pearson's bound is a root of the tail's probability
         low, high = interval.low**exponent, 1 - (1 - interval.high) ** exponent
         return replace(interval, low=low, high=high, level=level)
     middle = logit(interval.estimate)

@@ -16,6 +16,10 @@ import pandas as pd
 from muralab.data.audit.pictures import PICTURE_COLUMNS
 from muralab.evaluation.intervals import MIN_PATIENTS
 
+BY_PICTURES_ALONE = (
+    "the evaluated images and those that {model} was trained on are of two data sets, so only the pictures were "
+    "compared: other images of the same patients, and mirrored copies, would not be found"
+)
 SEEN_SETS = {"train": "was trained on", "validation": "was selected on"}
 """Sets of a run whose images its model has seen -> what that means; the worse first."""
 MAX_LEAKED_SHARE = 0.05
@@ -30,6 +34,8 @@ class Leakage:
     """Image and patient of every evaluated image."""
     set_of_patient: dict[str, str] = field(default_factory=dict)
     """Patient -> the set (of `SEEN_SETS`) through which the model has seen them; unseen patients are missing."""
+    names_compared: bool = True
+    """Whether patients were compared by name too; across data sets their pictures alone are."""
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -79,7 +85,7 @@ def find_leakage(evaluated: pd.DataFrame, sets: pd.DataFrame, *, same_tree: bool
             found |= rows["patient"].isin(set(part["patient"])) | rows["image"].isin(set(part["image"]))
         for patient in rows.loc[found, "patient"]:
             set_of_patient.setdefault(str(patient), name)
-    return Leakage(evaluated=rows[["image", "patient"]], set_of_patient=set_of_patient)
+    return Leakage(evaluated=rows[["image", "patient"]], set_of_patient=set_of_patient, names_compared=same_tree)
 
 
 def find_known_leakage(evaluated: pd.DataFrame, sets: pd.DataFrame, *, same_tree: bool) -> Leakage | None:

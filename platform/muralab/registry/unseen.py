@@ -17,6 +17,7 @@ import pandas as pd
 from muralab.data.splits import MANIFEST_PROTOCOL
 from muralab.evaluation.intervals import MIN_PATIENTS
 from muralab.evaluation.leakage import (
+    BY_PICTURES_ALONE,
     Leakage,
     find_known_leakage,
     patients_by_class,
@@ -75,6 +76,11 @@ def find_unseen(
     if str(candidate.version) in unknown:
         return UnseenTest(studies=studies, problem=_unknown_candidate(candidate, owner))
     notes = [_left_out(test, studies, leakages)] if len(studies) < test["study"].nunique() else []
+    notes += [
+        f"Leakage: {BY_PICTURES_ALONE.format(model=f'version {version}')}."
+        for version, leakage in leakages.items()
+        if not leakage.names_compared
+    ]
     if unknown:
         notes.append(
             f"What the champion, version {unknown[0]}, was trained on is not known; had it seen any of these images, "

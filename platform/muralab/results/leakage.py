@@ -16,6 +16,7 @@ from muralab.data.splits import without_test_patients
 from muralab.demo.dataset import default_folder
 from muralab.errors import DataError, SettingsError, numbered
 from muralab.evaluation.leakage import (
+    BY_PICTURES_ALONE,
     MAX_LEAKED_SHARE,
     Leakage,
     find_known_leakage,
@@ -178,12 +179,13 @@ def _evaluated_rows(store: Store, run_id: str, root: str) -> pd.DataFrame | None
 
 
 def leakage_note(leakage: Leakage | None) -> str:
-    """What the model has seen, in a sentence; empty where that is nothing."""
+    """What the model has seen, in a sentence, and if that could not be seen entirely; empty where that is nothing."""
     if leakage is None:
         return f"Leakage: not known, {UNKNOWN}."
+    by_pictures = "" if leakage.names_compared else f" But {BY_PICTURES_ALONE.format(model='the model')}."
     if not leakage.counts:
-        return ""
-    found = f"Leakage: {leakage.sentence()}."
+        return f"Leakage: none found.{by_pictures}" if by_pictures else ""
+    found = f"Leakage: {leakage.sentence()}.{by_pictures}"
     if leakage.share <= MAX_LEAKED_SHARE:
         return found
     return (
@@ -213,8 +215,11 @@ def check_leakage(store: Store, records: Sequence[RunRecord]) -> list[str]:
             refused.append(f"{one.run_id}: {name}")
         elif leakage is None:
             notes.append(f"{one.name}: it is not known whether the model has seen its test images, {UNKNOWN}.")
-        elif leakage.counts:
-            notes.append(f"{one.name}: {leakage.sentence()}. The figures include these images.")
+        else:
+            if leakage.counts:
+                notes.append(f"{one.name}: {leakage.sentence()}. The figures include these images.")
+            if not leakage.names_compared:
+                notes.append(f"{one.name}: {BY_PICTURES_ALONE.format(model='the model')}.")
     if refused:
         heading = (
             "A report shows test studies; these runs were evaluated on what their models have seen (see `evaluate`):"
