@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from muralab.commands import tune
 from muralab.registry.promote import find_alias, promote_version
 from muralab.tracking import Store, close_dead_runs, open_store, read_run, start_run
 from muralab.tracking.runs import search_runs
@@ -23,13 +24,16 @@ MODEL = "mura-wrist"
 
 @pytest.fixture(scope="module")
 def users(small_team: TeamServer) -> dict[str, Mapping[str, str]]:
-    """Ann, Bob and Eve, whom nobody has granted anything."""
-    return {name: small_team.add_user(name) for name in ("ann", "bob", "eve")}
+    """Ann, who makes everything, and Bob, Carl and Eve."""
+    return {name: small_team.add_user(name) for name in ("ann", "bob", "carl", "eve")}
 
 
 @pytest.fixture(scope="module")
 def versions(small_team: TeamServer, users: dict[str, Mapping[str, str]], easy_tree: Path) -> list[str]:
-    """Two trained runs of Ann's, in the part's experiment, and a registered model with a version of each."""
+    """Two trained runs of Ann's, in the part's experiment, and a registered model with a version of each.
+
+    Carl may write into the experiment.
+    """
     with pytest.MonkeyPatch.context() as patch:
         become(users["ann"], patch)
         server = open_store(small_team.uri)
@@ -39,6 +43,7 @@ def versions(small_team: TeamServer, users: dict[str, Mapping[str, str]], easy_t
         made = [
             server.client.create_model_version(MODEL, source=where, run_id=run) for where, run in zip(sources, runs)
         ]
+        small_team.grant("carl", "experiment", experiment_id(small_team), "EDIT")
         return [str(version.version) for version in made]
 
 
@@ -116,6 +121,43 @@ def log_dead_run(server: Store, tags: Mapping[str, str]) -> str:
     run_id = start_run(server, experiment=MODEL, kind="train", name="dead", tags=tags)
     assert read_run(server, run_id).status == "RUNNING"
     return run_id
+
+
+@pytest.mark.parametrize("command", ["compare", "explore", "report"])
+def test_other_commands_name_what_is_another_users_before_they_compute(
+    server, muralab: Muralab, easy_tree: Path, command: str
+) -> None:
+    before = runs_of(server)
+    options = {
+        "compare": {"recipes": f"{SMALL},cnn", "data": easy_tree, "part": "wrist"},
+        "explore": {"data": easy_tree, "part": "wrist"},
+        "report": {"runs": next(run for run in before if read_run(server, run).predictions)},
+    }
+    outcome = muralab(command, **options[command])
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "bob may not write into it. Ask for the permission EDIT on it, or use one of your own: " in outcome.err
+    assert runs_of(server) == before
+
+
+def test_a_sweep_is_not_resumed_by_one_who_may_not_register_its_model(
+    small_team, users, versions, muralab: Muralab, easy_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    become(users["ann"], monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(tune, "run_search", interrupt)
+        assert muralab("tune", recipes=SMALL, data=easy_tree, part="wrist").code == 130
+    (run_id,) = (plan.parent.name for plan in tmp_path.glob("cache/muralab/sweeps/*/plan.json"))
+    become(users["carl"], monkeypatch)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "of-carl")  # a resumed run stays where it is
+    outcome = muralab("tune", resume=run_id)
+    assert outcome.code == 2
+    assert "carl may not add or promote its versions. Ask for the permission EDIT on it, or start a new" in outcome.err
+    assert "experiment" not in outcome.complaint
+    assert read_run(open_store(small_team.uri), run_id).status == "KILLED"
+
+
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_one_who_may_edit_promotes_and_leaves_the_alias_that_only_an_owner_removes(

@@ -82,6 +82,8 @@ def run(config: CompareConfig, environment: Environment) -> None:
     """
     with early_ray(config, is_dry_run=config.dry_run) as ray, open_session("compare", environment) as session:
         check_folder()
+        if not config.dry_run:
+            session.require_access(config.part)
         config = with_fetched_data(config, session)
         splits = options_by_fold(config)
         for options in splits[1:]:  # what is wrong with a later fold is found before the first is trained

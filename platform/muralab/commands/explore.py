@@ -46,6 +46,7 @@ def run(config: ExploreConfig, environment: Environment) -> None:
         MuraLabError: the data or the store cannot be used.
     """
     with open_session("explore", environment) as session:
+        session.require_access(config.part)
         config = with_fetched_data(config, session)
         source = DatasetSource(
             data=config.data,

@@ -44,6 +44,7 @@ def run(config: ReportConfig, environment: Environment) -> None:
     """
     with open_session("report", environment) as session:
         records = select_runs(session.store, config.runs)
+        session.require_access(records[0].part)
         notes = [
             *check_leakage(session.store, records),
             *changes_since_evaluation(session.store, records, session.cache),

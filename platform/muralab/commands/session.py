@@ -118,22 +118,24 @@ class Session:
             return experiment_name(self.store, own.experiment_id)
         return own.experiment
 
-    def require_access(self, part: str, *, registers: bool = False) -> None:
+    def require_access(self, part: str, *, registers: bool = False, resumed: str | None = None) -> None:
         """Make sure, before anything slow, that this user may write what a command on a part will write.
 
         Args:
             part: the body part.
             registers: whether a model will be registered.
+            resumed: the run that is resumed, in its own experiment; None: a new one.
 
         Raises:
             StoreError: the experiment or the registered model is another user's.
             SettingsError: no registered model can be called after the part.
         """
-        chosen, own = self._chosen_experiment(), self.environment.run_id
-        if chosen is None and own is not None:  # in the experiment that `mlflow run` was given, if any
+        chosen, own = None if resumed else self._chosen_experiment(), resumed or self.environment.run_id
+        if chosen is None and own is not None:  # in the run's own, or that which `mlflow run` was given, if any
             given = experiment_name(self.store, experiment_of(self.store, own))
-            chosen = None if given == DEFAULT_EXPERIMENT else given
-        require_access(self.store, chosen or f"mura-{part}", f"mura-{part}" if registers else None)
+            chosen = None if given == DEFAULT_EXPERIMENT and not resumed else given
+        model = f"mura-{part}" if registers else None
+        require_access(self.store, chosen or f"mura-{part}", model, resumed=resumed is not None)
 
     def _log_uncommitted(self, run_id: str) -> None:
         """Log how the code of this checkout differs from its commit, which the run is tagged with."""

@@ -9,9 +9,9 @@ from functools import partial
 from muralab.commands.folds import Fold, find_folds, run_over_folds
 from muralab.commands.remote_data import with_fetched_data
 from muralab.commands.session import Session, open_session, page_lines, with_latest
-from muralab.config.commands import TuneConfig
+from muralab.config.commands import REGISTER_NONE, TuneConfig
 from muralab.config.environment import Environment
-from muralab.config.search import resolve_search
+from muralab.config.search import SearchConfig, resolve_search
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.experiment import set_threads
 from muralab.processor import count_cpus
@@ -137,13 +137,8 @@ def load(config: TuneConfig, session: Session) -> Sweep:
             pruning=config.pruning,
             machines=machines_of(config),
         )
-        registers = config.test_folds is None and may_register(search_config.recipes, config.register)
-
-        def check_access() -> None:
-            if not config.dry_run:
-                session.require_access(config.part, registers=registers)
-
-        sweep = prepare_sweep(search_config, session.cache, session.progress, check_access=check_access)
+        check = partial(check_access, search_config, session, is_dry_run=config.dry_run)
+        sweep = prepare_sweep(search_config, session.cache, session.progress, check_access=check)
         if config.warm_start:
             sweep = start_warm(sweep, session.store, config.warm_start)
         return sweep.with_notes(describe_choice(sweep))
@@ -166,8 +161,21 @@ def load(config: TuneConfig, session: Session) -> Sweep:
         elsewhere={"ray_address": config.ray_address, "storage": config.storage},
         plan=ended,
     )
+    check_access(sweep.config, session, resumed=config.resume, is_dry_run=config.dry_run)
     session.print(f"Resuming the sweep {config.resume} with its own options.")
     return extend(sweep, more, has_ended=ended is not None) if more else sweep
+
+
+def check_access(config: SearchConfig, session: Session, *, is_dry_run: bool, resumed: str | None = None) -> None:
+    """Make sure, before any trial, that this user may write what a search will write, and register its model.
+
+    Raises:
+        StoreError: the experiment or the registered model is another user's.
+    """
+    options = config.options
+    registers = options.test_folds is None and may_register(config.recipes, getattr(options, "register", REGISTER_NONE))
+    if not is_dry_run:
+        session.require_access(options.part, registers=registers, resumed=resumed)
 
 
 def open_storage(sweep: Sweep) -> SweepStorage | None:

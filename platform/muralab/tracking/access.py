@@ -24,7 +24,7 @@ NOT_IN_A_NAME = re.compile("[/:'\"]")
 MAX_NAME = 250
 
 
-def require_access(store: Store, experiment: str, model: str | None) -> None:
+def require_access(store: Store, experiment: str, model: str | None, *, resumed: bool = False) -> None:
     """Make sure that this user may write into an experiment and add versions to a registered model, where they exist.
 
     Whoever creates one may do everything with it.
@@ -33,6 +33,7 @@ def require_access(store: Store, experiment: str, model: str | None) -> None:
         store: where to write.
         experiment: its name.
         model: of the registered model; None: nothing will be registered.
+        resumed: whether a run is resumed: it keeps its experiment and its options, so only a new one has others.
 
     Raises:
         SettingsError: a model cannot have this name.
@@ -43,9 +44,10 @@ def require_access(store: Store, experiment: str, model: str | None) -> None:
     if not store.is_remote:  # a database has no users
         return
     problems = []
-    checks: list[Callable[[], None]] = [partial(_check_experiment, store, experiment)]
+    how = "start a new one and " if resumed else ""
+    checks: list[Callable[[], None]] = [partial(_check_experiment, store, experiment, how)]
     if model is not None:
-        checks.append(partial(_check_model, store, model))
+        checks.append(partial(_check_model, store, model, how))
     for check in checks:
         try:
             check()
@@ -70,18 +72,18 @@ def check_model_name(name: str) -> None:
         )
 
 
-def _check_experiment(store: Store, name: str) -> None:
+def _check_experiment(store: Store, name: str, how: str) -> None:
     def write() -> None:
         found = store.client.get_experiment_by_name(name)
         if found is not None:  # its kind is shown as it was
             kind = found.tags.get(Tag.EXPERIMENT_KIND, EXPERIMENT_KIND)
             store.client.set_experiment_tag(found.experiment_id, Tag.EXPERIMENT_KIND, kind)
 
-    advice = f"or use one of your own: MLFLOW_EXPERIMENT_NAME={name}-{user_of(store) or 'mine'}"
+    advice = f"or {how}use one of your own: MLFLOW_EXPERIMENT_NAME={name}-{user_of(store) or 'mine'}"
     _check(store, f"the experiment {name}", "write into it", write, advice)
 
 
-def _check_model(store: Store, name: str) -> None:
+def _check_model(store: Store, name: str, how: str) -> None:
     def write() -> None:
         from mlflow.exceptions import MlflowException
 
@@ -91,7 +93,7 @@ def _check_model(store: Store, name: str) -> None:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
 
-    advice = "or let `tune` register nothing: register=none"
+    advice = f"or {how}let `tune` register nothing: register=none"
     _check(store, f"the registered model {name}", "add or promote its versions", write, advice)
 
 
