@@ -34,6 +34,15 @@ LEAST_DISK_BYTES = 256 * 2**20
 """Free where a node keeps decoded images and checkpoints; how many they take is not known before the data are read."""
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "albumentations", "opencv-python-headless", "safetensors")
 """What decides the result of a training; each node must have the same versions."""
+FOR_THE_COMMAND = (
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_REGISTRY_URI",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "PGPASSWORD",
+)
+"""A cluster's node may have been started from a shell that had them; its trials see them empty."""
 SYSTEM = {"prestart_worker_first_driver": False}
 """Ray would start an idle process of 60 MB for each core, though the trials that run at once are fewer."""
 QUIET = {
@@ -90,7 +99,10 @@ def existing_ray(address: str, modules: Sequence[str], on_import: Callable[[], N
         logging_level="error",
         runtime_env={
             "py_modules": list(modules),
-            "env_vars": {key: QUIET[key] for key in ("RAY_CHDIR_TO_TRIAL_DIR", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO")},
+            "env_vars": {
+                **{key: QUIET[key] for key in ("RAY_CHDIR_TO_TRIAL_DIR", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO")},
+                **dict.fromkeys(FOR_THE_COMMAND, ""),
+            },
         },
     )
     yield
