@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -58,17 +64,136 @@ def test_a_folder_that_is_not_there_is_not_created(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+CONTENT = b"pixels"
+MD5 = hashlib.md5(CONTENT).hexdigest()
+OF_ONE_PART = f"{hashlib.md5(bytes.fromhex(MD5)).hexdigest()}-1"
+
+
+class Stated:
+    """A file system of one file: each reading gives the next content, the last one again and again."""
+
+    type_name = "s3"
+
+    def __init__(self, etag: str, contents: list[bytes]) -> None:
+        self.etag, self.contents, self.n_read = etag, contents, 0
+
+    def open_input_stream(self, _: str) -> Stated:
+        self.stream = io.BytesIO(self.contents[min(self.n_read, len(self.contents) - 1)])
+        self.n_read += 1
+        return self
+
+    def metadata(self) -> dict[str, bytes]:
+        return {"ETag": f'"{self.etag}"'.encode()}
+
+    def read(self, n_bytes: int) -> bytes:
+        return self.stream.read(n_bytes)
+
+    def __enter__(self) -> Stated:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stream.close()
+
+
+@pytest.mark.parametrize(
+    ("etag", "contents", "n_read"),
+    [
+        (MD5, [CONTENT], 1),
+        (OF_ONE_PART, [CONTENT], 1),
+        (f"{MD5}-3", [CONTENT], 1),
+        (MD5, [b"pixelz", CONTENT], 2),
+        (OF_ONE_PART, [b"pix", CONTENT], 2),
+        ("0" * 32, [CONTENT], 2),
+    ],
+    ids=["whole", "one part", "many parts", "damaged", "cut off", "encrypted"],
+)
+def test_what_arrives_is_what_s3_states(tmp_path: Path, etag: str, contents: list[bytes], n_read: int) -> None:
+    storage = Storage(str(tmp_path))
+    storage._files = Stated(etag, contents)
+    for name in ("a", "b"):  # where a digest is of something else, that is found out once
+        storage.download(name, tmp_path / name)
+        assert (tmp_path / name).read_bytes() == CONTENT
+    assert storage._files.n_read == n_read + 1
+
+
+def test_what_arrives_damaged_twice_is_refused(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    storage._files = Stated(MD5, [b"pixelz", b"pixelx"])
+    with pytest.raises(StorageError, match="cannot read a: it arrives damaged"):
+        storage.download("a", tmp_path / "a")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("uri", ["nothing-opens://x/y", "ftps3x://a"])
 def test_a_uri_that_nothing_opens_is_refused(uri: str) -> None:
     with pytest.raises(SettingsError, match="Expected a folder, s3://bucket/prefix"):
         Storage(uri)
 
 
-def test_keys_in_a_uri_are_refused_without_being_repeated() -> None:
-    with pytest.raises(SettingsError) as caught:
-        check_uri("s3://key:topsecret@bucket/prefix")
+@pytest.mark.parametrize(
+    ("uri", "what"),
+    [
+        ("s3://key:topsecret@bucket/prefix", "a password"),
+        ("s3://key:topsecret@bucket/prefix#1", "a password"),
+        ("abfs://lab@account/mura?tenant_id=1&client_secret=topsecret", r"a secret \(client_secret\)"),
+        ("abfs://lab@account/mura?account_key=topsecret", r"a secret \(account_key\)"),
+        ("https://host/rows.csv?X-Amz-Date=1&X-Amz-Signature=topsecret", r"a secret \(X-Amz-Signature\)"),
+        ("https://account/rows.csv?sv=1&sig=topsecret", r"a secret \(sig\)"),
+        ("https://topsecret@host/rows.csv", "a user name or a token"),
+    ],
+)
+def test_keys_in_a_uri_are_refused_without_being_repeated(uri: str, what: str) -> None:
+    with pytest.raises(SettingsError, match=f"^storage=: the URI holds {what}, and would be logged") as caught:
+        check_uri(uri)
     assert "topsecret" not in str(caught.value)
-    check_uri("sftp://ada@host/folder")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "sftp://ada@host/folder",
+        "abfs://lab@account/mura?credential_kind=environment&tenant_id=1",
+        "s3://lab/mura?scheme=http&endpoint_override=s3.lab:8333&region=eu",
+    ],
+)
+def test_a_uri_without_keys_is_accepted(uri: str) -> None:
+    check_uri(uri)
+
+
+@pytest.mark.parametrize("uri", ["s3://lab/mura?region=x&scheme=http&endpoint_override=", "s3://lab/mura?region=x"])
+def test_a_missing_bucket_is_missing_at_an_address(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    with running_server(NothingThere) as address:
+        host = address.removeprefix("http://")
+        for key, value in (keys if "override" in uri else keys | {"AWS_ENDPOINT_URL": address}).items():
+            monkeypatch.setenv(key, value)
+        storage = Storage(f"{uri}{host}" if "override" in uri else uri)
+        with pytest.raises(StorageError, match=rf"no bucket lab at \S*{host}\. Create it, or correct the name or the"):
+            storage.check()
+
+
+class NothingThere(BaseHTTPRequestHandler):
+    """A web server that is no S3: it has nothing at any address."""
+
+    def do_HEAD(self) -> None:
+        """Answer 404."""
+        self.send_error(404)
+
+    def do_GET(self) -> None:
+        """Answer 404."""
+        self.send_error(404)
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@contextmanager
+def running_server(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """A web server on a free port of the loopback address; yields its URL."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 @pytest.mark.parametrize(

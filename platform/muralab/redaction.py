@@ -32,6 +32,8 @@ SECRET_VARIABLES = (
 SECRET_WORDS = ("password", "passwd", "pwd", "secret", "token", "signature", "credential", "apikey", "api_key")
 SECRET_KEYS = ("sig", "key", "pass", "odbc_connect")
 """Whole names of query parameters that hold a secret."""
+HARMLESS_KEYS = ("credential_kind",)
+"""Names of query parameters that only sound like it: Arrow's for Azure, such as `environment`."""
 SCHEME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-.")
 ENDS = frozenset(" \t\r\n\"'<>`|\\^{}")
 """Characters that end a URI inside a text."""
@@ -136,15 +138,18 @@ def _redact_query(rest: str) -> str:
         return rest
     query, hash_, fragment = query.partition("#")
     pairs = parse_qsl(query, keep_blank_values=True)
-    if not any(_is_secret(key) for key, _ in pairs):
+    if not any(is_secret(key) for key, _ in pairs):
         return rest
-    masked = urlencode([(key, MASK if _is_secret(key) else value) for key, value in pairs], safe="*/:@,")
+    masked = urlencode([(key, MASK if is_secret(key) else value) for key, value in pairs], safe="*/:@,")
     return f"{head}?{masked}{hash_}{fragment}"
 
 
-def _is_secret(key: str) -> bool:
+def is_secret(key: str) -> bool:
+    """Whether a query parameter holds a secret, by its name."""
     name = key.lower().replace("-", "_")
-    return name in SECRET_KEYS or any(word in name for word in SECRET_WORDS)
+    if name in HARMLESS_KEYS:
+        return False
+    return name in SECRET_KEYS or name.endswith("_key") or any(word in name for word in SECRET_WORDS)
 
 
 def _known_secrets(environment: Mapping[str, str]) -> list[str]:

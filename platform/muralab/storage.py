@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
+import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qs, parse_qsl, urlsplit
 
 from muralab.atomic import atomic_path
 from muralab.disk import disk_problem
 from muralab.errors import SettingsError, StorageError, StorageMissingError, StorageUnavailableError
+from muralab.redaction import is_secret, redact
 
 T = TypeVar("T")
 OBJECT_STORES = ("s3", "gcs", "abfs")
@@ -26,6 +30,9 @@ OBJECT_STORES = ("s3", "gcs", "abfs")
 REFUSALS = ("ACCESS_DENIED", "SIGNATURE_DOES_NOT_MATCH", "INVALID_ACCESS_KEY_ID", "INVALID_CLIENT_TOKEN_ID")
 NETWORK = ("NETWORK_CONNECTION", "SLOW_DOWN", "REQUEST_TIMEOUT", "SERVICE_UNAVAILABLE", "INTERNAL_FAILURE", "HTTP 5")
 RETRY_EVERY_S = 3.0
+CHUNK_BYTES = 2**20
+PLAIN_ETAG = re.compile(r"[0-9a-f]{32}(-1)?")
+"""What S3 states of an object that was sent as a whole, or in one part: its MD5, or that of its MD5."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,7 @@ class Storage:
         check_uri(uri, option)
         self.uri = uri
         self._given = f"{option}={uri}"
+        self._states_other_digests = False
         self._files, root = _open(uri, option)
         self._root = root.rstrip("/")
 
@@ -77,7 +85,7 @@ class Storage:
             place = self._root.partition("/")[0] if self._files.type_name in OBJECT_STORES else self._root
             if self._files.get_file_info(place).type.name == "NotFound":
                 what = "folder" if self._files.type_name not in OBJECT_STORES else "bucket"
-                raise StorageError(f"{self._given}: there is no {what} {place}. Create it, or correct the name.")
+                raise StorageError(f"{self._given}: there is no {what} {place}{_hint(self.uri)}.")
             self._write(probe, b"muralab")
             found = self.read(probe)
             self._files.delete_file(self._path(probe))
@@ -193,19 +201,34 @@ class Storage:
             raise
 
     def download(self, name: str, local: Path) -> None:
-        """Copy a file to this machine, atomically; its folder is created.
+        """Copy a file to this machine, atomically, and check its digest where S3 states one; its folder is created.
 
         Raises:
-            StorageError: it does not exist, or cannot be read.
+            StorageError: it does not exist, or cannot be read, or gives another content each time.
             OSError: the local disk is full or read-only.
         """
-        from pyarrow.fs import LocalFileSystem, copy_files
-
         local.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(local) as path, self._explaining(f"cannot read {name}", local=local):
-            copy_files(
-                self._path(name), str(path), source_filesystem=self._files, destination_filesystem=LocalFileSystem()
-            )
+            first, is_as_stated = self._copy(name, path)
+            if is_as_stated or self._states_other_digests:
+                return
+            again, is_as_stated = self._copy(name, path)
+            if not is_as_stated and again != first:
+                raise StorageError(f"{self._given} cannot read {name}: it arrives damaged. Check the network.")
+            # The same twice: a store that encrypts with keys of its own (SSE-KMS) states something else.
+            self._states_other_digests = not is_as_stated
+
+    def _copy(self, name: str, path: Path) -> tuple[str, bool]:
+        """Copy a file to a path; returns its MD5, and whether that is what the store states, if it does."""
+        digest = hashlib.md5(usedforsecurity=False)
+        with self._files.open_input_stream(self._path(name)) as source, path.open("wb") as target:
+            while chunk := source.read(CHUNK_BYTES):
+                target.write(chunk)
+                digest.update(chunk)
+            stated = (source.metadata() or {}).get("ETag", b"").decode().strip('"')
+        of_one_part = hashlib.md5(digest.digest(), usedforsecurity=False).hexdigest()
+        is_known = PLAIN_ETAG.fullmatch(stated) is not None
+        return digest.hexdigest(), not is_known or stated in (digest.hexdigest(), f"{of_one_part}-1")
 
     def remove(self, name: str) -> None:
         """Remove a file; nothing happens where there is none.
@@ -271,16 +294,36 @@ def check_uri(uri: str, option: str = "storage") -> None:
         parts = urlsplit(uri)
     except ValueError as error:
         raise SettingsError(f"{option}={uri}: {error}.") from error
+    if secret := _secret_of(parts):
+        raise SettingsError(
+            f"{option}=: the URI holds a {secret}, and would be logged. Set the keys in the environment of every "
+            "machine (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for S3), and leave them out of the URI."
+        )
     if parts.fragment or (parts.scheme == "file" and parts.query):
         sign, code = ("#", "%23") if parts.fragment else ("?", "%3F")
         raise SettingsError(f"{option}={uri}: in a URI, {sign} ends the path. Write {code} for it.")
     if not uri.partition("://")[2].strip("/"):
         raise SettingsError(f"{option}={uri} names no bucket or folder: expected such as s3://bucket/prefix.")
+
+
+def _hint(uri: str) -> str:
+    """What to do where a folder or bucket is missing: any web server at a wrong address answers that it is."""
+    asked = parse_qs(urlsplit(uri).query).get("endpoint_override", [""])[0] if is_uri(uri) else ""
+    if not asked and uri.startswith("s3://"):
+        asked = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+    if not asked:
+        return ". Create it, or correct the name"
+    return f" at {redact(asked)}. Create it, or correct the name or the address, where S3 must answer"
+
+
+def _secret_of(parts: SplitResult) -> str:
+    """What is secret in a URI: a password, a token in place of a user, a signature; empty for nothing."""
     if parts.password is not None:
-        raise SettingsError(
-            f"{option}=: the URI holds a password, and would be logged. Set the keys in the environment of every "
-            "machine (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for S3), and leave them out of the URI."
-        )
+        return "password"
+    if parts.username and parts.scheme in ("http", "https"):
+        return "user name or a token"
+    names = [key for key, _ in parse_qsl(parts.query, keep_blank_values=True) if is_secret(key)]
+    return f"secret ({names[0]})" if names else ""
 
 
 def patiently(action: Callable[[], T], limit_s: float, wait: Callable[[float], object] = time.sleep) -> T:

@@ -60,18 +60,18 @@ def test_another_version_of_a_package_is_named(bench: Bench, nodes: RayNodes, tm
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.0.7\n")
     version = torch.__version__.partition("+")[0]
     output = refusal(bench, nodes, PYTHONPATH=str(tmp_path))
-    assert f"1 nodes cannot train: 1. {UNFIT}: torch 2.0.7 (the command has {version}" in output
+    assert f"1 node cannot train: 1. {UNFIT}: torch 2.0.7 (the command has {version}" in output
 
 
 def test_a_storage_that_one_node_does_not_reach_is_named(bench: Bench, nodes: RayNodes) -> None:
     output = refusal(bench, nodes, AWS_ENDPOINT_URL=f"http://127.0.0.1:{free_port()}")
-    assert f"1 nodes cannot train: 1. {UNFIT}: storage={STORAGE} cannot be used: it does not answer" in output
+    assert f"1 node cannot train: 1. {UNFIT}: storage={STORAGE} cannot be used: it does not answer" in output
 
 
 def test_a_disk_without_space_is_named(bench: Bench, nodes: RayNodes, tmp_path: Path) -> None:
     with small_disk_at(tmp_path / "disk", 20 * 2**20) as disk:
         output = refusal(bench, nodes, XDG_CACHE_HOME=str(disk))
-    assert f"1 nodes cannot train: 1. {UNFIT}: 20 MiB of disk are free at {disk}/muralab: free some" in output
+    assert f"1 node cannot train: 1. {UNFIT}: 20 MiB of disk are free at {disk}/muralab: free some" in output
 
 
 def test_a_disk_that_fills_up_ends_the_sweep_which_resumes(bench: Bench, nodes: RayNodes, tmp_path: Path) -> None:

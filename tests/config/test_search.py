@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +285,12 @@ def test_the_machines_own_resources_do_not_limit_a_cluster() -> None:
     texts = {"recipes": "cnn", "ray_address": "auto", "storage": "s3://b/p/", "cpus_per_trial": "9999"}
     assert parse_options(TuneConfig, texts).storage == "s3://b/p"
     assert Path(parse_options(TuneConfig, {"recipes": "cnn", "storage": "lab"}).storage or "") == Path("lab").absolute()
+
+
+@pytest.mark.parametrize("option", ["storage", "data"])
+@pytest.mark.parametrize("text", [" s3://lab/Mura/ ", "S3://lab/Mura"])
+def test_blanks_and_capitals_do_not_matter_in_a_uri(option: str, text: str) -> None:
+    assert getattr(parse_options(TuneConfig, {"recipes": "cnn", option: text}), option) == "s3://lab/Mura"
 
 
 @pytest.mark.parametrize(

@@ -60,18 +60,23 @@ def path_or(*keywords: str) -> Callable[[str, str], str]:
 
 def data_or(*keywords: str) -> Callable[[str, str], str]:
     """A parser of a data set: a URI as it is, a path, made absolute, or one of some keywords."""
-    from muralab.storage import check_uri, is_uri
+    from muralab.storage import is_uri
 
     parse_path = path_or(*keywords)
 
     def parse(name: str, text: str) -> str:
-        if not is_uri(text):
-            return parse_path(name, text)
-        check_uri(text, name)
-        scheme, _, rest = text.partition("://")
-        return f"{scheme.lower()}://{rest.rstrip('/')}"
+        return _uri(name, text) if is_uri(text) else parse_path(name, text)
 
     return parse
+
+
+def _uri(name: str, text: str) -> str:
+    """A URI without what makes no difference: blanks around it, capitals in its scheme, a slash at its end."""
+    from muralab.storage import check_uri
+
+    check_uri(text.strip(), name)
+    scheme, _, rest = text.strip().partition("://")
+    return f"{scheme.lower()}://{rest.rstrip('/')}"
 
 
 def _absolute(name: str, text: str) -> Path:
@@ -129,12 +134,11 @@ def model_uri(name: str, text: str) -> str:
 
 def storage_uri(name: str, text: str) -> str | None:
     """A URI as it is, or a folder, made absolute; `none` is None."""
-    from muralab.storage import check_uri, is_uri
+    from muralab.storage import is_uri
 
     if text in ("", "none"):
         return None
-    check_uri(text)
-    return text.rstrip("/") if is_uri(text) else path_or()(name, text)
+    return _uri(name, text) if is_uri(text) else path_or()(name, text)
 
 
 def ray_address(name: str, text: str) -> str:

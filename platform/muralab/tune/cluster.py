@@ -88,9 +88,9 @@ def find_nodes(address: str, storage: Storage, recipes: Iterable[str]) -> tuple[
     }
     found = _run_probe(job)
     if found["problems"]:
-        raise ClusterError(
-            numbered(f"ray_address={address}: {len(found['problems'])} nodes cannot train:", found["problems"])
-        )
+        unfit = found["problems"]
+        some = f"{len(unfit)} node{'s' * (len(unfit) > 1)} cannot train:"
+        raise ClusterError(numbered(f"ray_address={address}: {some}", unfit))
     nodes = tuple(
         Machine(name=node["name"], cpus=node["cpus"], gpus=node["gpus"], memory_bytes=node["memory_bytes"])
         for node in sorted(found["nodes"], key=lambda node: str(node["name"]))
