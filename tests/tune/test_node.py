@@ -22,8 +22,8 @@ from muralab.storage import Storage
 from muralab.training.trainer import LAST, EpochResult, best_name
 from muralab.trial import TrialSpec, read_table
 from muralab.tune.folders import Folders
-from muralab.tune.node import open_trial
-from muralab.tune.sweep_storage import SweepStorage
+from muralab.tune.node import fetch_inputs, open_trial
+from muralab.tune.sweep_storage import SweepStorage, weights_name
 
 SIZE = 36
 
@@ -95,6 +95,44 @@ def test_squares_that_are_there_are_not_fetched_again(run: Callable[..., Any], t
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "node1").rglob("squares-*.npy")}
     run("node1", stop_after=1)
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+def test_squares_that_are_damaged_are_fetched_again(
+    run: Callable[..., Any], shared: SweepStorage, tmp_path: Path, suffix: str
+) -> None:
+    expected = run("node1", stop_after=1)
+    (kept,) = (tmp_path / "node1").rglob(f"squares-*{suffix}")
+    content = kept.read_bytes()
+    kept.write_bytes(content[:-9] + b"9" + content[-8:])
+    assert run("node1", stop_after=1) == expected
+    assert kept.read_bytes() == content
+
+
+def test_squares_that_are_damaged_in_the_storage_are_named(
+    run: Callable[..., Any], shared: SweepStorage, tmp_path: Path
+) -> None:
+    (stored,) = (tmp_path / "storage" / "pixels").glob("*.npy")
+    stored.write_bytes(stored.read_bytes()[:-1])
+    with pytest.raises(StorageError, match=rf"pixels/{stored.name} is damaged there\. Remove it from the storage"):
+        run("node1")
+
+
+def test_weights_that_are_damaged_are_fetched_again(shared: SweepStorage, spec: TrialSpec, tmp_path: Path) -> None:
+    weights = tmp_path / "w.safetensors"
+    weights.write_bytes(b"weights")
+    name = f"weights/{weights_name(str(weights))}"
+    shared.storage.upload(weights, name)
+    cache = tmp_path / "node"
+    own = replace(spec, weights=str(cache / name), table=str(tmp_path / "sweep" / "split.csv"))
+    fetch_inputs(shared.storage, shared.name, own, cache)
+    (cache / name).write_bytes(b"Weights")
+    fetch_inputs(shared.storage, shared.name, own, cache)
+    assert (cache / name).read_bytes() == b"weights"
+    shared.storage.write(name, b"Weights")
+    (cache / name).unlink()
+    with pytest.raises(StorageError, match=rf"storage=.*: {name} is damaged there"):
+        fetch_inputs(shared.storage, shared.name, own, cache)
 
 
 def test_what_travels_names_no_folder_of_this_machine(shared: SweepStorage, spec: TrialSpec, tmp_path: Path) -> None:

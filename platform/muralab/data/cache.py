@@ -19,12 +19,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import io
 import json
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, final
 
@@ -38,16 +37,12 @@ from muralab.data.files import Consumer, ImageFile, Progress, read_images
 from muralab.data.images.decode import to_square
 from muralab.data.images.value_range import ValueRange, range_to_text
 from muralab.data.names import REAL
+from muralab.data.squares_check import is_intact, squares_header, text_checksum
 from muralab.errors import DataError, SettingsError, numbered
 from muralab.locks import locked
-from muralab.threads import map_in_threads
 
 CACHE_VERSION = 3
 """Part of the key; increase it when preprocessing changes."""
-VERIFIED_ROWS = 256
-"""Rows per task of a thread that verifies checksums."""
-
-Shape = tuple[int, int, int]
 
 
 @final
@@ -209,7 +204,7 @@ def squares_files(
 def _remove_damaged(builds: Sequence[_Build], content: str | None, workers: int | None) -> None:
     """Remove pixels that, or whose names, are not what was written, so that they are built again."""
     for build in builds:
-        if content is not None and build.is_complete(content) and not build.is_intact(content, workers):
+        if content is not None and build.is_complete(content) and not is_intact(build.target(content), workers):
             build.target(content).unlink(missing_ok=True)
 
 
@@ -272,7 +267,7 @@ class _Build:
         self.size, self.folder, self.value_range = size, folder, value_range
         self.stem = f"squares-{size}-{names_key(images)}"
         self.lock = folder / f"{self.stem}.lock"
-        self.header = _header((len(images), size, size))
+        self.header = squares_header(len(images), size)
         self.n_bytes = len(self.header) + len(images) * size * size
 
     def target(self, content: str) -> Path:
@@ -325,7 +320,7 @@ class _Build:
                     "images": self.names,
                 }
                 described["checksums"] = checksums
-                sidecar.write_text(json.dumps({**described, "checksum": _text_checksum(described)}), encoding="utf-8")
+                sidecar.write_text(json.dumps({**described, "checksum": text_checksum(described)}), encoding="utf-8")
             publish(pixels, target, sync=True)
 
     def _write_square(self, handle: int, row: int, grey: npt.NDArray[np.uint8]) -> int:
@@ -335,30 +330,6 @@ class _Build:
         if os.pwrite(handle, square.data, len(self.header) + row * square.size) < square.size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # a partial write raises no error itself
         return zlib.crc32(square.data)
-
-    def is_intact(self, content: str, workers: int | None) -> bool:
-        """Whether pixels and names are what was written; reads all of them."""
-        target = self.target(content)
-        try:
-            described = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
-            if "checksum" not in described:
-                return True  # of an earlier version, which wrote none
-            if described.pop("checksum") != _text_checksum(described):
-                return False
-            with target.open("rb") as file:
-                if file.read(len(self.header)) != self.header:
-                    return False
-        except (OSError, ValueError, AttributeError):
-            return False
-        expected = described["checksums"]
-        pixels = np.memmap(target, mode="r", offset=len(self.header)).reshape(len(self.names), -1)
-
-        def is_intact(first: int) -> bool:
-            rows = range(first, min(first + VERIFIED_ROWS, len(pixels)))
-            return all(zlib.crc32(pixels[row].data) == expected[row] for row in rows)
-
-        with closing(map_in_threads(is_intact, range(0, len(pixels), VERIFIED_ROWS), workers=workers)) as parts:
-            return all(parts)
 
     def remove_leftovers(self) -> None:
         """Remove the files of killed builders; only while holding the lock, when nobody else can be building."""
@@ -379,15 +350,3 @@ class _Build:
                 if other.get("source") == self.source and other.get("range", "") in ranges:
                     for suffix in (".npy", ".json", ".lock"):
                         sidecar.with_suffix(suffix).unlink(missing_ok=True)
-
-
-def _text_checksum(described: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(described, sort_keys=True).encode())
-
-
-def _header(shape: Shape) -> bytes:
-    """The header of a .npy file of uint8."""
-    file = io.BytesIO()
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-    return file.getvalue()

@@ -12,21 +12,24 @@ import signal
 import threading
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from muralab.data.cache import squares_files
 from muralab.data.images.value_range import range_from_text
+from muralab.data.squares_check import is_intact
 from muralab.errors import ClusterError
 from muralab.experiment import run_trial
 from muralab.heartbeat import HEARTBEAT, start_heartbeat
-from muralab.locks import locked
 from muralab.paths import cache_folder, know_the_user
 from muralab.scratch import scratch_folder
 from muralab.storage import Storage, patiently
 from muralab.training.trainer import EpochResult
+from muralab.training.weights import file_digest
 from muralab.trial import TrialSpec, read_table, recipes_of
 from muralab.tune.folders import PIXELS, TRIALS, Folders
+from muralab.tune.node_cache import fetch_intact
 from muralab.tune.portable import to_local
 from muralab.tune.ray_cluster import other_versions
 from muralab.tune.stored_epochs import OUTAGE_S, EpochUploader, fetch_newest, keep_epochs
@@ -79,7 +82,7 @@ def _open_on_node(config: Mapping[str, Any]) -> Iterator[tuple[TrialSpec, Epochs
 
 
 def fetch_inputs(storage: Storage, sweep: str, spec: TrialSpec, cache: Path) -> None:
-    """Fetch what a trial reads, unless this machine has it: the split, the weights, the decoded squares.
+    """Fetch what a trial reads, unless this machine has it undamaged: the split, the weights, the decoded squares.
 
     Args:
         storage: of the cluster.
@@ -88,28 +91,25 @@ def fetch_inputs(storage: Storage, sweep: str, spec: TrialSpec, cache: Path) -> 
         cache: of this machine.
 
     Raises:
-        StorageError: something is missing.
+        StorageError: something is missing, or damaged in the storage.
     """
     storage.download(f"{sweep}/{Path(spec.table).name}", Path(spec.table))
-    wanted = [Path(spec.weights)] if spec.weights else []
     table = read_table(spec.table)
     squares = [
-        file
-        for size in recipes_of(spec)[1].decoded_sizes
-        for file in squares_files(
+        squares_files(
             table,
             size=size,
             folder=cache / PIXELS,
             content=spec.content,
             value_range=range_from_text(spec.value_range),
         )
+        for size in recipes_of(spec)[1].decoded_sizes
     ]
-    for file in (*wanted, *squares):
-        if not file.is_file():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with locked(file.with_name(f"{file.name}.lock")):  # one trial of this machine fetches it for all
-                if not file.is_file():
-                    storage.download(file.relative_to(cache).as_posix(), file)
+    if spec.weights:
+        file = Path(spec.weights)
+        fetch_intact(storage, [file], cache, lambda: file.name.startswith(f"{file_digest(file)}-"))
+    for names, pixels in squares:
+        fetch_intact(storage, [names, pixels], cache, partial(is_intact, pixels))
 
 
 @contextmanager
