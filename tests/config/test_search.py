@@ -266,6 +266,29 @@ def test_the_plan_names_the_nodes() -> None:
 
 
 @pytest.mark.parametrize(
+    ("nodes", "texts", "note"),
+    [
+        (
+            [node("a", 4, 4), node("b", 64, 1)],
+            {},
+            "a has the fewest cores .*: cpus_per_trial up to 64 uses more",
+        ),
+        ([node("a", 2, 4), node("b", 1, 1)], {}, "The cores of a are enough for 2 of the 4 trials that its GPUs"),
+        ([node("a", 4, 1), node("b", 8, 1)], {"cpus_per_trial": "4"}, ""),
+        ([node("a", 4, 2), node("b", 2, 1), node("c", 64)], {}, ""),
+        ([node("a", 4), node("b", 64)], {}, ""),
+    ],
+)
+def test_the_plan_states_what_nodes_with_few_cores_for_their_gpus_cost(
+    nodes: list[Machine], texts: dict[str, str], note: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("muralab.config.search.count_gpus", lambda: 1)
+    found = resolve_search(_parse(**texts), ("cnn",), machines=nodes)
+    summary = plan_summary(found, Estimate(epoch_s={}, wall_s=1, disk_bytes=0))
+    assert re.search(f"GiB of disk\\.{' ' + note if note else '$'}", summary)
+
+
+@pytest.mark.parametrize(
     ("texts", "message"),
     [
         ({"ray_address": "10.0.0.1:6379"}, "ray_address=10.0.0.1:6379: its nodes need storage="),

@@ -26,18 +26,19 @@ def shared(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(TuneConfig, "check", lambda *_: None)
 
     def share(
-        each_gib: float, *, gpus: int = 1, n_trials: int = 40, memory: int = 10**12, **texts: str
+        each_gib: float, *, gpus: int = 1, n_trials: int = 40, memory: int = 10**12, others: int = 0, **texts: str
     ) -> tuple[Resources, tuple[TrialSpec, ...]]:
         machine = Machine(cpus=CPUS, gpus=gpus, memory_bytes=memory)
+        machines = (machine, *[Machine(cpus=64, gpus=0, memory_bytes=10**12, name="cpu")] * others)
         options = parse_options(TuneConfig, texts)
-        config = resolve_search(options, ("inception",), max_concurrent=options.max_concurrent, machines=(machine,))
+        config = resolve_search(options, ("inception",), max_concurrent=options.max_concurrent, machines=machines)
         spec = TrialSpec(name="a-00", recipe="inception", table="", cache_folder="", folder="", threads=1, gpu=True)
         folders, dataset = Folders(cache=tmp_path, sweep=tmp_path), object()
         values = {"dataset": dataset, "weights": "", "inputs": None}
         sweep = Sweep(config=config, folders=folders, specs=(spec,) * n_trials, **values)  # type: ignore[arg-type]
         common = {"train_s": 1.0, "infer_s": 1.0, "frozen_upper": True, "weights_bytes": 1, "checkpoint_bytes": 5}
         paces = {"cnn": Pace(**common, gpu_bytes=GIB), "inception": Pace(**common, gpu_bytes=int(each_gib * GIB))}
-        packed = pack_gpus(sweep, paces, machines=(machine,), free_bytes=int(FREE_GIB * GIB))
+        packed = pack_gpus(sweep, paces, machines=machines, free_bytes=int(FREE_GIB * GIB))
         return packed.config.resources, packed.specs
 
     return share
@@ -64,6 +65,12 @@ def test_the_users_cores_and_trials_hold_when_packed(shared: Any) -> None:
 def test_no_share_is_left_empty(shared: Any, fields: dict[str, Any]) -> None:
     resources, _ = shared(1.0, gpus_per_trial="pack", **fields)
     assert (resources.gpus_per_trial, resources.cpus_per_trial, resources.max_concurrent) == (0.5, 8, 2)
+
+
+def test_nodes_without_a_gpu_do_not_count_when_packed(shared: Any) -> None:
+    assert shared(1.0, gpus_per_trial="pack", others=2)[1] == shared(1.0, gpus_per_trial="pack")[1]
+    resources, _ = shared(1.0, gpus_per_trial="pack", others=2)
+    assert (resources.gpus_per_trial, resources.cpus_per_trial, resources.max_concurrent) == (0.0625, 1, 16)
 
 
 def test_a_share_that_does_not_fit_into_memory_is_refused(shared: Any) -> None:

@@ -55,8 +55,10 @@ def _packed(sweep: Sweep, fitting: int, machines: Sequence[Machine]) -> Sweep:
     """As many trials per GPU as memory, cores and the number of trials allow: an empty share helps nobody."""
     config = sweep.config
     resources, at_most = config.resources, config.max_concurrent or len(sweep.specs)
-    in_memory = sum(machine.slots_in_memory for machine in machines)
-    processes = min(resources.cpus, in_memory, at_most, len(sweep.specs))
+    with_gpus = [machine for machine in machines if machine.gpus]
+    in_memory = sum(machine.slots_in_memory for machine in with_gpus)
+    cores = sum(machine.cpus for machine in with_gpus)
+    processes = min(cores, in_memory, at_most, len(sweep.specs))
     number = max(1, min(fitting, math.ceil(processes / resources.gpus)))
     options = replace(config.options, gpus_per_trial=share_of(number))
     divided: Resources = divide_resources(options, config.max_concurrent, machines)

@@ -316,7 +316,30 @@ def plan_summary(config: SearchConfig, estimated: Estimate) -> str:
         f"{trials} trials, {epochs} epochs at most; {resources.max_concurrent} at a time "
         f"({cores} and {where}){on_nodes} in {config.precision}; "
         f"about {format_duration(estimated.wall_s)}{fewer}, {estimated.disk_bytes / 2**30:.1f} GiB of disk."
+        f"{_uneven_nodes(config)}"
     )
+
+
+def _uneven_nodes(config: SearchConfig) -> str:
+    """What the nodes with the fewest cores for their GPUs cost; empty where all GPUs are used with all cores."""
+    resources, options = config.resources, config.options
+    if not config.nodes or not resources.gpus_per_trial:
+        return ""
+    places = {node: node.slots_on_gpus(resources.gpus_per_trial) for node in config.nodes if node.gpus}
+    idle = [node for node, slots in places.items() if node.cpus // resources.cpus_per_trial < slots]
+    text = ""
+    if idle:
+        slots, taken = sum(places[node] for node in idle), sum(node.cpus // resources.cpus_per_trial for node in idle)
+        names, whose = ", ".join(node.name for node in idle), "its" if len(idle) == 1 else "their"
+        text += f" The cores of {names} are enough for {taken} of the {slots} trials that {whose} GPUs could take."
+    fewest = min(places, key=lambda node: node.cpus / places[node])
+    most = max(node.cpus // slots for node, slots in places.items())
+    if options.cpus_per_trial is None and most > resources.cpus_per_trial:
+        text += (
+            f" {fewest.name} has the fewest cores for each place on its GPUs, and all trials get as many: "
+            f"cpus_per_trial up to {most} uses more cores of the other nodes and fewer GPUs of this one."
+        )
+    return text
 
 
 def format_cores(count: int) -> str:
