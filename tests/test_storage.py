@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import io
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from pyarrow.fs import LocalFileSystem
 
+from muralab import storage as storage_module
 from muralab.errors import SettingsError, StorageError, StorageMissingError, StorageUnavailableError
 from muralab.storage import Storage, check_uri, patiently
 
@@ -229,3 +233,43 @@ def test_an_outage_is_waited_for_and_anything_else_is_not() -> None:
     failures.append(StorageUnavailableError("down"))
     with pytest.raises(StorageUnavailableError):
         patiently(action, 0, waited.append)
+
+
+@pytest.fixture
+def silent_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An S3 server that accepts connections and never answers."""
+    for key in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(key, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        yield
+
+
+def test_a_server_that_never_answers_is_named_within_15_s(silent_server: None) -> None:
+    started_s = time.monotonic()
+    with pytest.raises(StorageUnavailableError, match=r"^storage=s3://lab/x cannot be used: it does not answer \("):
+        Storage("s3://lab/x").check()
+    assert time.monotonic() - started_s < 15
+
+
+def test_a_server_of_ones_own_needs_no_region(silent_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Storage("s3://lab/x")._files.region == "us-east-1"
+    assert Storage("s3://lab/x?region=eu-west-1")._files.region == "eu-west-1"
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    assert Storage("s3://lab/x?scheme=http")._files.region == "eu-central-1"
+
+
+def test_a_folder_that_hangs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hanging(LocalFileSystem):  # type: ignore[misc]
+        def get_file_info(self, _: object) -> None:
+            ended.wait()
+
+    ended = threading.Event()
+    monkeypatch.setattr(storage_module, "CHECK_S", 0.2)
+    storage = Storage(str(tmp_path))
+    storage._files = Hanging()
+    with pytest.raises(StorageUnavailableError, match=r"it does not answer \(no answer within 0\.2 s\)"):
+        storage.check()
+    ended.set()

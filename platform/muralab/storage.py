@@ -23,6 +23,7 @@ from muralab.atomic import atomic_path
 from muralab.disk import disk_problem
 from muralab.errors import SettingsError, StorageError, StorageMissingError, StorageUnavailableError
 from muralab.redaction import is_secret, redact
+from muralab.time_limit import within
 
 T = TypeVar("T")
 OBJECT_STORES = ("s3", "gcs", "abfs")
@@ -33,6 +34,11 @@ RETRY_EVERY_S = 3.0
 CHUNK_BYTES = 2**20
 PLAIN_ETAG = re.compile(r"[0-9a-f]{32}(-1)?")
 """What S3 states of an object that was sent as a whole, or in one part: its MD5, or that of its MD5."""
+CHECK_S = 10.0
+"""How long a storage may take to answer when it is checked; Arrow alone would try for 100 s, and NFS forever."""
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
+BUCKET_ELSEWHERE = "bucket is another one here: is AWS_ENDPOINT_URL that of the command"
 
 
 @dataclass(frozen=True)
@@ -73,19 +79,48 @@ class Storage:
         folder._root, _, name = self._root.rpartition("/")
         return folder, name
 
-    def check(self) -> None:
+    @contextlib.contextmanager
+    def witness(self) -> Iterator[str]:
+        """The name of a new file, for as long as other machines find out whether theirs is the same storage.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        name = f"probe-{uuid.uuid4().hex[:12]}"
+        self.write(name, b"muralab")
+        try:
+            yield name
+        finally:
+            with contextlib.suppress(StorageError):
+                self.remove(name)
+
+    def check(self, witness: str = "") -> None:
         """Find out whether files can be written and read.
+
+        Args:
+            witness: a file with a name of its own that another machine has written, which must be here as well.
 
         Raises:
             StorageError: says what is missing: the bucket, the rights, the network.
         """
+        checked = copy.copy(self)
+        checked._files = _impatient(self._files)
+        try:
+            within(CHECK_S, lambda: checked._check(witness))
+        except TimeoutError as error:
+            raise StorageUnavailableError(f"{self._given} cannot be used: it does not answer ({error}).") from error
+
+    def _check(self, witness: str) -> None:
         probe = f"probe-{uuid.uuid4().hex[:12]}"
         with self._explaining("cannot be used"):
             # Some stores create a missing bucket at the first write: a typing error would go unnoticed.
             place = self._root.partition("/")[0] if self._files.type_name in OBJECT_STORES else self._root
+            what = "folder" if self._files.type_name not in OBJECT_STORES else "bucket"
             if self._files.get_file_info(place).type.name == "NotFound":
-                what = "folder" if self._files.type_name not in OBJECT_STORES else "bucket"
                 raise StorageError(f"{self._given}: there is no {what} {place}{_hint(self.uri)}.")
+            if witness and not self._files.get_file_info(self._path(witness)).is_file:
+                what = "folder is another one here: is it mounted" if what == "folder" else BUCKET_ELSEWHERE
+                raise StorageError(f"{self._given}: this {what}?")
             self._write(probe, b"muralab")
             found = self.read(probe)
             self._files.delete_file(self._path(probe))
@@ -355,7 +390,7 @@ def _open(uri: str, option: str) -> tuple[Any, str]:
     if not is_uri(uri):
         return LocalFileSystem(), uri
     try:
-        files, path = FileSystem.from_uri(uri)
+        files, path = FileSystem.from_uri(_with_region(uri))
     except ArrowInvalid as error:
         if "Cannot parse URI" in str(error):
             raise SettingsError(
@@ -377,3 +412,22 @@ def _open(uri: str, option: str) -> tuple[Any, str]:
             "package of fsspec opens."
         ) from error
     return PyFileSystem(FSSpecHandler(opened)), str(path)
+
+
+def _with_region(uri: str) -> str:
+    """A region for a server of one's own, which needs none: Arrow would ask Amazon for the bucket's, for seconds."""
+    parts = urlsplit(uri)
+    if parts.scheme != "s3" or "region=" in parts.query or not any(map(os.environ.get, ENDPOINTS)):
+        return uri
+    region = next(filter(None, map(os.environ.get, REGIONS)), "us-east-1")
+    return f"{uri}{'&' if parts.query else '?'}region={region}"
+
+
+def _impatient(files: Any) -> Any:
+    """A file system that gives up after a second attempt, where it can be told to."""
+    if files.type_name != "s3":
+        return files
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
+
+    _, (options,) = files.__reduce__()  # from_uri takes no strategy
+    return S3FileSystem(**options, retry_strategy=AwsStandardS3RetryStrategy(max_attempts=2))

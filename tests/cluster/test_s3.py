@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,6 +72,14 @@ def test_a_missing_bucket_is_named_and_not_created(lab: dict[str, str]) -> None:
             Storage("s3://typo/x").check()
 
 
+def test_another_servers_bucket_of_the_same_name_is_recognised(lab: dict[str, str]) -> None:
+    storage = Storage("s3://lab/mura")
+    with storage.witness() as witness:
+        storage.check(witness)
+    with pytest.raises(StorageError, match="bucket is another one here: is AWS_ENDPOINT_URL that of the command"):
+        storage.check(witness)
+
+
 @pytest.mark.parametrize(
     ("key", "reason"), [("AWS_SECRET_ACCESS_KEY", "denied|signature"), ("AWS_ACCESS_KEY_ID", "denied|access key")]
 )
@@ -86,5 +95,7 @@ def test_wrong_keys_are_named_without_being_shown(
 
 def test_a_server_that_is_down_is_worth_another_attempt(lab: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    started_s = time.monotonic()
     with pytest.raises(StorageUnavailableError, match="it does not answer"):
         Storage("s3://lab/mura").check()
+    assert time.monotonic() - started_s < 15
