@@ -71,6 +71,10 @@ class ClusterError(MuraLabError):
     """A cluster cannot be reached, refuses the connection, or has nodes that do not fit."""
 
 
+class UnfitNodeError(ClusterError):
+    """This node of a cluster cannot train; its trials can run on others."""
+
+
 class TrialsFailedError(MuraLabError):
     """A search has ended, but some of its trials failed; they can be resumed."""
 

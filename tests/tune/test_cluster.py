@@ -15,9 +15,8 @@ from muralab.config.commands import TuneConfig
 from muralab.config.search import Machine
 from muralab.errors import ClusterError, SettingsError
 from muralab.storage import Storage
-from muralab.tune import cluster, ray_cluster
+from muralab.tune import cluster, node_fitness
 from muralab.tune.cluster import code_modules, explain_refusal, explain_silence, find_nodes, machines_of, node_list
-from muralab.tune.ray_cluster import has_token, node_problems, own_versions, use_token
 
 ADDRESS = "10.0.0.1:6379"
 
@@ -90,7 +89,7 @@ def test_rays_own_refusal_of_another_version_is_translated(theirs: str) -> None:
 
     with pytest.raises(RuntimeError) as caught:
         check_version_info({"ray_version": "2.55.1", "python_version": theirs}, "node 10.0.0.1")
-    ours = f"this machine Ray {ray_cluster.installed_version('ray')} on Python {platform.python_version()}"
+    ours = f"this machine Ray {node_fitness.installed_version('ray')} on Python {platform.python_version()}"
     found = explain_refusal(f"Traceback ...\nRuntimeError: {caught.value}\n", ADDRESS)
     assert f"the cluster runs Ray 2.55.1 on Python {theirs}, {ours}. Both must be the same" in found
 
@@ -102,34 +101,17 @@ def test_what_ray_wrote_last_explains_a_silence() -> None:
     assert "nodes did not answer" in explain_silence("", ADDRESS, is_connected=True)
 
 
-def test_a_token_is_used_where_there_is_one_and_never_invented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    file = tmp_path / "token"
-    for environment, found in (
-        ({}, False),
-        ({"RAY_AUTH_TOKEN": "t"}, True),
-        ({"RAY_AUTH_TOKEN_PATH": str(file)}, False),
-    ):
-        assert has_token(environment) is found
-        use_token(environment)
-        assert environment.get("RAY_AUTH_MODE") == ("token" if found else None)
-    (tmp_path / ".ray").mkdir()
-    (tmp_path / ".ray" / "auth_token").write_text("t")
-    assert has_token({})
-    assert not has_token({"RAY_AUTH_TOKEN_PATH": str(file)})  # Ray would look for no other one
-
-
-def test_versions_are_compared_without_their_builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(ray_cluster, "installed_version", {"torch": "2.15.0+cpu", "timm": ""}.__getitem__)
-    found = node_problems({"torch": "2.15.0+cu128", "timm": "1.0.31"}, str(tmp_path / "absent"))
-    assert found[0] == "timm is missing (the command has 1.0.31)"
-    assert found[1].startswith(f"storage={tmp_path}/absent: there is no folder")
-    assert len(found) == 2
-
-
-def test_this_machine_fits_itself(tmp_path: Path) -> None:
-    assert node_problems(own_versions(), str(tmp_path)) == []
-    assert own_versions()["torch"]
+def test_nodes_are_asked_for_a_file_that_only_the_shared_storage_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = (
+        "import json, sys; from pathlib import Path; job = json.loads(sys.stdin.readline()); "
+        "seen = Path(job['storage'], job['witness']).read_text(); "
+        "print(json.dumps({'nodes': [], 'problems': [seen]}), flush=True)"
+    )
+    with pytest.raises(ClusterError, match=r"1\. muralab"):
+        find(monkeypatch, tmp_path, program)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_outside_recipes_travel_with_their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,11 +14,12 @@ import psutil
 import pytest
 
 from muralab.config.resources import Resources
-from muralab.errors import DiskError, SearchError
+from muralab.errors import ClusterError, DiskError, SearchError
 from muralab.trial import TrialSpec
 from muralab.tune import executor, ray_handle
-from muralab.tune.executor import Remote, StartRay, run_trials
+from muralab.tune.executor import StartRay, run_trials
 from muralab.tune.ray_handle import EarlyRay, RayProcess
+from muralab.tune.remote import Remote
 from muralab.tune.scheduler import Past
 
 PROGRAM = """
@@ -269,6 +270,35 @@ def test_a_trial_that_its_node_took_along_at_its_start_is_run_again(stand: Stand
     heard = stand.run([[started("a"), gone, ended("b"), DONE], [started("a"), ended("a"), DONE]], remote=remote())
     assert heard.ended == {"a": ("finished", ""), "b": ("finished", "")}
     assert stand.names(1) == ["a"]
+
+
+def unfit(name: str, node: str = "gpu2", **fields: Any) -> dict[str, Any]:
+    found = {"node_id": f"id-{node}", "node": node, "reason": "no access.", "again": True, "any_left": True, **fields}
+    return {"event": "unfit", "name": name, **found}
+
+
+def test_an_unfit_node_fails_no_trial_and_is_named_once(stand: Stand) -> None:
+    first = [started("a"), unfit("a"), started("b"), unfit("b"), started("a"), ended("a"), failed()]
+    heard = stand.run([first, [started("b"), ended("b"), DONE]], remote=remote())
+    assert heard.ended == {"a": ("finished", ""), "b": ("finished", "")}
+    notes = [note for note in heard.notes if "gpu2" in note]
+    assert len(notes) == 1
+    assert notes[0].startswith("gpu2: no access. This node gets no other trial, and its trials go on elsewhere.")
+    assert [job["unfit"] for job in stand.jobs] == [[], ["id-gpu2"]]
+
+
+def test_a_trial_that_may_not_be_started_again_on_another_node_waits_for_the_next_ray(stand: Stand) -> None:
+    first = [started("a"), unfit("a", again=False), ended("b"), DONE]
+    heard = stand.run([first, [started("a"), ended("a"), DONE]], remote=remote())
+    assert heard.ended["a"] == ("finished", "")
+    assert stand.names(1) == ["a"]
+
+
+def test_a_cluster_without_a_fit_node_ends_the_search(stand: Stand) -> None:
+    script = [started("a"), unfit("a"), started("a"), unfit("a", "gpu3", any_left=False), "hang"]
+    with pytest.raises(ClusterError, match=r"(?s)can be resumed\.\n  1\. gpu2: no access\.\n  2\. gpu3: no access\."):
+        stand.run([script], remote=remote())
+    assert stand.heard.ended == {}
 
 
 def test_memory_that_ran_out_ends_the_growth(stand: Stand) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import tempfile
 from collections.abc import Callable
@@ -16,16 +17,18 @@ import pytest
 
 from muralab.data.cache import open_cache
 from muralab.data.digests import FileDigests
-from muralab.errors import ClusterError, StorageError
+from muralab.errors import StorageError, UnfitNodeError
 from muralab.experiment import predictions_path, run_trial
 from muralab.storage import Storage
 from muralab.training.trainer import LAST, EpochResult, best_name
 from muralab.trial import TrialSpec, read_table
+from muralab.tune import node as nodes
 from muralab.tune.folders import Folders
-from muralab.tune.node import fetch_inputs, open_trial
+from muralab.tune.node import fetch_inputs, open_trial, why_unfit
 from muralab.tune.sweep_storage import SweepStorage, weights_name
 
 SIZE = 36
+NODE = {"packages": {}, "is_cluster": True, "needs_gpu": False, "usual_epoch_s": 0.0}
 
 
 @pytest.fixture
@@ -60,8 +63,9 @@ def shared(tmp_path: Path, folders: Folders, spec: TrialSpec) -> SweepStorage:
 def run(shared: SweepStorage, spec: TrialSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     def run(node: str, stop_after: int | None = None, **changes: Any) -> list[EpochResult]:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / node))
+        monkeypatch.setattr(nodes, "_fit_for", set())  # a new process
         sent = {"spec": shared.spec_on_nodes(spec), "storage": shared.storage.uri, "sweep": shared.name}
-        with open_trial({**sent, "packages": {}, "usual_epoch_s": 0.0, **changes}) as (_, epochs):
+        with open_trial({**sent, **NODE, **changes}) as (_, epochs):
             return [replace(result, seconds=0.0) for result in islice(epochs, stop_after)]
 
     return run
@@ -176,8 +180,34 @@ def test_a_sweep_that_has_ended_does_not_fail_over_what_it_leaves(
 
 
 def test_a_node_that_joined_with_other_packages_does_not_train(run: Callable[..., Any]) -> None:
-    with pytest.raises(ClusterError, match=r"This node cannot train: torch 2\S* \(the command has 1\.0\)\."):
+    with pytest.raises(UnfitNodeError, match=r"torch 2\S* \(the command has 1\.0\)"):
         run("node1", packages={"torch": "1.0"})
+
+
+def test_a_node_that_sees_another_folder_at_the_storages_path_does_not_train(
+    run: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "unmounted").mkdir()
+    with pytest.raises(UnfitNodeError, match="unmounted: this folder is another one here: is it mounted"):
+        run("node1", storage=str(tmp_path / "unmounted"))
+    assert list((tmp_path / "unmounted").iterdir()) == []
+
+
+def test_what_fails_on_one_node_alone_is_that_nodes_fault(shared: SweepStorage, tmp_path: Path) -> None:
+    config = {**NODE, "storage": shared.storage.uri, "sweep": shared.name, "spec": {"table": "{sweep}/split.csv"}}
+    refused = StorageError("cannot write x: access denied.")
+    assert why_unfit(refused, config) == ""  # this node writes there: another trial's file is missing, or the like
+    assert "there is no folder" in why_unfit(refused, {**config, "storage": str(tmp_path / "absent")})
+    full = OSError(errno.ENOSPC, "No space left on device", "/cache/x")
+    assert why_unfit(full, config) == "The disk is full at /cache/x. Free some space and try again."
+    assert why_unfit(full, {**config, "is_cluster": False}) == ""
+    assert why_unfit(ValueError("a bug"), config) == ""
+
+
+def test_a_full_storage_is_no_nodes_fault(shared: SweepStorage) -> None:
+    error = StorageError("cannot write x: the disk is full")
+    error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    assert why_unfit(error, {**NODE, "storage": "/absent", "sweep": "s", "spec": {"table": "t"}}) == ""
 
 
 def test_a_storage_without_the_squares_is_an_error(run: Callable[..., Any], tmp_path: Path) -> None:

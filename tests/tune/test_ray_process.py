@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from muralab.tune import memory_kills, ray_process
-from muralab.tune.memory_kills import count_memory_kills
+from muralab.tune.memory_kills import count_memory_kills, is_out_of_memory
 from muralab.tune.ray_cluster import existing_ray, own_ray
 from muralab.tune.ray_handle import is_alive
 from tests.processes import environment
@@ -101,6 +101,28 @@ def test_a_node_may_be_missed_later_than_its_processes(monkeypatch: pytest.Monke
     assert report.died("a", "its process is gone")
 
 
+@pytest.mark.parametrize("again", [True, False])
+def test_a_node_that_cannot_train_is_excluded_and_not_its_trials_fault(
+    monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    import ray
+
+    nodes = [{"NodeID": f"n{number}", "Alive": True, "Resources": {"CPU": 2.0}} for number in (1, 2)]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(ray_process, "node_names", lambda: {"n1": "gpu1", "n2": "gpu2"})
+    events = Sent()
+    report = ray_process._Report(events)
+    report.unfit.needed = {"CPU": 1}
+    report.result("a", {"node": "n2"})
+    report.result("a", {"unfit": "torch 2.0"})
+    assert report.died("a", "UnfitNodeError") if again else report.lost("a", "UnfitNodeError") is None
+    expected = {"name": "a", "node_id": "n2", "node": "gpu2", "reason": "torch 2.0", "again": again, "any_left": True}
+    assert events.sent[-1] == {"event": "unfit", **expected}
+    assert report.unfit.ids == {"n2"}
+    report.result("a", {"node": "n1"})
+    assert not report.died("a", "its process was killed")  # a later death has a reason of its own
+
+
 def test_the_metrics_of_an_epoch_arrive_as_numbers_though_tune_sees_a_text() -> None:
     events, metrics = Sent(), {"val_loss": 0.1 + 0.2, "phase": 1.0}
     report = ray_process._Report(events)
@@ -117,8 +139,8 @@ def test_a_kill_by_rays_memory_monitor_is_recognised() -> None:
         except RuntimeError as error:
             return error
 
-    assert ray_process._is_memory(raised(OutOfMemoryError("Task was killed due to the node running low on memory.")))
-    assert not ray_process._is_memory(raised(RayActorError()))
+    assert is_out_of_memory(raised(OutOfMemoryError("Task was killed due to the node running low on memory.")))
+    assert not is_out_of_memory(raised(RayActorError()))
 
 
 @pytest.mark.parametrize(

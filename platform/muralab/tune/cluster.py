@@ -23,8 +23,10 @@ from muralab.config.training_options import TrainingOptions
 from muralab.errors import ClusterError, SettingsError, numbered
 from muralab.redaction import redact
 from muralab.storage import Storage
-from muralab.tune.ray_cluster import NODES_ANSWER_S, has_token, own_versions
+from muralab.tune.node_fitness import own_versions
+from muralab.tune.ray_cluster import NODES_ANSWER_S
 from muralab.tune.ray_handle import EarlyRay, ray_environment
+from muralab.tune.ray_token import explain_no_token
 
 PROGRAM = "from muralab.tune.ray_cluster import main; main()"
 CONNECT_S = 60.0
@@ -34,10 +36,6 @@ START_S = 60.0
 SLACK_S = 10.0
 PORT_S = 5.0
 MODULES_BYTES = 2 * 2**20
-TOKEN_ADVICE = (
-    "Give the token that the cluster was started with: RAY_AUTH_TOKEN=<token>, RAY_AUTH_TOKEN_PATH=<file>, or "
-    "~/.ray/auth_token."
-)
 
 
 def is_on_cluster(options: TrainingOptions) -> bool:
@@ -66,27 +64,38 @@ def machines_of(options: TuneConfig, recipes: Sequence[str] | None = None) -> tu
     if options.storage is None:
         raise SettingsError(f"ray_address={options.ray_address}: give storage=, which its nodes share.")
     names = options.recipes if recipes is None else recipes
-    return find_nodes(options.ray_address, Storage(options.storage), recipe_names_of(names))
+    return find_nodes(
+        options.ray_address,
+        Storage(options.storage),
+        recipe_names_of(names),
+        gpu_trials=options.gpus_per_trial != 0,
+    )
 
 
-def find_nodes(address: str, storage: Storage, recipes: Iterable[str]) -> tuple[Machine, ...]:
+def find_nodes(
+    address: str, storage: Storage, recipes: Iterable[str], *, gpu_trials: bool = False
+) -> tuple[Machine, ...]:
     """Connect to a cluster, check every node, and return those that run trials.
 
     Args:
         address: `auto`, or host:port.
         storage: that the nodes must reach.
         recipes: names of the recipes whose code travels to the nodes.
+        gpu_trials: whether trials use the GPUs of nodes that have some.
 
     Raises:
         ClusterError: it cannot be reached, refuses this machine, or has nodes that do not fit: one sentence each.
     """
-    job = {
-        "address": address,
-        "modules": code_modules(recipes),
-        "storage": storage.uri,
-        "packages": own_versions(),
-    }
-    found = _run_probe(job)
+    with storage.witness() as witness:
+        job = {
+            "address": address,
+            "modules": code_modules(recipes),
+            "storage": storage.uri,
+            "witness": witness,
+            "packages": own_versions(),
+            "gpu_trials": gpu_trials,
+        }
+        found = _run_probe(job)
     if found["problems"]:
         unfit = found["problems"]
         some = f"{len(unfit)} node{'s' * (len(unfit) > 1)} cannot train:"
@@ -212,9 +221,7 @@ def explain_refusal(text: str, address: str) -> str:
     """
     start = f"ray_address={address}: "
     if re.search(r"unauthenticated|invalidauthtoken|authenticationerror|invalid auth", text, re.IGNORECASE):
-        if has_token(os.environ):
-            return f"{start}the cluster refuses this machine's token. {TOKEN_ADVICE}"
-        return f"{start}the cluster asks for a token, and this machine has none. {TOKEN_ADVICE}"
+        return f"{start}{explain_no_token(os.environ)}"
     mismatch = re.search(
         r"Version mismatch: .*?Ray: (\S+)\s+Python: (\S+).*?Ray: (\S+)\s+Python: (\S+)",
         text,

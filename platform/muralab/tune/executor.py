@@ -17,16 +17,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from muralab.config.parsing import LOCAL
 from muralab.config.resources import Resources
 from muralab.config.search import CPU_TRIAL_BYTES
 from muralab.ending import raise_pending_interrupt
-from muralab.errors import DiskError, SearchError
+from muralab.errors import ClusterError, DiskError, SearchError, numbered
 from muralab.search_space import Value
 from muralab.trial import TrialSpec, recipes_of
 from muralab.tune.adaptive import Observation, observe
-from muralab.tune.ray_cluster import own_versions
 from muralab.tune.ray_handle import RayProcess
+from muralab.tune.remote import Remote
 from muralab.tune.scheduler import Past
 from muralab.tune.watchdog import Watchdog
 
@@ -111,7 +110,8 @@ def run_trials(
         start_ray: `RayProcess`, or something that has started one early.
 
     Raises:
-        DiskError: a disk is full or read-only; the trials can be resumed.
+        ClusterError: no node that can train is left; the trials can be resumed.
+        DiskError: a disk is full or read-only; likewise.
         SearchError: Ray died again and again.
     """
     search = _Search(
@@ -133,24 +133,6 @@ def run_trials(
     except KeyboardInterrupt:
         listener.interrupted()
         raise
-
-
-@dataclass(frozen=True, kw_only=True)
-class Remote:
-    """How trials run that do not use the folders of this machine."""
-
-    storage: str
-    """URI of what all nodes share."""
-    sweep: str
-    """The search's folder there."""
-    specs: Mapping[str, Mapping[str, Any]]
-    """Trial -> its specification with names instead of paths."""
-    address: str = LOCAL
-    """Of the cluster; LOCAL: a Ray of our own on this machine."""
-    modules: Sequence[str] = ()
-    """Folders and files of the code that travels to the nodes."""
-    grows: bool = False
-    """Whether a node that joins is used: as many trials run at once as the cluster holds."""
 
 
 @dataclass(kw_only=True)
@@ -184,6 +166,8 @@ class _Search:
     """Trials that were lost with their node before their process had shown a sign of life."""
     nodes: dict[str, str] = field(default_factory=dict)
     """Trial -> the node of a cluster that it runs on."""
+    unfit: dict[str, str] = field(default_factory=dict)
+    """Id of a node of a cluster that cannot train -> its name, and why."""
 
     def run(self) -> None:
         """Start Ray, again and again where it dies, until every trial has ended or time is up."""
@@ -210,6 +194,7 @@ class _Search:
         return {
             "specs": [self._spec_as_sent(spec) for spec in waiting],
             "shared": self._shared(),
+            "unfit": sorted(self.unfit),
             "full_epochs": {spec.recipe: recipes_of(spec)[1].full.epochs for spec in waiting},
             "usual_epoch_s": self.usual_epoch_s,
             "resources": asdict(self.resources),
@@ -223,12 +208,13 @@ class _Search:
             "retries": RETRIES,
         }
 
+    def _shared(self) -> dict[str, Any]:
+        return {} if self.remote is None else self.remote.shared(needs_gpu=self.resources.gpus_per_trial > 0)
+
     @property
     def _cluster(self) -> dict[str, Any] | None:
         """The existing cluster that the trials run on; None: a Ray of our own."""
-        if self.remote is None or self.remote.address == LOCAL:
-            return None
-        return {"address": self.remote.address, "modules": list(self.remote.modules)}
+        return None if self.remote is None else self.remote.cluster
 
     @property
     def _grows(self) -> bool:
@@ -236,16 +222,6 @@ class _Search:
 
     def _spec_as_sent(self, spec: TrialSpec) -> dict[str, Any]:
         return spec.to_dict() if self.remote is None else {**self.remote.specs[spec.name], "drawn": spec.drawn}
-
-    def _shared(self) -> dict[str, Any]:
-        """What every trial's process is told beside its specification."""
-        if self.remote is None:
-            return {}
-        return {
-            "storage": self.remote.storage,
-            "sweep": self.remote.sweep,
-            "packages": own_versions(),
-        }
 
     def _listen(self, ray: RayProcess) -> _Stop | None:
         """Handle events until the trials have ended (None), or until something needs another start."""
@@ -256,7 +232,7 @@ class _Search:
                 if event["event"] == "tick":
                     limit_s = SILENT_S
                 elif event["event"] == "done":
-                    return _Stop("A node of the cluster was lost") if self.orphans else None
+                    return _Stop("A node of the cluster was lost or unfit") if self.orphans else None
                 stop = self._handle(**event)
                 heard_s = time.monotonic()  # the files of a trial that has ended may have taken long
                 if stop is not None:
@@ -279,6 +255,7 @@ class _Search:
             "epoch": self._epoch,
             "ended": self._ended,
             "died": self._died,
+            "unfit": self._unfit,
             "ray_died": lambda process: _Stop(f"Ray's process {process} died"),
             "failed": self._failed,
         }
@@ -336,6 +313,22 @@ class _Search:
         why = self.watchdog.reason(name) or reason
         self.listener.adapted(f"The process of {name} died and was started again from its checkpoint. {why}".strip())
         return None
+
+    def _unfit(self, name: str, node_id: str, node: str, reason: str, again: bool, any_left: bool) -> None:
+        """A trial's node cannot train: Tune runs the trial `again` on another one, or the next start does."""
+        self._stopped(name)
+        if not again:
+            self.orphans.add(name)
+        if node_id not in self.unfit:
+            self.unfit[node_id] = f"{node}: {reason.rstrip('.')}."
+            self.listener.adapted(
+                f"{self.unfit[node_id]} This node gets no other trial, and its trials go on elsewhere. Once that is "
+                "fixed, start the node again."
+            )
+        if not any_left:
+            raise ClusterError(
+                numbered("No node of the cluster can train. The trials can be resumed.", list(self.unfit.values()))
+            )
 
     def _stopped(self, name: str) -> None:
         self.watchdog.stopped(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import traceback
 from pathlib import Path
 
 from muralab.processor import control_groups
@@ -27,3 +28,15 @@ def _read(path: Path) -> int:
         if key == "oom_kill":
             return int(value)
     raise ValueError(f"{path} counts no kills")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Ray's memory monitor killed a worker: Tune does not know this error and gives up."""
+    from ray.exceptions import OutOfMemoryError
+
+    one: BaseException | None = error
+    while one is not None:
+        if isinstance(one, OutOfMemoryError):
+            return True
+        one = one.__cause__ or one.__context__
+    return "ray.exceptions.OutOfMemoryError" in "".join(traceback.format_exception(error))

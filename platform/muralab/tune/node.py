@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -19,7 +20,8 @@ from typing import Any
 from muralab.data.cache import squares_files
 from muralab.data.images.value_range import range_from_text
 from muralab.data.squares_check import is_intact
-from muralab.errors import ClusterError
+from muralab.disk import disk_problem
+from muralab.errors import MuraLabError, StorageError, UnfitNodeError
 from muralab.experiment import run_trial
 from muralab.heartbeat import HEARTBEAT, start_heartbeat
 from muralab.paths import cache_folder, know_the_user
@@ -30,8 +32,8 @@ from muralab.training.weights import file_digest
 from muralab.trial import TrialSpec, read_table, recipes_of
 from muralab.tune.folders import PIXELS, TRIALS, Folders
 from muralab.tune.node_cache import fetch_intact
+from muralab.tune.node_fitness import node_problems, own_problems
 from muralab.tune.portable import to_local
-from muralab.tune.ray_cluster import other_versions
 from muralab.tune.stored_epochs import OUTAGE_S, EpochUploader, fetch_newest, keep_epochs
 from muralab.tune.watchdog import LOOK_EVERY_S, Watchdog
 
@@ -44,9 +46,11 @@ def open_trial(config: Mapping[str, Any]) -> Iterator[tuple[TrialSpec, Epochs]]:
 
     Args:
         config: `spec` and `usual_epoch_s`, and for a trial on a cluster the URI of the `storage`, the `sweep`'s folder
-            there, and the versions of `packages` that it needs.
+            there, the versions of `packages` that it needs, whether this may be another
+            machine than the command's (`is_cluster`), and whether it `needs_gpu`.
 
     Raises:
+        UnfitNodeError: this node of a cluster cannot train.
         MuraLabError: see `run_trial`; the storage lacks something, or does not answer.
     """
     opened = _open_on_node if config.get("storage") else _open_here
@@ -63,8 +67,8 @@ def _open_here(config: Mapping[str, Any]) -> Iterator[tuple[TrialSpec, Epochs]]:
 
 @contextmanager
 def _open_on_node(config: Mapping[str, Any]) -> Iterator[tuple[TrialSpec, Epochs]]:
-    if other := other_versions(config["packages"]):  # a node that joined after the others were checked
-        raise ClusterError(f"This node cannot train: {'; '.join(other)}.")
+    if config["is_cluster"]:
+        _require_fit_node(config)
     storage, sweep = Storage(config["storage"]), config["sweep"]
     cache = cache_folder()
     know_the_user(cache)
@@ -79,6 +83,50 @@ def _open_on_node(config: Mapping[str, Any]) -> Iterator[tuple[TrialSpec, Epochs
             EpochUploader(storage, folder, Path(spec.folder), uploaded=done) as uploader,
         ):
             yield spec, keep_epochs(watched(run_trial(spec)), uploader)
+
+
+_fit_for: set[str] = set()
+"""Searches for which this process has found its node fit: it runs one trial after the other."""
+
+
+def _require_fit_node(config: Mapping[str, Any]) -> None:
+    """Check a node that may have joined after the others were checked.
+
+    Raises:
+        UnfitNodeError: it cannot train.
+    """
+    if config["sweep"] in _fit_for:
+        return
+    if problems := own_problems(config["packages"], needs_gpu=config["needs_gpu"]):
+        raise UnfitNodeError("; ".join(problems))
+    try:
+        patiently(lambda: Storage(config["storage"]).check(_witness(config)), OUTAGE_S)
+    except MuraLabError as error:
+        raise UnfitNodeError(str(error)) from error
+    _fit_for.add(config["sweep"])
+
+
+def _witness(config: Mapping[str, Any]) -> str:
+    """A file that only this search has written, so that it is in no other folder or bucket of the storage's name."""
+    return f"{config['sweep']}/{Path(config['spec']['table']).name}"
+
+
+def why_unfit(error: Exception, config: Mapping[str, Any]) -> str:
+    """Why this node cannot train, if that is what ended a trial; empty if it would fail on any other node.
+
+    Args:
+        error: that ended it.
+        config: see `open_trial`.
+    """
+    if not config.get("is_cluster"):
+        return ""
+    if isinstance(error, UnfitNodeError):
+        return str(error)
+    if not isinstance(error, StorageError):
+        return disk_problem(error, Path(tempfile.gettempdir())) or ""
+    if disk_problem(error):  # the storage itself is full
+        return ""
+    return "; ".join(node_problems(config["packages"], config["storage"], witness=_witness(config)))
 
 
 def fetch_inputs(storage: Storage, sweep: str, spec: TrialSpec, cache: Path) -> None:

@@ -1,39 +1,27 @@
 """A connection to Ray: to one of our own on this machine, or to a cluster that exists; and the program that checks one.
 
-Beside `ray_process` and `scheduler` the only module that imports ray. It never stops or configures a cluster that is
-not its own: it connects, reads what its nodes have, and disconnects.
+It never stops or configures a cluster that is not its own: it connects, reads what its nodes have, and disconnects.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from muralab.config.parsing import LOCAL
-from muralab.disk import free_bytes
-from muralab.errors import MuraLabError
-from muralab.paths import cache_folder
-from muralab.storage import Storage
+from muralab.tune.node_fitness import node_problems
+from muralab.tune.ray_token import use_token
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Trials exchange names and numbers, never pictures; Ray's default is a third of the machine, its minimum 75 MiB."""
-TOKEN_FILE = Path(".ray") / "auth_token"
-"""Below the home folder: where Ray looks for a token last."""
 NODES_ANSWER_S = 60.0
 """A node has to start a process and to unpack our modules."""
-LEAST_DISK_BYTES = 256 * 2**20
-"""Free where a node keeps decoded images and checkpoints; how many they take is not known before the data are read."""
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "albumentations", "opencv-python-headless", "safetensors")
-"""What decides the result of a training; each node must have the same versions."""
 FOR_THE_COMMAND = (
     "MLFLOW_TRACKING_URI",
     "MLFLOW_REGISTRY_URI",
@@ -109,27 +97,6 @@ def existing_ray(address: str, modules: Sequence[str], on_import: Callable[[], N
     ray.shutdown()
 
 
-def use_token(environment: Any) -> None:
-    """Have Ray send the cluster's token if this machine has it; with an explicit address it would not do so by itself.
-
-    Args:
-        environment: RAY_AUTH_TOKEN and RAY_AUTH_TOKEN_PATH are read, RAY_AUTH_MODE is set unless it is given.
-    """
-    if has_token(environment):
-        environment.setdefault("RAY_AUTH_MODE", "token")
-
-
-def has_token(environment: Mapping[str, str]) -> bool:
-    """Whether this machine holds a token of a cluster: in a variable, or in one of the two files."""
-    named = environment.get("RAY_AUTH_TOKEN_PATH")
-    if environment.get("RAY_AUTH_TOKEN"):
-        return True
-    try:
-        return Path(named).is_file() if named else (Path.home() / TOKEN_FILE).is_file()
-    except (OSError, RuntimeError):
-        return False
-
-
 def node_names() -> dict[str, str]:
     """Id of every living node -> what people call it: its host's name, or its address where a host has several."""
     import ray
@@ -178,7 +145,10 @@ def _ask(nodes: Sequence[Mapping[str, Any]], job: Mapping[str, Any]) -> tuple[li
     task = ray.remote(num_cpus=0, max_retries=0)(node_problems)
     asked = {
         task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["id"], soft=False)).remote(
-            job["packages"], job["storage"]
+            job["packages"],
+            job["storage"],
+            witness=job["witness"],
+            needs_gpu=job["gpu_trials"] and node["gpus"] > 0,
         ): node
         for node in nodes
     }
@@ -198,55 +168,3 @@ def _ask(nodes: Sequence[Mapping[str, Any]], job: Mapping[str, Any]) -> tuple[li
         if found:
             problems.append(f"{node['name']}: {'; '.join(found)}.")
     return problems, gone
-
-
-def node_problems(packages: Mapping[str, str], storage: str) -> list[str]:
-    """What keeps this node from training as the command's machine does; nothing heavy is imported.
-
-    Args:
-        packages: see `other_versions`.
-        storage: URI that must be readable and writable.
-    """
-    problems = other_versions(packages)
-    try:
-        Storage(storage).check()
-    except MuraLabError as error:
-        problems.append(str(error).rstrip("."))
-    problems += [
-        f"{free_bytes(place) / 2**20:.0f} MiB of disk are free at {place}: free some, or start the node with "
-        f"{variable}=<a folder on another disk>"
-        for variable, place in (("XDG_CACHE_HOME", cache_folder()), ("TMPDIR", Path(tempfile.gettempdir())))
-        if free_bytes(place) < LEAST_DISK_BYTES
-    ]
-    return problems
-
-
-def other_versions(packages: Mapping[str, str]) -> list[str]:
-    """The packages that differ here, with both versions.
-
-    Args:
-        packages: name -> version on the command's machine.
-    """
-    return [
-        f"{name} {here or 'is missing'} (the command has {wanted or 'none'})"
-        for name, wanted in packages.items()
-        if _public(here := installed_version(name)) != _public(wanted)
-    ]
-
-
-def own_versions() -> dict[str, str]:
-    """The versions here of everything that nodes must have as well."""
-    return {name: installed_version(name) for name in PACKAGES}
-
-
-def installed_version(package: str) -> str:
-    """The version of an installed package, read without importing it; empty where there is none."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
-def _public(version: str) -> str:
-    """Without the local part: builds for CPU and for several versions of CUDA compute the same."""
-    return version.partition("+")[0]

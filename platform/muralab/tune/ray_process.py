@@ -27,11 +27,12 @@ from typing import Any, NoReturn
 import psutil
 
 from muralab.disk import disk_problem
-from muralab.errors import DivergedError, MuraLabError
-from muralab.tune.memory_kills import count_memory_kills
+from muralab.errors import DivergedError, MuraLabError, UnfitNodeError
+from muralab.tune.memory_kills import count_memory_kills, is_out_of_memory
 from muralab.tune.ray_cluster import existing_ray, node_names, own_ray
 from muralab.tune.ray_handle import is_alive, kill_all
 from muralab.tune.scheduler import build_scheduler
+from muralab.tune.unfit_nodes import UnfitNodes, place_request
 
 EVENTS_FD = "MURALAB_EVENTS_FD"
 """Environment variable: the file descriptor that events are written to."""
@@ -99,7 +100,7 @@ def main() -> None:
         if _orphaned.is_set():  # Ray was killed while it started
             threading.Event().wait()
         disk = disk_problem(error) or ""
-        events.send("failed", text=traceback.format_exc(), memory=_is_memory(error), disk=disk)
+        events.send("failed", text=traceback.format_exc(), memory=is_out_of_memory(error), disk=disk)
         _end_all()
 
 
@@ -156,27 +157,18 @@ def _kill_children() -> None:
         time.sleep(0.02)
 
 
-def _is_memory(error: BaseException) -> bool:
-    """Whether Ray's memory monitor killed a worker: Tune does not know this error and gives up."""
-    from ray.exceptions import OutOfMemoryError
-
-    one: BaseException | None = error
-    while one is not None:
-        if isinstance(one, OutOfMemoryError):
-            return True
-        one = one.__cause__ or one.__context__
-    return "ray.exceptions.OutOfMemoryError" in "".join(traceback.format_exception(error))
-
-
 def _run(job: Mapping[str, Any]) -> None:
     from ray import tune
 
     os.environ.update(pending_environment(job))
     resources = job["resources"]
     past = {name: (recipe, objectives) for name, (recipe, objectives) in job["past"].items()}
-    needed = {"cpu": resources["cpus_per_trial"], "gpu": resources["gpus_per_trial"], "memory": job["trial_bytes"]}
+    needed = {"CPU": resources["cpus_per_trial"], "GPU": resources["gpus_per_trial"], "memory": job["trial_bytes"]}
+    unfit = _report().unfit
+    unfit.needed = {key: value for key, value in needed.items() if value}
+    unfit.ids.update(job["unfit"])
     tuner = tune.Tuner(
-        tune.with_resources(_work, {key: value for key, value in needed.items() if value}),
+        tune.with_resources(_work, place_request(unfit.needed, unfit=lambda: _report().unfit.ids)),
         param_space=job["shared"],
         tune_config=tune.TuneConfig(
             search_alg=_build_searcher(job),
@@ -234,7 +226,7 @@ def _work(config: dict[str, Any]) -> None:
     from ray import get_runtime_context, tune
 
     from muralab.trial import recipes_of
-    from muralab.tune.node import open_trial
+    from muralab.tune.node import open_trial, why_unfit
     from muralab.tune.trial_score import score_trial
 
     tune.report({"node": get_runtime_context().get_node_id()})
@@ -260,7 +252,11 @@ def _work(config: dict[str, Any]) -> None:
                         "metrics": json.dumps(history[-1], default=float),
                     }
                 )
-    except Exception as error:  # it would fail again: only a process that died is worth a restart
+    except Exception as error:
+        if unfit := why_unfit(error, config):
+            tune.report({"unfit": unfit})
+            raise UnfitNodeError(unfit) from error  # ends this process, and Tune runs the trial again
+        # It would fail again: only a process that died is worth a restart.
         reason = str(error) if isinstance(error, MuraLabError) else traceback.format_exc()
         # On a cluster the trial's folder is a name that only its node resolves, below its temporary files.
         place = tempfile.gettempdir() if config.get("storage") else config["spec"]["folder"]
@@ -294,7 +290,7 @@ def _build_callback() -> Any:
 
         def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
             if _report().died(_trial_name(trial), _last_error(trial)):
-                trial.run_metadata.num_failures -= 1  # a lost node is not the trial's failure
+                trial.run_metadata.num_failures -= 1  # a lost or unfit node is not the trial's failure
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
             _report().lost(_trial_name(trial), _last_error(trial))
@@ -314,6 +310,7 @@ class _Report:
         """Trial -> id of its node."""
         self.names: dict[str, str] = {}
         """Id of every node that has run a trial -> its name."""
+        self.unfit = UnfitNodes()
 
     def result(self, name: str, result: Mapping[str, Any]) -> None:
         """A trial's process has started on a node, an epoch ended, or the trial failed."""
@@ -321,6 +318,9 @@ class _Report:
             self.nodes[name] = result["node"]
             self.names = node_names() | self.names  # with nodes that have joined; no name changes in the middle
             self.events.send("placed", name=name, node=self.names.get(result["node"], ""))
+            return
+        if "unfit" in result:
+            self.unfit.found(name, result["unfit"])
             return
         self.last[name] = result
         if "metrics" in result:
@@ -332,7 +332,9 @@ class _Report:
         self.events.send("ended", name=name, **_ending(self.last.get(name, {})))
 
     def died(self, name: str, reason: str) -> bool:
-        """A trial's process died, and is started again; returns whether its node was lost."""
+        """A trial's process ended, and is started again; returns whether that was due to its node."""
+        if self._left_unfit(name, again=True):
+            return True
         kills = count_memory_kills()
         memory, self.memory_kills = kills > self.memory_kills, kills
         lost = self._lost_node(name)
@@ -341,8 +343,18 @@ class _Report:
 
     def lost(self, name: str, reason: str) -> None:
         """A trial's process died too often, or before its first sign of life."""
+        if self._left_unfit(name, again=False):
+            return
         lost = self._lost_node(name)
         self.events.send("ended", name=name, how="died", reason=reason, disk="", diverged=False, lost_node=lost)
+
+    def _left_unfit(self, name: str, *, again: bool) -> bool:
+        """Whether a trial's process ended because its node cannot train."""
+        node = self.nodes.get(name, "")
+        found = self.unfit.left(name, node)
+        if found:
+            self.events.send("unfit", name=name, node_id=node, node=self.names.get(node, ""), again=again, **found)
+        return bool(found)
 
     def _lost_node(self, name: str) -> str:
         """The name of the node that a trial ran on, if that is gone; else empty."""

@@ -14,10 +14,11 @@ from muralab.trial import TrialSpec, recipes_of
 from muralab.tune.adaptive import observe
 from muralab.tune.cluster import code_modules
 from muralab.tune.disk_space import feature_group
-from muralab.tune.executor import Remote, StartRay, run_trials
+from muralab.tune.executor import StartRay, run_trials
 from muralab.tune.live_progress import LiveProgress
 from muralab.tune.plan import Sweep
 from muralab.tune.ray_handle import RayProcess
+from muralab.tune.remote import Remote
 from muralab.tune.resume import note_chosen, note_in_plan
 from muralab.tune.scheduler import Past
 from muralab.tune.sweep_storage import SweepStorage
