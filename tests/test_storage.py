@@ -17,7 +17,8 @@ from pyarrow.fs import LocalFileSystem
 
 from muralab import storage as storage_module
 from muralab.errors import SettingsError, StorageError, StorageMissingError, StorageUnavailableError
-from muralab.storage import Storage, check_uri, patiently
+from muralab.storage import Storage, patiently
+from muralab.storage_uri import check_uri
 
 
 @pytest.fixture(params=["folder", "fsspec"])

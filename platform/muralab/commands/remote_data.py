@@ -10,7 +10,7 @@ from muralab.commands.session import Session
 from muralab.config.commands import ExploreConfig
 from muralab.config.training_options import TrainingOptions
 from muralab.data.mirror import mirror_data
-from muralab.storage import is_uri
+from muralab.storage_uri import is_uri
 
 Options = TypeVar("Options", bound=TrainingOptions | ExploreConfig)
 

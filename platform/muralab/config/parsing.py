@@ -60,7 +60,7 @@ def path_or(*keywords: str) -> Callable[[str, str], str]:
 
 def data_or(*keywords: str) -> Callable[[str, str], str]:
     """A parser of a data set: a URI as it is, a path, made absolute, or one of some keywords."""
-    from muralab.storage import is_uri
+    from muralab.storage_uri import is_uri
 
     parse_path = path_or(*keywords)
 
@@ -72,7 +72,7 @@ def data_or(*keywords: str) -> Callable[[str, str], str]:
 
 def _uri(name: str, text: str) -> str:
     """A URI without what makes no difference: blanks around it, capitals in its scheme, a slash at its end."""
-    from muralab.storage import check_uri
+    from muralab.storage_uri import check_uri
 
     check_uri(text.strip(), name)
     scheme, _, rest = text.strip().partition("://")
@@ -134,7 +134,7 @@ def model_uri(name: str, text: str) -> str:
 
 def storage_uri(name: str, text: str) -> str | None:
     """A URI as it is, or a folder, made absolute; `none` is None."""
-    from muralab.storage import is_uri
+    from muralab.storage_uri import is_uri
 
     if text in ("", "none"):
         return None

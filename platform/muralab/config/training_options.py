@@ -38,7 +38,7 @@ def check_manifest_options(data: str, root: str | None, columns: Mapping[str, st
         SettingsError: such an option is given, and the data are not a manifest, or it is named by a URI.
     """
     from muralab.data.manifest import is_manifest
-    from muralab.storage import is_uri
+    from muralab.storage_uri import is_uri
 
     given = ([f"root={root}"] if root else []) + (["columns"] if columns else [])
     if given and data != RUN and (data == DEMO or not is_manifest(data)):
@@ -57,7 +57,7 @@ def require_local_data(command: type[CommandOptions], texts: Mapping[str, str]) 
     Raises:
         DataError: names what there is.
     """
-    from muralab.storage import is_uri
+    from muralab.storage_uri import is_uri
 
     known = options_of(command)
     texts = {name: str(one.default) for name, one in known.items()} | dict(texts)

@@ -24,7 +24,7 @@ from muralab.data.mura import ALL_PARTS, COLUMNS, require_part
 from muralab.data.sheet import Sheet, is_missing, read_sheet
 from muralab.data.unnamed import unnamed_note
 from muralab.errors import DataError, nearest, numbered
-from muralab.storage import is_uri
+from muralab.storage_uri import is_uri
 
 REQUIRED_COLUMNS = ("image", "label", "patient")
 OPTIONAL_COLUMNS = ("study", "part", "split")
