@@ -67,6 +67,10 @@ class StorageUnavailableError(StorageError):
     """The storage does not answer now: another attempt may succeed."""
 
 
+class SweepTakenError(MuraLabError):
+    """Another command works on the sweep now: this one leaves the sweep's runs and files to it."""
+
+
 class ClusterError(MuraLabError):
     """A cluster cannot be reached, refuses the connection, or has nodes that do not fit."""
 

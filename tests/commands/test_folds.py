@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,19 @@ import pandas as pd
 import pytest
 
 from muralab.commands import train as train_command
-from muralab.commands.folds import Fold, Folds, run_over_folds
+from muralab.commands.folds import Fold, Folds, find_folds, run_over_folds
 from muralab.commands.session import Session, open_session
-from muralab.config.commands import TrainConfig
+from muralab.config.commands import TrainConfig, TuneConfig
 from muralab.config.environment import Environment
 from muralab.data.name_keys import NAMES_FOLDER
 from muralab.data.names import code_names
+from muralab.errors import StoreError
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.experiment import run_trial
+from muralab.storage import Storage
 from muralab.tracking import RunRecord, Store, download_artifact, read_children
+from muralab.tracking.tags import Tag
+from muralab.tune import sweep_owner
 from muralab.tune.plan import source_of
 from tests.cli.conftest import SMALL, Muralab, all_runs
 from tests.fixtures.documented import undocumented
@@ -171,3 +175,47 @@ def test_recipes_compared_over_folds(muralab: Muralab, store: Store, table: dict
     assert "test of 2 folds" in page
     results = pd.read_csv(download_artifact(store, parent.run_id, "results.csv", tmp_path))
     assert results["test_studies"].tolist() == [72, 72]
+
+
+@pytest.fixture
+def on_machine(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Runs the folds of `tune` on one of two machines, which share a storage."""
+    monkeypatch.setattr(sweep_owner, "SETTLE_S", 0.1)
+    (tmp_path / "storage").mkdir()
+
+    def run(name: str, config: TuneConfig, run_fold: Callable[[Fold, Session], Any]) -> None:
+        with open_session("tune", Environment(tracking_uri=store.uri, cache=tmp_path / name)) as session:
+            folds = find_folds(config, session, TuneConfig)
+            assert folds is not None
+            run_over_folds(folds, session, lambda fold: run_fold(fold, session), name="3 folds")
+
+    return run
+
+
+def stop(fold: Fold, session: Session) -> Any:
+    """A fold that is interrupted when its plan is in the storage."""
+    tags = {Tag.PROTOCOL: str(fold.options.test_set)}
+    run_id = session.start_run(name=f"fold {fold.number}", part="wrist", tags=tags, parent=fold.parent)
+    Storage(fold.options.storage).write(f"sweeps/{run_id}/plan.json", b"{}")
+    raise KeyboardInterrupt
+
+
+def test_folds_are_resumed_on_another_machine_and_not_a_second_time(
+    store: Store, table: dict[str, object], tmp_path: Path, on_machine: Callable[..., None]
+) -> None:
+    shared, given = str(tmp_path / "storage"), {key: str(value) for key, value in table.items()}
+    with pytest.raises(KeyboardInterrupt):
+        on_machine("a", TuneConfig(**given, recipes=("cnn",), test_folds=(0, 3), storage=shared), stop)  # type: ignore[arg-type]
+    parent, (first,) = parent_and_folds(store)
+    resumed: list[str | None] = []
+
+    def finish(fold: Fold, session: Session) -> list[EvaluatedModel]:
+        assert fold.options.storage == shared
+        resumed.append(fold.options.resume)
+        return [model_of(fold, session)]
+
+    on_machine("b", TuneConfig(resume=parent.run_id, storage=shared), finish)
+    assert resumed == [first.run_id, None, None]
+    assert Storage(shared).names(f"sweeps/{parent.run_id}") == []
+    with pytest.raises(StoreError, match="this sweep has ended, on another machine"):
+        on_machine("a", TuneConfig(resume=parent.run_id), finish)

@@ -17,7 +17,7 @@ from muralab import ending
 from muralab.commands.session import Session, open_session, page_lines, ui_command, with_latest
 from muralab.config.commands import TuneConfig
 from muralab.config.environment import Environment
-from muralab.errors import SettingsError, StoreError
+from muralab.errors import SettingsError, StoreError, SweepTakenError
 from muralab.tracking import Store, experiment_id_of, read_run, start_run
 from muralab.tracking.journal import Journal
 from muralab.tracking.operations import Batch
@@ -299,6 +299,21 @@ def test_a_cache_that_cannot_be_written_costs_no_command(
     with open_session("report", Environment(tracking_uri=store.uri, cache=tmp_path / "file")) as one:
         one.writer.finish(one.start_run(name="r", part="wrist", tags={}))
     assert "kept in memory only" in capsys.readouterr().out
+
+
+def test_the_runs_of_a_sweep_that_another_command_has_taken_over_are_left_to_it(store: Store, tmp_path: Path) -> None:
+    runs: list[str] = []
+
+    def work() -> None:
+        with open_session("tune", Environment(tracking_uri=store.uri, cache=tmp_path)) as one:
+            runs.append(one.start_run(name="taken", part="wrist", tags={}))
+            with one.resumable(COMMAND, runs[0]):
+                raise SweepTakenError
+
+    with pytest.raises(SweepTakenError):
+        work()
+    found = read_run(store, runs[0])
+    assert (found.status, found.tags.get("mlflow.note.content")) == ("RUNNING", None)
 
 
 # Searches to resume

@@ -33,6 +33,16 @@ def test_the_latest_comes_first_with_its_command(tmp_path: Path) -> None:
     ]
 
 
+def test_the_command_names_the_storage_for_other_machines(tmp_path: Path) -> None:
+    plain, endpoint = "/shared/mura", "s3://lab/mura?scheme=http&endpoint_override=s3.lab:8333"
+    search(tmp_path, "a", 2.0, kind="tune", options={"part": "wrist", "storage": plain})
+    search(tmp_path, "b", 1.0, kind="tune", options={"part": "wrist", "storage": endpoint})
+    assert [one.command for one in find_interrupted(tmp_path)] == [
+        f"make tune PART=wrist ARGS='-P resume=a -P storage={plain}'",
+        f"make tune PART=wrist ARGS='-P resume=b -P \"storage={endpoint}\"'",
+    ]
+
+
 def test_plans_of_earlier_versions_are_told_apart_by_their_options(tmp_path: Path) -> None:
     for run_id, options in (("a", {"recipe": "cnn"}), ("b", {"seeds": 5}), ("c", {"trials": 2})):
         search(tmp_path, run_id, options={"part": "wrist", **options})

@@ -55,6 +55,7 @@ def shared(tmp_path: Path, folders: Folders, spec: TrialSpec) -> SweepStorage:
     shared = SweepStorage(storage=Storage(str(tmp_path / "storage")), folders=folders)
     cache = open_cache(read_table(spec.table), size=SIZE, folder=folders.cache / "pixels", content=spec.content)
     dataset: Any = SimpleNamespace(caches={SIZE: cache})
+    shared.start()
     shared.upload_inputs([spec], dataset)
     return shared
 
@@ -153,7 +154,9 @@ def test_what_travels_names_no_folder_of_this_machine(shared: SweepStorage, spec
 def test_a_sweep_is_brought_to_another_machine(run: Callable[..., Any], shared: SweepStorage, tmp_path: Path) -> None:
     run("node1", stop_after=2)
     there = Folders(cache=tmp_path / "new", sweep=tmp_path / "new" / "sweeps" / "r1")
-    SweepStorage(storage=shared.storage, folders=there).restore()
+    elsewhere = SweepStorage(storage=shared.storage, folders=there)
+    elsewhere.restore()
+    elsewhere.fetch_ended("trial", 2)
     assert there.plan.read_text() == "{}"
     assert there.table.is_file()
     assert (there.sweep / "trials" / "trial" / best_name("upper")).is_file()

@@ -20,6 +20,7 @@ import pandas as pd
 
 from muralab.atomic import atomic_path
 from muralab.commands.session import Session
+from muralab.commands.stored_sweep import fetch_folds, folders_of, moved_options, open_storage, refuse_ended, storage_of
 from muralab.config.options import restore_options
 from muralab.config.training_options import DEMO, TrainingOptions
 from muralab.data.mirror import path_or_uri
@@ -38,9 +39,12 @@ from muralab.results.inputs import data_tags, log_corrections, log_manifest
 from muralab.results.suspicious_labels import label_check, write_suspicious_labels
 from muralab.tracking import RunRecord, read_children, read_run
 from muralab.tracking.tags import Tag, member_tag
+from muralab.tune.folders import Folders
 from muralab.tune.leftovers import remove_sweep
 from muralab.tune.plan import source_of
-from muralab.tune.resume import FOLDS_FILE, RUN_ID, resume_command
+from muralab.tune.resume import FOLDS_FILE, RUN_ID
+from muralab.tune.resume_command import resume_command
+from muralab.tune.sweep_storage import SweepStorage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +99,7 @@ def find_folds(config: Any, session: Session, command: type[TrainingOptions]) ->
     """The folds that a command goes over; None where it has one test set."""
     if config.resume is None:
         return _folds_of(config)
+    fetch_folds(config.resume, storage_of(config), session)
     path = _file(session, config.resume)
     if not RUN_ID.fullmatch(config.resume) or not path.is_file():
         return None
@@ -107,7 +112,10 @@ def find_folds(config: Any, session: Session, command: type[TrainingOptions]) ->
     tags = read_run(session.store, config.resume, predictions=False).tags
     data = path_or_uri(options.data, tags.get(Tag.DATA_URI, "")) if config.data == DEMO else config.data
     given = {"accept_changes": config.accept_changes, "data": data}
-    found = _folds_of(replace(options, **given))
+    options = replace(options, **given, **moved_options(config, options))
+    if (uri := storage_of(options)) is not None:
+        refuse_ended(config.resume, uri, path, session)
+    found = _folds_of(options)
     return None if found is None else replace(found, resumed=config.resume)
 
 
@@ -147,15 +155,19 @@ def run_over_folds(
     }
     if folds.resumed:
         session.hold_folder_of(folds.resumed)
+        stored = open_storage(options, folders_of(folds.resumed, session), session, is_new=False)
         parent = session.resume_run(folds.resumed)
     else:
         parent = session.start_run(name=name, part=options.part, tags=tags)
         log_manifest(session.writer, parent, sources[0].manifest)
         log_corrections(session.writer, parent, sources[0].corrections)
         session.hold(_file(session, parent).parent, parent)
+        stored = open_storage(options, folders_of(parent, session), session, is_new=True)
         write_options(_file(session, parent), options)
-    with session.resumable(resume_command(session.kind, options.part, parent), parent):
-        finished, interrupted = find_finished(session, parent) if folds.resumed else ({}, {})
+        if stored is not None:
+            stored.upload(_file(session, parent))
+    with session.resumable(resume_command(session.kind, options.part, parent, storage_of(options)), parent):
+        finished, interrupted = find_finished(session, parent, stored) if folds.resumed else ({}, {})
         tested: list[Sequence[EvaluatedModel]] = []
         for number in range(1, folds.number + 1):
             own, tag = folds.options_of(number), folds.tag_of(number)
@@ -171,9 +183,13 @@ def run_over_folds(
     session.writer.flush()
     session.print_run(parent, "The overall figures and the runs of the folds are in the run")
     remove_sweep(_file(session, parent).parent)
+    if stored is not None:
+        session.warn(stored.remove())
 
 
-def find_finished(session: Session, parent: str) -> tuple[dict[str, Sequence[EvaluatedModel]], dict[str, str]]:
+def find_finished(
+    session: Session, parent: str, stored: SweepStorage | None = None
+) -> tuple[dict[str, Sequence[EvaluatedModel]], dict[str, str]]:
     """Of the folds below a run: tag -> its tested models where it has ended, or else its run to resume."""
     finished: dict[str, Sequence[EvaluatedModel]] = {}
     interrupted: dict[str, str] = {}
@@ -181,9 +197,14 @@ def find_finished(session: Session, parent: str) -> tuple[dict[str, Sequence[Eva
         fold = record.tags.get(Tag.ENSEMBLE) or record.tags.get(Tag.PROTOCOL, "")
         if record.status == "FINISHED":
             finished[fold] = read_models(session.store, _tested(session, record))
-        elif (session.cache / "sweeps" / record.run_id / "plan.json").is_file():
+        elif _is_kept(folders_of(record.run_id, session), stored):
             interrupted[fold] = record.run_id
     return finished, interrupted
+
+
+def _is_kept(folders: Folders, stored: SweepStorage | None) -> bool:
+    """Whether the plan of a fold is on this machine, or in the storage of all folds."""
+    return folders.plan.is_file() or (stored is not None and replace(stored, folders=folders).is_known)
 
 
 def _tested(session: Session, record: RunRecord) -> list[RunRecord]:

@@ -18,7 +18,7 @@ from muralab.config.environment import Environment
 from muralab.console import build_console, build_progress
 from muralab.data.name_keys import NAMES_FOLDER
 from muralab.ending import set_last_lines
-from muralab.errors import SettingsError, StoreError, TrialsFailedError, numbered
+from muralab.errors import SettingsError, StoreError, SweepTakenError, TrialsFailedError, numbered
 from muralab.paths import in_checkout
 from muralab.redaction import redact
 from muralab.registry.evaluation_count import record_evaluations
@@ -46,6 +46,7 @@ from muralab.tracking.tags import Tag
 from muralab.tune.leftovers import find_interrupted
 from muralab.tune.resume import LATEST, RUN_ID
 from muralab.tune.sweep_lock import sweep_lock
+from muralab.tune.sweep_owner import SweepOwner
 from muralab.wording import once
 
 Resumable = TypeVar("Resumable", TuneConfig, TrainConfig)
@@ -64,6 +65,8 @@ class Session:
     console: Any
     stack: ExitStack = field(default_factory=ExitStack)
     """Closed at the end, after the runs."""
+    owners: dict[str, SweepOwner] = field(default_factory=dict)
+    """Run -> the claim on its search in a storage, which is given up when this session ends."""
     _is_closing: bool = field(default=False)
     _held: set[Path] = field(default_factory=set)
     _reasons: set[str] = field(default_factory=set)
@@ -175,6 +178,9 @@ class Session:
             yield
         except KeyboardInterrupt:
             self.interrupted(command, run_id)
+            raise
+        except SweepTakenError:
+            self.writer.leave_open_runs()
             raise
         except TrialsFailedError:  # the run has its results, and its description says which trials failed
             set_last_lines("Once it is fixed, resume with:", f"  {command}")

@@ -41,7 +41,8 @@ from muralab.tune.estimate import Estimate, estimate, measure_paces
 from muralab.tune.finish import SweepResult, draw_galleries
 from muralab.tune.leftovers import remove_sweep
 from muralab.tune.plan import Sweep, format_cores, prepare_sweep
-from muralab.tune.resume import is_described, load_sweep, resume_command, write_plan
+from muralab.tune.resume import is_described, load_sweep, write_plan
+from muralab.tune.resume_command import resume_command
 from muralab.tune.trial_logger import log_description, relog_changed, trial_tags
 from muralab.tune.trial_notes import ended_note, running_note
 from muralab.tune.trial_score import objectives_of, score_trial

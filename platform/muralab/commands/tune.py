@@ -9,6 +9,7 @@ from functools import partial
 from muralab.commands.folds import Fold, find_folds, run_over_folds
 from muralab.commands.remote_data import with_fetched_data
 from muralab.commands.session import Session, open_session, page_lines, with_latest
+from muralab.commands.stored_sweep import bring_here, folders_of, open_storage, storage_of
 from muralab.config.commands import REGISTER_NONE, TuneConfig
 from muralab.config.environment import Environment
 from muralab.config.search import SearchConfig, resolve_search
@@ -39,17 +40,16 @@ from muralab.tune.finish import (
     save_report,
     save_results,
 )
-from muralab.tune.folders import SWEEPS, Folders
 from muralab.tune.gpu_packing import pack_gpus
 from muralab.tune.leftovers import remove_sweep
 from muralab.tune.plan import Sweep, in_order, plan_summary, plan_table, prepare_sweep
 from muralab.tune.preflight import memory_notes
 from muralab.tune.ray_handle import EarlyRay, check_folder
 from muralab.tune.registration import Registration, may_register, register, register_candidate
-from muralab.tune.resume import is_described, load_sweep, resume_command, write_plan
+from muralab.tune.resume import is_described, load_sweep, write_plan
+from muralab.tune.resume_command import resume_command
 from muralab.tune.search import build_logger, run_search
 from muralab.tune.sweep_notes import SweepPages, build_views, started_note
-from muralab.tune.sweep_storage import SweepStorage
 from muralab.tune.trial_logger import TrialLogger
 from muralab.tune.warm_start import describe_choice, start_warm
 
@@ -96,9 +96,10 @@ def search_once(
         return []
     parent = open_run(sweep, session, fold)
     sweep = sweep.of_run(parent)
-    storage = open_storage(sweep)
     session.hold(sweep.folders.sweep, parent)
-    resume = resume_command("tune", sweep.part, parent if fold is None else fold.parent)
+    options = sweep.config.options
+    storage = open_storage(options, sweep.folders, session, is_new=sweep.resumed is None)
+    resume = resume_command("tune", sweep.part, parent if fold is None else fold.parent, storage_of(options))
     with session.resumable(resume, parent):
         logger = build_logger(
             sweep,
@@ -111,7 +112,9 @@ def search_once(
         )
         search(sweep, logger, session, ray)
         ray.end()  # where no trial was left to run
+        logger.require_owner()
         models = finish(sweep, logger, session)
+        logger.require_owner()
         session.writer.finish(parent)
         check_failures(logger)
     session.writer.flush()
@@ -142,10 +145,10 @@ def load(config: TuneConfig, session: Session) -> Sweep:
         if config.warm_start:
             sweep = start_warm(sweep, session.store, config.warm_start)
         return sweep.with_notes(describe_choice(sweep))
-    folders = Folders(cache=session.cache, sweep=session.cache / SWEEPS / config.resume)
-    if config.storage is not None:
-        SweepStorage(storage=Storage(config.storage), folders=folders).restore()
+    session.hold_folder_of(config.resume)  # before files are brought there, and after, if they make the folder
+    bring_here(config.resume, config.storage, session)
     session.hold_folder_of(config.resume)
+    folders = folders_of(config.resume, session)
     more = int(config.trials) if isinstance(config.trials, str) else 0
     ended = fetch_plan(session.store, config.resume, folders) if more and not folders.plan.exists() else None
     sweep = load_sweep(
@@ -178,12 +181,6 @@ def check_access(config: SearchConfig, session: Session, *, is_dry_run: bool, re
         session.require_access(options.part, registers=registers, resumed=resumed)
 
 
-def open_storage(sweep: Sweep) -> SweepStorage | None:
-    """The search's part of the storage of its options; None: its files are in its own folders alone."""
-    uri = getattr(sweep.config.options, "storage", None)
-    return None if uri is None else SweepStorage(storage=Storage(uri), folders=sweep.folders)
-
-
 def plan(sweep: Sweep) -> tuple[Sweep, Estimate]:
     """Settle shared GPUs and the order of the trials, and estimate the cost."""
     paces = measure_paces(sweep.specs)
@@ -211,6 +208,8 @@ def search(sweep: Sweep, logger: TrialLogger, session: Session, ray: EarlyRay) -
     """
     writer, parent, past = session.writer, logger.parent, {}
     write_plan(sweep)  # also of a resumed one: its folders may have moved, and its inputs may have changed
+    if logger.storage is not None:
+        logger.storage.start()
     known = sweep.resumed is not None and (bool(sweep.accepted) or is_described(session.store, parent))
     if not known:
         log_options(sweep, parent, writer)

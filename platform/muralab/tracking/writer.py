@@ -232,8 +232,7 @@ class RunWriter:
         """Log metrics at a step; a metric that has a value there already is left out.
 
         NaN and infinite values are kept in a tag, from which reading restores them: as metrics they break charts of
-        MLflow's pages, and databases differ in what they store. The others are stored under the names of
-        `stored_names`.
+        MLflow's pages, and databases differ in what they store. The others get the names of `stored_names`.
         """
         logged = self._logged.setdefault(run, set())
         at_ms = int(time.time() * 1000)
@@ -388,6 +387,10 @@ class RunWriter:
         same = {run, self._queue.id_of(run)} - {None}  # a run may be given by its temporary id or by its id
         self._open = {other: None for other in self._open if not {other, self._queue.id_of(other)} & same}
         self._queue.put(run, EndRun(status, int(time.time() * 1000)))
+
+    def leave_open_runs(self) -> None:
+        """Leave the open runs to another process, which has resumed them."""
+        self._open.clear()
 
     @property
     def thread_ident(self) -> int:

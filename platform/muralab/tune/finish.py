@@ -89,7 +89,7 @@ def evaluate_best_trials(sweep: Sweep, logger: TrialLogger, store: Store) -> Swe
     records = find_records(store, logger.parent, run_ids, history=False)
     if sweep.resumed:
         forget_earlier_best(records, names, logger)
-    for note in superseded_notes(records, run_ids):
+    for note in [*logger.weights_notes(), *superseded_notes(records, run_ids)]:
         logger.adapted(note)
     rule = sweep.config.options.threshold
     tests = [

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from muralab.demo.dataset import find_drafts
-from muralab.tune.resume import FOLDS_FILE, resume_command
+from muralab.tune.folders import Folders
+from muralab.tune.portable import to_local
+from muralab.tune.resume import FOLDS_FILE
+from muralab.tune.resume_command import resume_command
 from muralab.tune.sweep_lock import is_locked
 
 REMOVED = ".removed-"
@@ -28,11 +31,13 @@ class Interrupted:
     """How many there are; 0 for a search with one test set."""
     is_above_folds: bool = False
     """Whether this is the run above several folds."""
+    storage: str | None = None
+    """Where its files are, if not only in its own folder."""
 
     @property
     def command(self) -> str:
         """What resumes it."""
-        return resume_command(self.kind, self.part, self.run_id)
+        return resume_command(self.kind, self.part, self.run_id, self.storage)
 
 
 def find_interrupted(cache: Path) -> list[Interrupted]:
@@ -46,7 +51,7 @@ def find_interrupted(cache: Path) -> list[Interrupted]:
 
 def _read(folder: Path) -> Interrupted | None:
     """What can be resumed of a search's folder: a plan, or the options of several folds."""
-    plan, folds = folder / "plan.json", folder / FOLDS_FILE
+    plan, folds, cache = folder / "plan.json", folder / FOLDS_FILE, folder.parents[1]
     try:
         content = json.loads((folds if folds.exists() else plan).read_text(encoding="utf-8"))
         options = content if folds.exists() else content["options"]
@@ -58,6 +63,7 @@ def _read(folder: Path) -> Interrupted | None:
             started_s=(folds if folds.exists() else folder / "split.csv").stat().st_mtime,
             folds=int((options.get("test_folds") or (0, 0))[1]),
             is_above_folds=folds.exists(),
+            storage=to_local(options.get("storage"), Folders(cache=cache, sweep=folder)),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

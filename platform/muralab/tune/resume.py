@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import shlex
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -79,6 +79,8 @@ class Plan:
     """Trials per recipe that were added after it had ended."""
     kind: str = ""
     """tune, train or compare; empty in plans of earlier versions."""
+    attempt: str = ""
+    """Tells the command that worked on it last from all others; empty in plans of earlier versions."""
 
 
 def write_plan(sweep: Sweep) -> None:
@@ -94,6 +96,7 @@ def write_plan(sweep: Sweep) -> None:
         "inputs": asdict(sweep.inputs),
         "observed": [asdict(one) for one in sweep.observed],
         "extended": sweep.extended,
+        "attempt": uuid.uuid4().hex,
     }
     _write(folders, {"kind": sweep.kind, **to_portable(content, folders)})
 
@@ -119,13 +122,6 @@ def _write(folders: Folders, content: Mapping[str, Any]) -> None:
         path.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
-def resume_command(kind: str, part: str, run_id: str) -> str:
-    """What to type to resume a search."""
-    if kind == "train":
-        return f"mlflow run . -e train --env-manager local -P resume={run_id}"
-    return f"make tune PART={shlex.quote(part)} ARGS='-P resume={run_id}'"
-
-
 def _write_split(folders: Folders, dataset: Dataset) -> None:
     files = dataset.identities(dataset.index)["file"].to_numpy()
     write_table(folders.table, dataset.index.assign(file=files), dataset.tables)
@@ -140,7 +136,8 @@ def read_plan(folders: Folders, run_id: str) -> Plan:
     if not RUN_ID.fullmatch(run_id) or not folders.plan.is_file():
         raise StoreError(
             f"resume={run_id}: nothing of this sweep is left at {folders.sweep}. A sweep can be resumed on the machine "
-            "where it was interrupted, until it has ended; the run id is the one that the interrupted sweep printed."
+            "where it was interrupted, and with storage=<its storage> on any other, until it has ended; the run id is "
+            "the one that the interrupted sweep printed."
         )
     return parse_plan(folders.plan.read_text(encoding="utf-8"), folders, run_id)
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from muralab.config.parsing import LOCAL
 from muralab.console import TrialRow, TrialTable, format_duration
+from muralab.errors import StorageError
 from muralab.experiment import warm_up
+from muralab.search_space import Value
 from muralab.tracking import RunWriter
 from muralab.trial import TrialSpec, recipes_of
 from muralab.tune.adaptive import observe
@@ -66,12 +69,27 @@ def build_logger(
         parent=parent,
         tags=sweep.tags,
         on_interrupt=on_interrupt,
-        on_adapted=lambda note, at_once: note_in_plan(sweep.folders, note, at_once),
-        on_chosen=lambda name, values: note_chosen(sweep.folders, name, values),
+        on_adapted=lambda note, at_once: _keep_note(sweep, storage, note, at_once),
+        on_chosen=lambda name, values: _keep_chosen(sweep, storage, name, values),
         keep_all=keep_all,
         storage=storage,
         progress=LiveProgress(writer, parent, table),
     )
+
+
+def _keep_note(sweep: Sweep, storage: SweepStorage | None, note: str, at_once: int | None) -> None:
+    """Keep in the plan what happened; a storage that fails now gets it with the next change, or when it is resumed."""
+    note_in_plan(sweep.folders, note, at_once)
+    if storage is not None:
+        with suppress(StorageError):
+            storage.upload_plan(wait_s=0.0)
+
+
+def _keep_chosen(sweep: Sweep, storage: SweepStorage | None, name: str, values: Mapping[str, Value]) -> None:
+    """Keep in the plan what was chosen for a trial, wherever the search is resumed."""
+    note_chosen(sweep.folders, name, values)
+    if storage is not None:
+        storage.upload_plan()
 
 
 def run_search(
@@ -103,7 +121,7 @@ def run_search(
         for spec in sharing_features(waiting):
             warm_up(spec)
     else:  # every node computes the features that its trials need
-        console.print("Uploading what the trials read: decoded images, pretrained weights, the plan.")
+        console.print("Uploading what the trials read: decoded images, pretrained weights.")
         logger.storage.upload_inputs(waiting, sweep.dataset)
     console.print(f"Ready after {format_duration(time.monotonic() - started)}; starting Ray.", highlight=False)
     budget = sweep.config.time_budget_s

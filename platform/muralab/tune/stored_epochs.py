@@ -97,14 +97,15 @@ def fetch_epoch(storage: Storage, folder: str, epoch: int, into: Path, *, withou
     """Fetch one epoch; see `fetch_newest`.
 
     Raises:
-        StorageError: it is not there in full.
+        StorageMissingError: it is not there in full.
+        StorageUnavailableError: the storage does not answer.
     """
     for one in stored_epochs(storage, folder):
         if one.epoch == epoch:
             with contextlib.suppress(_DamagedError):
                 _fetch(storage, folder, one, into, set(without))
                 return
-    raise StorageError(f"storage={storage.uri}: epoch {epoch} of {folder} is missing or damaged.")
+    raise StorageMissingError(f"storage={storage.uri}: epoch {epoch} of {folder} is missing or damaged.")
 
 
 class _DamagedError(Exception):

@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,7 +44,9 @@ def sweep_lock(folder: Path, run_id: str) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with Lock(folder / LOCK) as lock:
         if lock.state is LockState.TAKEN or is_owned_elsewhere(folder):
-            raise _busy(folder, run_id)
+            owner = _read_owner(folder / OWNER) or {}
+            may_be_dead = owner.get(Tag.HOST, socket.gethostname()) != socket.gethostname()
+            raise busy_error(owner, run_id, may_be_dead=may_be_dead)
         with _renewed(folder / OWNER):
             yield
 
@@ -60,22 +62,31 @@ def is_locked(folder: Path) -> bool:
 def is_owned_elsewhere(folder: Path) -> bool:
     """Whether another process has the sweep although its lock is free: on another host, or without locks."""
     owner = _read_owner(folder / OWNER)
-    if owner is None or owner == _own_identity():
+    if owner is None or owner == own_identity():
         return False
     if owner.get(Tag.HOST) == socket.gethostname() and is_gone(owner):
         return False
     return is_alive(owner) or _age_s(folder / OWNER) < EXPIRES_S
 
 
-def _own_identity() -> dict[str, str]:
+def own_identity() -> dict[str, str]:
+    """What tells this process from every other one, on any host."""
     tags = process_tags()
     return {name: tags[name] for name in IDENTITY}
 
 
 def _read_owner(file: Path) -> dict[str, str] | None:
     try:
-        return {str(key): str(value) for key, value in json.loads(file.read_text(encoding="utf-8")).items()}
-    except (OSError, ValueError, AttributeError):
+        return parse_owner(file.read_bytes())
+    except OSError:
+        return None
+
+
+def parse_owner(content: bytes) -> dict[str, str] | None:
+    """The owner that a file names; None if it is damaged."""
+    try:
+        return {str(key): str(value) for key, value in json.loads(content).items()}
+    except (ValueError, AttributeError):
         return None
 
 
@@ -93,7 +104,7 @@ def _age_s(file: Path) -> float:
 def _renewed(file: Path) -> Iterator[None]:
     """Write who owns the sweep, and renew the file's time stamp from a thread."""
     with atomic_path(file) as temporary:
-        temporary.write_text(json.dumps(_own_identity()), encoding="utf-8")
+        temporary.write_text(json.dumps(own_identity()), encoding="utf-8")
     ended = threading.Event()
 
     def renew() -> None:
@@ -109,10 +120,10 @@ def _renewed(file: Path) -> Iterator[None]:
         file.unlink(missing_ok=True)
 
 
-def _busy(folder: Path, run_id: str) -> SettingsError:
-    owner = _read_owner(folder / OWNER) or {}
+def busy_error(owner: Mapping[str, str], run_id: str, *, may_be_dead: bool) -> SettingsError:
+    """Why a sweep that another process works on is not resumed."""
     where = f"process {owner.get(Tag.PID, 'unknown')} on {owner.get(Tag.HOST, 'an unknown host')}"
     text = f"resume={run_id}: this sweep is being run by {where}. Wait for it, or interrupt it first."
-    if owner.get(Tag.HOST, socket.gethostname()) != socket.gethostname():
+    if may_be_dead:
         text += f" If that process is dead, try again in {EXPIRES_S:.0f} s."
     return SettingsError(text)

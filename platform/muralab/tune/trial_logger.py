@@ -95,6 +95,8 @@ class TrialLogger:
     """What happened to the search, for the report."""
     best: dict[str, tuple[float, str]] = field(default_factory=dict)
     """Recipe -> (objective, trial) of the best trial that has ended."""
+    removed: dict[str, float] = field(default_factory=dict)
+    """Trial -> objective of one that ended before an interruption and whose weights are gone, as a loser's are."""
     scores: dict[str, float] = field(default_factory=dict)
     """Trial -> what one that has ended in order has reached."""
     _parts: dict[str, int] = field(default_factory=dict)
@@ -115,18 +117,26 @@ class TrialLogger:
     def restore(self, records: Sequence[RunRecord]) -> dict[str, Past]:
         """Restore what an interrupted search has done; returns the objectives of trials that have ended."""
         past: dict[str, Past] = {}
+        stored = set() if self.storage is None else self.storage.trials()
         found = {record.tags.get(Tag.TRIAL, ""): record for record in records}
         for name, spec in self.specs.items():
             record, ending = found.get(name), read_ending(Path(spec.folder))
             if record is not None:
                 self.runs[name] = record.run_id
             if record is not None and record.tags.get(Tag.ENDED) in ENDED:
+                if name in stored and ending is None:  # it ended on another machine
+                    self._fetch_ended(name, record)
                 past[name] = self._restore_ended(name, record)
             elif ending is not None:
                 past[name] = self._finish_logging(name, record, ending)
             elif record is not None:  # it may end well this time: why it failed before is not how it ended
                 self._reopen(name, record)
         return past
+
+    def _fetch_ended(self, name: str, record: RunRecord) -> None:
+        """Fetch the weights and predictions of a trial's last logged epoch: its training may have been ahead of it."""
+        if self.storage is not None and len(record.history):
+            self.storage.fetch_ended(name, int(record.history.index.max()))
 
     def _restore_ended(self, name: str, record: RunRecord) -> Past:
         """A trial that has ended; what an interruption has kept from being written about its end is written now."""
@@ -142,6 +152,8 @@ class TrialLogger:
             self.writer.finish(record.run_id)
         if objectives and (has_weights(spec) or record.tags.get(Tag.BEST_OF_RECIPE) == "true"):  # its run has them
             self.consider(name, record.metrics["objective"])
+        elif objectives:
+            self.removed[name] = record.metrics["objective"]
         return record.recipe, objectives
 
     def _finish_logging(self, name: str, record: RunRecord | None, ending: TrialEnding) -> Past:
@@ -177,12 +189,11 @@ class TrialLogger:
     def trial_chosen(self, name: str, values: Mapping[str, Value]) -> None:
         """Keep the values that were chosen for a trial, seconds before its process is ready to train with them."""
         self.on_chosen(name, values)
-        if self.storage is not None:
-            self.storage.upload_plan()
         self.specs = {**self.specs, name: replace(self.specs[name], drawn=values)}
 
     def trial_started(self, name: str) -> None:
         """Start the trial's run, unless it is resumed."""
+        self.require_owner()
         self.table.started(name)
         if name not in self.runs:
             spec = self.specs[name]
@@ -200,6 +211,7 @@ class TrialLogger:
 
     def trial_epoch(self, name: str, epoch: Mapping[str, Any]) -> None:
         """Log an epoch; one that a restarted trial repeats is logged already."""
+        self.require_owner()
         if epoch["global_epoch"] <= len(self.history[name]):
             return
         self.history[name].append(epoch["metrics"])
@@ -224,6 +236,7 @@ class TrialLogger:
 
     def trial_ended(self, name: str, how: str, reason: str, *, diverged: bool = False) -> None:
         """Log how a trial ended and what it reached; keep only the weights that may still be needed."""
+        self.require_owner()
         reason = self.dataset.hide_names(reason)
         if how == "pruned" and self.deadline is not None and time.monotonic() >= self.deadline:
             how = "stopped"
@@ -298,9 +311,28 @@ class TrialLogger:
 
     def tick(self) -> None:
         """Redraw, and update the search's own run."""
+        self.require_owner()
         self.table.tick()
         if self.progress is not None:
             self.progress.tick()
+
+    def require_owner(self) -> None:
+        """Make sure that no other command has taken the search over, on another machine.
+
+        Raises:
+            SweepTakenError: one has.
+        """
+        if self.storage is not None:
+            self.storage.require_owner()
+
+    def weights_notes(self) -> list[str]:
+        """A sentence for each trial that would be its recipe's best if its weights were not gone."""
+        return [
+            f"The weights of {name} are missing, which reached {objective:.4f}: more than the tested trial of {recipe}."
+            for name, objective in self.removed.items()
+            if (recipe := self.specs[name].recipe) in self.best
+            and comparable(objective) > comparable(self.best[recipe][0])
+        ]
 
     def adapted(self, note: str, max_concurrent: int | None = None) -> None:
         """Print and keep what happened to the search."""
