@@ -188,9 +188,10 @@ def planned_storage(folders: Folders) -> str | None:
     """The storage that the plan of a search on this machine names; None without a plan, or without one in it."""
     try:
         options = json.loads(folders.plan.read_bytes())["options"]
-        return to_local(options.get("storage"), folders)
+        uri: str | None = to_local(options.get("storage"), folders)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # `read_plan` reports a damaged plan
         return None
+    return uri
 
 
 def _attempt_of(plan: bytes) -> str | None:
