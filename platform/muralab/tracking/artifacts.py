@@ -19,6 +19,7 @@ from muralab.data.splits import fingerprint
 from muralab.errors import StoreError
 from muralab.redaction import redact
 from muralab.tracking.failures import store_error
+from muralab.tracking.patient_sketch import sketch_patients
 from muralab.tracking.store import Store
 from muralab.tracking.tags import Tag
 
@@ -145,6 +146,19 @@ def key_of_run(store: Store, run_id: str, tags: Mapping[str, str]) -> NameKey | 
 def fingerprint_test_set(predictions: pd.DataFrame) -> str:
     """A digest of the images of a test set, with their labels and patients: 32 hex characters."""
     return fingerprint(predictions.assign(split="test"))
+
+
+def tags_of_test_set(predictions: pd.DataFrame, fingerprint: str = "") -> dict[str, str]:
+    """The tags by which evaluations on a test set are found.
+
+    Args:
+        predictions: one row per image.
+        fingerprint: of a test set whose names are coded: that of the names; empty: that of the table.
+    """
+    return {
+        Tag.TEST_FINGERPRINT: fingerprint or fingerprint_test_set(predictions),
+        Tag.TEST_PATIENTS: sketch_patients(predictions["patient"]),
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

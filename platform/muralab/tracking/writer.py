@@ -20,7 +20,7 @@ import pandas as pd
 from muralab.data.names import LOCAL_COLUMNS
 from muralab.errors import StoreError
 from muralab.redaction import redact
-from muralab.tracking.artifacts import fingerprint_test_set
+from muralab.tracking.artifacts import tags_of_test_set
 from muralab.tracking.experiment_page import TrialsView
 from muralab.tracking.failures import shorten, store_error
 from muralab.tracking.journal import Journal
@@ -36,7 +36,6 @@ from muralab.tracking.operations import (
     new_start,
 )
 from muralab.tracking.outage import PATIENCE_S
-from muralab.tracking.patient_sketch import sketch_patients
 from muralab.tracking.queue import WriteQueue
 from muralab.tracking.records import read_histories, read_undefined
 from muralab.tracking.refusals import Refusal, refusal_error
@@ -318,8 +317,7 @@ class RunWriter:
         """
         self.log_table(run, predictions, f"predictions/{name}.csv")
         if name == "test":  # an evaluation on this test set, which `find_evaluations` finds
-            tags = {Tag.TEST_FINGERPRINT: fingerprint or fingerprint_test_set(predictions)}
-            self.set_tags(run, {**tags, Tag.TEST_PATIENTS: sketch_patients(predictions["patient"])})
+            self.set_tags(run, tags_of_test_set(predictions, fingerprint))
 
     def log_file(self, run: str, path: Path, artifact_path: str | None = None) -> None:
         """Log a file as it is now, under its own name, in the folder `artifact_path`.
