@@ -161,7 +161,7 @@ def test_a_trial_that_starts_again_keeps_its_start() -> None:
 def test_the_title_says_how_many_ended_and_how_long_it_takes() -> None:
     board, _, _ = build_table(TrialRow("a", [600.0]), TrialRow("b", [1.0], state="finished"))
     assert board.table().title == "1 of 2 trials ended, about 13 min left; val_study_auroc: last epoch, best"
-    board.rows["a"].state = "pruned"
+    board.change("a", "pruned")
     assert board.table().title == "2 trials; val_study_auroc: last epoch, best"
 
 
@@ -175,6 +175,15 @@ def test_the_end_of_a_trial_is_a_line() -> None:
     time.now += 75
     board.ended("a", "finished")
     assert out.getvalue() == "[1/2] a finished after 1 epochs, 75 s, val_study_auroc 0.812\n"
+
+
+def test_the_count_of_ended_trials_follows_every_change() -> None:
+    board, _, out = build_table(TrialRow("a", [1.0], state="finished"), TrialRow("b", [1.0]), TrialRow("c", [1.0]))
+    board.change("b", "pruned")  # as a resumed search restores it
+    board.started("b")  # and trains it again
+    for name in ("b", "b", "c"):
+        board.ended(name, "finished")
+    assert [line.partition("]")[0] for line in out.getvalue().splitlines()] == ["[2/3", "[2/3", "[3/3"]
 
 
 def test_a_failure_says_the_last_line_of_its_reason_as_it_is() -> None:

@@ -78,8 +78,13 @@ class TrialTable:
     console: Any
     clock: Callable[[], float] = time.monotonic
     _live: Any = None
+    _n_ended: int = field(init=False)
+    """Kept, since a search of thousands of trials prints it with each."""
     _printed_at: float = field(default=0.0)
     _drawn_at: float = field(default=0.0)
+
+    def __post_init__(self) -> None:
+        self._n_ended = sum(row.has_ended for row in self.rows.values())
 
     def __enter__(self) -> TrialTable:
         if self.console.is_terminal:
@@ -104,8 +109,15 @@ class TrialTable:
 
     def started(self, name: str) -> None:
         """A trial is running."""
+        row = self.change(name, "running")
+        row.started = row.started or self.clock()
+
+    def change(self, name: str, state: str) -> TrialRow:
+        """Set the state of a trial; returns its row."""
         row = self.rows[name]
-        row.state, row.started = "running", row.started or self.clock()
+        before, row.state = row.has_ended, state
+        self._n_ended += row.has_ended - before
+        return row
 
     def placed(self, name: str, node: str) -> None:
         """A trial runs on a node of a cluster."""
@@ -124,16 +136,14 @@ class TrialTable:
 
     def ended(self, name: str, how: str, reason: str = "") -> None:
         """A trial ended."""
-        row = self.rows[name]
-        row.state = how
+        row = self.change(name, how)
         row.seconds = self.clock() - (row.started or self.clock())
         if self._live is None:
             best = "" if row.best is None else f", {self.objective} {row.best:.3f}"
             why = f": {reason.strip().splitlines()[-1]}" if reason else ""
-            done, took = sum(r.has_ended for r in self.rows.values()), format_duration(row.seconds)
-            where = f" on {row.node}" if row.node else ""
+            where, took = f" on {row.node}" if row.node else "", format_duration(row.seconds)
             self.console.print(
-                f"[{done}/{len(self.rows)}] {name} {how}{where} after {row.epoch} epochs, {took}{best}{why}",
+                f"[{self._n_ended}/{len(self.rows)}] {name} {how}{where} after {row.epoch} epochs, {took}{best}{why}",
                 highlight=False,
                 markup=False,
             )
@@ -178,7 +188,7 @@ class TrialTable:
 
     def table(self) -> Any:
         """A rich table with one row per trial; of very many, those that run and the best."""
-        done = sum(row.has_ended for row in self.rows.values())
+        done = self._n_ended
         left = f"{done} of {len(self.rows)} trials ended, about {format_duration(self.remaining_s())} left"
         table = narrow_table(
             f"{left if done < len(self.rows) else f'{done} trials'}; {self.objective}: last epoch, best"

@@ -96,3 +96,37 @@ def test_past_trials_of_other_recipes_do_not(search: Any) -> None:
 def test_a_past_trial_counts_as_far_as_it_got(search: Any) -> None:
     assert search(past(GOOD[:4])).stopped_at(POOR) is None
     assert search(past(GOOD[:5])).stopped_at(POOR) == 5
+
+
+class Controller:
+    """Tune's side: trials in any order, as in a set; a look at those that have ended is counted."""
+
+    def __init__(self, states: Mapping[str, str], ended: int = 0) -> None:
+        self.live = [SimpleNamespace(trial_id=name, status=status) for name, status in states.items()]
+        self.ended = [SimpleNamespace(trial_id=f"old{number}", status="TERMINATED") for number in range(ended)]
+
+    def get_live_trials(self) -> list[Any]:
+        return self.live[::-1]
+
+    def get_trials(self) -> list[Any]:
+        raise AssertionError("with thousands of trials that have ended, this is most of the work")
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        ({"a": "RUNNING", "b": "PENDING", "c": "PENDING"}, "b"),
+        ({"a": "PAUSED", "b": "RUNNING", "c": "PENDING"}, "c"),
+        ({"a": "RUNNING", "b": "PAUSED", "c": "PAUSED"}, "b"),
+        ({"a": "RUNNING"}, None),
+        ({}, None),
+    ],
+)
+def test_the_first_trial_that_waits_is_next_and_ended_ones_are_not_looked_at(
+    states: Mapping[str, str], expected: str | None
+) -> None:
+    scheduler, controller = build_scheduler({OURS: 9}, {}), Controller(states, ended=5)
+    for trial in (*controller.ended, *controller.live):
+        scheduler.on_trial_add(controller, trial)
+    chosen = scheduler.choose_trial_to_run(controller)
+    assert (None if chosen is None else chosen.trial_id) == expected

@@ -141,8 +141,7 @@ class TrialLogger:
     def _restore_ended(self, name: str, record: RunRecord) -> Past:
         """A trial that has ended; what an interruption has kept from being written about its end is written now."""
         spec = self.specs[name]
-        row = self.table.rows[name]
-        row.state, row.best = record.tags[Tag.ENDED], record.metrics.get("objective")
+        self.table.change(name, record.tags[Tag.ENDED]).best = record.metrics.get("objective")
         if "objective" in record.metrics:
             self.scores[name] = record.metrics["objective"]
         objectives = _full_objectives(record, spec.objective)
