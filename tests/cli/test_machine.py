@@ -26,10 +26,10 @@ def test_a_store_that_cannot_be_reached(
 
 
 IMPOSSIBLE = {
-    "tune": {"data": "/absent"},
-    "train": {"data": "/absent"},
-    "compare": {"data": "/absent"},
-    "explore": {"data": "/absent"},
+    "tune": {"data": "empty"},
+    "train": {"data": "empty"},
+    "compare": {"data": "empty"},
+    "explore": {"data": "empty"},
     "evaluate": {"model": "absent"},
     "promote": {"run": "absent"},
     "report": {"runs": "absent"},
@@ -39,8 +39,11 @@ IMPOSSIBLE = {
 
 @pytest.mark.parametrize("command", IMPOSSIBLE)
 def test_the_run_of_mlflow_run_is_claimed_before_anything_slow(
-    muralab: Muralab, store: Store, command: str, monkeypatch: pytest.MonkeyPatch
+    muralab: Muralab, store: Store, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A tree without images has its part, so that it is refused late."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty" / "train" / "XR_WRIST").mkdir(parents=True)
     run_id = store.client.create_run("0").info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
     assert muralab(command, **IMPOSSIBLE[command]).code == 2
