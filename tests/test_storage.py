@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import os
 import socket
 import threading
 import time
@@ -262,15 +264,33 @@ def test_a_server_of_ones_own_needs_no_region(silent_server: None, monkeypatch: 
     assert Storage("s3://lab/x?scheme=http")._files.region == "eu-central-1"
 
 
-def test_a_folder_that_hangs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("patience_s", [0.0, 0.3])
+def test_a_folder_that_hangs_is_named_and_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience_s: float
+) -> None:
     class Hanging(LocalFileSystem):  # type: ignore[misc]
         def get_file_info(self, _: object) -> None:
+            asked.append(1)
             ended.wait()
 
-    ended = threading.Event()
+    ended, asked = threading.Event(), list[int]()
+    monkeypatch.setattr(storage_module, "RETRY_EVERY_S", 0.01)
     monkeypatch.setattr(storage_module, "CHECK_S", 0.2)
     storage = Storage(str(tmp_path))
     storage._files = Hanging()
-    with pytest.raises(StorageUnavailableError, match=r"it does not answer \(no answer within 0\.2 s\)"):
-        storage.check()
+    with pytest.raises(StorageUnavailableError, match=r"it does not answer \(no answer within 0\.\d s\)"):
+        storage.check(patience_s=patience_s)
+    assert len(asked) == 1
     ended.set()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNREFUSED])
+def test_a_shared_folder_that_is_away_may_come_back(tmp_path: Path, number: int) -> None:
+    class Away(LocalFileSystem):  # type: ignore[misc]
+        def get_file_info(self, _: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+    storage = Storage(str(tmp_path))
+    storage._files = Away()
+    with pytest.raises(StorageUnavailableError, match=rf"it does not answer \({os.strerror(number)}\)"):
+        storage.exists("x")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import hashlib
 import re
 import time
@@ -27,6 +28,8 @@ T = TypeVar("T")
 OBJECT_STORES = ("s3", "gcs", "abfs")
 """Types of file systems in which a file appears when it is complete; in all others it is written beside and renamed."""
 REFUSALS = ("ACCESS_DENIED", "SIGNATURE_DOES_NOT_MATCH", "INVALID_ACCESS_KEY_ID", "INVALID_CLIENT_TOKEN_ID")
+AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH)
+"""What a folder of another machine gives while that is away."""
 NETWORK = ("NETWORK_CONNECTION", "SLOW_DOWN", "REQUEST_TIMEOUT", "SERVICE_UNAVAILABLE", "INTERNAL_FAILURE", "HTTP 5")
 RETRY_EVERY_S = 3.0
 CHUNK_BYTES = 2**20
@@ -90,19 +93,21 @@ class Storage:
             with contextlib.suppress(StorageError):
                 self.remove(name)
 
-    def check(self, witness: str = "") -> None:
+    def check(self, witness: str = "", *, patience_s: float = 0.0) -> None:
         """Find out whether files can be written and read.
 
         Args:
             witness: a file with a name of its own that another machine has written, which must be here as well.
+            patience_s: how long a storage that does not answer is waited for.
 
         Raises:
-            StorageError: says what is missing: the bucket, the rights, the network.
+            StorageUnavailableError: it does not answer.
+            StorageError: says what is missing: the bucket, the rights.
         """
         checked = copy.copy(self)
         checked._files = impatient(self._files)
-        try:
-            within(CHECK_S, lambda: checked._check(witness))
+        try:  # one thread for all attempts: a disk that hangs keeps what it has been asked
+            within(patience_s + CHECK_S, lambda: patiently(lambda: checked._check(witness), patience_s))
         except TimeoutError as error:
             raise StorageUnavailableError(f"{self._given} cannot be used: it does not answer ({error}).") from error
 
@@ -303,6 +308,8 @@ class Storage:
                 f"{start}{refusal}. On every machine the environment must hold valid keys with read and write access "
                 "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for S3)."
             )
+        if error.errno in AWAY or isinstance(error, ConnectionError):
+            return StorageUnavailableError(f"{start}it does not answer ({error.strerror or text}).")
         if any(word in text for word in NETWORK):
             return StorageUnavailableError(f"{start}it does not answer ({text.rpartition('; Details: ')[2]}).")
         return StorageError(f"{start}{disk_problem(error) or error.strerror or text}")

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from muralab.config.resources import Resources
-from muralab.errors import ClusterError, DiskError, SearchError
+from muralab.errors import ClusterError, DiskError, SearchError, StorageUnavailableError
 from muralab.trial import TrialSpec
 from muralab.tune import executor, ray_handle
 from muralab.tune.executor import StartRay, run_trials
@@ -298,6 +298,15 @@ def test_a_cluster_without_a_fit_node_ends_the_search(stand: Stand) -> None:
     script = [started("a"), unfit("a"), started("a"), unfit("a", "gpu3", any_left=False), "hang"]
     with pytest.raises(ClusterError, match=r"(?s)can be resumed\.\n  1\. gpu2: no access\.\n  2\. gpu3: no access\."):
         stand.run([script], remote=remote())
+    assert stand.heard.ended == {}
+    assert not [note for note in stand.heard.notes if "gpu3" in note]  # nothing goes on elsewhere
+
+
+def test_an_outage_of_the_storage_ends_the_search_and_excludes_no_node(stand: Stand) -> None:
+    placed = {"event": "placed", "name": "a", "node": "gpu2"}
+    outage = ended("a", "failed", "storage=/x cannot be used: it does not answer.", outage=True)
+    with pytest.raises(StorageUnavailableError, match=r"^gpu2: storage=/x cannot be used: it does not answer\.$"):
+        stand.run([[started("a"), placed, outage, "hang"]], remote=remote())
     assert stand.heard.ended == {}
 
 

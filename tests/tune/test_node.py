@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
+from muralab import storage as storages
 from muralab.data.cache import open_cache
 from muralab.data.digests import FileDigests
-from muralab.errors import StorageError, UnfitNodeError
+from muralab.errors import StorageError, StorageUnavailableError, UnfitNodeError
 from muralab.experiment import predictions_path, run_trial
 from muralab.storage import Storage
 from muralab.training.trainer import LAST, EpochResult, best_name
@@ -205,6 +206,38 @@ def test_what_fails_on_one_node_alone_is_that_nodes_fault(shared: SweepStorage, 
     assert why_unfit(full, config) == "The disk is full at /cache/x. Free some space and try again."
     assert why_unfit(full, {**config, "is_cluster": False}) == ""
     assert why_unfit(ValueError("a bug"), config) == ""
+
+
+def test_a_storage_that_does_not_answer_is_no_nodes_fault(
+    run: Callable[..., Any], shared: SweepStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Storage, __: str) -> None:
+        raise StorageUnavailableError("storage=/x cannot be used: it does not answer.")
+
+    monkeypatch.setattr(nodes, "OUTAGE_S", 0.0)
+    monkeypatch.setattr(Storage, "_check", fail)
+    with pytest.raises(StorageUnavailableError, match="does not answer"):
+        run("node1")
+    config = {**NODE, "storage": shared.storage.uri, "sweep": shared.name, "spec": {"table": "{sweep}/split.csv"}}
+    assert why_unfit(StorageError("cannot write x: access denied."), config) == ""
+    assert why_unfit(StorageUnavailableError("down"), {**config, "packages": {"torch": "1.0"}}) == ""
+
+
+def test_a_node_is_checked_again_while_the_storage_does_not_answer(
+    shared: SweepStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [StorageUnavailableError("down")]
+    check = Storage._check
+
+    def fail(storage: Storage, witness: str) -> None:
+        if failures:
+            raise failures.pop()
+        check(storage, witness)
+
+    monkeypatch.setattr(storages, "RETRY_EVERY_S", 0.01)
+    monkeypatch.setattr(Storage, "_check", fail)
+    config = {**NODE, "storage": shared.storage.uri, "sweep": shared.name, "spec": {"table": "{sweep}/absent.csv"}}
+    assert "this folder is another one here" in why_unfit(StorageError("cannot write x: access denied."), config)
 
 
 def test_a_full_storage_is_no_nodes_fault(shared: SweepStorage) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from muralab.tune import memory_kills, ray_process
+from muralab.errors import StorageError, StorageUnavailableError
+from muralab.tune import memory_kills, node, ray_process
 from muralab.tune.memory_kills import count_memory_kills, is_out_of_memory
 from muralab.tune.ray_cluster import existing_ray, own_ray
 from muralab.tune.ray_handle import is_alive
@@ -155,6 +156,23 @@ def test_a_kill_by_rays_memory_monitor_is_recognised() -> None:
 def test_a_trials_end_is_that_of_its_last_report(last: dict[str, Any], how: str, diverged: bool) -> None:
     ending = ray_process._ending(last)
     assert (ending["how"], ending["diverged"]) == (how, diverged)
+
+
+@pytest.mark.parametrize("error", [StorageUnavailableError("down"), StorageError("down")])
+def test_a_trial_reports_that_its_storage_is_away(monkeypatch: pytest.MonkeyPatch, error: StorageError) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    import ray.tune
+
+    reports: list[dict[str, Any]] = []
+    monkeypatch.setattr(node, "open_trial", fail)
+    monkeypatch.setattr(ray.tune, "report", reports.append)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "n"))
+    ray_process._work({"storage": "/x", "is_cluster": False})
+    ending = ray_process._ending(reports[-1])
+    assert ending["reason"] == "down"
+    assert ending["outage"] is isinstance(error, StorageUnavailableError)
 
 
 def test_of_what_ray_says_about_a_death_one_line_is_kept() -> None:

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from muralab.config.resources import Resources
 from muralab.config.search import CPU_TRIAL_BYTES
 from muralab.ending import raise_pending_interrupt
-from muralab.errors import ClusterError, DiskError, SearchError, numbered
+from muralab.errors import ClusterError, DiskError, SearchError, StorageUnavailableError, numbered
 from muralab.search_space import Value
 from muralab.trial import TrialSpec, recipes_of
 from muralab.tune.adaptive import Observation, observe
@@ -112,6 +112,7 @@ def run_trials(
     Raises:
         ClusterError: no node that can train is left; the trials can be resumed.
         DiskError: a disk is full or read-only; likewise.
+        StorageUnavailableError: the storage did not answer a trial for long; likewise.
         SearchError: Ray died again and again.
     """
     search = _Search(
@@ -284,13 +285,17 @@ class _Search:
         self.watchdog.epoch(name, result["metrics"]["epoch_seconds"])
         self.listener.trial_epoch(name, result)
 
-    def _ended(self, name: str, how: str, reason: str, disk: str, diverged: bool, lost_node: str = "") -> None:
+    def _ended(
+        self, name: str, how: str, reason: str, disk: str, diverged: bool, lost_node: str = "", outage: bool = False
+    ) -> None:
         self._stopped(name)
         if lost_node:
             self.orphans.add(name)
             return
+        where = f"{self.nodes[name]}: " if name in self.nodes else ""
+        if outage:  # the other trials would wait as long and fail as well
+            raise StorageUnavailableError(f"{where}{reason}")
         if disk:
-            where = f"{self.nodes[name]}: " if name in self.nodes else ""
             raise DiskError(f"{where}{disk} The trial {name} could not write its files.")
         if how == "died":
             how, reason = "failed", self.watchdog.reason(name) or f"{reason}\n{DIED}".strip()
@@ -319,15 +324,16 @@ class _Search:
         self._stopped(name)
         if not again:
             self.orphans.add(name)
-        if node_id not in self.unfit:
-            self.unfit[node_id] = f"{node}: {reason.rstrip('.')}."
-            self.listener.adapted(
-                f"{self.unfit[node_id]} This node gets no other trial, and its trials go on elsewhere. Once that is "
-                "fixed, start the node again."
-            )
+        is_new = node_id not in self.unfit
+        self.unfit.setdefault(node_id, f"{node}: {reason.rstrip('.')}.")
         if not any_left:
             raise ClusterError(
                 numbered("No node of the cluster can train. The trials can be resumed.", list(self.unfit.values()))
+            )
+        if is_new:
+            self.listener.adapted(
+                f"{self.unfit[node_id]} This node gets no other trial, and its trials go on elsewhere. Once that is "
+                "fixed, start the node again."
             )
 
     def _stopped(self, name: str) -> None:

@@ -21,7 +21,7 @@ from muralab.data.cache import squares_files
 from muralab.data.images.value_range import range_from_text
 from muralab.data.squares_check import is_intact
 from muralab.disk import disk_problem
-from muralab.errors import MuraLabError, StorageError, UnfitNodeError
+from muralab.errors import MuraLabError, StorageError, StorageUnavailableError, UnfitNodeError
 from muralab.experiment import run_trial
 from muralab.heartbeat import HEARTBEAT, start_heartbeat
 from muralab.paths import cache_folder, know_the_user
@@ -32,7 +32,7 @@ from muralab.training.weights import file_digest
 from muralab.trial import TrialSpec, read_table, recipes_of
 from muralab.tune.folders import PIXELS, TRIALS, Folders
 from muralab.tune.node_cache import fetch_intact
-from muralab.tune.node_fitness import node_problems, own_problems
+from muralab.tune.node_fitness import own_problems
 from muralab.tune.portable import to_local
 from muralab.tune.stored_epochs import OUTAGE_S, EpochUploader, fetch_newest, keep_epochs
 from muralab.tune.watchdog import LOOK_EVERY_S, Watchdog
@@ -51,7 +51,8 @@ def open_trial(config: Mapping[str, Any]) -> Iterator[tuple[TrialSpec, Epochs]]:
 
     Raises:
         UnfitNodeError: this node of a cluster cannot train.
-        MuraLabError: see `run_trial`; the storage lacks something, or does not answer.
+        StorageUnavailableError: the storage has not answered for `OUTAGE_S`.
+        MuraLabError: see `run_trial`; the storage lacks something.
     """
     opened = _open_on_node if config.get("storage") else _open_here
     with opened(config) as (spec, epochs), closing(epochs):
@@ -69,7 +70,7 @@ def _open_here(config: Mapping[str, Any]) -> Iterator[tuple[TrialSpec, Epochs]]:
 def _open_on_node(config: Mapping[str, Any]) -> Iterator[tuple[TrialSpec, Epochs]]:
     if config["is_cluster"]:
         _require_fit_node(config)
-    storage, sweep = Storage(config["storage"]), config["sweep"]
+    storage, sweep = _open_storage(config), config["sweep"]
     cache = cache_folder()
     know_the_user(cache)
     with scratch_folder() as scratch:
@@ -90,20 +91,31 @@ _fit_for: set[str] = set()
 
 
 def _require_fit_node(config: Mapping[str, Any]) -> None:
-    """Check a node that may have joined after the others were checked.
+    """Check a node that may have joined after the others were checked; see `_check_node`."""
+    if config["sweep"] not in _fit_for:
+        _check_node(config)
+        _fit_for.add(config["sweep"])
+
+
+def _check_node(config: Mapping[str, Any]) -> None:
+    """Check this node of a cluster.
 
     Raises:
         UnfitNodeError: it cannot train.
+        StorageUnavailableError: the storage does not answer, which is not a fault of this node.
     """
-    if config["sweep"] in _fit_for:
-        return
     if problems := own_problems(config["packages"], needs_gpu=config["needs_gpu"]):
         raise UnfitNodeError("; ".join(problems))
     try:
-        patiently(lambda: Storage(config["storage"]).check(_witness(config)), OUTAGE_S)
+        _open_storage(config).check(_witness(config), patience_s=OUTAGE_S)
+    except StorageUnavailableError:
+        raise
     except MuraLabError as error:
         raise UnfitNodeError(str(error)) from error
-    _fit_for.add(config["sweep"])
+
+
+def _open_storage(config: Mapping[str, Any]) -> Storage:
+    return patiently(lambda: Storage(config["storage"]), OUTAGE_S)  # Arrow may ask Amazon for the bucket's region
 
 
 def _witness(config: Mapping[str, Any]) -> str:
@@ -124,9 +136,15 @@ def why_unfit(error: Exception, config: Mapping[str, Any]) -> str:
         return str(error)
     if not isinstance(error, StorageError):
         return disk_problem(error, Path(tempfile.gettempdir())) or ""
-    if disk_problem(error):  # the storage itself is full
+    if isinstance(error, StorageUnavailableError) or disk_problem(error):  # the storage itself is away, or full
         return ""
-    return "; ".join(node_problems(config["packages"], config["storage"], witness=_witness(config)))
+    try:
+        _check_node(config)
+    except UnfitNodeError as found:
+        return str(found)
+    except StorageUnavailableError:
+        return ""
+    return ""
 
 
 def fetch_inputs(storage: Storage, sweep: str, spec: TrialSpec, cache: Path) -> None:

@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 import psutil
 
 from muralab.disk import disk_problem
-from muralab.errors import DivergedError, MuraLabError, UnfitNodeError
+from muralab.errors import DivergedError, MuraLabError, StorageUnavailableError, UnfitNodeError
 from muralab.tune.memory_kills import count_memory_kills, is_out_of_memory
 from muralab.tune.ray_cluster import existing_ray, node_names, own_ray
 from muralab.tune.ray_handle import is_alive, kill_all
@@ -261,7 +261,8 @@ def _work(config: dict[str, Any]) -> None:
         # On a cluster the trial's folder is a name that only its node resolves, below its temporary files.
         place = tempfile.gettempdir() if config.get("storage") else config["spec"]["folder"]
         disk = disk_problem(error, Path(place)) or ""
-        tune.report({"failed": reason, "disk": disk, "diverged": isinstance(error, DivergedError)})
+        kinds = {"diverged": isinstance(error, DivergedError), "outage": isinstance(error, StorageUnavailableError)}
+        tune.report({"failed": reason, "disk": disk, **kinds})
 
 
 REPORTED = ("global_epoch", "full_epoch", "objective", "reached", "phase", "ends_phase", "complete", "metrics")
@@ -383,6 +384,7 @@ def _ending(last: Mapping[str, Any]) -> dict[str, Any]:
         "reason": str(last.get("failed", "")),
         "disk": str(last.get("disk", "")),
         "diverged": bool(last.get("diverged", False)),
+        "outage": bool(last.get("outage", False)),
         "lost_node": "",
     }
 
