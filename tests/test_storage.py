@@ -20,7 +20,7 @@ from pyarrow.fs import LocalFileSystem
 from muralab import storage as storage_module
 from muralab.errors import SettingsError, StorageError, StorageMissingError, StorageUnavailableError
 from muralab.storage import Storage, patiently
-from muralab.storage_uri import check_uri
+from muralab.storage_uri import ENDPOINTS, _with_region, check_uri, other_bucket_hint
 
 
 @pytest.fixture(params=["folder", "fsspec"])
@@ -262,6 +262,33 @@ def test_a_server_of_ones_own_needs_no_region(silent_server: None, monkeypatch: 
     assert Storage("s3://lab/x?region=eu-west-1")._files.region == "eu-west-1"
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     assert Storage("s3://lab/x?scheme=http")._files.region == "eu-central-1"
+
+
+def test_amazons_own_endpoints_get_no_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://bucket.vpce-1.s3.eu-central-1.vpce.amazonaws.com")
+    assert _with_region("s3://lab/x") == "s3://lab/x"
+    assert _with_region("s3://lab/x?endpoint_override=s3.lab:8333") != "s3://lab/x?endpoint_override=s3.lab:8333"
+
+
+@pytest.mark.parametrize(
+    ("uri", "names", "expected"),
+    [
+        ("s3://lab/x", ["AWS_ENDPOINT_URL"], "AWS_ENDPOINT_URL"),
+        ("s3://lab/x", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"], "AWS_ENDPOINT_URL_S3"),
+        ("s3://lab/x", [], "AWS_ENDPOINT_URL"),
+        ("s3://lab/x?endpoint_override=s3.lab:8333", ["AWS_ENDPOINT_URL"], "the server at s3.lab:8333"),
+        ("gs://lab/x", ["AWS_ENDPOINT_URL"], "the account"),
+        ("abfs://lab/x", [], "the account"),
+    ],
+)
+def test_another_bucket_of_the_same_name_has_its_cause_named(
+    monkeypatch: pytest.MonkeyPatch, uri: str, names: list[str], expected: str
+) -> None:
+    for name in ENDPOINTS:
+        monkeypatch.delenv(name, raising=False)
+    for name in names:
+        monkeypatch.setenv(name, "http://s3.lab")
+    assert other_bucket_hint(uri) == f"is {expected} that of the command"
 
 
 @pytest.mark.parametrize("patience_s", [0.0, 0.3])

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from muralab.atomic import atomic_path
 from muralab.disk import disk_problem
 from muralab.errors import StorageError, StorageMissingError, StorageUnavailableError
-from muralab.storage_uri import check_uri, impatient, missing_hint, open_uri
+from muralab.storage_uri import check_uri, impatient, missing_hint, open_uri, other_bucket_hint
 from muralab.time_limit import within
 
 T = TypeVar("T")
@@ -37,7 +37,6 @@ PLAIN_ETAG = re.compile(r"[0-9a-f]{32}(-1)?")
 """What S3 states of an object that was sent as a whole, or in one part: its MD5, or that of its MD5."""
 CHECK_S = 10.0
 """How long a storage may take to answer when it is checked; Arrow alone would try for 100 s, and NFS forever."""
-BUCKET_ELSEWHERE = "bucket is another one here: is AWS_ENDPOINT_URL that of the command"
 
 
 @dataclass(frozen=True)
@@ -120,8 +119,8 @@ class Storage:
             if self._files.get_file_info(place).type.name == "NotFound":
                 raise StorageError(f"{self._given}: there is no {what} {place}{missing_hint(self.uri)}.")
             if witness and not self._files.get_file_info(self._path(witness)).is_file:
-                what = "folder is another one here: is it mounted" if what == "folder" else BUCKET_ELSEWHERE
-                raise StorageError(f"{self._given}: this {what}?")
+                hint = "is it mounted" if what == "folder" else other_bucket_hint(self.uri)
+                raise StorageError(f"{self._given}: this {what} is another one here: {hint}?")
             self._write(probe, b"muralab")
             found = self.read(probe)
             self._files.delete_file(self._path(probe))

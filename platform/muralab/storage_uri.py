@@ -13,6 +13,7 @@ from muralab.errors import SettingsError, StorageUnavailableError
 from muralab.redaction import is_secret, redact
 
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+AMAZON = ".amazonaws.com"
 REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 
 
@@ -47,12 +48,28 @@ def check_uri(uri: str, option: str = "storage") -> None:
 
 def missing_hint(uri: str) -> str:
     """What to do where a folder or bucket is missing: any web server at a wrong address answers that it is."""
-    asked = parse_qs(urlsplit(uri).query).get("endpoint_override", [""])[0] if is_uri(uri) else ""
-    if not asked and uri.startswith("s3://"):
-        asked = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+    asked = _override_of(uri) or (_endpoint()[1] if uri.startswith("s3://") else "")
     if not asked:
         return ". Create it, or correct the name"
     return f" at {redact(asked)}. Create it, or correct the name or the address, where S3 must answer"
+
+
+def other_bucket_hint(uri: str) -> str:
+    """What to look at where a bucket is not the one of this name that another machine sees."""
+    if asked := _override_of(uri):
+        return f"is the server at {redact(asked)} that of the command"
+    if not uri.startswith("s3://"):
+        return "is the account that of the command"
+    return f"is {_endpoint()[0] or ENDPOINTS[1]} that of the command"
+
+
+def _override_of(uri: str) -> str:
+    return parse_qs(urlsplit(uri).query).get("endpoint_override", [""])[0] if is_uri(uri) else ""
+
+
+def _endpoint() -> tuple[str, str]:
+    """The variable that names the server of S3 here, and its value; empty for Amazon's."""
+    return next(((name, value) for name in ENDPOINTS if (value := os.environ.get(name))), ("", ""))
 
 
 def _secret_of(parts: SplitResult) -> str:
@@ -98,9 +115,13 @@ def open_uri(uri: str, option: str) -> tuple[Any, str]:
 
 
 def _with_region(uri: str) -> str:
-    """A region for a server of one's own, which needs none: Arrow would ask Amazon for the bucket's, for seconds."""
+    """A region for a server of one's own, which needs none: Arrow would ask Amazon for the bucket's, for seconds.
+
+    Amazon's own endpoints, such as that of a VPC, need the right one, which Arrow finds out.
+    """
     parts = urlsplit(uri)
-    if parts.scheme != "s3" or "region=" in parts.query or not any(map(os.environ.get, ENDPOINTS)):
+    endpoint = _endpoint()[1]
+    if parts.scheme != "s3" or "region=" in parts.query or not endpoint or AMAZON in (_override_of(uri) or endpoint):
         return uri
     region = next(filter(None, map(os.environ.get, REGIONS)), "us-east-1")
     return f"{uri}{'&' if parts.query else '?'}region={region}"
