@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from muralab.tune.ray_handle import OF_THE_STORE
+
 BATCH = Path(__file__).parents[1] / "deploy" / "slurm" / "sweep.sbatch"
 PROGRAMS = {
     "scontrol": "printf '127.0.0.1\\ngpu2\\n'",
@@ -58,6 +60,7 @@ def test_nodes_of_a_job_get_no_password_and_leave_nothing_behind(folder: Path) -
         "MLFLOW_TRACKING_URI": "https://mlflow.lab",
         "MLFLOW_TRACKING_PASSWORD": "hidden",
         "PGPASSWORD": "hidden",
+        **{f"{start}X": "hidden" for start in OF_THE_STORE},
     }
     job = {"SLURM_SUBMIT_DIR": str(folder), "SLURM_JOB_ID": str(number), "SLURM_JOB_NODELIST": "x[1-2]"}
     own = os.environ | job | secrets | {"SLURM_JOB_NUM_NODES": "2", "AWS_SECRET_ACCESS_KEY": "of the storage"}

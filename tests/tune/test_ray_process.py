@@ -17,8 +17,8 @@ import pytest
 from muralab.errors import StorageError, StorageUnavailableError
 from muralab.tune import memory_kills, node, ray_process
 from muralab.tune.memory_kills import count_memory_kills, is_out_of_memory
-from muralab.tune.ray_cluster import existing_ray, own_ray
-from muralab.tune.ray_handle import is_alive
+from muralab.tune.ray_cluster import FOR_THE_COMMAND, existing_ray, own_ray
+from muralab.tune.ray_handle import OF_THE_STORE, is_alive
 from tests.processes import environment
 
 
@@ -156,6 +156,11 @@ def test_a_kill_by_rays_memory_monitor_is_recognised() -> None:
 def test_a_trials_end_is_that_of_its_last_report(last: dict[str, Any], how: str, diverged: bool) -> None:
     ending = ray_process._ending(last)
     assert (ending["how"], ending["diverged"]) == (how, diverged)
+
+
+def test_what_a_node_hides_is_what_the_command_keeps_to_itself() -> None:
+    assert {name for name in FOR_THE_COMMAND if not name.startswith(OF_THE_STORE)} == set()
+    assert {"PGPASSWORD", "PGPASSFILE", "MLFLOW_TRACKING_TOKEN"} < set(FOR_THE_COMMAND)
 
 
 @pytest.mark.parametrize("error", [StorageUnavailableError("down"), StorageError("down")])

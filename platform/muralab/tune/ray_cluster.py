@@ -28,9 +28,13 @@ FOR_THE_COMMAND = (
     "MLFLOW_TRACKING_USERNAME",
     "MLFLOW_TRACKING_PASSWORD",
     "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_TRACKING_AUTH",
+    "MLFLOW_TRACKING_CLIENT_CERT_PATH",
+    "MLFLOW_S3_ENDPOINT_URL",
     "PGPASSWORD",
+    "PGPASSFILE",
 )
-"""A cluster's node may have been started from a shell that had them; its trials see them empty."""
+"""Of `OF_THE_STORE`; a cluster's node may have been started from a shell that had them; its trials see them empty."""
 SYSTEM = {"prestart_worker_first_driver": False}
 """Ray would start an idle process of 60 MB for each core, though the trials that run at once are fewer."""
 QUIET = {

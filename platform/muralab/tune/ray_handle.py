@@ -28,7 +28,7 @@ OUTPUT = "output"
 """File in Ray's folder with what the process prints."""
 END_WAIT_S = 10.0
 OF_THE_STORE = ("MLFLOW_", "PGPASS")
-"""What the names of variables begin with that hold the store's address and passwords."""
+"""What the names of variables begin with that hold the store's address and passwords; sweep.sbatch has it as well."""
 
 
 def is_alive(process: psutil.Process) -> bool:
