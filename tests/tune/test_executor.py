@@ -290,6 +290,7 @@ def test_an_unfit_node_fails_no_trial_and_is_named_once(stand: Stand) -> None:
 def test_a_trial_that_may_not_be_started_again_on_another_node_waits_for_the_next_ray(stand: Stand) -> None:
     first = [started("a"), unfit("a", again=False), ended("b"), DONE]
     heard = stand.run([first, [started("a"), ended("a"), DONE]], remote=remote())
+    assert heard.notes[-1].startswith("A node of the cluster was lost or unfit. Ray is connected again, and the trials")
     assert heard.ended["a"] == ("finished", "")
     assert stand.names(1) == ["a"]
 

@@ -53,5 +53,6 @@ def test_a_build_of_torch_without_gpus_is_recognised_without_importing_it(
     monkeypatch.syspath_prepend(tmp_path)
     assert is_cpu_build() is is_cpu
     found = node_problems({}, str(tmp_path), needs_gpu=True)
-    assert found == ["it has GPUs, and its torch is a build for CPUs: install one for its GPUs"] * is_cpu
+    remedy = "install one for its GPUs, or give gpus_per_trial=0"
+    assert found == [f"it has GPUs, and its torch is a build for CPUs: {remedy}"] * is_cpu
     assert node_problems({}, str(tmp_path)) == []

@@ -99,7 +99,8 @@ def find_nodes(
     if found["problems"]:
         unfit = found["problems"]
         some = f"{len(unfit)} node{'s' * (len(unfit) > 1)} cannot train:"
-        raise ClusterError(numbered(f"ray_address={address}: {some}", unfit))
+        text = numbered(f"ray_address={address}: {some}", unfit)
+        raise ClusterError(f"{text}\nFix that, or do without: stop Ray there (`ray stop` on the node).")
     nodes = tuple(
         Machine(name=node["name"], cpus=node["cpus"], gpus=node["gpus"], memory_bytes=node["memory_bytes"])
         for node in sorted(found["nodes"], key=lambda node: str(node["name"]))

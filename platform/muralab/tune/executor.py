@@ -38,6 +38,7 @@ SILENT_S = 40.0
 """Tune's loop shows a sign of life twice a second; after this long without one, it hangs."""
 STARTING_S = 180.0
 """The same before the first sign: Ray has to be imported and started."""
+RECONNECTED = "Ray is connected again"
 DIED = "Its process died twice. If memory ran out, give a smaller max_concurrent, batch_size or image_size."
 OUT_OF_MEMORY = (
     "Its process was killed twice because memory ran out, with no other trial beside it. Give a smaller batch_size or "
@@ -233,7 +234,7 @@ class _Search:
                 if event["event"] == "tick":
                     limit_s = SILENT_S
                 elif event["event"] == "done":
-                    return _Stop("A node of the cluster was lost or unfit") if self.orphans else None
+                    return _Stop("A node of the cluster was lost or unfit", RECONNECTED) if self.orphans else None
                 stop = self._handle(**event)
                 heard_s = time.monotonic()  # the files of a trial that has ended may have taken long
                 if stop is not None:
@@ -364,7 +365,7 @@ class _Search:
                 f"{stop.reason}, {self.restarts} times without an epoch in between. Its log: "
                 f"{self.folder / 'ray.log'}. Nothing is lost: the trials can be resumed from their checkpoints."
             )
-        self.listener.adapted(f"{stop.reason}. It is started again, and the trials go on from their checkpoints.")
+        self.listener.adapted(f"{stop.reason}. {stop.remedy}, and the trials go on from their checkpoints.")
 
     def _relieve(self) -> None:
         """Memory ran out: fewer trials at once; where only one is running, it fails at the second time."""
@@ -390,4 +391,5 @@ class _Stop:
     """Why Ray has to be started again."""
 
     reason: str
+    remedy: str = "It is started again"
     memory: bool = False

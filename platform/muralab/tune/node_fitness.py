@@ -48,7 +48,9 @@ def own_problems(packages: Mapping[str, str], *, needs_gpu: bool) -> list[str]:
     """The same without the storage: packages and disks."""
     problems = other_versions(packages)
     if needs_gpu and is_cpu_build():
-        problems.append("it has GPUs, and its torch is a build for CPUs: install one for its GPUs")
+        problems.append(
+            "it has GPUs, and its torch is a build for CPUs: install one for its GPUs, or give gpus_per_trial=0"
+        )
     return problems + [
         f"{free_bytes(place) / 2**20:.0f} MiB of disk are free at {place}: free some, or start the node with "
         f"{variable}=<a folder on another disk>"
