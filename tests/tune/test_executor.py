@@ -283,7 +283,7 @@ def test_an_unfit_node_fails_no_trial_and_is_named_once(stand: Stand) -> None:
     assert heard.ended == {"a": ("finished", ""), "b": ("finished", "")}
     notes = [note for note in heard.notes if "gpu2" in note]
     assert len(notes) == 1
-    assert notes[0].startswith("gpu2: no access. This node gets no other trial, and its trials go on elsewhere.")
+    assert notes[0].startswith("gpu2: no access. No new process starts on this node, and its trials go on elsewhere.")
     assert [job["unfit"] for job in stand.jobs] == [[], ["id-gpu2"]]
 
 

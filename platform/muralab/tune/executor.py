@@ -333,7 +333,7 @@ class _Search:
             )
         if is_new:
             self.listener.adapted(
-                f"{self.unfit[node_id]} This node gets no other trial, and its trials go on elsewhere. Once that is "
+                f"{self.unfit[node_id]} No new process starts on this node, and its trials go on elsewhere. Once that is "
                 "fixed, start the node again."
             )
 
