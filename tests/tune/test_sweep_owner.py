@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from muralab.errors import SettingsError, SweepTakenError
+from muralab.errors import SettingsError, StorageError, SweepTakenError
 from muralab.storage import Storage
 from muralab.tracking.tags import Tag
 from muralab.tune import sweep_owner
@@ -121,16 +123,22 @@ def until_lost(owner: SweepOwner) -> Iterator[None]:
 
 @pytest.mark.parametrize("is_removed", [False, True])
 def test_a_command_that_was_replaced_finds_out_and_leaves_the_claim(
-    storage: Storage, file: Path, is_removed: bool
+    storage: Storage, file: Path, is_removed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its machine slept for a while: another command has taken the sweep over, and may have ended it since."""
     with claim(storage) as owner:
         owner.require()
         if is_removed:
+            monkeypatch.setattr(sweep_owner, "EXPIRES_S", 0.0)
             file.unlink()
         else:
             own(file, host="other")
-        with pytest.raises(SweepTakenError, match="Another command has taken over the sweep abc"):
+        why = (
+            "Another command has worked on and ended or left the sweep abc"
+            if is_removed
+            else "Another command has taken over the sweep abc"
+        )
+        with pytest.raises(SweepTakenError, match=why):
             list(until_lost(owner))
     assert file.exists() != is_removed
 
@@ -142,3 +150,78 @@ def test_a_claim_is_renewed(storage: Storage, file: Path) -> None:
             if file.stat().st_mtime > 0:
                 return
     raise AssertionError
+
+
+def test_a_claim_that_is_gone_is_written_again_before_it_would_have_expired(storage: Storage, file: Path) -> None:
+    with claim(storage) as owner:
+        shutil.rmtree(file.parent)
+        for _ in until_lost(owner):
+            if file.exists():
+                return
+    raise AssertionError
+
+
+def test_a_storage_that_is_not_mounted_for_a_moment_takes_no_sweep_away(storage: Storage, file: Path) -> None:
+    root, away = Path(storage.uri), Path(storage.uri).with_name("away")
+    with claim(storage) as owner:
+        root.rename(away)
+        root.mkdir()
+        time.sleep(0.5)
+        owner.require()
+        assert list(root.iterdir()) == []
+        root.rmdir()
+        away.rename(root)
+        os.utime(file, (0, 0))
+        for _ in until_lost(owner):
+            if file.stat().st_mtime > 0:
+                return
+    raise AssertionError
+
+
+def test_an_error_of_whatever_opens_the_storage_does_not_end_the_renewal(
+    storage: Storage, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with claim(storage) as owner:
+        with monkeypatch.context() as patch:
+            patch.setattr(storage, "read", lambda _: 1 / 0)
+            time.sleep(0.3)
+        os.utime(file, (0, 0))
+        for _ in until_lost(owner):
+            if file.stat().st_mtime > 0:
+                return
+    raise AssertionError
+
+
+def test_a_claim_that_failed_half_way_is_given_up(
+    storage: Storage, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: float) -> None:
+        assert file.exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        claim(storage).__enter__()
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("is_renewing", [True, False])
+def test_a_command_ends_although_the_storage_does_not_answer(
+    storage: Storage, file: Path, is_renewing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep_owner, "STOP_S", 0.2)
+    monkeypatch.setattr(sweep_owner, "CHECK_S", 0.2)
+    monkeypatch.setattr(sweep_owner, "RENEW_S", 0.05 if is_renewing else 600)
+    asked = threading.Event()
+
+    def read(_: str) -> bytes:
+        asked.set()
+        time.sleep(60)
+        raise StorageError("gone")
+
+    with claim(storage):
+        monkeypatch.setattr(storage, "read", read)
+        assert asked.wait(20) or not is_renewing
+        started_s = time.monotonic()
+    assert time.monotonic() - started_s < 10
+    assert file.exists()

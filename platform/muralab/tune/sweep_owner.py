@@ -17,14 +17,17 @@ import uuid
 from types import TracebackType
 from typing import Self
 
-from muralab.errors import StorageError, StorageMissingError, SweepTakenError
-from muralab.storage import Storage
+from muralab.errors import StorageMissingError, StorageUnavailableError, SweepTakenError
+from muralab.storage import CHECK_S, Storage
+from muralab.time_limit import within
 from muralab.tracking.process import is_alive, is_gone
 from muralab.tracking.tags import Tag
 from muralab.tune.sweep_lock import EXPIRES_S, OWNER, RENEW_S, busy_error, own_identity, parse_owner
 
 SETTLE_S = 3.0
 """Longer than another command takes between its look for a claim and its own."""
+STOP_S = 5.0
+"""How long the end of a command waits for a renewal that is under way."""
 LOOK_S = 1.0
 """How often the thread looks at the clock: after a machine has slept, the claim is read again at once."""
 
@@ -44,7 +47,7 @@ class SweepOwner:
         self._storage, self._file, self._run_id, self._is_new = storage, f"{folder}/{OWNER}", run_id, is_new
         self._identity = own_identity()
         self._ended = threading.Event()
-        self._is_lost = False
+        self._lost = ""
         self._thread = threading.Thread(target=self._keep, daemon=True, name="sweep-owner")
 
     def __enter__(self) -> Self:
@@ -56,24 +59,33 @@ class SweepOwner:
         """
         if not self._is_new:
             self._refuse_other()
-        self._write()
-        if not self._is_new:
-            time.sleep(SETTLE_S)
-            self._refuse_other()
+        try:
+            self._write()
+            if not self._is_new:
+                time.sleep(SETTLE_S)
+                self._refuse_other()
+        except BaseException:
+            self.__exit__(None, None, None)  # or the next command would be refused until this claim has expired
+            raise
         self._thread.start()
         return self
 
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
         self.stop()
-        with contextlib.suppress(StorageError):
-            if self._is_ours(self._read()):
-                self._storage.remove(self._file)
+        if self._thread.is_alive():  # the storage does not answer: a claim that is not renewed expires by itself
+            return
+        with contextlib.suppress(Exception):
+            within(CHECK_S, self._give_up)
+
+    def _give_up(self) -> None:
+        if self._is_ours(self._read()):
+            self._storage.remove(self._file)
 
     def stop(self) -> None:
         """Renew the claim no longer: the sweep's folder is about to be removed."""
         self._ended.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(STOP_S)
 
     def require(self) -> None:
         """Make sure that the sweep is still this command's.
@@ -81,25 +93,44 @@ class SweepOwner:
         Raises:
             SweepTakenError: another command has taken it over, or has ended it.
         """
-        if self._is_lost:
-            raise SweepTakenError(
-                f"Another command has taken over the sweep {self._run_id}, since this one did not renew its claim in "
-                f"{self._storage.uri} for {EXPIRES_S:.0f} s (was this machine asleep, or cut off from the storage?). "
-                "This command ends and leaves the sweep to the other one."
-            )
+        if self._lost:
+            raise SweepTakenError(self._lost)
 
     def _keep(self) -> None:
         """Renew the claim until it is given up or lost; a storage that does not answer is asked again."""
-        renewed_s = time.time()  # unlike the monotonic clock, it goes on while the machine sleeps
+        held_s = renewed_s = time.time()  # unlike the monotonic clock, it goes on while the machine sleeps
         while not self._ended.wait(LOOK_S):
             if 0 <= time.time() - renewed_s < RENEW_S:
                 continue
-            with contextlib.suppress(StorageError):
-                if not self._is_ours(self._read()):
-                    self._is_lost = True
+            with contextlib.suppress(Exception):  # of whatever package opens the storage
+                self._lost = self._why_lost(self._read(), time.time() - held_s)
+                if self._lost:
                     return
-                self._write()
+                if not self._ended.is_set():
+                    self._write()
+                held_s = time.time()
             renewed_s = time.time()
+
+    def _why_lost(self, owner: dict[str, str] | None, age_s: float) -> str:
+        """Why the sweep is no longer this command's; empty where it is.
+
+        Args:
+            owner: whom the claim in the storage names; None where it is gone.
+            age_s: since this command has renewed it, which nobody takes over before it expires.
+
+        Raises:
+            StorageError: that cannot be found out now.
+        """
+        if owner is None and not self._storage.folders(""):
+            raise StorageUnavailableError(f"storage={self._storage.uri} is empty: is it mounted?")
+        if self._is_ours(owner) or (owner is None and age_s < EXPIRES_S):
+            return ""
+        what = "has worked on and ended or left" if owner is None else "has taken over"
+        return (
+            f"Another command {what} the sweep {self._run_id}, since this one did not renew its claim in "
+            f"{self._storage.uri} for {EXPIRES_S:.0f} s (was this machine asleep, or cut off from the storage?). "
+            "This command ends and leaves the sweep as it is."
+        )
 
     def _refuse_other(self) -> None:
         owner = self._read()
