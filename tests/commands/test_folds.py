@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -18,13 +19,14 @@ from muralab.config.commands import TrainConfig, TuneConfig
 from muralab.config.environment import Environment
 from muralab.data.name_keys import NAMES_FOLDER
 from muralab.data.names import code_names
-from muralab.errors import StoreError
+from muralab.errors import StorageError, StoreError
 from muralab.evaluation.evaluated_model import EvaluatedModel
 from muralab.experiment import run_trial
 from muralab.storage import Storage
 from muralab.tracking import RunRecord, Store, download_artifact, read_children
 from muralab.tracking.tags import Tag
 from muralab.tune import sweep_owner
+from muralab.tune.leftovers import find_interrupted
 from muralab.tune.plan import source_of
 from tests.cli.conftest import SMALL, Muralab, all_runs
 from tests.fixtures.documented import undocumented
@@ -200,22 +202,58 @@ def stop(fold: Fold, session: Session) -> Any:
     raise KeyboardInterrupt
 
 
+def test_a_typing_error_in_the_storage_of_folds_is_found_before_anything_is_written(
+    store: Store, table: dict[str, object], tmp_path: Path, on_machine: Callable[..., None]
+) -> None:
+    given = {key: str(value) for key, value in table.items()}
+    config = TuneConfig(**given, recipes=("cnn",), test_folds=(0, 3), storage=str(tmp_path / "typo"))  # type: ignore[arg-type]
+    with pytest.raises(StorageError, match=r"there is no folder .*typo"):
+        on_machine("a", config, stop)
+    assert not (tmp_path / "typo").exists()
+    assert all_runs(store) == []
+
+
 def test_folds_are_resumed_on_another_machine_and_not_a_second_time(
     store: Store, table: dict[str, object], tmp_path: Path, on_machine: Callable[..., None]
 ) -> None:
-    shared, given = str(tmp_path / "storage"), {key: str(value) for key, value in table.items()}
+    shared, other = str(tmp_path / "storage"), str(tmp_path / "other")
+    (tmp_path / "other").mkdir()
+    given = {key: str(value) for key, value in table.items()}
     with pytest.raises(KeyboardInterrupt):
         on_machine("a", TuneConfig(**given, recipes=("cnn",), test_folds=(0, 3), storage=shared), stop)  # type: ignore[arg-type]
     parent, (first,) = parent_and_folds(store)
     resumed: list[str | None] = []
+
+    def interrupt(fold: Fold, session: Session) -> None:
+        raise KeyboardInterrupt
 
     def finish(fold: Fold, session: Session) -> list[EvaluatedModel]:
         assert fold.options.storage == shared
         resumed.append(fold.options.resume)
         return [model_of(fold, session)]
 
+    with pytest.raises(KeyboardInterrupt):
+        on_machine("a", TuneConfig(resume=parent.run_id, storage=other), interrupt)
+    options = json.loads(Storage(other).read(f"sweeps/{parent.run_id}/folds.json"))
+    assert options["storage"] == other
+    assert [one.storage for one in find_interrupted(tmp_path / "a")] == [other]
     on_machine("b", TuneConfig(resume=parent.run_id, storage=shared), finish)
     assert resumed == [first.run_id, None, None]
     assert Storage(shared).names(f"sweeps/{parent.run_id}") == []
     with pytest.raises(StoreError, match="this sweep has ended, on another machine"):
-        on_machine("a", TuneConfig(resume=parent.run_id), finish)
+        on_machine("a", TuneConfig(resume=parent.run_id, storage=shared), finish)
+
+
+def test_a_dry_run_of_interrupted_folds_is_one(
+    store: Store, table: dict[str, object], tmp_path: Path, on_machine: Callable[..., None]
+) -> None:
+    given = {key: str(value) for key, value in table.items()} | {"storage": str(tmp_path / "storage")}
+    config = TuneConfig(**given, recipes=("cnn",), test_folds=(0, 3))  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        on_machine("a", config, stop)
+    parent, _ = parent_and_folds(store)
+    with open_session("tune", Environment(tracking_uri=store.uri, cache=tmp_path / "a")) as session:
+        for is_dry in (True, False):
+            folds = find_folds(TuneConfig(resume=parent.run_id, dry_run=is_dry), session, TuneConfig)
+            assert folds is not None
+            assert folds.options_of(1).dry_run is is_dry

@@ -20,7 +20,15 @@ import pandas as pd
 
 from muralab.atomic import atomic_path
 from muralab.commands.session import Session
-from muralab.commands.stored_sweep import fetch_folds, folders_of, moved_options, open_storage, refuse_ended, storage_of
+from muralab.commands.stored_sweep import (
+    fetch_folds,
+    folders_of,
+    moved_options,
+    open_storage,
+    reach,
+    refuse_ended,
+    storage_of,
+)
 from muralab.config.options import restore_options
 from muralab.config.training_options import DEMO, TrainingOptions
 from muralab.data.mirror import path_or_uri
@@ -98,7 +106,10 @@ FinishFolds = Callable[[Session, str, Sequence[Sequence[EvaluatedModel]], Datase
 def find_folds(config: Any, session: Session, command: type[TrainingOptions]) -> Folds | None:
     """The folds that a command goes over; None where it has one test set."""
     if config.resume is None:
-        return _folds_of(config)
+        found, uri = _folds_of(config), storage_of(config)
+        if found is not None and uri is not None:
+            reach(uri)  # before anything is written there: that would create what a typing error names
+        return found
     fetch_folds(config.resume, storage_of(config), session)
     path = _file(session, config.resume)
     if not RUN_ID.fullmatch(config.resume) or not path.is_file():
@@ -112,9 +123,11 @@ def find_folds(config: Any, session: Session, command: type[TrainingOptions]) ->
     tags = read_run(session.store, config.resume, predictions=False).tags
     data = path_or_uri(options.data, tags.get(Tag.DATA_URI, "")) if config.data == DEMO else config.data
     given = {"accept_changes": config.accept_changes, "data": data}
+    if hasattr(options, "dry_run"):
+        given["dry_run"] = config.dry_run
     options = replace(options, **given, **moved_options(config, options))
     if (uri := storage_of(options)) is not None:
-        refuse_ended(config.resume, uri, path, session)
+        refuse_ended(config.resume, reach(uri), path, session)
     found = _folds_of(options)
     return None if found is None else replace(found, resumed=config.resume)
 
@@ -155,18 +168,18 @@ def run_over_folds(
     }
     if folds.resumed:
         session.hold_folder_of(folds.resumed)
-        stored = open_storage(options, folders_of(folds.resumed, session), session, is_new=False)
+        open_storage(options, folders_of(folds.resumed, session), session, is_new=False)  # first: it may be refused
         parent = session.resume_run(folds.resumed)
     else:
         parent = session.start_run(name=name, part=options.part, tags=tags)
         log_manifest(session.writer, parent, sources[0].manifest)
         log_corrections(session.writer, parent, sources[0].corrections)
         session.hold(_file(session, parent).parent, parent)
-        stored = open_storage(options, folders_of(parent, session), session, is_new=True)
-        write_options(_file(session, parent), options)
+    write_options(_file(session, parent), options)  # also of a resumed command: its storage may be another one
+    with session.resumable(resume_command(session.kind, options.part, parent, storage_of(options)), parent):
+        stored = open_storage(options, folders_of(parent, session), session, is_new=not folds.resumed)
         if stored is not None:
             stored.upload(_file(session, parent))
-    with session.resumable(resume_command(session.kind, options.part, parent, storage_of(options)), parent):
         finished, interrupted = find_finished(session, parent, stored) if folds.resumed else ({}, {})
         tested: list[Sequence[EvaluatedModel]] = []
         for number in range(1, folds.number + 1):

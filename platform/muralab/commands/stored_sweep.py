@@ -36,6 +36,18 @@ def claim(stored: SweepStorage, session: Session, *, is_new: bool = False) -> Sw
     return replace(stored, owner=session.owners[run_id])
 
 
+def reach(uri: str) -> Storage:
+    """A storage that answers and can be written: what is not found in it then is nowhere else either.
+
+    Raises:
+        SettingsError: nothing opens such a URI.
+        StorageError: it does not exist, refuses, or does not answer within seconds.
+    """
+    storage = Storage(uri)
+    storage.check()
+    return storage
+
+
 def open_storage(options: Any, folders: Folders, session: Session, *, is_new: bool) -> SweepStorage | None:
     """A search's part of the storage that its options name, claimed; None: its files are in its own folders alone."""
     uri = storage_of(options)
@@ -64,28 +76,31 @@ def bring_here(run_id: str, given: str | None, session: Session) -> None:
     uri = given or planned_storage(folders)
     if uri is None or not RUN_ID.fullmatch(run_id):
         return
-    stored = SweepStorage(storage=Storage(uri), folders=folders)
+    stored = SweepStorage(storage=reach(uri), folders=folders)
     if not stored.is_known and not folders.plan.is_file():
         return
     claim(stored, session)
     if stored.is_known:
         stored.restore()
-    else:
-        refuse_ended(run_id, uri, folders.plan, session)
+    elif uri == planned_storage(folders):  # in another one, nothing of a sweep with failed trials is to be expected
+        refuse_ended(run_id, stored.storage, folders.plan, session)
 
 
 def fetch_folds(run_id: str, given: str | None, session: Session) -> None:
-    """Bring the options of an interrupted command over folds to this machine, if a storage holds them.
+    """Claim an interrupted command over folds and bring its options to this machine, if a storage holds them.
 
     Raises:
+        SettingsError: another command works on it.
         StorageError: the storage cannot be used.
     """
-    file = folders_of(run_id, session).sweep / FOLDS_FILE
+    folders = folders_of(run_id, session)
+    file = folders.sweep / FOLDS_FILE
     if given is None or file.is_file() or not RUN_ID.fullmatch(run_id):
         return
-    storage, name = Storage(given), f"{SWEEPS}/{run_id}/{FOLDS_FILE}"
-    if storage.exists(name):
-        storage.download(name, file)
+    stored = SweepStorage(storage=reach(given), folders=folders)
+    if stored.storage.exists(f"{stored.name}/{file.name}"):
+        claim(stored, session)  # first: a command that is refused leaves nothing here that looks interrupted
+        stored.storage.download(f"{stored.name}/{file.name}", file)
 
 
 def moved_options(config: Any, planned: Any) -> dict[str, Any]:
@@ -99,23 +114,28 @@ def folders_of(run_id: str, session: Session) -> Folders:
     return Folders(cache=session.cache, sweep=session.cache / SWEEPS / run_id)
 
 
-def refuse_ended(run_id: str, uri: str, file: Path, session: Session) -> None:
+def refuse_ended(run_id: str, storage: Storage, file: Path, session: Session) -> None:
     """Refuse what another machine has brought to its end, whatever is left of it here.
 
     Args:
         run_id: of the search, or of the run above several folds.
-        uri: of its storage.
+        storage: that holds it.
         file: what `resume` reads here, and the storage under the same name until the search ends.
         session: of the command that resumes it.
 
     Raises:
         StoreError: its run has finished, and the storage has no such file.
     """
-    if Storage(uri).exists(f"{SWEEPS}/{run_id}/{file.name}"):
+    if storage.exists(f"{SWEEPS}/{run_id}/{file.name}"):
         return
     if read_run(session.store, run_id, predictions=False).status == "FINISHED":
-        raise StoreError(
-            f"resume={run_id}: this sweep has ended, on another machine: nothing of it is left in {uri}. What is left "
-            f"of it at {file.parent} is out of date: remove that folder. A sweep without folds can then be extended "
-            "(trials=+8)."
+        text = (
+            f"resume={run_id}: this sweep has ended, on another machine: nothing of it is left in {storage.uri}. What "
+            f"is left of it at {file.parent} is out of date: remove that folder."
         )
+        if file.name != FOLDS_FILE:
+            text += (
+                " It can then be extended (trials=+8). If its files were removed from the storage instead, with trials "
+                "that failed, keep that folder and give another storage."
+            )
+        raise StoreError(text)

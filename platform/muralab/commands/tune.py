@@ -9,7 +9,7 @@ from functools import partial
 from muralab.commands.folds import Fold, find_folds, run_over_folds
 from muralab.commands.remote_data import with_fetched_data
 from muralab.commands.session import Session, open_session, page_lines, with_latest
-from muralab.commands.stored_sweep import bring_here, folders_of, open_storage, storage_of
+from muralab.commands.stored_sweep import bring_here, folders_of, open_storage, reach, storage_of
 from muralab.config.commands import REGISTER_NONE, TuneConfig
 from muralab.config.environment import Environment
 from muralab.config.search import SearchConfig, resolve_search
@@ -22,7 +22,6 @@ from muralab.results.context import build_context
 from muralab.results.final_test import FinalTest
 from muralab.results.inputs import log_audit, log_sets, log_split
 from muralab.results.suspicious_labels import write_labels
-from muralab.storage import Storage
 from muralab.tracking import RunWriter, experiment_of, read_children, with_histories
 from muralab.tracking.tags import Tag
 from muralab.tune.cluster import early_ray, machines_of
@@ -94,10 +93,13 @@ def search_once(
         session.print("dry_run: nothing was started.")
         session.close_own_run("tune, dry run", "dry_run: the plan was printed and nothing was started.")
         return []
+    options = sweep.config.options
+    if sweep.resumed is not None:  # what another command works on is refused before its run is touched
+        session.hold(sweep.folders.sweep, sweep.resumed)
+        open_storage(options, sweep.folders, session, is_new=False)
     parent = open_run(sweep, session, fold)
     sweep = sweep.of_run(parent)
     session.hold(sweep.folders.sweep, parent)
-    options = sweep.config.options
     storage = open_storage(options, sweep.folders, session, is_new=sweep.resumed is None)
     resume = resume_command("tune", sweep.part, parent if fold is None else fold.parent, storage_of(options))
     with session.resumable(resume, parent):
@@ -126,9 +128,9 @@ def search_once(
 
 def load(config: TuneConfig, session: Session) -> Sweep:
     """A new search, or an interrupted one with its own options."""
-    if config.storage is not None:
-        Storage(config.storage).check()
     if config.resume is None:
+        if config.storage is not None:
+            reach(config.storage)
         config = with_fetched_data(config, session)
         search_config = resolve_search(
             config,
@@ -146,9 +148,10 @@ def load(config: TuneConfig, session: Session) -> Sweep:
             sweep = start_warm(sweep, session.store, config.warm_start)
         return sweep.with_notes(describe_choice(sweep))
     session.hold_folder_of(config.resume)  # before files are brought there, and after, if they make the folder
-    bring_here(config.resume, config.storage, session)
-    session.hold_folder_of(config.resume)
     folders = folders_of(config.resume, session)
+    if not config.dry_run or not folders.plan.is_file():  # a dry run takes no sweep away
+        bring_here(config.resume, config.storage, session)
+    session.hold_folder_of(config.resume)
     more = int(config.trials) if isinstance(config.trials, str) else 0
     ended = fetch_plan(session.store, config.resume, folders) if more and not folders.plan.exists() else None
     sweep = load_sweep(
