@@ -2,7 +2,7 @@
 
     python -m bench.record_curves cnn --seeds 0 1 2 3 4 --out bench/curves/cnn.csv      (about 10 minutes on two cores)
     python -m bench.record_curves inception inception_add_gate --seeds 0 --upper 3 --full 10 --image-size 80 \
-        --weights inception_v3.safetensors --out bench/curves/inception.csv              (hours on two cores without bfloat16)
+        --weights inception_v3.safetensors --out bench/curves/inception.csv        (hours without bfloat16)
 
 Trials of the demo, drawn as in a sweep and trained to the end of their schedule, two at a time. Trials that the file
 holds already are not trained again.

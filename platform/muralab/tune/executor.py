@@ -333,8 +333,8 @@ class _Search:
             )
         if is_new:
             self.listener.adapted(
-                f"{self.unfit[node_id]} No new process starts on this node, and its trials go on elsewhere. Once that is "
-                "fixed, start the node again."
+                f"{self.unfit[node_id]} No new process starts on this node, and its trials go on elsewhere. Once "
+                "that is fixed, start the node again."
             )
 
     def _stopped(self, name: str) -> None:

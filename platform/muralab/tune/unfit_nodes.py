@@ -1,4 +1,4 @@
-"""Nodes of a cluster that turned out unable to train: their trials go elsewhere, and they get no others.
+"""Nodes of a cluster that turned out unable to train: their trials go elsewhere, and no new process is started there.
 
 A request for a place names the nodes that it must not be on, by the label that Ray gives each node. Requests that
 waited before may still get a place there; such a trial finds the node unfit itself, and leaves it as well.
