@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from muralab.console import TrialRow, TrialTable
+from muralab.errors import StorageUnavailableError
 from muralab.storage import Storage
 from muralab.tracking import RunRecord
 from muralab.tracking.tags import Tag
@@ -91,6 +92,29 @@ def test_the_plan_of_the_command_that_worked_last_replaces_an_earlier_one(storag
     a.restore()
     assert a.folders.plan.read_bytes() == b.folders.plan.read_bytes()
     assert not (a.folders.sweep / "trials").exists()
+
+
+def test_what_is_here_is_kept_until_everything_has_arrived(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = machine("a", storage, tmp_path), machine("b", storage, tmp_path)
+    work(a, "1")
+    (a.folders.sweep / "trials" / "cnn-00").mkdir(parents=True)
+    b.restore()
+    work(b, "2")
+    earlier, download = a.folders.plan.read_bytes(), Storage.download
+
+    def cut_off(self: Storage, name: str, into: Path) -> None:
+        if name.endswith("plan.json"):
+            raise StorageUnavailableError("it does not answer")
+        download(self, name, into)
+
+    monkeypatch.setattr(Storage, "download", cut_off)
+    with pytest.raises(StorageUnavailableError):
+        a.restore()
+    assert a.folders.plan.read_bytes() == earlier
+    assert (a.folders.sweep / "trials" / "cnn-00").is_dir()
+    assert sorted(one.name for one in a.folders.sweep.iterdir()) == ["plan.json", "split.csv", "trials"]
 
 
 def test_the_best_trial_is_selected_wherever_it_ended(

@@ -20,7 +20,7 @@ import threading
 import uuid
 import zlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,14 +71,13 @@ def stored_epochs(storage: Storage, folder: str) -> list[StoredEpoch]:
     return sorted(epochs, key=lambda one: (-one.epoch, one.manifest))
 
 
-def fetch_newest(storage: Storage, folder: str, into: Path, *, without: Iterable[str] = ()) -> int:
+def fetch_newest(storage: Storage, folder: str, into: Path) -> int:
     """Fetch the last epoch that is complete and undamaged.
 
     Args:
         storage: of the cluster.
         folder: of the trial there.
         into: the trial's folder on this machine; what it holds is replaced, but only by a whole epoch.
-        without: files that are not needed.
 
     Returns:
         The epoch; 0 where there is none.
@@ -88,7 +87,7 @@ def fetch_newest(storage: Storage, folder: str, into: Path, *, without: Iterable
     """
     for one in stored_epochs(storage, folder):
         with contextlib.suppress(_DamagedError):
-            _fetch(storage, folder, one, into, set(without))
+            _fetch(storage, folder, one, into)
             return one.epoch
     return 0
 
@@ -112,7 +111,7 @@ class _DamagedError(Exception):
     """An epoch is not what was uploaded."""
 
 
-def _fetch(storage: Storage, folder: str, epoch: StoredEpoch, into: Path, without: set[str]) -> None:
+def _fetch(storage: Storage, folder: str, epoch: StoredEpoch, into: Path, without: Collection[str] = ()) -> None:
     incoming = into / ".incoming"
     shutil.rmtree(incoming, ignore_errors=True)
     try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,9 +174,14 @@ class SweepStorage:
         with contextlib.suppress(OSError):
             if _attempt_of(stored) == _attempt_of(self.folders.plan.read_bytes()):
                 return
-        shutil.rmtree(self.folders.sweep / TRIALS, ignore_errors=True)
-        self.storage.download(f"{self.name}/{self.folders.table.name}", self.folders.table)
-        self.storage.download(f"{self.name}/{self.folders.plan.name}", self.folders.plan)
+        self.folders.sweep.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.folders.sweep, prefix=".incoming-") as incoming:
+            arrived = {file: Path(incoming) / file.name for file in (self.folders.table, self.folders.plan)}
+            for file, new in arrived.items():
+                self.storage.download(f"{self.name}/{file.name}", new)
+            shutil.rmtree(self.folders.sweep / TRIALS, ignore_errors=True)  # what is here counts until all has arrived
+            for file, new in arrived.items():
+                new.replace(file)
 
     def _local(self, trial: str) -> Path:
         return self.folders.sweep / TRIALS / trial
