@@ -72,8 +72,7 @@ def read_file(path: str | Path) -> bytes:
             nothing about the image, so no cache may store it as broken.
     """
     try:
-        with open(path, "rb") as file:  # noqa: PTH123  (faster than a Path, for 40,000 files)
-            return file.read()
+        return Path(path).read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ImageError(error.strerror or str(error)) from None
     except OSError as error:
