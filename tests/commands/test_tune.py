@@ -30,6 +30,6 @@ def test_pruning_is_an_option(monkeypatch: pytest.MonkeyPatch, text: str, prunes
         folders=SimpleNamespace(plan=None),
         config=SimpleNamespace(pruning=config.pruning, options=config),
     )
-    logger = SimpleNamespace(parent="abc", restore=lambda _: {})
+    logger = SimpleNamespace(parent="abc", restore=lambda _: {}, storage=None)
     tune.search(sweep, logger, SimpleNamespace(writer=Recorder(), store=None, console=None), EarlyRay(is_wanted=False))
     assert passed["prune"] is prunes

@@ -12,6 +12,7 @@ from muralab.registry import registry_lock as locks
 from muralab.registry.evaluation_count import count_test_evaluations, record_evaluations
 from muralab.registry.registry_lock import registry_lock
 from muralab.tracking import Store
+from muralab.tracking.patient_sketch import sketch_patients
 from muralab.tracking.tags import Tag
 from tests.fixtures.turns import holders_seen
 
@@ -51,7 +52,9 @@ def test_a_claim_that_stays_is_an_error(store: Store, name: str, monkeypatch: py
 def test_counts_of_two_machines_add_up(store: Store, name: str, train_run) -> None:
     fingerprint = f"of-{name}"
     for skill in (0.5, 0.6, 0.7):
-        store.client.set_tag(train_run(skill), "mlflow.muralab.test_fingerprint", fingerprint)
+        run = train_run(skill)
+        store.client.set_tag(run, "mlflow.muralab.test_fingerprint", fingerprint)
+        store.client.set_tag(run, "mlflow.muralab.test_patients", sketch_patients([name]))
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(lambda _: record_evaluations(store, name, fingerprint), range(3))) == [3, 3, 3]
     assert count_test_evaluations(store, name, fingerprint) == 3
