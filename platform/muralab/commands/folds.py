@@ -47,7 +47,7 @@ from muralab.results.inputs import data_tags, log_corrections, log_manifest
 from muralab.results.suspicious_labels import label_check, write_suspicious_labels
 from muralab.tracking import RunRecord, read_children, read_run
 from muralab.tracking.tags import Tag, member_tag
-from muralab.tune.folders import Folders
+from muralab.tune.folders import SWEEPS, Folders
 from muralab.tune.leftovers import remove_sweep
 from muralab.tune.plan import source_of
 from muralab.tune.resume import FOLDS_FILE, RUN_ID
@@ -334,4 +334,4 @@ def write_options(path: Path, options: TrainingOptions) -> None:
 
 
 def _file(session: Session, run_id: str) -> Path:
-    return session.cache / "sweeps" / run_id / FOLDS_FILE
+    return session.cache / SWEEPS / run_id / FOLDS_FILE

@@ -43,6 +43,7 @@ from muralab.tracking.refusals import Refusal, refusal_lines
 from muralab.tracking.replay import replay_journals
 from muralab.tracking.runs import DEFAULT_EXPERIMENT, experiment_name, unknown_own_run, why_stale
 from muralab.tracking.tags import Tag
+from muralab.tune.folders import SWEEPS
 from muralab.tune.leftovers import find_interrupted
 from muralab.tune.resume import LATEST, RUN_ID
 from muralab.tune.sweep_lock import sweep_lock
@@ -221,7 +222,7 @@ class Session:
         Raises:
             SettingsError: another process works on it.
         """
-        folder = self.cache / "sweeps" / run_id
+        folder = self.cache / SWEEPS / run_id
         if RUN_ID.fullmatch(run_id) and folder.is_dir():
             self.hold(folder, run_id)
 

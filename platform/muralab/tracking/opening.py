@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from muralab.errors import StoreError, StoreUnavailableError
 from muralab.redaction import redact
+from muralab.time_limit import within
 from muralab.tracking.address import absolute_uri, sqlite_path
 from muralab.tracking.database import open_database
 from muralab.tracking.failures import causes, proxy_note, reason_of, remedy, store_error
@@ -126,20 +126,14 @@ def _unreachable(uri: str, reason: str) -> StoreUnavailableError:
 
 def _within(timeout_s: float, call: Callable[[], T], store: Store) -> T:
     """The result of a call; StoreError if it fails or takes longer, in which case its daemon thread is abandoned."""
-    result: list[T] = []
-    failure: list[Exception] = []
 
-    def work() -> None:
+    def explained() -> T:
         try:
-            result.append(call())
+            return call()
         except Exception as error:
-            failure.append(error)
+            raise store_error(store, "open it", error) from error
 
-    thread = threading.Thread(target=work, name="open-store", daemon=True)
-    thread.start()
-    thread.join(timeout_s)
-    if failure:
-        raise store_error(store, "open it", failure[0]) from failure[0]
-    if not result:
-        raise _unreachable(store.uri, f"no response within {timeout_s:g} s")
-    return result[0]
+    try:
+        return within(timeout_s, explained)
+    except TimeoutError as error:
+        raise _unreachable(store.uri, f"no response within {timeout_s:g} s") from error

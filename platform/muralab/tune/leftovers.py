@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from muralab.demo.dataset import find_drafts
-from muralab.tune.folders import Folders
+from muralab.tune.folders import SWEEPS, Folders
 from muralab.tune.portable import to_local
 from muralab.tune.resume import FOLDS_FILE
 from muralab.tune.resume_command import resume_command
@@ -42,7 +42,7 @@ class Interrupted:
 
 def find_interrupted(cache: Path) -> list[Interrupted]:
     """The searches that can be resumed on this machine, the latest first; of several folds, the run above them."""
-    folders = [folder for folder in (cache / "sweeps").glob("*") if not folder.name.startswith(REMOVED)]
+    folders = [folder for folder in (cache / SWEEPS).glob("*") if not folder.name.startswith(REMOVED)]
     found = [one for folder in folders if (one := _read(folder)) is not None and not is_locked(folder)]
     above = {one.folds for one in found if one.is_above_folds}
     single = [one for one in found if one.kind != "compare" and (one.is_above_folds or one.folds not in above)]
@@ -71,7 +71,7 @@ def _read(folder: Path) -> Interrupted | None:
 
 def find_unneeded(cache: Path) -> list[Path]:
     """Folders of searches that never started or are half removed, and drafts of the demo, of processes that ended."""
-    sweeps = [folder for folder in (cache / "sweeps").glob("*") if folder.is_dir()]
+    sweeps = [folder for folder in (cache / SWEEPS).glob("*") if folder.is_dir()]
     unneeded = [folder for folder in sweeps if folder.name.startswith(REMOVED) or not _is_resumable(folder)]
     drafts = [draft for folder in cache.glob("demo-*") for draft in find_drafts(folder)]
     return sorted([*(folder for folder in unneeded if not is_locked(folder)), *drafts])

@@ -32,7 +32,7 @@ from muralab.tune.adaptive import Observation
 from muralab.tune.cluster import node_list
 from muralab.tune.disk_space import check_space, pixel_files
 from muralab.tune.estimate import Estimate
-from muralab.tune.folders import Folders
+from muralab.tune.folders import SWEEPS, Folders
 from muralab.tune.preflight import check_trial
 from muralab.tune.sampler import draw_specs
 from muralab.tune.stopping import MIN_PEERS
@@ -162,7 +162,7 @@ def prepare_sweep(
     files = pixel_files(source.n_images, sizes, cache)
     check_space(sum(file.n_bytes for file in files if not file.is_cached), cache)
     weights = find_weights(config)
-    folders = Folders(cache=cache, sweep=cache / "sweeps" / f"new-{time.time_ns()}")
+    folders = Folders(cache=cache, sweep=cache / SWEEPS / f"new-{time.time_ns()}")
     specs = draw_specs(config, folders, weights.files)
     for spec in specs[: len(config.recipes)]:
         check_trial(spec)

@@ -35,7 +35,7 @@ from muralab.training.trainer import best_name
 from muralab.trial import TrialSpec, read_table, uses_bfloat16, write_table
 from muralab.tune.adaptive import Observation
 from muralab.tune.cluster import is_on_cluster, machines_of
-from muralab.tune.folders import TRIALS, Folders
+from muralab.tune.folders import SWEEPS, TRIALS, Folders
 from muralab.tune.plan import Sweep, open_data, source_of, with_inputs
 from muralab.tune.portable import to_local, to_portable
 from muralab.tune.preflight import check_trial
@@ -217,7 +217,7 @@ def load_sweep(
         WeightsError: its file of weights is gone.
         DataError: its data are gone, or are split in another way.
     """
-    folders = Folders(cache=cache, sweep=cache / "sweeps" / run_id)
+    folders = Folders(cache=cache, sweep=cache / SWEEPS / run_id)
     plan = plan or read_plan(folders, run_id)
     record = read_run(store, run_id, predictions=False)
     _check_run(record, kind)
